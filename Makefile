@@ -1,0 +1,45 @@
+# `make tour` and `make test` are all a newcomer needs: both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TOUR_OPTIONS ?=
+
+.PHONY: help setup tour test check format tower clean
+
+help:
+	@echo "make tour    set up, then train, survey and report (runs/tour/report.html)"
+	@echo "make test    set up, then run the checks and the tests"
+	@echo "make check   ruff, and mypy --strict over worlds, objectives, measurement and records"
+	@echo "make setup   only set up .venv"
+	@echo "make tower   train the frozen tower's weights again (under 5 minutes)"
+	@echo "make clean   remove .venv and caches; runs/ stays"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "theodolite needs Python 3.11 or newer; say make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $(READY)
+
+tour: $(READY)
+	$(BIN)/theodolite tour $(TOUR_OPTIONS)
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+tower: $(READY)
+	$(BIN)/python scripts/pretrain_tower.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

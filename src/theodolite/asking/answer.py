@@ -1,0 +1,48 @@
+"""What asking a model gives: probabilities over whole choices. The contract that every asker keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+Tell = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question about one picture (a position in the pool), with the choices that count as answers."""
+
+    picture: int
+    question: str
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """Probability of each choice among the choices, summing to 1, and the mass that the model puts outside all of them, 0 to 1."""
+
+    probabilities: Float[np.ndarray, " choice"]
+    outside: float
+
+
+@runtime_checkable
+class Asker(Protocol):
+    """Anything that answers questions about pictures."""
+
+    def ask(self, pictures: UInt8[np.ndarray, "picture height width 3"], asks: Sequence[Ask], tell: Tell) -> list[Answer]:
+        """Answers in the order of `asks`; `tell` is called with the number of asks done since the last call."""
+        ...
+
+
+def answer_from_scores(scores: Float[np.ndarray, " choice"]) -> Answer:
+    """An answer from each choice's total log-probability in nats (all its tokens, the end token included).
+
+    Choices are scored whole, so a long one is at no advantage; the rest of the model's mass is reported, not hidden.
+    """
+    mass = np.exp(np.minimum(scores, 0.0))
+    relative = np.exp(scores - scores.max())
+    return Answer(relative / relative.sum(), float(np.clip(1.0 - mass.sum(), 0.0, 1.0)))

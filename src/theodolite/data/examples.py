@@ -1,0 +1,69 @@
+"""Training examples: one picture, several questions about it, and what proves that two arms saw the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from theodolite.worlds.factors import Scenes
+from theodolite.worlds.query import Policy
+from theodolite.worlds.world import World, picture_hash
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question in words, and its true answer."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleSet:
+    """Pictures and, for each, the questions asked of it in training."""
+
+    pictures: UInt8[np.ndarray, "picture height width 3"]
+    asked: tuple[tuple[Asked, ...], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.pictures) != len(self.asked):
+            raise ValueError(f"{len(self.pictures)} pictures but questions for {len(self.asked)}; give each picture its list")
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    @property
+    def pictures_sha256(self) -> str:
+        return picture_hash(self.pictures)
+
+    @property
+    def questions_sha256(self) -> str:
+        rows = [[(item.question, item.answer) for item in items] for items in self.asked]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def ask_world(world: World, scenes: Scenes, policy: Policy, seed: int) -> tuple[tuple[Asked, ...], ...]:
+    """The questions that a policy asks of each scene, each in a wording drawn from the seed, with true answers."""
+    rng = np.random.default_rng([seed, 1])
+    drawn = policy.draw(scenes, world.prior, rng)
+    truths = {query.name: query.truth(scenes) for query in policy.queries}
+    return tuple(
+        tuple(Asked(str(rng.choice(query.wordings)), query.choices[truths[query.name][index]]) for query in queries)
+        for index, queries in enumerate(drawn)
+    )
+
+
+def training_order(num_examples: int, num_draws: int, seed: int) -> Int[np.ndarray, " draw"]:
+    """Indices of examples in the order in which training sees them: whole shuffles, one after the other, cut at `num_draws`."""
+    rng = np.random.default_rng([seed, 2])
+    rounds = -(-num_draws // num_examples)
+    return np.concatenate([rng.permutation(num_examples) for _ in range(rounds)])[:num_draws]
+
+
+def order_hash(order: Int[np.ndarray, " draw"]) -> str:
+    """SHA-256, in hex, of the order of examples."""
+    return hashlib.sha256(np.ascontiguousarray(order, dtype="<i8").data).hexdigest()

@@ -1,0 +1,206 @@
+"""Shadows caught by counterfactual pairs: read, right, leak, noise, competence, and a verdict for each factor.
+
+Definitions: the design of this project ("Shadows"); after the essay "The Coverage Lock" (Y. Cai), open question 3. Works on rows of answers
+alone, so it serves any model, behind an API too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from theodolite.measurement.stats import clustered_rate
+from theodolite.records.survey import Cell, Competence, Evidence, Noise, Rate, Shadows, Thresholds, Verdict
+
+Bit = bool | None  # None: the interval straddles the threshold
+
+
+def measure_shadows(
+    rows: pl.DataFrame,
+    factors: Sequence[str],
+    dependence: Mapping[str, frozenset[str]],
+    asked: frozenset[str],
+    thresholds: Thresholds,
+) -> Shadows:
+    """All shadow quantities of answered rows.
+
+    `dependence` maps each query's name to the factors its answer depends on, `asked` holds the names that the policy supports.
+    """
+    competence = tuple(_competences(rows, thresholds.confidence))
+    noise_cells = tuple(_noises(rows, thresholds.confidence))
+    unfit = _cannot_be_asked(competence)
+    evidence = {factor: _judge(rows, factor, dependence, asked, noise_cells, unfit, thresholds) for factor in factors}
+    outside = pl.concat([rows["outside_before"], rows["outside_after"]])
+    return Shadows(
+        thresholds=thresholds,
+        cells=tuple(_cells(rows, thresholds.confidence)),
+        noise=_floors(noise_cells),
+        noise_cells=noise_cells,
+        competence=competence,
+        verdicts={factor: found.verdict for factor, found in evidence.items()},
+        evidence=evidence,
+        outside_mass=float(np.mean(outside.to_numpy())),
+    )
+
+
+def _rate(rows: pl.DataFrame, column: str, confidence: float) -> Rate:
+    return clustered_rate(rows[column].cast(pl.Float64).to_numpy(), rows["scene"].to_numpy(), confidence)
+
+
+def _cells(rows: pl.DataFrame, confidence: float) -> list[Cell]:
+    interventions = rows.filter(pl.col("kind") == "intervention").with_columns(truth_moves=pl.col("truth_before") != pl.col("truth_after"))
+    cells = []
+    keys = ["factor", "query", "form", "truth_moves"]
+    for (factor, query, form, truth_moves), part in interventions.group_by(keys, maintain_order=True):
+        moved, right = _rate(part, "moved", confidence), _rate(part, "right", confidence)
+        variation = _rate(part, "variation", confidence)
+        cells.append(
+            Cell(
+                factor=factor,
+                query=query,
+                form=form,
+                truth_moves=truth_moves,
+                moved_frac=moved.frac,
+                low=moved.low,
+                high=moved.high,
+                num_pairs=moved.num_pairs,
+                num_scenes=moved.num_scenes,
+                right_frac=right.frac,
+                right_low=right.low,
+                right_high=right.high,
+                variation=variation.frac,
+                variation_low=variation.low,
+                variation_high=variation.high,
+            )
+        )
+    return cells
+
+
+def _noises(rows: pl.DataFrame, confidence: float) -> list[Noise]:
+    # Matched pictures stand in for a fresh nuisance seed, and only rows whose truth stands still are a floor.
+    quiet = rows.filter(pl.col("kind").is_in(["nuisance", "paraphrase"]) & (pl.col("truth_before") == pl.col("truth_after")))
+    return [
+        Noise(
+            query=query,
+            form=form,
+            source=kind,
+            rate=_rate(part, "moved", confidence),
+            variation=float(np.mean(part["variation"].to_numpy())),
+        )
+        for (query, form, kind), part in quiet.group_by(["query", "form", "kind"], maintain_order=True)
+    ]
+
+
+def _floors(noise: Sequence[Noise]) -> dict[str, float]:
+    """The larger of the two sources for each open query."""
+    floors: dict[str, float] = {}
+    for cell in noise:
+        if cell.form == "open":
+            floors[cell.query] = max(floors.get(cell.query, 0.0), cell.rate.frac)
+    return floors
+
+
+def _competences(rows: pl.DataFrame, confidence: float) -> list[Competence]:
+    found = []
+    kinds: tuple[tuple[str, Literal["decorrelated", "training"]], ...] = (
+        ("nuisance", "decorrelated"),
+        ("training", "training"),
+    )
+    for kind, scenes in kinds:
+        part = rows.filter(pl.col("kind") == kind)
+        for (query, form), group in part.group_by(["query", "form"], maintain_order=True):
+            correct = group.with_columns(correct=pl.col("answer_before") == pl.col("truth_before"))
+            # Per question, since "is it red?" and "is it not red?" have different commonest answers.
+            commonest = group.group_by("name").agg(top=pl.col("truth_before").value_counts().struct.field("count").max())
+            found.append(
+                Competence(
+                    query=query,
+                    form=form,
+                    scenes=scenes,
+                    rate=_rate(correct, "correct", confidence),
+                    chance_frac=float(commonest["top"].sum()) / len(group),
+                )
+            )
+    return found
+
+
+def _cannot_be_asked(competence: Sequence[Competence]) -> frozenset[tuple[str, str]]:
+    """(query, form) at chance on the training distribution; without one, at chance on decorrelated scenes.
+
+    A shadow answers decorrelated scenes at chance too, and understands the question well: so training speaks first.
+    """
+    by_key: dict[tuple[str, str], Competence] = {}
+    for cell in competence:
+        if (cell.query, cell.form) not in by_key or cell.scenes == "training":
+            by_key[cell.query, cell.form] = cell
+    return frozenset(key for key, cell in by_key.items() if cell.rate.low is not None and cell.rate.low <= cell.chance_frac)
+
+
+def _judge(
+    rows: pl.DataFrame,
+    factor: str,
+    dependence: Mapping[str, frozenset[str]],
+    asked: frozenset[str],
+    noise: Sequence[Noise],
+    unfit: frozenset[tuple[str, str]],
+    thresholds: Thresholds,
+) -> Evidence:
+    supported = any(factor in dependence[name] for name in asked)
+    usable = rows.filter(
+        (pl.col("kind") == "intervention")
+        & (pl.col("factor") == factor)
+        & (pl.col("form") == "open")
+        & pl.col("name").is_in(sorted(asked))
+        & ~pl.struct("query", "form").map_elements(lambda key: (key["query"], key["form"]) in unfit, pl.Boolean)
+    )
+    dependent = pl.col("name").is_in(sorted(name for name in asked if factor in dependence[name]))
+    reads, leaks = usable.filter(dependent), usable.filter(~dependent)
+    read = _rate(reads, "moved", thresholds.confidence) if len(reads) else None
+    leak, leak_query = _largest_leak(leaks, thresholds.confidence)
+    floor = _floors(noise).get(leak_query or "", 0.0)
+    line = floor + thresholds.leak_above_noise_frac
+    verdict = decide(supported, _above(read, thresholds.read_frac), _above(leak, line) if leak else False)
+    return Evidence(
+        asked=supported,
+        read=read,
+        leak=leak,
+        leak_query=leak_query,
+        noise_frac=floor if leak_query else None,
+        verdict="cannot_be_asked" if supported and read is None and unfit else verdict,
+    )
+
+
+def _largest_leak(rows: pl.DataFrame, confidence: float) -> tuple[Rate | None, str | None]:
+    """The largest leak over m queries: each interval at 1 - alpha / m (Bonferroni), and the maxima of their ends bound it."""
+    parts = list(rows.group_by("query", maintain_order=True))
+    if not parts:
+        return None, None
+    adjusted = 1 - (1 - confidence) / len(parts)
+    rates = [(str(query), _rate(part, "moved", adjusted)) for (query,), part in parts]
+    query, largest = max(rates, key=lambda item: item[1].frac)
+    lows = [rate.low for _, rate in rates if rate.low is not None]
+    highs = [rate.high for _, rate in rates if rate.high is not None]
+    ends = {"low": max(lows), "high": max(highs)} if len(highs) == len(rates) else {"low": None, "high": None}
+    return largest.model_copy(update=ends), query
+
+
+def _above(rate: Rate | None, threshold: float) -> Bit:
+    if rate is None or rate.low is None or rate.high is None:
+        return None
+    if rate.low > threshold:
+        return True
+    return False if rate.high < threshold else None
+
+
+def decide(asked: bool, read: Bit, leak: Bit) -> Verdict:
+    """The verdict of a factor from three bits; a bit that straddles its threshold and matters makes it *undecided*."""
+    if leak is None or (asked and read is None):
+        return "undecided"
+    if not asked:
+        return "shadow" if leak else "inert"
+    if read:
+        return "entangled" if leak else "identified"
+    return "shadow" if leak else "blind"

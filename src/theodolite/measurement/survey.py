@@ -1,0 +1,239 @@
+"""The survey of one model: asks what the plan says, and turns the answers into a record."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import UInt8
+from torch import nn
+
+from theodolite.asking.answer import Answer, Ask, Asker
+from theodolite.asking.local import LocalAsker
+from theodolite.measurement.coverage import measure_coverage
+from theodolite.measurement.official import score_official
+from theodolite.measurement.plan import Plan, plan_world
+from theodolite.measurement.shadows import measure_shadows
+from theodolite.measurement.stats import total_variation
+from theodolite.models.families import family_of
+from theodolite.models.fingerprint import weights_hash
+from theodolite.records.survey import (
+    Example,
+    ModelConfig,
+    SurveyRecord,
+    Thresholds,
+    TrainingFacts,
+    WorldConfig,
+)
+from theodolite.worlds.query import Policy
+from theodolite.worlds.world import World, picture_hash
+
+NUM_EXAMPLES = 2
+Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """A finished survey: the record, the answered rows behind it, and the pictures that its examples name."""
+
+    record: SurveyRecord
+    rows: pl.DataFrame
+    pictures: Mapping[str, UInt8[np.ndarray, "height width 3"]]
+
+
+def survey_world(
+    model: nn.Module,
+    processor: Any,
+    world: World,
+    policy: Policy,
+    *,
+    title: str,
+    num_scenes: int = 200,
+    seed: int = 0,
+    batch: int = 32,
+    training: TrainingFacts | None = None,
+    thresholds: Thresholds | None = None,
+    tell: Tell = lambda done, total: None,
+) -> Survey:
+    """Surveys a model on counterfactual pairs of a world, asking the queries of the policy it is judged by.
+
+    Raises `UnknownFamily` for a model that is not in the families table.
+    """
+    size = processor.image_processor.size["height"]
+    plan = plan_world(world, policy, num_scenes, seed, size)
+    asker = LocalAsker(model, processor, batch)
+    rows = answer_plan(plan, asker, tell)
+    scores = score_official(world, asker, size) if world.official_splits else ()
+    shadows = measure_shadows(
+        rows,
+        factors=world.space.names,
+        dependence={query.name: frozenset(query.depends_on) for query in policy.queries},
+        asked=frozenset(query.name for query in policy.queries),
+        thresholds=thresholds or Thresholds(),
+    )
+    examples, pictures = _examples(plan, rows, world)
+    record = SurveyRecord(
+        title=title,
+        world=describe_world(world, plan.pair_kind),
+        model=describe_model(model),
+        policy=str(policy),
+        seed=seed,
+        num_scenes=num_scenes,
+        pictures_sha256=picture_hash(plan.pictures),
+        rows_sha256=rows_hash(rows),
+        coverage=measure_coverage(world.prior, policy).model_dump(),
+        shadows=shadows,
+        training=training,
+        scores=scores,
+        examples=examples,
+    )
+    return Survey(record, rows, pictures)
+
+
+def survey_pairs(
+    model: nn.Module,
+    processor: Any,
+    plan: Plan,
+    *,
+    title: str,
+    batch: int = 32,
+    thresholds: Thresholds | None = None,
+    tell: Tell = lambda done, total: None,
+) -> Survey:
+    """Surveys a model on pairs from a file. Nothing is known of what training asked: every query of the file counts as asked.
+
+    Which factors an answer depends on is read off the rows: those that move its truth in some row.
+    """
+    rows = answer_plan(plan, LocalAsker(model, processor, batch), tell)
+    interventions = rows.filter(pl.col("kind") == "intervention")
+    moving = interventions.filter(pl.col("truth_before") != pl.col("truth_after"))
+    names = interventions["name"].unique(maintain_order=True).to_list()
+    dependence = {name: frozenset(moving.filter(pl.col("name") == name)["factor"]) for name in names}
+    factors = interventions["factor"].unique(maintain_order=True).to_list()
+    record = SurveyRecord(
+        title=title,
+        world=None,
+        model=describe_model(model),
+        policy=None,
+        seed=0,
+        num_scenes=rows["scene"].n_unique(),
+        pictures_sha256=picture_hash(plan.pictures),
+        rows_sha256=rows_hash(rows),
+        coverage=None,
+        shadows=measure_shadows(rows, factors, dependence, frozenset(names), thresholds or Thresholds()),
+        training=None,
+    )
+    return Survey(record, rows, {})
+
+
+def answer_plan(plan: Plan, asker: Asker, tell: Tell = lambda done, total: None) -> pl.DataFrame:
+    """The plan's rows with both answers, their probabilities in the order of `choices`, and whether anything moved.
+
+    The same question about the same picture is asked once, however many rows it stands in.
+    """
+    sides = [
+        [Ask(picture, question, tuple(choices)) for picture, question, choices in plan.rows.select(
+            f"picture_{side}", f"question_{side}", "choices").iter_rows()]
+        for side in ("before", "after")
+    ]  # fmt: skip
+    unique = list(dict.fromkeys(ask for side in sides for ask in side))
+    unique.sort(key=lambda ask: ask.picture)
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        tell(done, len(unique))
+
+    found = dict(zip(unique, asker.ask(plan.pictures, unique, count), strict=True))
+    rows = plan.rows
+    for side, asks in zip(("before", "after"), sides, strict=True):
+        rows = rows.with_columns(_answer_columns(asks, [found[ask] for ask in asks], side))
+    right = (pl.col("answer_before") == pl.col("truth_before")) & (pl.col("answer_after") == pl.col("truth_after"))
+    return rows.with_columns(
+        moved=pl.col("answer_before") != pl.col("answer_after"),
+        right=right,
+        variation=pl.Series(_variations([found[ask] for ask in sides[0]], [found[ask] for ask in sides[1]])),
+    )
+
+
+def _answer_columns(asks: Sequence[Ask], answers: Sequence[Answer], side: str) -> list[pl.Series]:
+    chosen = [ask.choices[int(answer.probabilities.argmax())] for ask, answer in zip(asks, answers, strict=True)]
+    return [
+        pl.Series(f"answer_{side}", chosen, pl.String),
+        pl.Series(f"probabilities_{side}", [answer.probabilities.tolist() for answer in answers], pl.List(pl.Float64)),
+        pl.Series(f"outside_{side}", [answer.outside for answer in answers], pl.Float64),
+    ]
+
+
+def _variations(before: Sequence[Answer], after: Sequence[Answer]) -> list[float]:
+    return [float(total_variation(one.probabilities[None], other.probabilities[None])[0]) for one, other in zip(before, after, strict=True)]
+
+
+def rows_hash(rows: pl.DataFrame) -> str:
+    """SHA-256, in hex, of the rows as JSON lines."""
+    return hashlib.sha256(rows.write_ndjson().encode()).hexdigest()
+
+
+def describe_world(world: World, pair_kind: str) -> WorldConfig:
+    """What the record says of the world."""
+    return WorldConfig.model_validate(
+        {
+            "name": world.name,
+            "pair_kind": pair_kind,
+            "factors": {factor.name: factor.values for factor in world.space.factors},
+            "unnameable": tuple(name for name in world.space.names if name not in world.space.nameable),
+            "correlations": tuple(
+                {
+                    "cause": known.cause,
+                    "effect": known.effect,
+                    "strength": known.strength,
+                    "map": known.describe(world.space),
+                }
+                for known in world.prior.correlations
+            ),
+        }
+    )
+
+
+def describe_model(model: nn.Module) -> ModelConfig:
+    """What the record says of the model."""
+    return ModelConfig(
+        family=family_of(model.config).name,
+        weights_sha256=weights_hash(model),
+        num_parameters=sum(weight.numel() for weight in model.parameters()),
+        dtype=str(model.dtype).removeprefix("torch."),
+    )
+
+
+def _examples(plan: Plan, rows: pl.DataFrame, world: World) -> tuple[tuple[Example, ...], dict[str, UInt8[np.ndarray, "height width 3"]]]:
+    """The first pairs, by scene, in which a correlated factor moves: never chosen by their answers."""
+    correlated = world.prior.correlated or frozenset(world.space.nameable[:2])
+    shown = rows.filter(
+        (pl.col("kind") == "intervention")
+        & (pl.col("form") == "open")
+        & pl.col("factor").is_in(sorted(correlated))
+        & pl.col("query").is_in(sorted(correlated))
+    )
+    first = shown.sort("scene").group_by(["query", "factor"], maintain_order=True).head(NUM_EXAMPLES)
+    examples, pictures = [], {}
+    for row in first.iter_rows(named=True):
+        names = {}
+        for side in ("before", "after"):
+            names[side] = f"pictures/{row[f'picture_{side}']:06d}.png"
+            pictures[names[side]] = plan.pictures[row[f"picture_{side}"]]
+        keys = ("factor", "value_before", "value_after", "truth_before", "truth_after", "answer_before", "answer_after")
+        examples.append(
+            Example(
+                scene_id=row["scene"],
+                question=row["question_before"],
+                picture_before=names["before"],
+                picture_after=names["after"],
+                **{key: row[key] for key in keys},
+            )
+        )
+    return tuple(examples), pictures

@@ -1,0 +1,118 @@
+"""The small LLaVA of tours and tests: a frozen front end, a connector, a tiny decoder and a word-level tokenizer."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import (
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from theodolite.models import conv_tower
+from theodolite.models.frontends import PATCH, SIZE, FrontEnd, front_end, image_processor
+
+SPECIAL = ("<pad>", "<unk>", "<image>", "<answer>", "</s>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}"
+    "{{ '<answer>' if message['role'] == 'user' else '</s>' }}"
+    "{% endfor %}"
+)
+
+
+@dataclass(frozen=True)
+class DecoderSize:
+    """Layers, width and heads of the decoder; the feed-forward part is `expansion` times as wide."""
+
+    num_layers: int = 4
+    width: int = 128
+    num_heads: int = 4
+    expansion: int = 3
+
+
+def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer with one token for each word and mark that occurs in the texts, lower-cased."""
+    splitter, lower = pre_tokenizers.Whitespace(), normalizers.Lowercase()
+    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(lower.normalize_str(text))}
+    vocabulary = {word: index for index, word in enumerate((*SPECIAL, *sorted(words)))}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = lower, splitter
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        additional_special_tokens=["<image>", "<answer>"],
+        padding_side="left",
+    )
+
+
+def build_vlm(
+    texts: Iterable[str], seed: int, decoder: DecoderSize = DecoderSize(), frontend: FrontEnd = "conv"
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """A LLaVA with a frozen front end and random connector and decoder, and its processor. `texts` hold every word it needs."""
+    tokenizer = word_tokenizer(texts)
+    processor = LlavaProcessor(
+        image_processor=image_processor(),
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="full",
+        image_token="<image>",
+        chat_template=CHAT_TEMPLATE,
+    )
+    tower = front_end(frontend)
+    text_config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=decoder.width,
+        intermediate_size=decoder.expansion * decoder.width,
+        num_hidden_layers=decoder.num_layers,
+        num_attention_heads=decoder.num_heads,
+        num_key_value_heads=decoder.num_heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    config = LlavaConfig(
+        vision_config=tower.config,
+        text_config=text_config,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=(SIZE // PATCH) ** 2,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    model.model.vision_tower.requires_grad_(False)
+    return model, processor
+
+
+def save_vlm(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
+    """A Hugging Face directory. With the convolutional tower it carries that tower's code, named in `auto_map`, so that it loads
+    with `trust_remote_code=True` where theodolite is not installed; with raw patches it is a stock checkpoint."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    if model.config.vision_config.model_type == conv_tower.ConvTowerConfig.model_type:
+        shutil.copyfile(conv_tower.__file__, folder / "conv_tower.py")
+        config = model.config.to_dict()
+        config["auto_map"] = {
+            "AutoConfig": "conv_tower.LlavaConfig",
+            "AutoModelForImageTextToText": "conv_tower.LlavaForConditionalGeneration",
+        }
+        LlavaConfig.from_dict(config).save_pretrained(folder)

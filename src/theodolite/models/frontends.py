@@ -1,0 +1,89 @@
+"""Front ends: what turns a picture into vision tokens. `conv` has seen everything; `patches` shows the raw pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from safetensors.torch import load
+from torch import Tensor
+from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
+
+from theodolite.models.conv_tower import ConvTower, ConvTowerConfig
+
+FrontEnd = Literal["conv", "patches"]
+SIZE = 64
+PATCH = 8
+WEIGHTS = "conv_tower.safetensors"
+WEIGHTS_SHA256 = "6c0e3dc644f9d32b8be2dbe9e07ace11f8ecbed3f51ca08297cd8f7788d23365"
+
+
+class DamagedWeights(RuntimeError):
+    """The tower's weights in this installation are not the ones that were tested."""
+
+
+class Pixels:
+    """Pictures as a tower's input, (picture, 3, size, size) in -1 to 1: what the image processor does, all pictures at once."""
+
+    def __init__(self, image_processor: SiglipImageProcessorPil) -> None:
+        self.mean = torch.tensor(image_processor.image_mean).view(1, 3, 1, 1)
+        self.std = torch.tensor(image_processor.image_std).view(1, 3, 1, 1)
+        self.size = (image_processor.size["height"], image_processor.size["width"])
+
+    def __call__(self, pictures: UInt8[np.ndarray, "picture height width 3"]) -> Float[Tensor, "picture 3 height width"]:
+        if pictures.shape[1:3] != self.size:
+            raise ValueError(f"pictures are {pictures.shape[1:3]}; this model takes {self.size}: render them at that size")
+        values = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+        return (values - self.mean) / self.std
+
+
+def image_processor() -> SiglipImageProcessorPil:
+    """The image processor of both front ends (Pillow only), for pictures of 64 x 64."""
+    return SiglipImageProcessorPil(size={"height": SIZE, "width": SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_convert_rgb=True)
+
+
+def pretrained_tower() -> ConvTower:
+    """The tower that has seen everything, frozen: five convolutions, 8 x 8 tokens of 96, weights shipped with the package.
+
+    Raises `DamagedWeights` if the file is not the one that was tested.
+    """
+    data = files("theodolite.models").joinpath("weights", WEIGHTS).read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != WEIGHTS_SHA256:
+        raise DamagedWeights(f"{WEIGHTS} has SHA-256 {found[:16]}..., expected {WEIGHTS_SHA256[:16]}...; install theodolite again")
+    tower = ConvTower(ConvTowerConfig())
+    tower.load_state_dict(load(data))
+    return tower
+
+
+def raw_patches() -> SiglipVisionModel:
+    """Raw pixels as tokens: a stock SigLIP whose patch embedding is the identity, 8 x 8 tokens of 192 numbers.
+
+    Its one layer adds nothing to what it is given: LLaVA takes the output of a layer, so there must be one.
+    """
+    width = 3 * PATCH * PATCH
+    config = SiglipVisionConfig(
+        image_size=SIZE,
+        patch_size=PATCH,
+        hidden_size=width,
+        intermediate_size=width,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        vision_use_head=False,
+    )
+    tower = SiglipVisionModel(config)
+    weights = {name: torch.zeros_like(value) for name, value in tower.state_dict().items()}
+    weights["embeddings.patch_embedding.weight"] = torch.eye(width).view(width, 3, PATCH, PATCH)
+    weights |= {name: torch.ones_like(value) for name, value in weights.items() if "norm" in name and "weight" in name}
+    tower.load_state_dict(weights)
+    return tower
+
+
+def front_end(name: FrontEnd) -> ConvTower | SiglipVisionModel:
+    """A vision tower by name, without gradients."""
+    tower = pretrained_tower() if name == "conv" else raw_patches()
+    return tower.requires_grad_(False).eval()

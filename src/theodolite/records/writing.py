@@ -1,0 +1,79 @@
+"""Writing a survey's folder, `survey.json` last: a folder that has one is whole."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from theodolite.records.folder import write_whole
+from theodolite.records.survey import RunRecord, SurveyRecord
+
+PACKAGES = ("theodolite", "torch", "transformers", "accelerate", "numpy", "polars", "pillow")
+
+
+def write_survey(folder: Path, record: SurveyRecord, rows: pl.DataFrame, pictures: Mapping[str, np.ndarray], run: RunRecord) -> None:
+    """`survey.json`, `rows.parquet`, `run.json` and the example pictures; every file is whole or not there."""
+    (folder / "survey.json").unlink(missing_ok=True)
+    for name, picture in pictures.items():
+        write_whole(folder / name, _png(picture))
+    write_whole(folder / "rows.parquet", _parquet(rows))
+    write_whole(folder / "run.json", (run.model_dump_json(indent=1) + "\n").encode())
+    write_whole(folder / "survey.json", record.to_json().encode())
+
+
+def _png(picture: np.ndarray) -> bytes:
+    target = io.BytesIO()
+    Image.fromarray(picture).save(target, format="PNG")
+    return target.getvalue()
+
+
+def _parquet(rows: pl.DataFrame) -> bytes:
+    target = io.BytesIO()
+    rows.write_parquet(target)
+    return target.getvalue()
+
+
+def run_record(
+    command: str,
+    started: datetime,
+    seconds_by_part: Mapping[str, float],
+    attention: str | None = None,
+    device: str | None = None,
+) -> RunRecord:
+    """The run so far: times in seconds, host, package versions, and the git revision if this is a checkout."""
+    return RunRecord(
+        command=command,
+        started=started.isoformat(timespec="seconds"),
+        seconds=round((datetime.now(UTC) - started).total_seconds(), 3),
+        seconds_by_part={name: round(value, 3) for name, value in seconds_by_part.items()},
+        host={"system": platform.system(), "machine": platform.machine(), "python": platform.python_version()},
+        packages={name: _version(name) for name in PACKAGES},
+        git_revision=_git_revision(),
+        attention=attention,
+        device=device,
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git_revision() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None

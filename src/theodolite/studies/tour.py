@@ -1,0 +1,191 @@
+"""The tour: the whole way once. One world, the same pictures, several query policies; train, survey, report."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from theodolite.measurement.survey import Survey, survey_world
+from theodolite.models.build import build_vlm, save_vlm
+from theodolite.models.frontends import SIZE
+from theodolite.models.load import load_vlm
+from theodolite.records.folder import FolderTaken, whole_folder, write_whole
+from theodolite.records.survey import SurveyRecord, read_survey
+from theodolite.records.training import NAME, TrainedOn, TrainingRecord, read_training
+from theodolite.records.writing import run_record, write_survey
+from theodolite.report.page import write_report
+from theodolite.studies.arms import Arm, easy_vqa_arms, examples_of, shapes_arms
+from theodolite.studies.progress import Steps
+from theodolite.training.run import train
+from theodolite.worlds.registry import world_named
+from theodolite.worlds.world import World
+
+NUM_SCENES = 200
+
+
+@dataclass(frozen=True)
+class Tour:
+    """Everything that decides what a tour does."""
+
+    world: str
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...] = (0,)
+    num_scenes: int = NUM_SCENES
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One arm under one seed, and where its record lies: `out/<arm>` for the first seed, `out/seed-<n>/<arm>` for others."""
+
+    arm: Arm
+    seed: int
+    folder: Path
+    label: str
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model"
+
+
+def stops_of(tour: Tour, out: Path) -> list[Stop]:
+    """All arms under all seeds, in the order in which they run."""
+    stops = []
+    for number, seed in enumerate(tour.seeds):
+        for arm in tour.arms:
+            folder = out / arm.name if number == 0 else out / f"seed-{seed}" / arm.name
+            stops.append(Stop(arm, seed, folder, arm.name if len(tour.seeds) == 1 else f"{arm.name}, seed {seed}"))
+    return stops
+
+
+def take_tour(tour: Tour, out: Path, *, overwrite: bool, steps: Steps) -> list[SurveyRecord]:
+    """Runs a tour into `out` and returns its surveys; what an earlier run of the same tour left there is kept.
+
+    Raises `FolderTaken` if `out` holds anything that this tour would not make.
+    """
+    stops = stops_of(tour, out)
+    _refuse_other(tour, stops, out, overwrite=overwrite)
+    for stop in stops:
+        _take_stop(tour, stop, steps)
+    folders = [stop.folder for stop in stops]
+    write_report(folders, out / "report.html")
+    return [read_survey(folder) for folder in folders]
+
+
+def setup_of(tour: Tour, stop: Stop) -> TrainedOn:
+    """What decides the outcome of a stop's training."""
+    arm = stop.arm
+    return TrainedOn(
+        world=tour.world,
+        correlation=world_named(tour.world).default_correlation,
+        strength=arm.strength,
+        policy=arm.policy,
+        source=arm.source,
+        recipe=asdict(arm.recipe),
+        seed=stop.seed,
+        num_pictures=arm.num_pictures,
+    )
+
+
+def _refuse_other(tour: Tour, stops: list[Stop], out: Path, *, overwrite: bool) -> None:
+    if out.is_file():
+        raise FolderTaken(f"{out} is a file; give a folder")
+    if not out.exists():
+        return
+    if overwrite:
+        shutil.rmtree(out)
+        return
+    known = {out / "report.html"}.union(*({stop.folder, stop.folder.parent} for stop in stops))
+    for found in sorted(out.iterdir()):
+        if found not in known and not found.name.startswith("."):
+            raise FolderTaken(f"{out} holds {found.name}, which this tour does not make; give another --out, or --overwrite")
+    for stop in stops:
+        record = read_training(stop.model)
+        if record is not None and record.setup != setup_of(tour, stop):
+            raise FolderTaken(f"{stop.model} was trained in another way; give another --out, or --overwrite to train it anew")
+
+
+def _take_stop(tour: Tour, stop: Stop, steps: Steps) -> None:
+    """Trains and surveys one arm, each unless its outcome is there."""
+    started, before = datetime.now(UTC), time.monotonic()
+    world = world_named(tour.world, stop.arm.strength)
+    if read_training(stop.model) is None:
+        _train(tour, stop, world, steps)
+    else:
+        steps.reuse(f"train {stop.label}")
+    between = time.monotonic()
+    if _is_surveyed(tour, stop):
+        steps.reuse(f"survey {stop.label}")
+        return
+    survey, attention = _survey(tour, stop, world, steps)
+    seconds = {"training": between - before, "survey": time.monotonic() - between}
+    run = run_record("tour", started, seconds, attention, "cpu")
+    write_survey(stop.folder, survey.record, survey.rows, survey.pictures, run)
+
+
+def _train(tour: Tour, stop: Stop, world: World, steps: Steps) -> None:
+    arm = stop.arm
+    with steps.step(f"draw {stop.label}") as tell:
+        tell(0, 1, f"{arm.num_pictures:,} pictures of {world.name}")
+        examples = examples_of(arm, world, SIZE, stop.seed)
+        model, processor = build_vlm(world.texts, stop.seed, decoder=arm.recipe.decoder, frontend=arm.recipe.frontend)
+    with steps.step(f"train {stop.label}") as tell:
+        outcome = train(
+            model,
+            processor,
+            examples,
+            arm.recipe,
+            arm=arm.name,
+            policy=arm.policy,
+            comparison=arm.comparison,
+            seed=stop.seed,
+            tell=lambda step, loss: tell(step, arm.recipe.steps, "" if loss is None else f"loss {loss:.3f}"),
+        )
+    record = TrainingRecord(setup=setup_of(tour, stop), facts=outcome.facts, losses=outcome.losses)
+    with whole_folder(stop.model, overwrite=True) as folder:
+        save_vlm(model, processor, folder)
+        write_whole(folder / NAME, record.to_json())
+
+
+def _is_surveyed(tour: Tour, stop: Stop) -> bool:
+    """Whether the record at a stop is of this very model and as large as this tour wants it."""
+    if not (stop.folder / "survey.json").is_file():
+        return False
+    found, trained = read_survey(stop.folder), read_training(stop.model)
+    return trained is not None and found.training == trained.facts and found.num_scenes == tour.num_scenes
+
+
+def _survey(tour: Tour, stop: Stop, world: World, steps: Steps) -> tuple[Survey, str]:
+    """Surveys the model as it lies on disk, so that anyone can repeat it from there."""
+    model, processor = load_vlm(stop.model)
+    trained = read_training(stop.model)
+    with steps.step(f"survey {stop.label}") as tell:
+        survey = survey_world(
+            model,
+            processor,
+            world,
+            world.policy(stop.arm.policy),
+            title=stop.arm.name,
+            num_scenes=tour.num_scenes,
+            training=trained.facts if trained else None,
+            tell=tell,
+        )
+    return survey, model.config._attn_implementation
+
+
+def tour_named(name: str, num_seeds: int = 1, *, short: bool = False) -> Tour:
+    """The tour of a world. A short one runs the whole way with too little of everything to show an effect. Raises `UnknownName`."""
+    world = world_named(name)
+    arms = easy_vqa_arms(world) if world.official_splits else shapes_arms()
+    if short:
+        arms = tuple(
+            replace(
+                arm,
+                recipe=replace(arm.recipe, name=f"{arm.recipe.name}-short", steps=10),
+                num_pictures=min(arm.num_pictures, 640),
+            )
+            for arm in arms
+        )
+    return Tour(world.name, arms, tuple(range(num_seeds)), num_scenes=20 if short else NUM_SCENES)

@@ -1,0 +1,118 @@
+"""What a world is: factors, a prior, a renderer, and the queries that can be asked."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+
+from theodolite.records.errors import UnknownName
+from theodolite.worlds.factors import FactorSpace, Scenes
+from theodolite.worlds.prior import Prior
+from theodolite.worlds.query import Policy, Query
+
+PairKind = Literal["exact", "matched"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Counterfactual pairs as positions in a pool of scenes: `before` and `after` differ in one factor.
+
+    `scene_id` is the unit of independence. A row whose factor is "" differs in nothing but nuisance: the noise floor.
+    `kind` is *exact* (the same scene re-rendered) or *matched* (two real pictures alike in all other factors).
+    """
+
+    kind: PairKind
+    pool: Scenes
+    scene_id: Int[np.ndarray, " pair"]
+    factor: tuple[str, ...]
+    before: Int[np.ndarray, " pair"]
+    after: Int[np.ndarray, " pair"]
+
+    def __len__(self) -> int:
+        return len(self.scene_id)
+
+
+@dataclass(frozen=True, eq=False)
+class OfficialSplit:
+    """Questions that came with a world's pictures: scenes, and for each question its scene's position, text, true answer and query name."""
+
+    scenes: Scenes
+    scene: Int[np.ndarray, " question"]
+    text: tuple[str, ...]
+    answer: tuple[str, ...]
+    query: tuple[str, ...]
+
+
+class World(ABC):
+    """Factors + prior over scenes + renderer + queries. A world with another prior is another object: see `with_prior`."""
+
+    name: str
+    prior: Prior
+    official_splits: tuple[str, ...] = ()
+
+    @property
+    def space(self) -> FactorSpace:
+        return self.prior.space
+
+    @property
+    def independent(self) -> Prior:
+        """p0: the independent uniform prior over the same factors."""
+        return Prior(self.space)
+
+    @abstractmethod
+    def correlate(self, cause: str, effect: str, strength: float) -> World:
+        """The same world under a prior with one more correlation (see `Prior.correlate`)."""
+
+    @property
+    @abstractmethod
+    def default_correlation(self) -> tuple[str, str]:
+        """(cause, effect) that a strength given alone refers to."""
+
+    @abstractmethod
+    def sample(self, num_scenes: int, rng: np.random.Generator) -> Scenes:
+        """Scenes from the prior, for training."""
+
+    @abstractmethod
+    def render(self, scenes: Scenes, size: int | None = None) -> UInt8[np.ndarray, "scene size size 3"]:
+        """RGB pictures at the size the model takes; deterministic given scene and nuisance seed."""
+
+    @abstractmethod
+    def pairs(self, num_scenes: int, rng: np.random.Generator) -> Pairs:
+        """Pairs for every factor: base scenes from the independent prior, target value uniform over the others."""
+
+    @property
+    @abstractmethod
+    def queries(self) -> tuple[Query, ...]:
+        """Every query that can be asked."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every question and every answer in words: what a tokenizer must know."""
+        return tuple(text for query in self.queries for text in (*query.wordings, *query.choices))
+
+    @abstractmethod
+    def query(self, name: str) -> Query:
+        """A query by name: "shape", "shape=round", "shape!=round", "shape=round&colour=red". Raises `UnknownName`."""
+
+    def policy(self, text: str) -> Policy:
+        """A policy from text such as "shape:agree,row:odd" (see `Policy.parse`)."""
+        return Policy.parse(text, self.query)
+
+    def official_split(self, split: str) -> OfficialSplit:
+        """The questions that came with the pictures, of one of `official_splits`. Raises `UnknownName`."""
+        raise UnknownName(f"official split of {self.name}", split, self.official_splits or ("none",))
+
+    def agrees(self, scenes: Scenes) -> Bool[np.ndarray, " scene"]:
+        return self.prior.agrees(scenes)
+
+
+def picture_hash(pictures: UInt8[np.ndarray, "scene height width 3"]) -> str:
+    """SHA-256, in hex, of the pixels in order; the same for every arm that sees the same pictures in the same order."""
+    digest = hashlib.sha256(repr(pictures.shape).encode())
+    digest.update(np.ascontiguousarray(pictures).data)
+    return digest.hexdigest()

@@ -1,0 +1,44 @@
+"""A real browser for tests: opens a page from disk and says what its console said."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+OFFLINE = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-extensions",
+)  # fmt: skip
+# Headless Chromium logs every level of a page's console as INFO, so no line can be excused as harmless.
+CONSOLE = re.compile(r'^\[[^\]]*:CONSOLE[:(]\d+\)?\] (.*)$', re.MULTILINE)
+
+
+def browser() -> str:
+    """The browser's path; without one the test is skipped, or fails where THEODOLITE_REQUIRE_BROWSER is 1."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        missing = f"no browser: none of {', '.join(BROWSERS)} is installed"
+        if os.environ.get("THEODOLITE_REQUIRE_BROWSER") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return found
+
+
+def open_page(path: Path, *more: str, timeout_s: float = 60) -> tuple[str, list[str]]:
+    """The document after its scripts ran, as HTML, and everything that was written to its console, errors and all."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        done = subprocess.run(
+            [browser(), *OFFLINE, f"--user-data-dir={home}", "--virtual-time-budget=10000", "--enable-logging=stderr",
+             *more, "--dump-dom", path.resolve().as_uri()],
+            capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=timeout_s, check=False,
+        )  # fmt: skip
+    if done.returncode != 0 or "<html" not in done.stdout:
+        raise RuntimeError(f"the browser did not open {path} (exit {done.returncode}): {done.stderr[-2000:]}")
+    return done.stdout, CONSOLE.findall(done.stderr)
