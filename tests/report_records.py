@@ -126,7 +126,10 @@ def coverage(policy: str, covered: Mapping[str, float], pressure: Mapping[str, f
         "pressure_bits": {name: pressure.get(name, 0.0) for name in FACTORS},
         "proxy_bits": dict(proxy),
         "joint_proxy_bits": {},
-        "resolved_frac": 0.75, "resolved_low": 0.75, "resolved_high": 0.75, "resolved_exact": True,
+        "resolved_frac": 0.75,
+        "resolved_low": 0.75,
+        "resolved_high": 0.75,
+        "resolved_exact": True,
         "cause": {name: "unasked" for name in FACTORS if not covered.get(name)},
         "agreement_frac": 0.925,
         "policy": policy,
@@ -187,15 +190,13 @@ def three_records() -> tuple[SurveyRecord, SurveyRecord, SurveyRecord]:
         ),
         record(
             "shape and colour", "shape,colour", moves(both, {}), {"shape": "identified", "colour": "identified", "size": "undecided"},
-            coverage=coverage(
-                "shape,colour", {"shape": 0.19, "colour": 0.19}, {"shape": 0.25, "colour": 0.25}, {"colour->shape": 1.4968, "shape->colour": 1.4968}
-            ),
+            coverage=coverage("shape,colour", {"shape": 0.19, "colour": 0.19}, {"shape": 0.25, "colour": 0.25}, {"colour->shape": 1.5}),
             examples=examples(False), scores=scores,
         ),
         record(
             "shape, and is it round", "shape,shape=round*2", moves(yes_no, {("colour", "shape", "open", False): 0.41}),
             {"shape": "entangled", "colour": "shadow", "row": "cannot_be_asked"},
-            coverage=coverage("shape,shape=round*2", {"shape": 0.19}, {"shape": 0.33}, {"colour->shape": 1.4968, "colour->shape=round": 0.5}),
+            coverage=coverage("shape,shape=round*2", {"shape": 0.19}, {"shape": 0.33}, {"colour->shape": 1.5, "colour->shape=round": 0.5}),
         ),
     )  # fmt: skip
 

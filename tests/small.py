@@ -1,4 +1,4 @@
-"""Small real things for tests: a world with a correlation, a tiny LLaVA, and examples. Torch is imported here, so torch-free tests leave it."""
+"""Small real things for tests: a world with a correlation, a tiny LLaVA, and examples."""
 
 from __future__ import annotations
 

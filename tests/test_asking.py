@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small import WORLD, tiny_vlm
 
+from small import WORLD, tiny_vlm
 from theodolite.asking.answer import Ask, answer_from_scores
 from theodolite.asking.local import LocalAsker
 from theodolite.models.families import UnknownFamily

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small import examples, tiny_vlm
 
+from small import examples, tiny_vlm
 from theodolite.data.collate import Collator, pack
 from theodolite.models.frontends import Pixels
 from theodolite.models.prompts import Prompter

@@ -187,7 +187,7 @@ def test_shared_arrays_cannot_be_changed_through_what_is_handed_out(world: EasyV
 def test_a_scene_that_is_no_picture_is_refused(world: EasyVQA) -> None:
     scenes = world.scenes(np.array([5, 6]))
     changed = scenes.do("colour", (scenes.of_factor("colour") + np.array([0, 1])) % 8)
-    with pytest.raises(ValueError, match="picture 6 shows .* real pictures, in which no factor can be set"):
+    with pytest.raises(ValueError, match=r"picture 6 shows .* real pictures, in which no factor can be set"):
         world.render(changed)
     with pytest.raises(ValueError, match="there is no picture 5000"):
         world.scenes(np.array([4999, 5000]))

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
-from small import WORLD, tiny_vlm
 
+from small import WORLD, tiny_vlm
 from theodolite.models import frontends
 from theodolite.models.build import save_vlm
 from theodolite.models.families import UnknownFamily, family_of, part
@@ -156,7 +156,7 @@ def test_loading_gives_the_same_weights_and_says_what_is_wrong(tmp_path: Path) -
     save_vlm(model, processor, tmp_path / "model")
     loaded, _ = load_vlm(tmp_path / "model")
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
-    with pytest.raises(BadInput, match="holds no config.json"):
+    with pytest.raises(BadInput, match=r"holds no config\.json"):
         load_vlm(tmp_path)
     with pytest.raises(BadInput, match="device 'cuda:99' is not to be had"):
         load_vlm(tmp_path / "model", device="cuda:99")

@@ -5,61 +5,21 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
-from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
-import report_records as made
-from browser import open_page
 
+import report_records as made
 import theodolite.report
+from browser import Attributes, Page, open_page
 from theodolite.records.survey import BadRecord, Shadows, SurveyRecord, Thresholds
+from theodolite.report.arms import label_arms
+from theodolite.report.comparing import check_arms, same_training
 from theodolite.report.page import build_page, write_report
 from theodolite.report.stored import Stored, read_stored
 
-Attributes = dict[str, str]
 HOSTILE = "</script><script>console.error('owned')</script><img src=x onerror=\"console.error('owned')\"> & {{ 7*7 }} "
-
-
-class Page(HTMLParser):
-    """What a test asks of a page: its elements in order, the charts' parts, and the text of what is shown."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, Attributes]] = []
-        self.charts: list[list[str]] = []
-        self.shown: list[str] = []
-        self.styles: list[str] = []
-        self._open: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = {name: value or "" for name, value in attrs}
-        self.elements.append((tag, found))
-        classes = found.get("class", "").split()
-        if "chart" in classes:
-            self.charts.append([])
-        if self.charts and "svg" in self._open:
-            self.charts[-1].extend(classes)
-        if tag not in ("meta", "img", "br", "input", "link"):
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        while self._open and self._open.pop() != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        if "style" in self._open:
-            self.styles.append(data)
-        elif "script" not in self._open:
-            self.shown.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join("".join(self.shown).split())
-
-    def of(self, tag: str, **wanted: str) -> list[Attributes]:
-        return [found for name, found in self.elements if name == tag and all(found.get(key) == value for key, value in wanted.items())]
 
 
 def stored(*surveys: SurveyRecord) -> list[Stored]:
@@ -113,7 +73,7 @@ def test_the_browser_is_told_to_load_nothing(source: Page) -> None:
 
 def test_charts_name_no_schema_or_data_by_address(written: Path) -> None:
     specs = re.findall(r'<script type="application/json" id="spec-\d+">(.*?)</script>', written.read_text(encoding="utf-8"))
-    assert len(specs) == 8
+    assert len(specs) == 1 + 2 * 3
     assert not any("http" in spec or '"url"' in spec or "<" in spec for spec in specs)
 
 
@@ -144,8 +104,8 @@ def test_a_chart_that_breaks_shows_in_the_console(written: Path, tmp_path: Path)
 
 def test_every_chart_is_drawn(opened: tuple[Page, list[str]]) -> None:
     page, _ = opened
-    # Two questions were asked of several policies; then answers and coverage of each of three.
-    assert len(page.charts) == 2 + 2 * 3 - 1 + 1
+    # One question was put to several policies; then come answers and coverage of each of three.
+    assert len(page.charts) == 1 + 2 * 3
     for parts in page.charts:
         assert {"mark-rect", "mark-text"} <= set(parts) or {"mark-rule", "mark-symbol"} <= set(parts)
 
@@ -190,7 +150,16 @@ def test_verdicts_scores_and_provenance_are_there(source: Page, records: Sequenc
         assert found == dict(survey.shadows.verdicts)
     chip = next(found for found in source.of("span") if found.get("data-verdict") == "shadow")
     assert "Largest leak 0.97" in chip["title"] and "the line is 0.12" in chip["title"]
-    for text in ("cannot be asked", "0.91", "0.34", "transformers 5.23.0", "2026-01-02", "12" * 6, "above 0.5 of pairs", "strength 0.9"):
+    for text in (
+        "cannot be asked",
+        "0.91",
+        "0.34",
+        "transformers 5.23.0",
+        "2026-01-02",
+        "12" * 6,
+        "above 0.5 of pairs",
+        "strength 0.9",
+    ):
         assert text in source.text
     assert "round → red" in source.text and "exact" in source.text
 
@@ -199,7 +168,9 @@ def test_answers_to_the_same_pair_stand_together(source: Page) -> None:
     cards = source.of("article", **{"class": "pair-card"})
     assert len(cards) == 2
     assert len(source.of("img")) == 4
-    marks = [found["class"].removeprefix("mark ") for found in source.of("span") if found.get("title") and found["class"].startswith("mark ")]
+    marks = [
+        found["class"].removeprefix("mark ") for found in source.of("span") if found.get("title") and found["class"].startswith("mark ")
+    ]
     assert marks == ["leak", "steady", "missed", "read"]
 
 
@@ -211,23 +182,32 @@ def test_equal_training_is_stated_as_a_fact(source: Page) -> None:
     assert warnings(source) == []
 
 
-@pytest.mark.parametrize("name, value", [("pictures_sha256", "99" * 32), ("order_sha256", "99" * 32), ("num_questions", 7), ("num_answer_tokens", 7)])
-def test_training_that_differs_is_a_warning_instead(records: Sequence[SurveyRecord], name: str, value: str | int) -> None:
+def test_training_that_differs_is_a_warning_instead(records: Sequence[SurveyRecord]) -> None:
     first, second, _ = records
-    assert second.training is not None
-    other = second.model_copy(update={"training": second.training.model_copy(update={name: value})})
+    other = second.model_copy(update={"training": made.training("shape,colour", pictures_sha256="99" * 32)})
     page = Page(build_page(stored(first, other)))
-    assert len(warnings(page)) == 1 and "not trained alike" in page.text
+    assert len(warnings(page)) == 1 and "not trained alike: the training pictures" in page.text
     assert "trained on the same" not in page.text
 
 
-def test_arms_of_another_comparison_are_set_apart_and_not_held_against_the_others(records: Sequence[SurveyRecord]) -> None:
+@pytest.mark.parametrize("changed", [{"order_sha256": "99" * 32}, {"num_questions": 7}, {"num_answer_tokens": 7}, {"num_steps": 7}])
+def test_whatever_differs_between_the_arms_is_named(records: Sequence[SurveyRecord], changed: dict[str, Any]) -> None:
+    first, second, _ = records
+    arms = label_arms(stored(first, second.model_copy(update={"training": made.training("shape,colour", **changed)})))
+    (notice,) = check_arms(arms)
+    assert notice.kind == "warning" and f"shape and colour: {str(*changed.values())[:12]}" in notice.text
+    assert same_training(arms) == ()
+
+
+def test_arms_of_another_comparison_are_not_held_against_the_others(records: Sequence[SurveyRecord]) -> None:
     first, second, third = records
-    official = third.model_copy(update={"training": made.training("all", comparison="official", pictures_sha256="77" * 32)})
-    page = Page(build_page(stored(first, second, official)))
-    assert warnings(page) == []
-    assert "The models shape only and shape and colour were trained on the same" in page.text
-    assert "compare within shape only and shape and colour | shape, and is it round, not across" in page.text
+    facts = made.training("all", comparison="official", pictures_sha256="77" * 32)
+    arms = label_arms(stored(first, second, third.model_copy(update={"training": facts})))
+    told = [notice.text for notice in check_arms(arms) if notice.kind == "note"]
+    assert any(text.endswith("not across: shape only and shape and colour; shape, and is it round.") for text in told)
+    assert not any(notice.kind == "warning" for notice in check_arms(arms))
+    (sentence,) = same_training(arms)
+    assert sentence.startswith("The models shape only and shape and colour were trained on the same 4,000 pictures")
 
 
 def test_different_worlds_scenes_and_thresholds_are_warnings(records: Sequence[SurveyRecord]) -> None:
@@ -240,7 +220,7 @@ def test_different_worlds_scenes_and_thresholds_are_warnings(records: Sequence[S
             "shadows": second.shadows.model_copy(update={"thresholds": Thresholds(read_frac=0.6)}),
         }
     )
-    assert len(warnings(Page(build_page(stored(first, strange))))) == 3
+    assert [notice.kind for notice in check_arms(label_arms(stored(first, strange)))] == ["warning"] * 3
 
 
 # Seeds
@@ -251,13 +231,14 @@ def test_one_seed_stands_beside_every_figure(source: Page, written: Path) -> Non
     assert len(captions) == 1 + 5 * 3 + 1
     assert all("one seed" in caption for caption in captions)
     titles = re.findall(r'"description": "(.*?)"', written.read_text(encoding="utf-8"))
-    assert len(titles) == 8 and all("one seed" in title for title in titles)
+    assert len(titles) == 1 + 2 * 3 and all("one seed" in title for title in titles)
 
 
 def test_seeds_of_one_policy_are_rows_of_their_own(records: Sequence[SurveyRecord]) -> None:
     first, second, _ = records
     again = [
-        survey.model_copy(update={"training": made.training(survey.policy or "", seed=1, pictures_sha256="55" * 32)}) for survey in (first, second)
+        survey.model_copy(update={"training": made.training(survey.policy or "", seed=1, pictures_sha256="55" * 32)})
+        for survey in (first, second)
     ]
     page = Page(build_page(stored(first, second, *again)))
     for label in ("shape only, seed 0", "shape only, seed 1", "shape and colour, seed 0", "shape and colour, seed 1"):
@@ -269,8 +250,8 @@ def test_seeds_of_one_policy_are_rows_of_their_own(records: Sequence[SurveyRecor
 
 def test_a_seed_that_only_one_policy_has_is_a_warning(records: Sequence[SurveyRecord]) -> None:
     first, second, _ = records
-    page = Page(build_page(stored(first, second.model_copy(update={"training": made.training("shape,colour", seed=1)}))))
-    assert len(warnings(page)) == 1 and "nothing shows that it saw the same pictures" in page.text
+    (notice,) = check_arms(label_arms(stored(first, second.model_copy(update={"training": made.training("shape,colour", seed=1)}))))
+    assert notice.kind == "warning" and "nothing shows that it saw the same pictures" in notice.text
 
 
 # What is missing, and what is hostile
@@ -285,7 +266,8 @@ def foreign(survey: SurveyRecord) -> SurveyRecord:
         return shadows.model_copy(update={"cells": cells, "evidence": evidence})
 
     examples = tuple(
-        shown.model_copy(update={"question": HOSTILE, "answer_after": HOSTILE, "picture_before": "../../secret.png"}) for shown in survey.examples
+        shown.model_copy(update={"question": HOSTILE, "answer_after": HOSTILE, "picture_before": "../../secret.png"})
+        for shown in survey.examples
     )
     nothing = {"world": None, "coverage": None, "training": None, "policy": None}
     return survey.model_copy(update={"title": HOSTILE, "shadows": spoil(survey.shadows), "examples": examples, **nothing})
@@ -294,14 +276,14 @@ def foreign(survey: SurveyRecord) -> SurveyRecord:
 MEASURE = """<script>setTimeout(() => {
   const root = document.documentElement;
   root.dataset.overflow = root.scrollWidth - root.clientWidth;
-}, 3000)</script></body>"""
+}, 3000)</script>"""
 
 
 @pytest.fixture(scope="module")
 def foreign_opened(records: Sequence[SurveyRecord], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, list[str], str]]:
     path = tmp_path_factory.mktemp("foreign") / "report.html"
     html = build_page(stored(foreign(records[0])))
-    path.write_text(html.replace("</body>", MEASURE), encoding="utf-8")
+    path.write_text(html + MEASURE, encoding="utf-8")
     dom, console = open_page(path, "--window-size=700,900")
     yield Page(dom), console, html
 
@@ -311,12 +293,19 @@ def test_hostile_text_is_text(foreign_opened: tuple[Page, list[str], str]) -> No
     assert console == []
     assert "<script>console.error('owned')</script>" in page.text
     assert not any("onerror" in found for _, found in page.elements)
-    assert "console.error('owned')" not in "".join(re.findall(r"<script[^>]*>(.*?)</script>", html, re.DOTALL))
+    assert "owned" not in "".join(re.findall(r"<script>(.*?)</script>", html, re.DOTALL))
 
 
-def test_without_coverage_training_and_world_the_page_says_what_is_missing(foreign_opened: tuple[Page, list[str], str]) -> None:
+def test_without_coverage_training_and_world_the_page_says_what_is_missing(
+    foreign_opened: tuple[Page, list[str], str],
+) -> None:
     page, console, _ = foreign_opened
-    for text in ("no world is known", "Nothing is recorded of the training", "There is no coverage", "what was asked is unknown"):
+    for text in (
+        "no world is known",
+        "Nothing is recorded of the training",
+        "There is no coverage",
+        "what was asked is unknown",
+    ):
         assert text in page.text
     assert "training seed unknown" in page.text and "one seed" not in page.text
     assert "picture not in the record's folder" in page.text
@@ -341,7 +330,7 @@ def test_without_cells_or_examples_there_is_still_a_page(records: Sequence[Surve
 def test_a_bad_record_goes_to_the_caller_and_leaves_the_old_page(records: Sequence[SurveyRecord], tmp_path: Path) -> None:
     good, out = made.write(tmp_path / "good", records[0]), tmp_path / "report.html"
     out.write_text("old")
-    with pytest.raises(BadRecord, match="holds no survey.json"):
+    with pytest.raises(BadRecord, match=r"holds no survey\.json"):
         write_report([good, tmp_path / "nowhere"], out)
     (good / "run.json").write_text("{}")
     with pytest.raises(BadRecord, match="is no run record"):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import TINY, WORLD, examples, tiny_vlm
 
+from small import TINY, WORLD, examples, tiny_vlm
 from theodolite.data.collate import Collator
 from theodolite.data.examples import ExampleSet, ask_world, training_order
 from theodolite.models.fingerprint import weights_hash

@@ -49,6 +49,7 @@ class Plan:
     pictures: UInt8[np.ndarray, "picture height width 3"]
     rows: pl.DataFrame
     pair_kind: str
+    num_pair_pictures: int  # they come first; the pictures of training rows, which depend on the policy, follow
 
 
 class BadPairs(BadInput):
@@ -66,7 +67,7 @@ def plan_world(world: World, policy: Policy, num_scenes: int, seed: int, size: i
     training, scenes = _training_rows(world, policy, len(pairs.pool), np.random.default_rng([seed, 2]))
     pool = Scenes.concatenate([pairs.pool, scenes]) if len(scenes) else pairs.pool
     frame = pl.DataFrame(rows + training, schema=dict(COLUMNS), orient="row")
-    return Plan(world.render(pool, size), frame, pairs.kind)
+    return Plan(world.render(pool, size), frame, pairs.kind, len(pairs.pool))
 
 
 def _group_rows(pairs: Pairs, group: list[Query], seed: int) -> list[tuple[Any, ...]]:
@@ -162,7 +163,7 @@ def plan_pairs(path: Path, size: int) -> Plan:
         picture_after=pl.col("picture_after").replace_strict(number, return_dtype=pl.Int64),
     )
     kind = table["pair_kind"][0] if "pair_kind" in table.columns else "matched"
-    return Plan(pictures, rows.select([pl.col(name).cast(kind) for name, kind in COLUMNS.items()]), kind)
+    return Plan(pictures, rows.select([pl.col(name).cast(kind) for name, kind in COLUMNS.items()]), kind, len(pictures))
 
 
 def _check_truths(path: Path, table: pl.DataFrame) -> None:

@@ -174,7 +174,7 @@ class SurveyRecord(Part):
     policy: str | None = Field(description="the policy that verdicts speak about; null: nobody said what was asked")
     seed: int
     num_scenes: int
-    pictures_sha256: str
+    pictures_sha256: str = Field(description="over the pictures of the pairs: the same for every model and policy")
     rows_sha256: str
     coverage: dict[str, object] | None
     shadows: Shadows
@@ -211,7 +211,7 @@ def read_survey(folder: Path) -> SurveyRecord:
     if not path.is_file():
         raise BadRecord(f"{folder} holds no survey.json; give a folder that `theodolite survey` or `theodolite tour` wrote")
     try:
-        return SurveyRecord.model_validate_json(path.read_text())
+        return SurveyRecord.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"

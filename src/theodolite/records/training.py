@@ -44,6 +44,6 @@ def read_training(folder: Path) -> TrainingRecord | None:
     if not path.is_file():
         return None
     try:
-        return TrainingRecord.model_validate_json(path.read_text())
+        return TrainingRecord.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         raise BadRecord(f"{path} is no training record of version {VERSION}; delete it, or train the model again") from error

@@ -12,6 +12,7 @@ from theodolite.records.survey import Evidence, SurveyRecord
 from theodolite.report.stored import CoverageFacts, Stored, coverage_facts
 from theodolite.report.words import listed
 
+
 @dataclass(frozen=True, eq=False)
 class Arm:
     """One surveyed model on the page; `seed_words` stands beside each of its figures."""

@@ -26,15 +26,17 @@ INK, PAPER, ABSENT, RULE = "#1b1f24", "#ffffff", "#f4f4f2", "#d9d9d4"
 WHITE_TEXT_FROM = 0.69
 ROW_PIXELS = 25
 LETTER_PIXELS = 6.4
+MAX_LABEL_PIXELS = 140
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 Spec = dict[str, Any]
+Panel = alt.LayerChart | alt.FacetChart  # what Altair says that a layer may become
 
 
 @cache
 def chart_script() -> str:
     """Vega, Vega-Lite and vega-embed as one script that needs no network; sets `vegaEmbed` on the window."""
-    script = str(vl_convert.javascript_bundle())
+    script = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
     if "</script" in script.lower() or "<!--" in script:
         raise ValueError("the chart library's script would end the page's script element; install another vl-convert-python")
     return script
@@ -54,47 +56,55 @@ def answers_chart(arm: Arm) -> Spec | None:
     if not cells:
         return None
     columns = list(dict.fromkeys(column_of(cell) for cell in cells))
-    read = _answers_panel(arm, columns, True, "read: the truth moves", READ_COLOURS)
-    leak = _answers_panel(arm, columns, False, "leak: the truth stands still", LEAK_COLOURS)
-    title = f"Answers of {arm.named}: share that moves"
-    return _finish(alt.hconcat(read, leak, spacing=18).resolve_scale(color="independent"), title)
+    datasets: dict[str, list[Spec]] = {}
+    for kind, truth_moves in (("read", True), ("leak", False)):
+        shown = [cell for cell in cells if cell.truth_moves == truth_moves]
+        present = {(cell.factor, column_of(cell)) for cell in shown}
+        why = f"no pair in which the truth {'moves' if truth_moves else 'stands still'}"
+        datasets[kind] = [_cell_row(cell) for cell in shown]
+        datasets[f"{kind}_absent"] = [
+            {"factor": factor, "column": column, "why": why}
+            for factor in arm.factors
+            for column in columns
+            if (factor, column) not in present
+        ]
+    read = _answers_panel(arm, columns, "read", "read: the truth moves", READ_COLOURS)
+    leak = _answers_panel(arm, columns, "leak", "leak: the truth stands still", LEAK_COLOURS)
+    chart = alt.hconcat(read, leak, spacing=18).resolve_scale(color="independent")
+    return _finish(chart, f"Answers of {arm.named}: share that moves", datasets)
 
 
-def _answers_panel(arm: Arm, columns: list[str], truth_moves: bool, title: str, colours: tuple[str, str]) -> alt.LayerChart:
-    cells = [cell for cell in arm.record.shadows.cells if cell.truth_moves == truth_moves]
-    present = {(cell.factor, column_of(cell)) for cell in cells}
-    absent = [
-        {"factor": factor, "column": column, "why": f"no pair in which the truth {'moves' if truth_moves else 'stands still'}"}
-        for factor in arm.factors
-        for column in columns
-        if (factor, column) not in present
-    ]
-    labels = alt.Axis(labels=truth_moves, ticks=False, domain=False, title=None, labelPadding=6, labelLimit=140)
+def _answers_panel(arm: Arm, columns: list[str], kind: str, title: str, colours: tuple[str, str]) -> Panel:
+    labels = alt.Axis(labels=kind == "read", ticks=False, domain=False, title=None, labelPadding=6, labelLimit=MAX_LABEL_PIXELS)
     y = alt.Y("factor:N", scale=alt.Scale(domain=list(arm.factors)), axis=labels)
     x = alt.X("column:N", scale=alt.Scale(domain=columns, paddingInner=0.04), axis=_column_axis())
-    tips = [
-        alt.Tooltip(f"{name}:N", title=head)
-        for name, head in {
-            "factor": "changed",
-            "column": "asked about",
-            "moved": "answer moves",
-            "pairs": "measured on",
-            "right": "right before and after",
-            "variation": "total variation",
-        }.items()
-    ]
-    rows = alt.Chart(alt.InlineData([_cell_row(cell) for cell in cells])).encode(x=x, y=y)
+    tips = [alt.Tooltip(f"{name}:N", title=head) for name, head in CELL_TIPS.items()]
+    rows = alt.Chart(alt.NamedData(kind)).encode(x=x, y=y)
     fill = alt.Color("moved_frac:Q", scale=alt.Scale(domain=[0, 1], range=list(colours)), legend=None)
     boxes = rows.mark_rect(stroke=PAPER).encode(color=fill, tooltip=tips)
     texts = rows.mark_text(fontSize=11).encode(text=alt.Text("moved_frac:Q", format=".2f"), color=_text_colour("moved_frac"))
     gaps = (
-        alt.Chart(alt.InlineData(absent))
+        alt.Chart(alt.NamedData(f"{kind}_absent"))
         .mark_rect(color=ABSENT, stroke=PAPER)
-        .encode(x=x, y=y, tooltip=[alt.Tooltip("factor:N", title="changed"), alt.Tooltip("column:N", title="asked about"), "why:N"])
+        .encode(
+            x=x,
+            y=y,
+            tooltip=[alt.Tooltip("factor:N", title="changed"), alt.Tooltip("column:N", title="asked about"), "why:N"],
+        )
     )
     wide = _column_pixels([line for column in columns for line in column.split(" ", 1)])
-    heading = alt.TitleParams(title, fontSize=12, fontWeight="normal", anchor="start", frame="bounds" if truth_moves else "group")
+    heading = alt.TitleParams(title, fontSize=12, fontWeight="normal", anchor="start", frame="bounds" if kind == "read" else "group")
     return alt.layer(gaps, boxes, texts).properties(width=wide * len(columns), height=ROW_PIXELS * len(arm.factors), title=heading)
+
+
+CELL_TIPS = {
+    "factor": "changed",
+    "column": "asked about",
+    "moved": "answer moves",
+    "pairs": "measured on",
+    "right": "right before and after",
+    "variation": "total variation",
+}
 
 
 def _cell_row(cell: Cell) -> Spec:
@@ -133,8 +143,8 @@ def coverage_chart(arm: Arm) -> Spec | None:
             value = maps[column].get(factor) if column in shaded else None
             meaning = COVERAGE_COLUMNS[column]
             rows.append({"factor": factor, "column": column, "value": value, "text": text, "meaning": meaning})
-    labels = alt.Axis(ticks=False, domain=False, title=None, labelPadding=6, labelLimit=140)
-    base = alt.Chart(alt.InlineData(rows)).encode(
+    labels = alt.Axis(ticks=False, domain=False, title=None, labelPadding=6, labelLimit=MAX_LABEL_PIXELS)
+    base = alt.Chart(alt.NamedData("rows")).encode(
         x=alt.X("column:N", scale=alt.Scale(domain=list(COVERAGE_COLUMNS), paddingInner=0.04), axis=_column_axis()),
         y=alt.Y("factor:N", scale=alt.Scale(domain=list(arm.factors)), axis=labels),
         tooltip=[alt.Tooltip("factor:N"), alt.Tooltip("column:N", title="what"), "text:N", "meaning:N"],
@@ -144,7 +154,7 @@ def coverage_chart(arm: Arm) -> Spec | None:
     texts = base.mark_text(fontSize=11).encode(text="text:N", color=_text_colour("value"))
     heading = alt.TitleParams("from the questions alone, before any answer", fontSize=12, fontWeight="normal", anchor="start")
     panel = alt.layer(boxes, texts).properties(width=66 * len(COVERAGE_COLUMNS), height=ROW_PIXELS * len(arm.factors), title=heading)
-    return _finish(alt.hconcat(panel), f"Coverage of {arm.named}")
+    return _finish(alt.hconcat(panel), f"Coverage of {arm.named}", {"rows": rows})
 
 
 def headline_chart(lines: Sequence[Headline], about: str) -> Spec:
@@ -153,23 +163,41 @@ def headline_chart(lines: Sequence[Headline], about: str) -> Spec:
     labels = list(dict.fromkeys(line.arm.label for line in shown))
     kinds = [kind for line in shown for kind in _kinds(line)]
     rows = [row for line in shown for row in _points(line)]
-    y = alt.Y("label:N", scale=alt.Scale(domain=labels), axis=alt.Axis(title=None, domain=False, ticks=False, labelLimit=170, labelPadding=8))
+    y = alt.Y(
+        "label:N",
+        scale=alt.Scale(domain=labels),
+        axis=alt.Axis(title=None, domain=False, ticks=False, labelLimit=170, labelPadding=8),
+    )
     domain = list(dict.fromkeys(kinds))
     colours = [READ_MARK if kind.startswith("read") else LEAK_MARK for kind in domain]
     shapes = ["circle" if kind.startswith("read") else "diamond" for kind in domain]
     legend = alt.Legend(title=None, orient="bottom", direction="vertical", labelLimit=360, symbolStrokeWidth=0)
-    base = alt.Chart(alt.InlineData(rows)).encode(
+    base = alt.Chart(alt.NamedData("rows")).encode(
         y=y,
         color=alt.Color("kind:N", scale=alt.Scale(domain=domain, range=colours), legend=legend),
-        tooltip=[alt.Tooltip("label:N", title="policy"), alt.Tooltip("kind:N", title="what"), alt.Tooltip("moved:N", title="answer moves")],
+        tooltip=[
+            alt.Tooltip("label:N", title="policy"),
+            alt.Tooltip("kind:N", title="what"),
+            alt.Tooltip("moved:N", title="answer moves"),
+        ],
     )
-    axis = alt.Axis(title="share of pairs whose answer moves", values=[0, 0.25, 0.5, 0.75, 1], format=".2~f", grid=True, gridColor="#ececE8", domain=False, ticks=False)
+    axis = alt.Axis(
+        title="share of pairs whose answer moves",
+        values=[0, 0.25, 0.5, 0.75, 1],
+        format=".2~f",
+        grid=True,
+        gridColor="#ececE8",
+        domain=False,
+        ticks=False,
+    )
     scale = alt.Scale(domain=[0, 1])
-    spans = base.transform_filter("datum.low !== null").mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q", axis=axis, scale=scale), x2="high:Q")
+    spans = (
+        base.transform_filter("datum.low !== null").mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q", axis=axis, scale=scale), x2="high:Q")
+    )
     shape = alt.Shape("kind:N", scale=alt.Scale(domain=domain, range=shapes), legend=legend)
     points = base.mark_point(size=75, filled=True, opacity=1).encode(x=alt.X("moved_frac:Q", axis=axis, scale=scale), shape=shape)
     chart = alt.layer(spans, points).properties(width="container", height=30 * len(labels))
-    return _finish(chart, f"Answers about {about} ({seed_words([line.arm for line in shown])})")
+    return _finish(chart, f"Answers about {about} ({seed_words([line.arm for line in shown])})", {"rows": rows})
 
 
 def _kinds(line: Headline) -> tuple[str, ...]:
@@ -196,19 +224,28 @@ def _column_axis() -> alt.Axis:
     # Two lines, "shape" over "(open)", and one blank where there is only a word, so that rows of neighbouring charts line up.
     split = "indexof(datum.label, ' ') < 0 ? [' ', datum.label] : "
     split += "[slice(datum.label, 0, indexof(datum.label, ' ')), slice(datum.label, indexof(datum.label, ' ') + 1)]"
-    return alt.Axis(orient="top", labelAngle=0, ticks=False, domain=False, title=None, labelPadding=21, labelLimit=160, labelExpr=split)
+    return alt.Axis(
+        orient="top",
+        labelAngle=0,
+        ticks=False,
+        domain=False,
+        title=None,
+        labelPadding=21,
+        labelLimit=MAX_LABEL_PIXELS,
+        labelExpr=split,
+    )
 
 
 def _column_pixels(lines: Sequence[str]) -> int:
-    return max(60, *(round(len(line) * LETTER_PIXELS + 10) for line in lines)) if lines else 60
+    return min(max(60, *(round(len(line) * LETTER_PIXELS + 10) for line in lines)), MAX_LABEL_PIXELS)
 
 
 def _text_colour(field: str) -> Any:
     return alt.condition(f"datum.{field} !== null && datum.{field} > {WHITE_TEXT_FROM}", alt.value(PAPER), alt.value(INK))
 
 
-def _finish(chart: alt.HConcatChart | alt.LayerChart, title: str) -> Spec:
-    """The specification as a dictionary, titled and in the page's type, without its schema's address: nothing is ever loaded."""
+def _finish(chart: alt.HConcatChart | Panel, title: str, datasets: dict[str, list[Spec]]) -> Spec:
+    """The specification as a dictionary, titled and with its data; without its schema's address, since nothing is loaded."""
     heading = alt.TitleParams(title, anchor="start", fontSize=13, fontWeight=600, color=INK, offset=10)
     styled = (
         chart.properties(title=heading, background="transparent", padding=2)
@@ -217,8 +254,7 @@ def _finish(chart: alt.HConcatChart | alt.LayerChart, title: str) -> Spec:
         .configure_axis(labelColor=INK, labelFontSize=11.5, titleFontSize=11.5, titleFontWeight="normal", titleColor=INK)
         .configure_legend(labelFontSize=11.5, labelColor=INK)
     )
-    spec = styled.to_dict()
+    spec: Spec = styled.to_dict()
     spec.pop("$schema", None)
-    return spec | {"description": title}
-
-
+    # Rows join here: Altair copies and checks whatever passes through it, many times over.
+    return spec | {"description": title, "datasets": datasets}

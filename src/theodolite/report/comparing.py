@@ -74,11 +74,11 @@ def same_training(arms: Sequence[Arm]) -> tuple[str, ...]:
         }
         titles = list(dict.fromkeys(arm.record.title for arm, _ in members))
         who = f"All {len(arms)} models" if len(members) == len(arms) else f"The models {listed(titles)}"
+        per_seed = ", for each training seed" if len(groups) > 1 else ""
         sentences.append(
-            f"{who} were trained on the same {counts['num_pictures']} pictures in the same order"
-            f"{', for each training seed' if len(groups) > 1 else ''}, with as many questions ({counts['num_questions']}) and answer tokens "
-            f"({counts['num_answer_tokens']}): the hashes and counts in their training records are equal. "
-            "Only what was asked of the pictures differs."
+            f"{who} were trained on the same {counts['num_pictures']} pictures in the same order{per_seed}, with as many "
+            f"questions ({counts['num_questions']}) and answer tokens ({counts['num_answer_tokens']}): the hashes and counts "
+            "in their training records are equal. Only what was asked of the pictures differs."
         )
     return tuple(sentences)
 
@@ -104,7 +104,8 @@ def _training_doubts(groups: Sequence[Trained]) -> list[str]:
     alone = [label for group in groups if len(group.members) == 1 for label in group.labels]
     if alone and _num_policies([arm for group in groups for arm, _ in group.members]) > 1:
         doubts.append(
-            f"No other policy here was trained with the seed of {listed(alone)}, so nothing shows that it saw the same pictures as the others."
+            f"No other policy here was trained with the seed of {listed(alone)}, "
+            "so nothing shows that it saw the same pictures as the others."
         )
     return doubts
 
@@ -112,10 +113,8 @@ def _training_doubts(groups: Sequence[Trained]) -> list[str]:
 def _several_comparisons(found: dict[str, tuple[Trained, ...]]) -> list[str]:
     if len(found) < 2:
         return []
-    titles = [
-        listed(list(dict.fromkeys(arm.record.title for group in groups for arm, _ in group.members))) for groups in found.values()
-    ]
-    return [f"Models were trained on different pictures on purpose: compare within {' | '.join(titles)}, not across."]
+    titles = [listed(list(dict.fromkeys(arm.record.title for group in groups for arm, _ in group.members))) for groups in found.values()]
+    return [f"Not all models were meant to see the same pictures. Compare within a group, not across: {'; '.join(titles)}."]
 
 
 def _survey_doubts(arms: Sequence[Arm]) -> list[str]:
@@ -143,9 +142,13 @@ def _missing(arms: Sequence[Arm]) -> list[str]:
     if names := lacking("training"):
         notes.append(f"Nothing is recorded of the training of {names}: which pictures it saw, and which questions, is unknown.")
     if names := lacking("coverage"):
-        notes.append(f"There is no coverage for {names}: it is computed from a world and the questions of a policy, and one of them is missing.")
+        notes.append(
+            f"There is no coverage for {names}: it is computed from a world and the questions of a policy, and one of them is missing."
+        )
     if names := lacking("world"):
-        notes.append(f"The pairs of {names} come from a file, without a world: no correlation is known, and the factors are those of the pairs.")
+        notes.append(
+            f"The pairs of {names} come from a file, without a world: no correlation is known, and the factors are those of the pairs."
+        )
     for arm in arms:
         training = arm.record.training
         if training is not None and arm.record.policy not in (None, training.policy):

@@ -36,7 +36,7 @@ class Headline:
     @property
     def factors(self) -> tuple[str, ...]:
         """The factors that this line speaks of: the one asked about, and the other."""
-        named = (*self.query.split("&"), self.other)
+        named = (*_asked_about(self.query, self.form), self.other)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     @property
@@ -53,6 +53,10 @@ def correlated_pairs(arm: Arm) -> tuple[tuple[str, str], ...]:
 def headlines(arms: Sequence[Arm]) -> tuple[Headline, ...]:
     """The headline lines of all arms, in their order; an arm that asks about no correlated factor has its largest leaks instead."""
     return tuple(line for arm in arms for line in _lines(arm))
+
+
+def _asked_about(query: str, form: str) -> tuple[str, ...]:
+    return tuple(query.split("&")) if form == "conjunction" else (query,)
 
 
 def _lines(arm: Arm) -> list[Headline]:
@@ -74,7 +78,7 @@ def _cell(arm: Arm, factor: str, query: str, form: str, truth_moves: bool) -> Ce
 
 
 def _largest(arm: Arm, query: str, form: str) -> Headline:
-    own = query.split("&")
+    own = _asked_about(query, form)
     leaks = [
         cell
         for cell in arm.record.shadows.cells

@@ -78,7 +78,10 @@ def _worlds(arms: Sequence[Arm]) -> list[tuple[WorldConfig, list[tuple[list[str]
             place = found.setdefault(world.model_copy(update={"correlations": ()}).model_dump_json(), {})
             place.setdefault(world.model_dump_json(), []).append((arm.record.title, world))
     return [
-        (next(iter(priors.values()))[0][1], [(list(dict.fromkeys(title for title, _ in members)), members[0][1]) for members in priors.values()])
+        (
+            next(iter(priors.values()))[0][1],
+            [(list(dict.fromkeys(title for title, _ in members)), members[0][1]) for members in priors.values()],
+        )
         for priors in found.values()
     ]
 
@@ -86,7 +89,11 @@ def _worlds(arms: Sequence[Arm]) -> list[tuple[WorldConfig, list[tuple[list[str]
 def _environment() -> jinja2.Environment:
     """Templates with every text escaped; a name that a template misspells is an error, not a blank."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     shown: dict[str, Any] = {
         "frac": words.show_frac,
@@ -99,6 +106,10 @@ def _environment() -> jinja2.Environment:
     }
     environment.filters.update(shown)
     environment.globals.update(
-        interval=words.show_interval, rate=words.show_rate, explain=words.explain_verdict, WORD=words.WORD, MEANING=words.MEANING
+        interval=words.show_interval,
+        rate=words.show_rate,
+        explain=words.explain_verdict,
+        WORD=words.WORD,
+        MEANING=words.MEANING,
     )
     return environment

@@ -16,13 +16,13 @@ WORD: dict[Verdict, str] = {
     "cannot_be_asked": "cannot be asked",
 }
 MEANING: dict[Verdict, str] = {
-    "identified": "Asked about, and the answers follow it. Changing it moves no answer whose truth stands still: the questions pinned it down.",
-    "entangled": "Asked about, and the answers follow it, but changing it also moves answers whose truth stands still: read, and still leaking.",
+    "identified": "Asked about, and the answers follow it; changing it moves no answer whose truth stands still. It is pinned down.",
+    "entangled": "Asked about and followed, but changing it also moves answers whose truth stands still: read, and still leaking.",
     "blind": "Asked about, but the answers do not follow it, and changing it moves no other answer either.",
     "shadow": "Not read, yet changing it moves answers whose truth stands still: a cheap proxy that misleads once the correlation breaks.",
     "inert": "Never asked about, and changing it moves no answer: undetermined, and harmless so far.",
     "undecided": "An interval straddles a threshold: these scenes do not settle it, more of them may.",
-    "cannot_be_asked": "Questions about it are not answered above chance even on scenes like those of training, so answers tell nothing of it.",
+    "cannot_be_asked": "Questions about it are answered at chance even on scenes like those of training, so answers tell nothing of it.",
 }
 NO_NUMBER = "–"
 
@@ -73,7 +73,10 @@ def listed(items: Sequence[str]) -> str:
 
 def explain_verdict(factor: str, found: Evidence, thresholds: Thresholds) -> str:
     """A verdict in sentences, with the numbers that it rests on."""
-    parts = [f"{factor}: {WORD[found.verdict]}. {MEANING[found.verdict]}", "Asked about." if found.asked else "Never asked about."]
+    parts = [
+        f"{factor}: {WORD[found.verdict]}. {MEANING[found.verdict]}",
+        "Asked about." if found.asked else "Never asked about.",
+    ]
     if found.asked:
         parts.append(f"Read {show_rate(found.read)}; the line is {thresholds.read_frac:g}.")
     if found.leak is None or found.leak_query is None:

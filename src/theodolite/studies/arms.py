@@ -9,10 +9,14 @@ import numpy as np
 
 from theodolite.data.examples import Asked, ExampleSet, ask_world
 from theodolite.training.recipe import Recipe, easy_vqa_official, tour_easy_vqa, tour_shapes
+from theodolite.worlds.easy_vqa import EasyVQA
+from theodolite.worlds.shapes import Shapes
 from theodolite.worlds.world import World
 
 STRENGTH = 0.8
 NUM_PICTURES = 12_000
+# Pictures have 2 to 21 official questions; rows of like length waste less on padding.
+MAX_QUESTIONS = 8
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,12 @@ def shapes_arms(strength: float = STRENGTH, num_pictures: int = NUM_PICTURES) ->
     return policy_arms(tour_shapes(), "shape", "row", strength, num_pictures)
 
 
-def easy_vqa_arms(world: World, strength: float = STRENGTH, num_pictures: int | None = None) -> tuple[Arm, ...]:
+def easy_vqa_arms(strength: float = STRENGTH, num_pictures: int | None = None) -> tuple[Arm, ...]:
     """The tour of easy-VQA: every official question of every training picture, then the three policies on a correlated selection.
 
     Its questions are about shape and colour only, so here the filler is colour itself, which the correlation ties to the target.
     """
+    world = EasyVQA()
     every = Arm(
         name="every",
         policy=",".join(query.name for query in world.queries),
@@ -74,10 +79,25 @@ def easy_vqa_arms(world: World, strength: float = STRENGTH, num_pictures: int | 
 def examples_of(arm: Arm, world: World, size: int, seed: int) -> ExampleSet:
     """The pictures of an arm, and the questions asked of each. Arms of one comparison get the same pictures from the same seed."""
     if arm.source == "official":
-        official = world.official_split("train")
-        asked: list[list[Asked]] = [[] for _ in range(len(official.scenes))]
-        for number, question, answer in zip(official.scene, official.text, official.answer, strict=True):
-            asked[number].append(Asked(question, answer))
-        return ExampleSet(world.render(official.scenes, size), tuple(map(tuple, asked)))
+        return _official_examples(world, size)
     scenes = world.sample(arm.num_pictures, np.random.default_rng([seed, 0]))
     return ExampleSet(world.render(scenes, size), ask_world(world, scenes, world.policy(arm.policy), seed))
+
+
+def _official_examples(world: World, size: int) -> ExampleSet:
+    """Every official training question. A picture with more than `MAX_QUESTIONS` stands there again with the rest of them."""
+    official = world.official_split("train")
+    asked: list[list[Asked]] = [[] for _ in range(len(official.scenes))]
+    for number, question, answer in zip(official.scene, official.text, official.answer, strict=True):
+        asked[number].append(Asked(question, answer))
+    parts = [
+        (number, tuple(items[at : at + MAX_QUESTIONS]))
+        for number, items in enumerate(asked)
+        for at in range(0, len(items), MAX_QUESTIONS)
+    ]
+    scenes = official.scenes.take(np.array([number for number, _ in parts]))
+    return ExampleSet(world.render(scenes, size), tuple(items for _, items in parts))
+
+
+# The arms of the tour of each world.
+TOURS = {Shapes.name: shapes_arms, EasyVQA.name: easy_vqa_arms}

@@ -12,12 +12,13 @@ from theodolite.measurement.survey import Survey, survey_world
 from theodolite.models.build import build_vlm, save_vlm
 from theodolite.models.frontends import SIZE
 from theodolite.models.load import load_vlm
+from theodolite.records.errors import UnknownName
 from theodolite.records.folder import FolderTaken, whole_folder, write_whole
 from theodolite.records.survey import SurveyRecord, read_survey
 from theodolite.records.training import NAME, TrainedOn, TrainingRecord, read_training
 from theodolite.records.writing import run_record, write_survey
 from theodolite.report.page import write_report
-from theodolite.studies.arms import Arm, easy_vqa_arms, examples_of, shapes_arms
+from theodolite.studies.arms import TOURS, Arm, examples_of
 from theodolite.studies.progress import Steps
 from theodolite.training.run import train
 from theodolite.worlds.registry import world_named
@@ -177,8 +178,9 @@ def _survey(tour: Tour, stop: Stop, world: World, steps: Steps) -> tuple[Survey,
 
 def tour_named(name: str, num_seeds: int = 1, *, short: bool = False) -> Tour:
     """The tour of a world. A short one runs the whole way with too little of everything to show an effect. Raises `UnknownName`."""
-    world = world_named(name)
-    arms = easy_vqa_arms(world) if world.official_splits else shapes_arms()
+    if name not in TOURS:
+        raise UnknownName("world", name, tuple(TOURS))
+    arms = TOURS[name]()
     if short:
         arms = tuple(
             replace(
@@ -188,4 +190,4 @@ def tour_named(name: str, num_seeds: int = 1, *, short: bool = False) -> Tour:
             )
             for arm in arms
         )
-    return Tour(world.name, arms, tuple(range(num_seeds)), num_scenes=20 if short else NUM_SCENES)
+    return Tour(name, arms, tuple(range(num_seeds)), num_scenes=20 if short else NUM_SCENES)

@@ -9,7 +9,6 @@ from torch import nn
 
 from theodolite.objectives.terms import Terms
 
-
 # Sums and counts of a batch's losses, from the VLM, the batch and the step.
 Objective = Callable[[nn.Module, Mapping[str, Any], int], Terms]
 

@@ -42,4 +42,4 @@ def tour_easy_vqa() -> Recipe:
 
 def easy_vqa_official() -> Recipe:
     """All official easy-VQA training questions."""
-    return Recipe(name="easy-vqa-official", steps=600)
+    return Recipe(name="easy-vqa-official", steps=500)

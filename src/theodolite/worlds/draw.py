@@ -109,17 +109,9 @@ def _ground(ground: str, sheen: str, size: int) -> Float[np.ndarray, "size size"
 
 @lru_cache(maxsize=2048)
 def _stencil(shape: str, scale: str, texture: str, letter: str, tilt: str, size: int) -> Stencil:
-    """Paint weights of one object, anti-aliased: drawn upright and too large, turned, then filtered down."""
-    side = round(STENCIL * size) * SUPERSAMPLING
-    unit = float(size * SUPERSAMPLING)
-    height, rim = LETTER_HEIGHT[scale] * unit, max(round(0.016 * unit), 1)
-    layers = (
-        _body(shape, RADIUS[scale] * unit, side),
-        _texture(texture, unit, side),
-        _letter(letter, height, 0, side),
-        _letter(letter, height, rim, side),
-    )
-    body, shade, glyph, plate = (_shrink(layer, TILT_DEGREES[tilt]) for layer in layers)
+    """Paint weights of one object, put together from its layers."""
+    body, shade = _layer("body", shape, scale, tilt, size), _layer("texture", texture, scale, tilt, size)
+    glyph, plate = _layer("letter", letter, scale, tilt, size), _layer("plate", letter, scale, tilt, size)
     paint = body - (1 - SHADE) * np.minimum(shade, body)
     return Stencil(
         ground=(1 - body) * (1 - plate),
@@ -129,8 +121,19 @@ def _stencil(shape: str, scale: str, texture: str, letter: str, tilt: str, size:
     )
 
 
-def _shrink(layer: Image.Image, degrees: float) -> Float[np.ndarray, "side side"]:
-    turned = layer.rotate(degrees, resample=Image.Resampling.BICUBIC) if degrees else layer
+@lru_cache(maxsize=1024)
+def _layer(kind: str, value: str, scale: str, tilt: str, size: int) -> Float[np.ndarray, "side side"]:
+    """How much of each pixel one layer covers, 0 to 1, anti-aliased: drawn upright and too large, turned, then filtered down."""
+    side, unit = round(STENCIL * size) * SUPERSAMPLING, float(size * SUPERSAMPLING)
+    if kind == "body":
+        drawn = _body(value, RADIUS[scale] * unit, side)
+    elif kind == "texture":
+        drawn = _texture(value, unit, side)
+    else:
+        rim = max(round(0.016 * unit), 1) if kind == "plate" else 0
+        drawn = _letter(value, LETTER_HEIGHT[scale] * unit, rim, side)
+    degrees = TILT_DEGREES[tilt]
+    turned = drawn.rotate(degrees, resample=Image.Resampling.BICUBIC) if degrees else drawn
     return np.asarray(turned.reduce(SUPERSAMPLING), dtype=np.float32) / 255
 
 

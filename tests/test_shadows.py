@@ -1,0 +1,292 @@
+"""Verdicts from answers: models whose habits are planted, and what must be found of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from itertools import product
+
+import numpy as np
+import polars as pl
+import pytest
+
+from theodolite.measurement.plan import COLUMNS
+from theodolite.measurement.shadows import decide, measure_shadows
+from theodolite.measurement.stats import clustered_rate
+from theodolite.records.survey import Cell, Shadows, Thresholds
+
+FACTORS = ("shape", "colour", "row")
+VALUES = ("a", "b", "c", "d")
+Look = dict[str, str]  # a value for each factor, "nuisance", and "scene", which no change of nuisance touches
+Model = Callable[[str, Look, int], str]  # query, picture and number of the wording to answer
+
+
+def truth(query: str, look: Look) -> str:
+    factor, _, value = query.partition("=")
+    return look[factor] if not value else "yes" if look[factor] == value else "no"
+
+
+def answered(model: Model, queries: Sequence[str], num_scenes: int = 120, num_training: int = 150) -> pl.DataFrame:
+    """Rows as a survey answers them: all interventions, a nuisance change and a paraphrase of each scene, and training questions
+    on pictures in which colour follows shape nine times in ten."""
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, object]] = []
+
+    def add(kind: str, scene: int, factor: str, query: str, before: Look, after: Look, wording: int = 0) -> None:
+        sides = {"before": (before, 0), "after": (after, wording)}
+        row: dict[str, object] = {"kind": kind, "scene": scene, "factor": factor, "query": query.partition("=")[0], "name": query}
+        row |= {"form": "yes_no" if "=" in query else "open", "choices": ["yes", "no"] if "=" in query else list(VALUES)}
+        for side, (look, number) in sides.items():
+            answer = model(query, look, number)
+            row |= {f"value_{side}": look.get(factor), f"question_{side}": f"{query}, wording {number}", f"picture_{side}": 0}
+            row |= {f"truth_{side}": truth(query, look), f"answer_{side}": answer, f"outside_{side}": 0.25}
+            row[f"probabilities_{side}"] = [float(choice == answer) for choice in row["choices"]]
+        row["moved"] = row["answer_before"] != row["answer_after"]
+        row["right"] = row["answer_before"] == row["truth_before"] and row["answer_after"] == row["truth_after"]
+        row["variation"] = float(row["moved"])
+        rows.append(row)
+
+    def draw(scene: int) -> Look:
+        return {name: str(rng.choice(VALUES)) for name in FACTORS} | {"nuisance": str(rng.integers(2**40)), "scene": str(scene)}
+
+    for scene in range(num_scenes):
+        base = draw(scene)
+        other = {name: str(rng.choice([value for value in VALUES if value != base[name]])) for name in FACTORS}
+        again = draw(scene)["nuisance"]
+        for query in queries:
+            for factor in FACTORS:
+                add("intervention", scene, factor, query, base, base | {factor: other[factor]})
+            add("nuisance", scene, "", query, base, base | {"nuisance": again})
+            add("paraphrase", scene, "", query, base, base, wording=1)
+    for scene in range(num_training):
+        look = draw(scene)
+        look["colour"] = look["shape"] if rng.random() < 0.9 else look["colour"]
+        for query in queries:
+            add("training", scene, "", query, look, look)
+    more = {
+        f"{name}_{side}": pl.Float64 if name == "outside" else pl.String for name in ("answer", "outside") for side in ("before", "after")
+    }
+    more |= {f"probabilities_{side}": pl.List(pl.Float64) for side in ("before", "after")}
+    return pl.DataFrame(rows, schema={**COLUMNS, **more, "moved": pl.Boolean, "right": pl.Boolean, "variation": pl.Float64})
+
+
+def shadows_of(rows: pl.DataFrame, asked: Sequence[str] | None = None, thresholds: Thresholds | None = None) -> Shadows:
+    names = rows["name"].unique(maintain_order=True).to_list()
+    dependence = {name: frozenset({name.partition("=")[0]}) for name in names}
+    return measure_shadows(rows, FACTORS, dependence, frozenset(asked or names), thresholds or Thresholds())
+
+
+def chance(salt: str, *what: str) -> float:
+    """A coin that falls the same way whenever the same things are seen."""
+    return int.from_bytes(hashlib.sha256(" ".join((salt, *what)).encode()).digest()[:4]) / 2**32
+
+
+def wrong(answer: str) -> str:
+    return VALUES[(VALUES.index(answer) + 1) % 4]
+
+
+def cell(shadows: Shadows, factor: str, query: str, *, truth_moves: bool) -> Cell:
+    (found,) = [c for c in shadows.cells if (c.factor, c.query, c.truth_moves) == (factor, query, truth_moves)]
+    return found
+
+
+def honest(query: str, look: Look, wording: int) -> str:
+    return truth(query, look)
+
+
+def colour_for_shape(query: str, look: Look, wording: int) -> str:
+    return look["colour"] if query == "shape" else truth(query, look)
+
+
+# The table of verdicts
+
+TABLE = {
+    (True, True, False): "identified",
+    (True, True, True): "entangled",
+    (True, False, False): "blind",
+    (True, False, True): "shadow",
+    (False, None, True): "shadow",
+    (False, None, False): "inert",
+}
+
+
+@pytest.mark.parametrize(("asked", "read", "leak"), list(product([True, False], [True, False, None], [True, False, None])))
+def test_every_verdict_is_that_of_the_table(asked: bool, read: bool | None, leak: bool | None) -> None:
+    matters = read if asked else None  # what an unasked factor's queries read is nothing
+    undecided = leak is None or (asked and read is None)
+    assert decide(asked, read, leak) == ("undecided" if undecided else TABLE[asked, matters, leak])
+
+
+# Planted models
+
+
+def test_a_model_that_reads_shape_alone_identifies_it_and_the_rest_is_inert() -> None:
+    found = shadows_of(answered(honest, ["shape"]))
+    assert found.verdicts == {"shape": "identified", "colour": "inert", "row": "inert"}
+    evidence = found.evidence["shape"]
+    assert evidence.asked and evidence.read is not None and evidence.read.frac == 1 and evidence.leak is None
+    colour = found.evidence["colour"]
+    assert not colour.asked and colour.read is None and colour.leak is not None
+    assert (colour.leak.frac, colour.leak_query, colour.noise_frac) == (0, "shape", 0)
+    read = cell(found, "shape", "shape", truth_moves=True)
+    assert (read.moved_frac, read.right_frac, read.variation, read.num_pairs, read.num_scenes) == (1, 1, 1, 120, 120)
+    assert found.outside_mass == 0.25
+
+
+def test_a_model_that_follows_colour_when_asked_shape_is_caught() -> None:
+    found = shadows_of(answered(colour_for_shape, ["shape", "row"]))
+    assert found.verdicts == {"shape": "blind", "colour": "shadow", "row": "identified"}
+    leak = found.evidence["colour"]
+    assert leak.leak is not None and leak.leak.frac == 1 and leak.leak_query == "shape"
+    shape = cell(found, "shape", "shape", truth_moves=True)
+    assert shape.moved_frac == 0 and shape.right_frac == 0
+    rates = {(c.query, c.scenes): c.rate.frac for c in found.competence}
+    assert rates["shape", "training"] > 0.85 and rates["shape", "decorrelated"] < 0.45 and rates["row", "decorrelated"] == 1
+
+
+def test_a_factor_that_is_asked_and_still_leaks_is_entangled_or_a_shadow() -> None:
+    def shape_for_both(query: str, look: Look, wording: int) -> str:
+        return look["shape"]
+
+    def crossed(query: str, look: Look, wording: int) -> str:
+        return look["colour" if query == "shape" else "shape"]
+
+    assert shadows_of(answered(shape_for_both, ["shape", "colour"])).verdicts == {"shape": "entangled", "colour": "blind", "row": "inert"}
+    assert shadows_of(answered(crossed, ["shape", "colour"])).verdicts == {"shape": "shadow", "colour": "shadow", "row": "inert"}
+
+
+def test_a_query_answered_at_random_cannot_be_asked() -> None:
+    def guess(query: str, look: Look, wording: int) -> str:
+        return truth(query, look) if query == "row" else VALUES[int(4 * chance("guess", *look.values()))]
+
+    found = shadows_of(answered(guess, ["shape", "row"]))
+    assert found.verdicts["shape"] == "cannot_be_asked" and found.verdicts["row"] == "identified"
+    assert cell(found, "shape", "shape", truth_moves=True).moved_frac > 0.6  # though its answers move
+    training = next(c for c in found.competence if (c.query, c.scenes) == ("shape", "training"))
+    assert training.rate.low is not None and training.rate.low < training.chance_frac < 0.35
+
+
+def test_competence_is_judged_on_the_training_distribution_where_there_is_one() -> None:
+    rows = answered(colour_for_shape, ["shape"])
+    assert shadows_of(rows).verdicts["shape"] == "blind"
+    assert shadows_of(rows.filter(pl.col("kind") != "training")).verdicts["shape"] == "cannot_be_asked"
+
+
+def test_chance_is_the_commonest_true_answer_of_each_question() -> None:
+    rows = answered(honest, ["shape=a", "shape"])
+    shares = rows.filter((pl.col("kind") == "nuisance") & (pl.col("name") == "shape"))["truth_before"].value_counts(normalize=True)
+    commonest, of_a = shares["proportion"].max(), shares.filter(pl.col("truth_before") == "a")["proportion"][0]
+    found = {(c.form, c.scenes): c.chance_frac for c in shadows_of(rows).competence}
+    assert found["open", "decorrelated"] == pytest.approx(commonest) and found["yes_no", "decorrelated"] == pytest.approx(1 - of_a)
+
+
+# Leaks against noise
+
+
+def unsteady(*seen: str) -> Model:
+    """Asked for the shape, it is wrong two times in five, and whether it is depends on the things seen."""
+
+    def model(query: str, look: Look, wording: int) -> str:
+        answer = truth(query, look)
+        return wrong(answer) if query == "shape" and chance("unsteady", *(look[name] for name in seen)) < 0.4 else answer
+
+    return model
+
+
+def test_a_model_that_moves_as_much_under_nuisance_has_no_shadow() -> None:
+    noisy, steady = (shadows_of(answered(unsteady(*seen), ["shape"], 400)) for seen in (("colour", "nuisance"), ("colour", "scene")))
+    for found in (noisy, steady):
+        leak = found.evidence["colour"].leak
+        assert leak is not None and leak.low is not None and leak.low > 0.2  # far more than the line of a steady model
+    assert noisy.verdicts["colour"] == "inert" and noisy.noise["shape"] == pytest.approx(0.48, abs=0.1)
+    assert steady.verdicts["colour"] == "shadow" and steady.noise["shape"] == 0
+
+
+def test_the_floor_is_the_larger_of_nuisance_and_paraphrase() -> None:
+    def by_wording(query: str, look: Look, wording: int) -> str:
+        return wrong(truth(query, look)) if wording else truth(query, look)
+
+    found = shadows_of(answered(by_wording, ["shape", "row"]))
+    assert {(c.query, c.source): c.rate.frac for c in found.noise_cells} == {
+        ("shape", "nuisance"): 0,
+        ("shape", "paraphrase"): 1,
+        ("row", "nuisance"): 0,
+        ("row", "paraphrase"): 1,
+    }
+    assert found.noise == {"shape": 1, "row": 1} and found.evidence["colour"].noise_frac == 1
+
+
+def test_noise_is_of_rows_whose_truth_stands_still() -> None:
+    rows = answered(honest, ["shape"])
+    moving = rows.filter(pl.col("factor") == "shape").with_columns(kind=pl.lit("nuisance"), factor=pl.lit(""))
+    assert shadows_of(pl.concat([rows, moving])).noise == {"shape": 0}
+
+
+def test_a_leak_is_held_against_the_noise_of_its_own_query() -> None:
+    """The answer about the row moves as much by nuisance as by colour; that about shape by colour alone, a little less often."""
+
+    def model(query: str, look: Look, wording: int) -> str:
+        seen = (look["colour"], look["nuisance" if query == "row" else "scene"])
+        return wrong(truth(query, look)) if chance(query, *seen) < (0.4 if query == "row" else 0.2) else truth(query, look)
+
+    rows = answered(model, ["shape", "row"], 400)
+    assert shadows_of(rows.filter(pl.col("name") == "shape")).verdicts["colour"] == "shadow"
+    assert shadows_of(rows.filter(pl.col("name") == "row")).verdicts["colour"] == "inert"
+    assert shadows_of(rows).verdicts["colour"] == "shadow"
+
+
+def test_the_largest_leak_counts_with_an_interval_adjusted_for_taking_it() -> None:
+    def model(query: str, look: Look, wording: int) -> str:
+        often = {"shape": 0.05, "row": 0.25}[query]
+        return wrong(truth(query, look)) if chance(query, look["colour"], look["scene"]) < often else truth(query, look)
+
+    rows = answered(model, ["shape", "row"])
+    leak = shadows_of(rows).evidence["colour"].leak
+    by_colour = rows.filter((pl.col("kind") == "intervention") & (pl.col("factor") == "colour"))
+    rates = {}
+    for name in ("shape", "row"):
+        part = by_colour.filter(pl.col("name") == name)
+        for confidence in (0.95, 0.975):
+            rates[name, confidence] = clustered_rate(part["moved"].cast(pl.Float64).to_numpy(), part["scene"].to_numpy(), confidence)
+    assert rates["row", 0.95].frac > rates["shape", 0.95].frac > 0
+    assert leak == rates["row", 0.975] and shadows_of(rows).evidence["colour"].leak_query == "row"
+    assert leak.low is not None and rates["row", 0.95].low is not None and leak.low < rates["row", 0.95].low
+    alone = shadows_of(rows, asked=["row"]).evidence["colour"].leak
+    assert alone == rates["row", 0.95]  # one query: nothing to adjust
+
+
+# What is too little to tell, and what does not count
+
+
+def test_few_scenes_leave_verdicts_undecided() -> None:
+    for num_scenes in (1, 2, 5):
+        assert set(shadows_of(answered(honest, ["shape"], num_scenes)).verdicts.values()) == {"undecided"}
+    assert "undecided" not in shadows_of(answered(honest, ["shape"], 60)).verdicts.values()
+
+
+def test_lines_lie_where_the_thresholds_say() -> None:
+    rows = answered(unsteady("colour", "scene"), ["shape"], 400)  # moves under colour in about 0.48 of pairs
+    for line, verdict in ((0.3, "shadow"), (0.48, "undecided"), (0.7, "inert")):
+        assert shadows_of(rows, thresholds=Thresholds(leak_above_noise_frac=line)).verdicts["colour"] == verdict
+    read = shadows_of(rows).evidence["shape"].read
+    assert read is not None
+    for line, verdict in ((read.frac - 0.1, "identified"), (read.frac, "undecided"), (read.frac + 0.1, "blind")):
+        assert shadows_of(rows, thresholds=Thresholds(read_frac=line)).verdicts["shape"] == verdict
+
+
+def test_queries_that_the_policy_does_not_support_do_not_enter_verdicts() -> None:
+    rows = answered(colour_for_shape, ["shape", "row"])
+    found = shadows_of(rows, asked=["row"])
+    assert found.verdicts == {"shape": "inert", "colour": "inert", "row": "identified"}
+    assert cell(found, "colour", "shape", truth_moves=False).moved_frac == 1  # but they have their cells
+
+
+def test_yes_no_pairs_are_split_by_whether_their_truth_moves() -> None:
+    rows = answered(honest, ["shape=a", "row"])
+    found = shadows_of(rows)
+    moves, stays = (cell(found, "shape", "shape", truth_moves=moves) for moves in (True, False))
+    assert moves.form == stays.form == "yes_no" and (moves.moved_frac, stays.moved_frac) == (1, 0)
+    assert moves.num_pairs + stays.num_pairs == 120 and min(moves.num_pairs, stays.num_pairs) > 20
+    assert [c.truth_moves for c in found.cells if (c.factor, c.query) == ("colour", "shape")] == [False]
+    assert found.evidence["shape"].asked and found.evidence["shape"].read is None and found.verdicts["shape"] == "undecided"
+    assert set(found.noise) == {"row"}
