@@ -23,7 +23,13 @@ Model = Callable[[str, Look, int], str]  # query, picture and number of the word
 
 def truth(query: str, look: Look) -> str:
     factor, _, value = query.partition("=")
-    return look[factor] if not value else "yes" if look[factor] == value else "no"
+    if not value:
+        return look[factor]
+    return "yes" if (look[factor.rstrip("!")] == value) != factor.endswith("!") else "no"
+
+
+def about(query: str) -> str:
+    return query.partition("=")[0].rstrip("!")
 
 
 def answered(model: Model, queries: Sequence[str], num_scenes: int = 120, num_training: int = 150) -> pl.DataFrame:
@@ -34,7 +40,7 @@ def answered(model: Model, queries: Sequence[str], num_scenes: int = 120, num_tr
 
     def add(kind: str, scene: int, factor: str, query: str, before: Look, after: Look, wording: int = 0) -> None:
         sides = {"before": (before, 0), "after": (after, wording)}
-        row: dict[str, object] = {"kind": kind, "scene": scene, "factor": factor, "query": query.partition("=")[0], "name": query}
+        row: dict[str, object] = {"kind": kind, "scene": scene, "factor": factor, "query": about(query), "name": query}
         row |= {"form": "yes_no" if "=" in query else "open", "choices": ["yes", "no"] if "=" in query else list(VALUES)}
         for side, (look, number) in sides.items():
             answer = model(query, look, number)
@@ -72,7 +78,7 @@ def answered(model: Model, queries: Sequence[str], num_scenes: int = 120, num_tr
 
 def shadows_of(rows: pl.DataFrame, asked: Sequence[str] | None = None, thresholds: Thresholds | None = None) -> Shadows:
     names = rows["name"].unique(maintain_order=True).to_list()
-    dependence = {name: frozenset({name.partition("=")[0]}) for name in names}
+    dependence = {name: frozenset({about(name)}) for name in names}
     return measure_shadows(rows, FACTORS, dependence, frozenset(asked or names), thresholds or Thresholds())
 
 
@@ -173,7 +179,7 @@ def test_competence_is_judged_on_the_training_distribution_where_there_is_one() 
 
 
 def test_chance_is_the_commonest_true_answer_of_each_question() -> None:
-    rows = answered(honest, ["shape=a", "shape"])
+    rows = answered(honest, ["shape=a", "shape!=a", "shape"])  # "no" is commonest of the one, "yes" of the other
     shares = rows.filter((pl.col("kind") == "nuisance") & (pl.col("name") == "shape"))["truth_before"].value_counts(normalize=True)
     commonest, of_a = shares["proportion"].max(), shares.filter(pl.col("truth_before") == "a")["proportion"][0]
     found = {(c.form, c.scenes): c.chance_frac for c in shadows_of(rows).competence}

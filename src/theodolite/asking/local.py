@@ -1,22 +1,38 @@
-"""Asking a model that is here: each picture runs once, and its keys and values serve all questions and all choices."""
+"""Asking a model that is here: each picture runs once for its questions, and each question once for its choices."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
-from transformers import DynamicCache
 
 from theodolite.asking.answer import Answer, Ask, Tell, answer_from_scores
 from theodolite.models.families import family_of
 from theodolite.models.frontends import Pixels
 from theodolite.models.prompts import Prompter, Turn
+from theodolite.models.tree import Layout, Segment, lay_out
 
-Attention = Literal["sdpa", "eager"]
+# A row of attention grows with the square of its length, so a picture with many questions gets several rows.
+MAX_BRANCH_TOKENS = 256
+
+
+@dataclass
+class Row:
+    """One picture with some of the questions about it: branching segments, and where each ask's choices stand among them."""
+
+    picture: int
+    segments: list[Segment]
+    # The ask's number, its turns (one a choice), the segment of its question, and the segment of each choice (None: nothing to feed).
+    asks: list[tuple[int, list[Turn], int, list[int | None]]] = field(default_factory=list)
+
+    @property
+    def num_branch_tokens(self) -> int:
+        return sum(len(segment.tokens) for segment in self.segments[1:])
 
 
 class LocalAsker:
@@ -40,73 +56,93 @@ class LocalAsker:
         self, pictures: UInt8[np.ndarray, "picture height width 3"], asks: Sequence[Ask], tell: Tell = lambda done: None
     ) -> list[Answer]:
         """Answers in the order of `asks`. The batches depend on the asks alone, so a repeated call repeats to the bit."""
+        answers: dict[int, Answer] = {}
+        rows = list(self._rows(asks))
+        for start in range(0, len(rows), self.batch):
+            part = rows[start : start + self.batch]
+            scored = self._score(pictures[np.array([row.picture for row in part])], part)
+            answers |= scored
+            tell(len(scored))
+        return [answers[number] for number in range(len(asks))]
+
+    def _rows(self, asks: Sequence[Ask]) -> Iterator[Row]:
+        """The asks by picture, in the order in which pictures first occur, in rows of bounded length."""
         by_picture: dict[int, list[int]] = {}
         for number, ask in enumerate(asks):
             by_picture.setdefault(ask.picture, []).append(number)
-        answers: list[Answer | None] = [None] * len(asks)
-        numbers = list(by_picture)
-        for start in range(0, len(numbers), self.batch):
-            chunk = numbers[start : start + self.batch]
-            rows = [(row, number) for row, picture in enumerate(chunk) for number in by_picture[picture]]
-            scored = self._score(pictures[np.asarray(chunk)], [(row, asks[number]) for row, number in rows])
-            for (_, number), answer in zip(rows, scored, strict=True):
-                answers[number] = answer
-            tell(len(rows))
-        return [answer for answer in answers if answer is not None]
+        for picture, numbers in by_picture.items():
+            row: Row | None = None
+            for number in numbers:
+                turns = [self.prompter.turn(asks[number].question, choice) for choice in asks[number].choices]
+                if row is None or row.num_branch_tokens > MAX_BRANCH_TOKENS:
+                    if row is not None:
+                        yield row
+                    row = Row(picture, [Segment(turns[0].prefix)])
+                self._branch(row, number, turns)
+            if row is not None:
+                yield row
 
-    def _score(self, pictures: UInt8[np.ndarray, "picture height width 3"], asks: list[tuple[int, Ask]]) -> list[Answer]:
-        turns = [(row, self.prompter.turn(ask.question, choice)) for row, ask in asks for choice in ask.choices]
-        prefixes = {turn.prefix for _, turn in turns}
-        if len(prefixes) != 1:
-            raise ValueError("the chat template writes something of the question before the picture, so a picture cannot be shared")
-        keys = self._picture_keys(pictures, prefixes.pop())
-        scores = self._continue(keys, turns)
-        answers, at = [], 0
-        for _, ask in asks:
-            answers.append(answer_from_scores(scores[at : at + len(ask.choices)]))
-            at += len(ask.choices)
-        return answers
+    def _branch(self, row: Row, number: int, turns: list[Turn]) -> None:
+        if any(turn.prefix != row.segments[0].tokens or turn.question != turns[0].question for turn in turns):
+            raise ValueError("the chat template writes something of the question or the answer before the picture's end")
+        question = len(row.segments)
+        row.segments.append(Segment(turns[0].question, 0))
+        choices: list[int | None] = []
+        for turn in turns:
+            # The last token is only ever predicted.
+            fed = turn.answer[:-1]
+            choices.append(len(row.segments) if fed else None)
+            if fed:
+                row.segments.append(Segment(fed, question))
+        row.asks.append((number, turns, question, choices))
 
-    def _picture_keys(self, pictures: UInt8[np.ndarray, "picture height width 3"], prefix: Sequence[int]) -> DynamicCache:
-        """Keys and values of everything up to the picture's end, one row a picture."""
+    def _score(self, pictures: UInt8[np.ndarray, "picture height width 3"], rows: Sequence[Row]) -> dict[int, Answer]:
         device = self.model.device
-        ids = torch.tensor(prefix, device=device).expand(len(pictures), -1)
-        pixel_values = self.pixels(pictures).to(device, self.model.dtype)
-        mask = torch.ones_like(ids)
-        out = self.model(input_ids=ids, pixel_values=pixel_values, attention_mask=mask, use_cache=True, logits_to_keep=1)
-        keys: DynamicCache = out.past_key_values
-        return keys
+        layout = lay_out([row.segments for row in rows], self.pad)
+        wanted = _wanted(layout, rows)
+        # Logits only at columns where some row predicts an answer token.
+        columns, position = torch.unique(torch.tensor([column for _, column, _ in wanted]), return_inverse=True)
+        inputs = {name: value.to(device) for name, value in layout.inputs().items()}
+        inputs["attention_mask"] = _as_dtype(inputs["attention_mask"], self.model.dtype)
+        logits = self.model(
+            **inputs,
+            pixel_values=self.pixels(pictures).to(device, self.model.dtype),
+            logits_to_keep=columns.to(device),
+            use_cache=False,
+        ).logits
+        at = torch.tensor([row for row, _, _ in wanted], device=device), position.to(device)
+        tokens = torch.tensor([token for _, _, token in wanted], device=device)
+        steps = logits[at].float().log_softmax(-1).gather(-1, tokens[:, None])[:, 0].double().cpu().numpy()
+        return _answers(rows, steps)
 
-    def _continue(self, keys: DynamicCache, turns: list[tuple[int, Turn]]) -> np.ndarray:
-        """Total log-probability in nats of each turn's answer tokens, after the picture of its row."""
-        device = self.model.device
-        prefix = keys.get_seq_length()
-        # The last token is only ever predicted.
-        texts = [turn.question + turn.answer[:-1] for _, turn in turns]
-        width = max(len(text) for text in texts)
-        ids = torch.full((len(turns), width), self.pad, device=device)
-        mask = torch.zeros((len(turns), prefix + width), dtype=torch.long, device=device)
-        mask[:, :prefix] = 1
-        for row, text in enumerate(texts):
-            ids[row, : len(text)] = torch.tensor(text, device=device)
-            mask[row, prefix : prefix + len(text)] = 1
-        keys.batch_select_indices(torch.tensor([row for row, _ in turns], device=device))
-        positions = torch.arange(prefix, prefix + width, device=device).expand(len(turns), -1)
-        logits = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=keys, use_cache=True).logits
-        return self._gather(logits, [turn for _, turn in turns]).cpu().numpy()
 
-    @staticmethod
-    def _gather(logits: Tensor, turns: list[Turn]) -> Tensor:
-        """Sum of log-probabilities of each answer's tokens at the positions that predict them."""
-        longest = max(len(turn.answer) for turn in turns)
-        at = torch.zeros((len(turns), longest), dtype=torch.long)
-        tokens, real = torch.zeros_like(at), torch.zeros_like(at, dtype=torch.bool)
-        for row, turn in enumerate(turns):
-            steps = len(turn.answer)
-            at[row, :steps] = torch.arange(steps) + len(turn.question) - 1
-            tokens[row, :steps] = torch.tensor(turn.answer)
-            real[row, :steps] = True
-        at, tokens, real = (value.to(logits.device) for value in (at, tokens, real))
-        rows = torch.arange(len(turns), device=logits.device)[:, None]
-        chosen = logits[rows, at].float().log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
-        return chosen.double().masked_fill(~real, 0.0).sum(-1)
+def _wanted(layout: Layout, rows: Sequence[Row]) -> list[tuple[int, int, int]]:
+    """(row, column, token) of every answer token: the column whose logits predict it."""
+    wanted = []
+    for number, row in enumerate(rows):
+        starts = layout.starts[number]
+        for _, turns, question, choices in row.asks:
+            last = starts[question] + len(row.segments[question].tokens) - 1
+            for turn, choice in zip(turns, choices, strict=True):
+                for step, token in enumerate(turn.answer):
+                    column = last if step == 0 or choice is None else starts[choice] + step - 1
+                    wanted.append((number, column, token))
+    return wanted
+
+
+def _answers(rows: Sequence[Row], steps: Float[np.ndarray, " token"]) -> dict[int, Answer]:
+    """Answers by the number of their ask, from the log-probabilities of all answer tokens in the order of `_wanted`."""
+    answers, at = {}, 0
+    for row in rows:
+        for number, turns, _, _ in row.asks:
+            scores = []
+            for turn in turns:
+                scores.append(float(steps[at : at + len(turn.answer)].sum()))
+                at += len(turn.answer)
+            answers[number] = answer_from_scores(np.array(scores))
+    return answers
+
+
+def _as_dtype(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """The additive mask in the model's precision, its lowest value kept finite."""
+    return mask.clamp(min=torch.finfo(dtype).min).to(dtype)

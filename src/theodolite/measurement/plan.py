@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
@@ -15,8 +15,8 @@ from PIL import Image, UnidentifiedImageError
 
 from theodolite.records.errors import BadInput
 from theodolite.worlds.factors import Scenes
-from theodolite.worlds.query import Policy, Query
-from theodolite.worlds.world import Pairs, World
+from theodolite.worlds.query import Form, Policy, Query
+from theodolite.worlds.world import PairKind, Pairs, World
 
 COLUMNS: Mapping[str, Any] = {
     "kind": pl.String,
@@ -117,11 +117,11 @@ def _training_rows(world: World, policy: Policy, offset: int, rng: np.random.Gen
     for query in policy.queries:
         lines = [number for number, ask in enumerate(policy.asks) if ask.query.name == query.name]
         weight = rates[lines].sum(axis=0)
-        num_here = min(NUM_TRAINING_SCENES, int((weight > 0).sum()))
-        if num_here == 0:
+        if not weight.any():
             continue
         truth = query.truth(scenes)
-        for index in rng.choice(len(scenes), num_here, replace=False, p=weight / weight.sum()):
+        # With replacement, or heavy regions would run out; rows of one scene share its number, so intervals know.
+        for index in rng.choice(len(scenes), NUM_TRAINING_SCENES, p=weight / weight.sum()):
             wording, at = str(rng.choice(query.wordings)), offset + len(kept)
             answer = query.choices[truth[index]]
             kept.append(int(index))
@@ -145,15 +145,10 @@ def plan_pairs(path: Path, size: int) -> Plan:
         table = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise BadPairs(f"{path} cannot be read as Parquet ({error}); give the pairs.parquet that `theodolite world` writes") from error
-    missing = [name for name in PAIR_FILE_COLUMNS if name not in table.columns]
-    if missing:
-        raise BadPairs(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}")
-    if table.is_empty():
-        raise BadPairs(f"{path} holds no rows; there is nothing to ask")
+    table = _checked(path, table)
     names = sorted({*table["picture_before"], *table["picture_after"]})
     number = {name: index for index, name in enumerate(names)}
     pictures = np.stack([_read_picture(path.parent / name, size) for name in names])
-    _check_truths(path, table)
     rows = table.with_columns(
         kind=pl.when(pl.col("factor") == "").then(pl.lit("nuisance")).otherwise(pl.lit("intervention")),
         name=pl.col("query") if "name" not in table.columns else pl.col("name"),
@@ -162,16 +157,40 @@ def plan_pairs(path: Path, size: int) -> Plan:
         picture_before=pl.col("picture_before").replace_strict(number, return_dtype=pl.Int64),
         picture_after=pl.col("picture_after").replace_strict(number, return_dtype=pl.Int64),
     )
-    kind = table["pair_kind"][0] if "pair_kind" in table.columns else "matched"
-    return Plan(pictures, rows.select([pl.col(name).cast(kind) for name, kind in COLUMNS.items()]), kind, len(pictures))
+    pair_kind = table["pair_kind"][0] if "pair_kind" in table.columns else "matched"
+    return Plan(pictures, rows.select(list(COLUMNS)), pair_kind, len(pictures))
 
 
-def _check_truths(path: Path, table: pl.DataFrame) -> None:
+def _checked(path: Path, table: pl.DataFrame) -> pl.DataFrame:
+    """The table with the types of `COLUMNS`. Raises `BadPairs` that names the column or the row that is not as it should be."""
+    missing = [name for name in PAIR_FILE_COLUMNS if name not in table.columns]
+    if missing:
+        raise BadPairs(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}")
+    if table.is_empty():
+        raise BadPairs(f"{path} holds no rows; there is nothing to ask")
+    for name in PAIR_FILE_COLUMNS:
+        wanted = pl.String if name.startswith("picture_") else COLUMNS.get(name, pl.String)
+        try:
+            table = table.with_columns(pl.col(name).cast(wanted))
+        except pl.exceptions.PolarsError as error:
+            raise BadPairs(f"{path}: column {name} is {table[name].dtype}, expected {wanted}") from error
+        if not name.startswith("value_") and table[name].null_count():
+            raise BadPairs(f"{path}: column {name} is empty in {table[name].null_count()} rows; fill it")
+    _check_words(path, table, "form", get_args(Form))
+    if "pair_kind" in table.columns:
+        _check_words(path, table, "pair_kind", get_args(PairKind))
     for side in ("truth_before", "truth_after"):
         bad = table.with_row_index("row").filter(~pl.col("choices").list.contains(pl.col(side)))
         if len(bad):
             first = bad.row(0, named=True)
             raise BadPairs(f"{path}, row {first['row']}: {side} is {first[side]!r}, which is none of its choices {first['choices']}")
+    return table
+
+
+def _check_words(path: Path, table: pl.DataFrame, column: str, known: tuple[str, ...]) -> None:
+    other = sorted(str(word) for word in set(table[column]) - set(known))
+    if other:
+        raise BadPairs(f"{path}: column {column} holds {other[0]!r}; it may hold {', '.join(known)}")
 
 
 def _read_picture(path: Path, size: int) -> UInt8[np.ndarray, "size size 3"]:

@@ -7,7 +7,7 @@ alone, so it serves any model, behind an API too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -149,42 +149,47 @@ def _judge(
     thresholds: Thresholds,
 ) -> Evidence:
     supported = any(factor in dependence[name] for name in asked)
-    usable = rows.filter(
-        (pl.col("kind") == "intervention")
-        & (pl.col("factor") == factor)
-        & (pl.col("form") == "open")
-        & pl.col("name").is_in(sorted(asked))
-        & ~pl.struct("query", "form").map_elements(lambda key: (key["query"], key["form"]) in unfit, pl.Boolean)
+    moving = rows.filter(
+        (pl.col("kind") == "intervention") & (pl.col("factor") == factor) & (pl.col("form") == "open") & pl.col("name").is_in(sorted(asked))
     )
+    usable = moving.filter(~pl.col("query").is_in(sorted(query for query, form in unfit if form == "open")))
     dependent = pl.col("name").is_in(sorted(name for name in asked if factor in dependence[name]))
-    reads, leaks = usable.filter(dependent), usable.filter(~dependent)
+    reads = usable.filter(dependent)
     read = _rate(reads, "moved", thresholds.confidence) if len(reads) else None
-    leak, leak_query = _largest_leak(leaks, thresholds.confidence)
-    floor = _floors(noise).get(leak_query or "", 0.0)
-    line = floor + thresholds.leak_above_noise_frac
-    verdict = decide(supported, _above(read, thresholds.read_frac), _above(leak, line) if leak else False)
+    leaks = _leaks(usable.filter(~dependent), _floors(noise), thresholds.confidence)
+    # Nothing to leak into is no leak; something, but none of it fit to be asked, is no knowledge.
+    leaking = _any_above(leaks, thresholds.leak_above_noise_frac) if leaks or not len(moving.filter(~dependent)) else None
+    worst = max(leaks, key=lambda leak: leak.rate.frac - leak.floor, default=None)
+    gone = supported and read is None and len(moving.filter(dependent)) > 0
     return Evidence(
         asked=supported,
         read=read,
-        leak=leak,
-        leak_query=leak_query,
-        noise_frac=floor if leak_query else None,
-        verdict="cannot_be_asked" if supported and read is None and unfit else verdict,
+        leak=worst.rate if worst else None,
+        leak_query=worst.query if worst else None,
+        noise_frac=worst.floor if worst else None,
+        verdict="cannot_be_asked" if gone else decide(supported, _above(read, thresholds.read_frac), leaking),
     )
 
 
-def _largest_leak(rows: pl.DataFrame, confidence: float) -> tuple[Rate | None, str | None]:
-    """The largest leak over m queries: each interval at 1 - alpha / m (Bonferroni), and the maxima of their ends bound it."""
+class _Leak(NamedTuple):
+    query: str
+    rate: Rate
+    floor: float
+
+
+def _leaks(rows: pl.DataFrame, floors: Mapping[str, float], confidence: float) -> list[_Leak]:
+    """The leak into each of m queries beside that query's own noise; intervals at 1 - alpha / m (Bonferroni), so that all hold at once."""
     parts = list(rows.group_by("query", maintain_order=True))
-    if not parts:
-        return None, None
-    adjusted = 1 - (1 - confidence) / len(parts)
-    rates = [(str(query), _rate(part, "moved", adjusted)) for (query,), part in parts]
-    query, largest = max(rates, key=lambda item: item[1].frac)
-    lows = [rate.low for _, rate in rates if rate.low is not None]
-    highs = [rate.high for _, rate in rates if rate.high is not None]
-    ends = {"low": max(lows), "high": max(highs)} if len(highs) == len(rates) else {"low": None, "high": None}
-    return largest.model_copy(update=ends), query
+    adjusted = 1 - (1 - confidence) / max(len(parts), 1)
+    return [_Leak(str(query), _rate(part, "moved", adjusted), floors.get(str(query), 0.0)) for (query,), part in parts]
+
+
+def _any_above(leaks: Sequence[_Leak], margin: float) -> Bit:
+    """Whether some query leaks more than its own noise by the margin; None where the intervals leave that open."""
+    bits = [_above(leak.rate, leak.floor + margin) for leak in leaks]
+    if any(bits):
+        return True
+    return None if None in bits else False
 
 
 def _above(rate: Rate | None, threshold: float) -> Bit:

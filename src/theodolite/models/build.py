@@ -34,12 +34,17 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class DecoderSize:
-    """Layers, width and heads of the decoder; the feed-forward part is `expansion` times as wide."""
+    """Layers, width and heads of the decoder; the feed-forward part is `expansion` times as wide.
+
+    `initial_std` is that of the weights at the start, 0.02 as is usual. It matters: from small weights the decoder settles on the
+    one easiest feature, from larger ones it learns faster and leans on several at once (docs/log.md).
+    """
 
     num_layers: int = 4
     width: int = 128
     num_heads: int = 4
     expansion: int = 3
+    initial_std: float = 0.02
 
 
 def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -81,6 +86,7 @@ def build_vlm(
         num_attention_heads=decoder.num_heads,
         num_key_value_heads=decoder.num_heads,
         max_position_embeddings=512,
+        initializer_range=decoder.initial_std,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,

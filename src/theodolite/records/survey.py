@@ -75,7 +75,7 @@ class Evidence(Part):
     asked: bool
     read: Rate | None
     leak: Rate | None
-    leak_query: str | None = Field(description="the query with the largest leak")
+    leak_query: str | None = Field(description="the query whose leak stands highest above its own noise")
     noise_frac: float | None = Field(description="the noise floor of that query")
     verdict: Verdict
 

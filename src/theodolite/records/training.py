@@ -20,7 +20,7 @@ class TrainedOn(Part):
     strength: float
     policy: str
     source: str
-    recipe: dict[str, str | int | float | dict[str, int]]
+    recipe: dict[str, str | int | float | dict[str, int | float]]
     seed: int
     num_pictures: int
 

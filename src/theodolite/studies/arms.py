@@ -91,9 +91,7 @@ def _official_examples(world: World, size: int) -> ExampleSet:
     for number, question, answer in zip(official.scene, official.text, official.answer, strict=True):
         asked[number].append(Asked(question, answer))
     parts = [
-        (number, tuple(items[at : at + MAX_QUESTIONS]))
-        for number, items in enumerate(asked)
-        for at in range(0, len(items), MAX_QUESTIONS)
+        (number, tuple(items[at : at + MAX_QUESTIONS])) for number, items in enumerate(asked) for at in range(0, len(items), MAX_QUESTIONS)
     ]
     scenes = official.scenes.take(np.array([number for number, _ in parts]))
     return ExampleSet(world.render(scenes, size), tuple(items for _, items in parts))

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 
 class Steps:
-    """The steps of a study, one bar each. Without a terminal every step is one line, printed when it ends."""
+    """The steps of a study, one bar each. Without a terminal there is a line a quarter, and one at the end."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -19,10 +19,10 @@ class Steps:
     @contextmanager
     def step(self, label: str) -> Iterator[Callable[..., None]]:
         """A long step. It yields `tell(done, total, note="")`, to be called as often as one likes."""
+        started = time.monotonic()
         if not self.console.is_terminal:
-            started = time.monotonic()
-            yield lambda done, total, note="": None
-            self.console.print(f"{label}: {time.monotonic() - started:.0f} s")
+            yield self._tell_in_lines(label)
+            self.console.print(f"{label}: done in {time.monotonic() - started:.0f} s")
             return
         columns = (
             TextColumn("{task.description}"),
@@ -42,6 +42,18 @@ class Steps:
             yield tell
             total = bar.tasks[0].total or 1
             bar.update(task, total=total, completed=total)
+
+    def _tell_in_lines(self, label: str) -> Callable[..., None]:
+        """For logs: a line each time another quarter is done."""
+        last = 0
+
+        def tell(done: int, total: int, note: str = "") -> None:
+            nonlocal last
+            if done < total and 4 * done // total > last:
+                last = 4 * done // total
+                self.console.print(f"{label}: {done} of {total} {note}")
+
+        return tell
 
     def reuse(self, label: str) -> None:
         """Says that a step was done in an earlier run."""

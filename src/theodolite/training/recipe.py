@@ -13,7 +13,7 @@ from theodolite.models.frontends import FrontEnd
 class Recipe:
     """Everything that decides what training does to a model, data apart.
 
-    One question batch is `batch` pictures with all their questions. The schedule warms up linearly and decays to 0 along a cosine.
+    A batch is so many pictures with all their questions. The learning rate warms up linearly and decays to 0 along a cosine.
     """
 
     name: str
@@ -21,25 +21,31 @@ class Recipe:
     batch: int = 64
     learning_rate: float = 1e-3
     warmup_frac: float = 0.1
+    beta2: float = 0.999
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     precision: Literal["bf16", "fp32"] = "bf16"
-    # For sequences of 82 tokens on a CPU, eager takes half the time of sdpa, whose backward pass in bf16 is slow there.
+    # For sequences of about a hundred tokens on a CPU, eager takes half the time of sdpa, whose backward pass in bf16 is slow there.
     attention: Literal["eager", "sdpa"] = "eager"
     decoder: DecoderSize = field(default_factory=DecoderSize)
     frontend: FrontEnd = "conv"
 
 
 def tour_shapes() -> Recipe:
-    """The tour of the shapes world: 300 steps of 64 pictures, two questions each."""
-    return Recipe(name="tour-shapes", steps=300)
+    """The tour of the shapes world: 240 steps of 64 pictures with two questions each, so most pictures are seen once."""
+    return Recipe(name="tour-shapes", steps=240)
 
 
 def tour_easy_vqa() -> Recipe:
-    """The tour of easy-VQA with policies: few pictures survive the selection, so they are seen often."""
-    return Recipe(name="tour-easy-vqa", steps=300)
+    """The tour of easy-VQA with policies: 1,132 pictures survive the selection, so each is seen about fourteen times."""
+    return Recipe(name="tour-easy-vqa", steps=240)
 
 
 def easy_vqa_official() -> Recipe:
-    """All official easy-VQA training questions."""
-    return Recipe(name="easy-vqa-official", steps=500)
+    """All official easy-VQA training questions.
+
+    Text alone answers 0.825 of the yes/no questions, and a decoder that starts from weights of 0.02 stays there (500 steps of 64); to
+    find that a named value is the picture's takes many small steps and larger weights (1 / sqrt(width)) to start from.
+    """
+    decoder = DecoderSize(initial_std=0.088)
+    return Recipe(name="easy-vqa-official", steps=1000, batch=16, learning_rate=2e-3, beta2=0.98, decoder=decoder)

@@ -89,6 +89,7 @@ def training_arguments(recipe: Recipe, seed: int, folder: str) -> TrainingArgume
         learning_rate=recipe.learning_rate,
         warmup_steps=round(recipe.warmup_frac * recipe.steps),
         lr_scheduler_type="cosine",
+        adam_beta2=recipe.beta2,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.clip_norm,
         bf16=recipe.precision == "bf16",

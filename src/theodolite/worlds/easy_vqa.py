@@ -27,7 +27,7 @@ from theodolite.worlds.easy_vqa_data import (
 )
 from theodolite.worlds.factors import Scenes, UnknownName
 from theodolite.worlds.prior import Prior
-from theodolite.worlds.query import Query
+from theodolite.worlds.query import Policy, Query
 from theodolite.worlds.world import OfficialSplit, Pairs, World
 
 # The coordinate of the bounding box that a factor is read from: free to change when that factor changes.
@@ -183,6 +183,17 @@ class EasyVQA(World):
         if name not in known:
             raise UnknownName("query", name, tuple(known))
         return known[name]
+
+    def policy(self, text: str) -> Policy:
+        """A policy from text. Raises `BadInput` on a presuming query: no region of a policy says where its text is true."""
+
+        def known(name: str) -> Query:
+            found = self.query(name)
+            if presumed(found.name) is not None:
+                raise BadInput(f"{name!r} can only be asked where what it presumes holds; a policy may ask {', '.join(neutral_queries())}")
+            return found
+
+        return Policy.parse(text, known)
 
     def askable(self, query: str, scenes: Scenes) -> Bool[np.ndarray, " scene"]:
         """Whether what a query presumes holds in each scene: all True but for "shape@colour=red" and its like. Raises `UnknownName`."""

@@ -55,7 +55,7 @@ class Ask:
             raise BadInput(f"{self.query.name!r} is asked {self.rate} times a scene; give a number above 0")
 
     def __str__(self) -> str:
-        times = "" if self.rate == 1 else f"*{self.rate:g}"
+        times = "" if self.rate == 1 else f"*{self.rate!r}".removesuffix(".0")
         return self.query.name + ("" if self.region == "all" else f":{self.region}") + times
 
     def inside(self, scenes: Scenes, prior: Prior) -> Bool[np.ndarray, " scene"]:
