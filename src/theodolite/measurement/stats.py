@@ -29,7 +29,7 @@ def clustered_rate(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " 
     size = spread / variance if variance > 1e-15 and spread > 1e-15 else float(num_scenes)
     if variance > 1e-15:  # degrees of freedom are those of the clusters, not of an infinite sample
         tail = (1 + confidence) / 2
-        size = min(size, num_rows) * (stats.norm.ppf(tail) / stats.t.ppf(tail, num_scenes - 1)) ** 2
+        size *= (stats.norm.ppf(tail) / stats.t.ppf(tail, num_scenes - 1)) ** 2
     low, high = exact_interval(frac, size, confidence)
     return Rate(frac=frac, low=low, high=high, num_pairs=num_rows, num_scenes=num_scenes)
 

@@ -48,4 +48,4 @@ def easy_vqa_official() -> Recipe:
     find that a named value is the picture's takes many small steps and larger weights (1 / sqrt(width)) to start from.
     """
     decoder = DecoderSize(initial_std=0.088)
-    return Recipe(name="easy-vqa-official", steps=1000, batch=16, learning_rate=2e-3, beta2=0.98, decoder=decoder)
+    return Recipe(name="easy-vqa-official", steps=1800, batch=16, learning_rate=1.5e-3, beta2=0.98, decoder=decoder)
