@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOUR_OPTIONS ?=
 
-.PHONY: help setup tour test check format tower clean
+.PHONY: help setup tour test check lint format tower clean
 
 help:
 	@echo "make tour    set up, then train, survey and report (runs/tour/report.html)"
 	@echo "make test    set up, then run the checks and the tests"
-	@echo "make check   ruff, and mypy --strict over worlds, objectives, measurement and records"
+	@echo "make check   ruff, mypy --strict over worlds, objectives, measurement and records, and the directions of imports"
 	@echo "make setup   only set up .venv"
 	@echo "make tower   train the frozen tower's weights again (under 5 minutes)"
 	@echo "make clean   remove .venv and caches; runs/ stays"
@@ -26,10 +26,13 @@ $(READY): pyproject.toml constraints.txt
 tour: $(READY)
 	$(BIN)/theodolite tour $(TOUR_OPTIONS)
 
-test: check
+test: lint
 	$(BIN)/python -m pytest
 
-check: $(READY)
+check: lint
+	$(BIN)/python -m pytest tests/test_house.py
+
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

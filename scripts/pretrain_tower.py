@@ -57,8 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=1100)
     parser.add_argument("--seed", type=int, default=0)
-    default = Path(__file__).parents[1] / "src" / "theodolite" / "models" / "weights" / WEIGHTS
-    parser.add_argument("--out", type=Path, default=default)
+    parser.add_argument("--out", type=Path, default=Path("runs") / WEIGHTS)
     options = parser.parse_args()
     started = time.monotonic()
     torch.manual_seed(options.seed)
@@ -87,7 +86,8 @@ def main() -> None:
     save_file({name: value.contiguous() for name, value in tower.state_dict().items()}, options.out)
     digest = hashlib.sha256(options.out.read_bytes()).hexdigest()
     print(f"{options.out.name}: {options.out.stat().st_size:,} bytes, {time.monotonic() - started:.0f} s")
-    print(f"SHA-256 for WEIGHTS_SHA256 in models/frontends.py: {digest}")
+    print(f"SHA-256 {digest}")
+    print("To ship it, put it into src/theodolite/models/weights and its hash into WEIGHTS_SHA256 of models/frontends.py")
 
 
 if __name__ == "__main__":

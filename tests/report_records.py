@@ -38,6 +38,7 @@ WORLD = WorldConfig(
     name="shapes",
     pair_kind="exact",
     factors=dict(FACTORS),
+    groups={"colour": {"warm": ("red", "yellow"), "cold": ("blue", "green")}},
     unnameable=("sheen",),
     correlations=(
         {
@@ -138,7 +139,8 @@ def coverage(policy: str, covered: Mapping[str, float], pressure: Mapping[str, f
 
 def training(policy: str, seed: int = 0, **changed: Any) -> TrainingFacts:
     facts = TrainingFacts(
-        arm=policy, comparison="policy", recipe="short", seed=seed, policy=policy, num_pictures=4000, num_steps=600, num_questions=19200,
+        arm=policy, comparison="policy", recipe="short", seed=seed, world="shapes", strength=0.9, source="policy", policy=policy,
+        num_pictures=4000, num_steps=600, num_questions=19200,
         num_answer_tokens=38400, pictures_sha256="ab" * 32, order_sha256="cd" * 32, questions_sha256="ef" * 32,
     )  # fmt: skip
     return facts.model_copy(update=changed)
@@ -172,7 +174,7 @@ def three_records() -> tuple[SurveyRecord, SurveyRecord, SurveyRecord]:
     """The flip as the essay predicts it: shape alone, shape and colour, and yes/no questions."""
     shape, both = (("shape", "open"),), (("shape", "open"), ("colour", "open"))
     yes_no = (*shape, ("shape", "yes_no"))
-    scores = (Score(split="test", form="open", accuracy_frac=0.91, text_only_frac=0.34, num_questions=1000),)
+    scores = (Score(split="test", form="open", accuracy_frac=0.91, low=0.89, high=0.93, text_only_frac=0.34, num_questions=1000),)
 
     def examples(shape_leaks: bool) -> tuple[Example, ...]:
         moved = ("round", "triangular" if shape_leaks else "round")

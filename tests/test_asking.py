@@ -72,6 +72,21 @@ def test_probabilities_and_the_mass_outside_have_their_closed_form() -> None:
     assert far.outside == pytest.approx(1.0)
 
 
+def test_scores_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="no finite numbers"):
+        answer_from_scores(np.array([-1.0, np.nan]))
+
+
+def test_a_picture_with_many_questions_gets_several_rows_and_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, processor = tiny_vlm()
+    asker = LocalAsker(model, processor)
+    whole = asker.ask(PICTURES, ASKS)
+    monkeypatch.setattr("theodolite.asking.local.MAX_BRANCH_TOKENS", 1)
+    assert len(list(asker._rows(ASKS))) == len(ASKS)
+    for one, other in zip(whole, asker.ask(PICTURES, ASKS), strict=True):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
+
+
 def test_a_batch_of_none_and_an_unknown_family_are_refused() -> None:
     model, processor = tiny_vlm()
     with pytest.raises(ValueError, match="batch is 0"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,14 @@ def test_help_says_what_a_command_does(command: str) -> None:
     assert "Usage:" in one.stdout
 
 
+def test_help_says_what_a_default_comes_from() -> None:
+    command = [sys.executable, "-m", "theodolite", "survey", "--help"]
+    wide = {**os.environ, "COLUMNS": "200", "TERMINAL_WIDTH": "200"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=wide)
+    for words in ("(default: as trained, else all open questions)", "(default: as trained, else 0)", "(default: 200)", "(default: 0)"):
+        assert words in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -41,7 +50,11 @@ def test_help_says_what_a_command_does(command: str) -> None:
         (("tour", "--world", "moon"), ("moon", "shapes, easy_vqa")),
         (("survey", "nowhere", "--out", "x"), ("--world", "--pairs")),
         (("survey", "nowhere", "--out", "x", "--world", "shapes"), ("nowhere",)),
-        (("survey", "nowhere", "--out", "x", "--pairs", "p", "--ask", "shape"), ("leave them out",)),
+        (("survey", "nowhere", "--out", "x", "--pairs", "p", "--ask", "shape"), ("--ask:", "leave them out")),
+        (("survey", "nowhere", "--out", "x", "--pairs", "p", "--scenes", "200", "--seed", "0"), ("--scenes, --seed:", "leave them out")),
+        (("survey", "nowhere", "--out", "x", "--pairs", "p"), ("p cannot be read as Parquet",)),  # before any model is looked for
+        (("survey", "nowhere", "--out", "taken/file/x", "--world", "shapes"), ("taken/file is a file",)),
+        (("world", "shapes", "--out", ".", "--overwrite"), ("current directory",)),
         (("report", "nowhere", "--out", "page.html"), ("nowhere", "survey.json")),
         (("world", "shapes", "--out", "taken"), ("taken", "--overwrite")),
     ],
@@ -100,7 +113,7 @@ cli.main()
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 130, (done.returncode, done.stderr)
-    assert "Traceback" not in done.stderr
+    assert done.stderr.strip() == "theodolite: stopped; no record was left half-written"
     assert list(tmp_path.iterdir()) == []
 
 

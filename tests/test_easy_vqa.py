@@ -216,9 +216,9 @@ def test_chosen_scenes_follow_the_prior_s_table_to_within_one_picture(world: Eas
     assert (np.abs(combinations(scenes) - wanted) < 1).all() and len(scenes) == num_scenes
     agree = (np.arange(8)[None] * 3 // 8 == np.arange(3)[:, None]).astype(float)
     expected = (wanted * agree).sum() / num_scenes
-    assert abs(one.agrees(scenes).mean() - expected) < 8 / num_scenes
+    assert abs(one.prior.agrees(scenes).mean() - expected) < 8 / num_scenes
     if strength == 1:
-        assert one.agrees(scenes).all()
+        assert one.prior.agrees(scenes).all()
 
 
 def test_chosen_scenes_are_different_train_pictures_with_their_own_levels(tied: EasyVQA) -> None:
@@ -232,7 +232,7 @@ def test_chosen_scenes_are_different_train_pictures_with_their_own_levels(tied: 
 def test_any_tie_between_factors_is_followed(world: EasyVQA) -> None:
     one = world.correlate("column", "shape", 1.0)
     scenes = one.sample(240, np.random.default_rng(0))
-    assert one.agrees(scenes).all()
+    assert one.prior.agrees(scenes).all()
     assert np.bincount(scenes.of_factor("column")).tolist() == [120, 120]
 
 
@@ -383,3 +383,19 @@ def test_neighbouring_colours_go_with_each_shape(tied: EasyVQA) -> None:
     follows = tied.prior.correlations[0].follows(tied.space)
     for shape, colour in product(range(3), range(8)):
         assert follows[shape, colour] == (colour * 3 // 8 == shape)
+
+
+def test_policies_choose_among_the_official_questions(tied: EasyVQA) -> None:
+    policy = tied.policy("shape:agree,colour:odd,colour")
+    scenes = tied.sample_asked(60, policy, np.random.default_rng(0))
+    rows = tied.official("train")
+    official = set(zip(rows.picture.tolist(), rows.text.tolist(), strict=True))
+    for name in ("shape", "colour"):
+        texts = tied.wordings(tied.query(name), scenes)
+        assert all((int(picture), text) in official for picture, found in zip(scenes.nuisance, texts, strict=True) for text in found)
+    assert tied.wordings(tied.query("shape"), tied.scenes(np.array([4000])))[0] == tied.query("shape").wordings  # no training row
+
+
+def test_a_policy_cannot_ask_what_a_question_presumes(world: EasyVQA) -> None:
+    with pytest.raises(ValueError, match="only be asked where what it presumes holds"):
+        world.policy("shape@colour=red")

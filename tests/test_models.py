@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from small import WORLD, tiny_vlm
 from theodolite.models import frontends
 from theodolite.models.build import save_vlm
-from theodolite.models.families import UnknownFamily, family_of, part
+from theodolite.models.families import UnknownFamily, family_of
 from theodolite.models.frontends import Pixels, image_processor, pretrained_tower, raw_patches
 from theodolite.models.load import load_vlm
 from theodolite.models.prompts import Prompter
@@ -113,6 +113,27 @@ def test_prompts_split_at_the_picture_and_equal_the_processors_own() -> None:
     assert processor.tokenizer.decode(turn.answer) == "round </s>"
 
 
+def test_an_answer_ends_with_the_end_token_whatever_the_template_writes() -> None:
+    _, processor = tiny_vlm()
+    expected = Prompter(processor, 64).turn("what is its shape?", "round")
+    processor.chat_template = processor.chat_template.replace("</s>", "")
+    assert Prompter(processor, 64).turn("what is its shape?", "round") == expected
+    processor.chat_template = processor.chat_template.replace("{% endfor %}{{", "{% endfor %}\n{{")
+    processor.tokenizer.eos_token = None
+    with pytest.raises(BadInput, match="no end token"):
+        Prompter(processor, 64).turn("what is its shape?", "round")
+
+
+def test_an_image_processor_that_does_more_is_refused() -> None:
+    other = image_processor()
+    other.do_normalize = False
+    with pytest.raises(BadInput, match="does more to a picture"):
+        Pixels(other)
+    other.size = {"shortest_edge": 64}
+    with pytest.raises(BadInput, match="one square size"):
+        Pixels(other)
+
+
 def test_a_processor_without_a_chat_template_is_refused() -> None:
     _, processor = tiny_vlm()
     processor.chat_template = None
@@ -162,13 +183,20 @@ def test_loading_gives_the_same_weights_and_says_what_is_wrong(tmp_path: Path) -
         load_vlm(tmp_path / "model", device="cuda:99")
     with pytest.raises(BadInput, match="no model can be loaded"):
         load_vlm(tmp_path / "nowhere")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(BadInput, match=r"no model can be loaded from .*model \(SafetensorError: .*give the name of a whole"):
+        load_vlm(tmp_path / "model")
+    for config in ('{"model_type": "nonsense"}', "{}"):
+        (tmp_path / "model" / "config.json").write_text(config)
+        with pytest.raises(BadInput, match=r"no model can be loaded from .*model \(ValueError: .*give the name of a whole"):
+            load_vlm(tmp_path / "model")
 
 
 def test_families_name_parts_that_are_there_and_others_are_refused() -> None:
     model, _ = tiny_vlm()
     family = family_of(model.config)
     for path in (family.encoder, family.connector, family.language_model, family.lm_head):
-        assert sum(weight.numel() for weight in part(model, path).parameters()) > 0
+        assert sum(weight.numel() for weight in model.get_submodule(path).parameters()) > 0
     with pytest.raises(UnknownFamily, match="'bert' are not in the families table; it holds llava"):
         family_of(type("Config", (), {"model_type": "bert"})())
 

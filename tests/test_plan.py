@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from theodolite.measurement.plan import COLUMNS, NUM_TRAINING_SCENES, PAIR_FILE_COLUMNS, BadPairs, Plan, plan_pairs, plan_world
+from theodolite.measurement.plan import COLUMNS, NUM_TRAINING_SCENES, PAIR_FILE_COLUMNS, BadPairs, Plan, plan_pairs, plan_world, read_pairs
 from theodolite.studies.disk import write_world
 from theodolite.worlds.easy_vqa import EasyVQA
 from theodolite.worlds.factors import Scenes
@@ -91,8 +91,8 @@ def test_base_scenes_follow_the_independent_prior_and_training_scenes_do_not(wor
     scenes = scenes_in(plan)
     base, trained = scenes.take(np.arange(300)), scenes.take(np.arange(300 * 12, len(scenes)))
     assert len(trained) == NUM_TRAINING_SCENES
-    assert world.agrees(base).mean() == pytest.approx(0.25, abs=0.08)
-    assert world.agrees(trained).mean() == pytest.approx(0.925, abs=0.06)
+    assert world.prior.agrees(base).mean() == pytest.approx(0.25, abs=0.08)
+    assert world.prior.agrees(trained).mean() == pytest.approx(0.925, abs=0.06)
 
 
 def test_every_open_question_is_asked_of_every_pair_once(world: Coded) -> None:
@@ -168,7 +168,7 @@ def test_training_rows_ask_of_each_region_as_often_as_the_policy_does(world: Cod
     odd = []
     for seed in range(8):
         plan = planned(world, ask, num_scenes=2, seed=seed)
-        odd.append(~world.agrees(scenes_in(plan).take(of_kind(plan, "training")["picture_before"].to_numpy())))
+        odd.append(~world.prior.agrees(scenes_in(plan).take(of_kind(plan, "training")["picture_before"].to_numpy())))
     assert np.mean(odd) == pytest.approx(odd_frac, abs=0.03)
 
 
@@ -187,7 +187,9 @@ def test_easy_vqa_plans_are_matched_and_its_training_pictures_are_others() -> No
     assert (moved["truth_before"] == moved["value_before"]).all() and (moved["truth_after"] == moved["value_after"]).all()
     still = rows.filter(pl.col("factor") != "shape")
     assert (still["truth_before"] == still["truth_after"]).all() and (still["picture_before"] != still["picture_after"]).all()
-    assert not set(of_kind(plan, "training")["picture_before"]) & set(rows["picture_before"])
+    seen = {picture.tobytes() for picture in plan.pictures[: plan.num_pair_pictures]}
+    trained = {picture.tobytes() for picture in plan.pictures[of_kind(plan, "training")["picture_before"].to_numpy()]}
+    assert len(trained) > 100 and not trained & seen
 
 
 # To disk and back
@@ -238,7 +240,13 @@ def changed(out: Path, target: Path, change: Callable[[pl.DataFrame], pl.DataFra
 BROKEN: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]] = {
     "columns": (lambda t: t.drop("factor", "truth_after"), "lacks the columns factor, truth_after; it has scene, value_before"),
     "rows": (lambda t: t.clear(), "holds no rows"),
-    "picture": (lambda t: t.with_columns(picture_after=pl.lit("pairs/none.png")), r"none\.png cannot be read .*needs both of its pictures"),
+    "picture": (
+        lambda t: t.with_columns(picture_after=pl.lit("pairs/none.png")),
+        r"none\.png, which is not there; .*needs both of its pictures",
+    ),
+    "choices": (lambda t: t.with_columns(choices=pl.lit(["round"])), r"row 0: choices are \['round'\]; give two or more"),
+    "twice": (lambda t: t.with_columns(choices=pl.concat_list("choices", "choices")), "row 0: choices are .* each of them once"),
+    "empty": (lambda t: t.with_columns(choices=pl.concat_list("choices", pl.lit(None, pl.String))), "row 0: choices are .* none empty"),
     "before": (lambda t: t.with_columns(truth_before=pl.lit("oval")), "row 0: truth_before is 'oval', which is none of its choices"),
     "after": (
         lambda t: t.with_row_index().with_columns(truth_after=pl.when(pl.col("index") == 7).then(pl.lit("oval")).otherwise("truth_after")),
@@ -250,8 +258,17 @@ BROKEN: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]] = {
 @pytest.mark.parametrize("what", BROKEN)
 def test_pairs_that_cannot_be_surveyed_say_why(on_disk: tuple[Shapes, Path], tmp_path: Path, what: str) -> None:
     change, message = BROKEN[what]
+    path = changed(on_disk[1], tmp_path, change)
     with pytest.raises(BadPairs, match=message):
-        plan_pairs(changed(on_disk[1], tmp_path, change), 32)
+        read_pairs(path)
+
+
+def test_a_picture_that_is_none_is_found_when_it_is_read(on_disk: tuple[Shapes, Path], tmp_path: Path) -> None:
+    (tmp_path / "none.png").write_text("no picture")
+    path = changed(on_disk[1], tmp_path, lambda t: t.with_columns(picture_after=pl.lit("none.png")))
+    assert len(read_pairs(path)) == len(pl.read_parquet(path))
+    with pytest.raises(BadPairs, match=r"none\.png cannot be read .*needs both of its pictures"):
+        plan_pairs(path, 32)
 
 
 def test_pairs_without_optional_columns_are_taken_as_matched(on_disk: tuple[Shapes, Path], tmp_path: Path) -> None:

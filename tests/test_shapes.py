@@ -271,4 +271,4 @@ def test_pairs_are_the_seed_s_whatever_the_prior(world: Shapes) -> None:
     )
     assert (one.pool.levels == same.pool.levels).all() and (one.pool.nuisance == same.pool.nuisance).all()
     assert (one.pool.levels != other.pool.levels).any()
-    assert 0 < tied.agrees(same.pool.take(np.arange(30))).sum() < 30  # base scenes follow the independent prior
+    assert 0 < tied.prior.agrees(same.pool.take(np.arange(30))).sum() < 30  # base scenes follow the independent prior

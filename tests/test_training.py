@@ -17,29 +17,24 @@ from theodolite.models.frontends import Pixels
 from theodolite.models.prompts import Prompter
 from theodolite.objectives.language import IGNORE, Language, next_token_loss
 from theodolite.objectives.terms import Term, combine
+from theodolite.records.errors import BadInput
 from theodolite.studies.arms import shapes_arms
 from theodolite.training.learner import Learner
 from theodolite.training.recipe import Recipe
-from theodolite.training.run import train, training_arguments
-from theodolite.training.trainer import NonFiniteLoss, ObjectiveTrainer, Order
+from theodolite.training.run import Origin, train, training_arguments
+from theodolite.training.trainer import NonFiniteLoss, ObjectiveTrainer, Order, Watch
 
 RECIPE = Recipe(name="test", steps=4, batch=8, precision="fp32", decoder=TINY)
 
 
-def run(recipe: Recipe = RECIPE, policy: str = "shape,row", seed: int = 0, **changes: Any) -> tuple[Any, Any]:
+ORIGIN = Origin(arm="a", comparison="c", world="shapes", strength=0.8, source="policy", policy="shape,row")
+
+
+def run(recipe: Recipe = RECIPE, seed: int = 0) -> tuple[Any, Any]:
     model, processor = tiny_vlm(seed)
     told: list[int] = []
-    outcome = train(
-        model,
-        processor,
-        examples(policy),
-        recipe,
-        arm="a",
-        policy=policy,
-        comparison="c",
-        seed=seed,
-        tell=lambda step, loss: told.append(step),
-    )
+    data = examples(ORIGIN.policy)
+    outcome = train(model, processor, data, recipe, origin=ORIGIN, seed=seed, tell=lambda step, loss: told.append(step))
     assert told == list(range(1, recipe.steps + 1))
     return model, outcome
 
@@ -101,7 +96,8 @@ def test_arms_see_the_same_pictures_in_the_same_order_and_answer_as_many_tokens(
         model, processor = tiny_vlm()
         scenes = WORLD.sample(24, np.random.default_rng([0, 0]))
         data = ExampleSet(WORLD.render(scenes), ask_world(WORLD, scenes, WORLD.policy(arm.policy), 0))
-        facts[arm.name] = train(model, processor, data, RECIPE, arm=arm.name, policy=arm.policy, comparison=arm.comparison, seed=0).facts
+        origin = replace(ORIGIN, arm=arm.name, policy=arm.policy, comparison=arm.comparison)
+        facts[arm.name] = train(model, processor, data, RECIPE, origin=origin, seed=0).facts
     same = ("pictures_sha256", "order_sha256", "num_pictures", "num_steps", "num_questions", "num_answer_tokens", "comparison")
     for name in same:
         assert len({getattr(found, name) for found in facts.values()}) == 1, name
@@ -113,6 +109,23 @@ def test_arms_see_the_same_pictures_in_the_same_order_and_answer_as_many_tokens(
 def test_a_loss_that_is_no_number_three_times_stops_the_run() -> None:
     with pytest.raises(NonFiniteLoss, match="third time in a row"):
         run(replace(RECIPE, steps=40, learning_rate=float("inf")))
+
+
+def test_a_run_that_ends_on_no_number_is_refused_however_short() -> None:
+    with pytest.raises(NonFiniteLoss, match="when training ended"):
+        run(replace(RECIPE, steps=2, learning_rate=float("inf")))
+
+
+def test_a_launcher_with_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BadInput, match="WORLD_SIZE is 2"):
+        run()
+
+
+def test_losses_are_thinned_to_means() -> None:
+    watch = Watch(lambda step, loss: None)
+    watch.losses = [(step, float(step)) for step in range(1, 13)]
+    assert watch.thinned(5) == ((5, 3.0), (10, 8.0), (12, 11.5))
 
 
 def test_training_order_is_whole_shuffles_cut_at_the_end() -> None:

@@ -27,7 +27,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what the o
 @app.command()
 def tour(
     world: Annotated[str, typer.Option(help="shapes or easy_vqa")] = "shapes",
-    out: Annotated[Path | None, typer.Option(help="folder for records and report  [default: runs/tour, or runs/tour-WORLD]")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for records and report (default: runs/tour, or runs/tour-WORLD)")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="how many times to train every arm")] = 1,
     short: Annotated[bool, typer.Option("--short", help="a few steps and scenes only: shows that everything runs, and no effect")] = False,
     overwrite: Overwrite = False,
@@ -74,11 +74,11 @@ def survey(
     pairs: Annotated[Path | None, typer.Option(help="or a Parquet file of pairs, as `theodolite world` writes it")] = None,
     ask: Annotated[
         str | None,
-        typer.Option(help="the policy to judge by  [default: what the model was trained on, else all open questions]"),
+        typer.Option(help="the policy to judge by (default: as trained, else all open questions)"),
     ] = None,
-    strength: Annotated[float | None, typer.Option(help="strength of the training prior  [default: as trained, else 0]")] = None,
-    scenes: Annotated[int, typer.Option(min=2, help="base scenes of pairs")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="seed of the pairs")] = 0,
+    strength: Annotated[float | None, typer.Option(help="strength of the training prior (default: as trained, else 0)")] = None,
+    scenes: Annotated[int | None, typer.Option(min=2, help="base scenes of pairs drawn from a world (default: 200)")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="seed of pairs drawn from a world (default: 0)")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="precision of the weights")] = "float32",
     batch: Annotated[int, typer.Option(min=1, help="pictures at once")] = 32,
@@ -132,7 +132,7 @@ def world(
     name: WorldName,
     out: Annotated[Path, typer.Option(help="folder for pictures, questions and pairs", show_default=False)],
     strength: Strength = 0.0,
-    ask: Annotated[str | None, typer.Option(help="the policy that asks  [default: all open questions]")] = None,
+    ask: Annotated[str | None, typer.Option(help="the policy that asks (default: all open questions)")] = None,
     pictures: Annotated[int, typer.Option(min=1, help="pictures drawn from the prior")] = 1000,
     scenes: Annotated[int, typer.Option(min=1, help="base scenes of pairs")] = 200,
     size: Annotated[int, typer.Option(min=32, help="side of the pictures in pixels")] = 64,
@@ -163,9 +163,10 @@ def main() -> None:
     except BadInput as error:
         print(f"theodolite: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("theodolite: stopped; no record was left half-written", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == 130:  # Typer's word for Ctrl-C
+            print("theodolite: stopped; no record was left half-written", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

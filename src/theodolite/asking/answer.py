@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from theodolite.records.errors import BadInput
+
 Tell = Callable[[int], None]
 
 
@@ -38,11 +40,26 @@ class Asker(Protocol):
         ...
 
 
+def counting(total: int, tell: Callable[[int, int], None]) -> Tell:
+    """A `Tell` that adds up: calls `tell(done, total)`."""
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        tell(done, total)
+
+    return count
+
+
 def answer_from_scores(scores: Float[np.ndarray, " choice"]) -> Answer:
     """An answer from each choice's total log-probability in nats (all its tokens, the end token included).
 
     Choices are scored whole, so a long one is at no advantage; the rest of the model's mass is reported, not hidden.
+    Raises `BadInput` on scores that are not finite.
     """
+    if not np.isfinite(scores).all():
+        raise BadInput("the model's scores are no finite numbers; ask it in another precision, for example --dtype float32")
     mass = np.exp(np.minimum(scores, 0.0))
     relative = np.exp(scores - scores.max())
     return Answer(relative / relative.sum(), float(np.clip(1.0 - mass.sum(), 0.0, 1.0)))

@@ -16,6 +16,7 @@ from theodolite.models.families import family_of
 from theodolite.models.frontends import Pixels
 from theodolite.models.prompts import Prompter, Turn
 from theodolite.models.tree import Layout, Segment, lay_out
+from theodolite.records.errors import BadInput
 
 # A row of attention grows with the square of its length, so a picture with many questions gets several rows.
 MAX_BRANCH_TOKENS = 256
@@ -45,7 +46,8 @@ class LocalAsker:
     def __init__(self, model: Any, processor: Any, batch: int = 32) -> None:
         if batch < 1:
             raise ValueError(f"batch is {batch}; give 1 or more pictures at once")
-        self.family = family_of(model.config)
+        if not family_of(model.config).shares_prefix:
+            raise BadInput(f"in {model.config.model_type} the picture sees the question, so that questions cannot share it")
         self.model, self.batch = model.eval(), batch
         self.prompter = Prompter(processor, num_picture_tokens=model.config.image_seq_length)
         self.pixels = Pixels(processor.image_processor)

@@ -24,10 +24,14 @@ class Asked:
 
 @dataclass(frozen=True, eq=False)
 class ExampleSet:
-    """Pictures and, for each, the questions asked of it in training."""
+    """Pictures and, for each, the questions asked of it in training.
+
+    A picture may stand there more than once; `num_distinct` says how many there are, if not all differ.
+    """
 
     pictures: UInt8[np.ndarray, "picture height width 3"]
     asked: tuple[tuple[Asked, ...], ...]
+    num_distinct: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.pictures) != len(self.asked):
@@ -35,6 +39,10 @@ class ExampleSet:
 
     def __len__(self) -> int:
         return len(self.asked)
+
+    @property
+    def num_pictures(self) -> int:
+        return len(self) if self.num_distinct is None else self.num_distinct
 
     @property
     def pictures_sha256(self) -> str:
@@ -51,8 +59,9 @@ def ask_world(world: World, scenes: Scenes, policy: Policy, seed: int) -> tuple[
     rng = np.random.default_rng([seed, 1])
     drawn = policy.draw(scenes, world.prior, rng)
     truths = {query.name: query.truth(scenes) for query in policy.queries}
+    wordings = {query.name: world.wordings(query, scenes) for query in policy.queries}
     return tuple(
-        tuple(Asked(str(rng.choice(query.wordings)), query.choices[truths[query.name][index]]) for query in queries)
+        tuple(Asked(str(rng.choice(wordings[query.name][index])), query.choices[truths[query.name][index]]) for query in queries)
         for index, queries in enumerate(drawn)
     )
 

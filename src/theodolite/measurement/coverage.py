@@ -92,9 +92,8 @@ class Enumeration:
 
     def unrestricted(self) -> Enumeration:
         """The queries that are asked at all, each of every scene on which it is defined, under the independent prior."""
-        supported = [item.query for item in self.asked if np.any(self.weights * item.rate > 0)]
         other = self._reweighted(np.ones(self.shape))
-        other.policy = Policy(tuple(Ask(query) for query in supported))
+        other.policy = Policy(tuple(Ask(query) for query in self.policy.supported(self.prior)))
         return other
 
     def _reweighted(self, weights: Float[np.ndarray, "..."]) -> Enumeration:

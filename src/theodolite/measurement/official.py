@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
 
-from theodolite.asking.answer import Ask, Asker
+from theodolite.asking.answer import Ask, Asker, counting
+from theodolite.measurement.stats import clustered_rate
 from theodolite.records.survey import Score
 from theodolite.worlds.world import OfficialSplit, World
 
@@ -21,30 +22,34 @@ def text_only_answers(train: OfficialSplit, test: OfficialSplit) -> list[str | N
     return [best.get(text) for text in test.text]
 
 
-def score_official(world: World, asker: Asker, size: int, split: str = "test", train: str = "train") -> tuple[Score, ...]:
+def score_official(
+    world: World, asker: Asker, size: int, tell: Callable[[int, int], None], split: str = "test", train: str = "train"
+) -> tuple[Score, ...]:
     """Accuracy, 0 to 1, on an official split: open, yes/no and overall. Every answer that occurs in training is a choice."""
     questions, lessons = world.official_split(split), world.official_split(train)
     choices = tuple(sorted(set(lessons.answer)))
     asks = [Ask(int(scene), text, choices) for scene, text in zip(questions.scene, questions.text, strict=True)]
-    answers = asker.ask(world.render(questions.scenes, size), asks, lambda done: None)
+    answers = asker.ask(world.render(questions.scenes, size), asks, counting(len(asks), tell))
     said = [choices[int(answer.probabilities.argmax())] for answer in answers]
     truth = np.array(questions.answer)
     right = np.array(said) == truth
     blind = np.array(text_only_answers(lessons, questions), dtype=object) == truth
     forms = np.array([world.query(name).form for name in questions.query])
-    return tuple(_score(split, form, right[part], blind[part]) for form, part in _parts(forms))
-
-
-def _parts(forms: np.ndarray) -> Sequence[tuple[str, np.ndarray]]:
-    names = [name for name in ("open", "yes_no", "conjunction") if (forms == name).any()]
-    return [*((name, forms == name) for name in names), ("overall", np.ones(len(forms), dtype=bool))]
-
-
-def _score(split: str, form: str, right: np.ndarray, blind: np.ndarray) -> Score:
-    return Score(
-        split=split,
-        form=form,
-        accuracy_frac=float(right.mean()),
-        text_only_frac=float(blind.mean()),
-        num_questions=len(right),
-    )
+    found = []
+    for form in ("open", "yes_no", "conjunction", "overall"):
+        part = forms == form if form != "overall" else np.ones(len(forms), dtype=bool)
+        if not part.any():
+            continue
+        rate = clustered_rate(right[part].astype(float), questions.scene[part])
+        found.append(
+            Score(
+                split=split,
+                form=form,
+                accuracy_frac=rate.frac,
+                low=rate.low,
+                high=rate.high,
+                text_only_frac=float(blind[part].mean()),
+                num_questions=int(part.sum()),
+            )
+        )
+    return tuple(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -56,12 +56,12 @@ class BadPairs(BadInput):
     """A file of pairs that cannot be surveyed; the message says which row and why."""
 
 
-def plan_world(world: World, policy: Policy, num_scenes: int, seed: int, size: int, queries: Sequence[Query] | None = None) -> Plan:
-    """The comparisons of a world: every pair, asked each query of the policy (or `queries`), in a wording and with an
+def plan_world(world: World, policy: Policy, num_scenes: int, seed: int, size: int) -> Plan:
+    """The comparisons of a world: every pair, asked each query of the policy, in a wording and with an
     order of choices drawn per scene and kept within a pair. The pairs depend on world, number and seed only."""
     pairs = world.pairs(num_scenes, np.random.default_rng([seed, 0]))
     groups: dict[tuple[str, str], list[Query]] = {}
-    for query in queries or policy.queries:
+    for query in policy.queries:
         groups.setdefault((query.about, query.form), []).append(query)
     rows = [row for group in groups.values() for row in _group_rows(pairs, group, seed)]
     training, scenes = _training_rows(world, policy, len(pairs.pool), np.random.default_rng([seed, 2]))
@@ -141,14 +141,27 @@ def plan_pairs(path: Path, size: int) -> Plan:
 
     Columns are `PAIR_FILE_COLUMNS` (`theodolite world` writes such a file); a row whose factor is "" is nuisance only. Raises `BadPairs`.
     """
+    return plan_table(read_pairs(path), path.parent, size)
+
+
+def read_pairs(path: Path) -> pl.DataFrame:
+    """The table of a file of pairs, checked; its pictures are there, but not yet read. Raises `BadPairs`."""
     try:
         table = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise BadPairs(f"{path} cannot be read as Parquet ({error}); give the pairs.parquet that `theodolite world` writes") from error
     table = _checked(path, table)
-    names = sorted({*table["picture_before"], *table["picture_after"]})
+    for name in _picture_names(table):
+        if not (path.parent / name).is_file():
+            raise BadPairs(f"{path} names the picture {name}, which is not there; every pair needs both of its pictures")
+    return table
+
+
+def plan_table(table: pl.DataFrame, folder: Path, size: int) -> Plan:
+    """The comparisons of a table from `read_pairs`, with its pictures from files named relative to `folder`. Raises `BadPairs`."""
+    names = _picture_names(table)
     number = {name: index for index, name in enumerate(names)}
-    pictures = np.stack([_read_picture(path.parent / name, size) for name in names])
+    pictures = np.stack([_read_picture(folder / name, size) for name in names])
     rows = table.with_columns(
         kind=pl.when(pl.col("factor") == "").then(pl.lit("nuisance")).otherwise(pl.lit("intervention")),
         name=pl.col("query") if "name" not in table.columns else pl.col("name"),
@@ -159,6 +172,10 @@ def plan_pairs(path: Path, size: int) -> Plan:
     )
     pair_kind = table["pair_kind"][0] if "pair_kind" in table.columns else "matched"
     return Plan(pictures, rows.select(list(COLUMNS)), pair_kind, len(pictures))
+
+
+def _picture_names(table: pl.DataFrame) -> list[str]:
+    return sorted({*table["picture_before"], *table["picture_after"]})
 
 
 def _checked(path: Path, table: pl.DataFrame) -> pl.DataFrame:
@@ -179,12 +196,18 @@ def _checked(path: Path, table: pl.DataFrame) -> pl.DataFrame:
     _check_words(path, table, "form", get_args(Form))
     if "pair_kind" in table.columns:
         _check_words(path, table, "pair_kind", get_args(PairKind))
-    for side in ("truth_before", "truth_after"):
-        bad = table.with_row_index("row").filter(~pl.col("choices").list.contains(pl.col(side)))
-        if len(bad):
-            first = bad.row(0, named=True)
-            raise BadPairs(f"{path}, row {first['row']}: {side} is {first[side]!r}, which is none of its choices {first['choices']}")
+    _check_choices(path, table.with_row_index("row"))
     return table
+
+
+def _check_choices(path: Path, table: pl.DataFrame) -> None:
+    """Every row needs two choices or more, all of them different, and both truths among them."""
+    different = pl.col("choices").list.drop_nulls().list.n_unique()
+    for row in table.filter((different < 2) | (different < pl.col("choices").list.len())).head(1).iter_rows(named=True):
+        raise BadPairs(f"{path}, row {row['row']}: choices are {row['choices']}; give two or more, each of them once and none empty")
+    for side in ("truth_before", "truth_after"):
+        for row in table.filter(~pl.col("choices").list.contains(pl.col(side))).head(1).iter_rows(named=True):
+            raise BadPairs(f"{path}, row {row['row']}: {side} is {row[side]!r}, which is none of its choices {row['choices']}")
 
 
 def _check_words(path: Path, table: pl.DataFrame, column: str, known: tuple[str, ...]) -> None:

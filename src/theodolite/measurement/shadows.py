@@ -157,8 +157,10 @@ def _judge(
     reads = usable.filter(dependent)
     read = _rate(reads, "moved", thresholds.confidence) if len(reads) else None
     leaks = _leaks(usable.filter(~dependent), _floors(noise), thresholds.confidence)
-    # Nothing to leak into is no leak; something, but none of it fit to be asked, is no knowledge.
-    leaking = _any_above(leaks, thresholds.leak_above_noise_frac) if leaks or not len(moving.filter(~dependent)) else None
+    # Where every open query depends on the factor there is nothing to leak into. Where none was asked, or none of those that
+    # were is fit to be asked, nobody knows.
+    nothing_else = len(moving) > 0 and not len(moving.filter(~dependent))
+    leaking = _any_above(leaks, thresholds.leak_above_noise_frac) if leaks else (False if nothing_else else None)
     worst = max(leaks, key=lambda leak: leak.rate.frac - leak.floor, default=None)
     gone = supported and read is None and len(moving.filter(dependent)) > 0
     return Evidence(

@@ -12,7 +12,7 @@ import polars as pl
 from jaxtyping import UInt8
 from torch import nn
 
-from theodolite.asking.answer import Answer, Ask, Asker
+from theodolite.asking.answer import Answer, Ask, Asker, counting
 from theodolite.asking.local import LocalAsker
 from theodolite.measurement.coverage import measure_coverage
 from theodolite.measurement.official import score_official
@@ -21,6 +21,7 @@ from theodolite.measurement.shadows import measure_shadows
 from theodolite.measurement.stats import total_variation
 from theodolite.models.families import family_of
 from theodolite.models.fingerprint import weights_hash
+from theodolite.models.frontends import picture_size
 from theodolite.records.survey import (
     Example,
     ModelConfig,
@@ -63,16 +64,16 @@ def survey_world(
 
     Raises `UnknownFamily` for a model that is not in the families table.
     """
-    size = processor.image_processor.size["height"]
+    size = picture_size(processor.image_processor)
     plan = plan_world(world, policy, num_scenes, seed, size)
     asker = LocalAsker(model, processor, batch)
     rows = answer_plan(plan, asker, tell)
-    scores = score_official(world, asker, size) if world.official_splits else ()
+    scores = score_official(world, asker, size, tell) if world.official_splits else ()
     shadows = measure_shadows(
         rows,
         factors=world.space.names,
         dependence={query.name: frozenset(query.depends_on) for query in policy.queries},
-        asked=frozenset(query.name for query in policy.queries),
+        asked=frozenset(query.name for query in policy.supported(world.prior)),
         thresholds=thresholds or Thresholds(),
     )
     examples, pictures = _examples(plan, rows, world)
@@ -142,14 +143,7 @@ def answer_plan(plan: Plan, asker: Asker, tell: Tell = lambda done, total: None)
     ]  # fmt: skip
     unique = list(dict.fromkeys(ask for side in sides for ask in side))
     unique.sort(key=lambda ask: ask.picture)
-    done = 0
-
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        tell(done, len(unique))
-
-    found = dict(zip(unique, asker.ask(plan.pictures, unique, count), strict=True))
+    found = dict(zip(unique, asker.ask(plan.pictures, unique, counting(len(unique), tell)), strict=True))
     rows = plan.rows
     for side, asks in zip(("before", "after"), sides, strict=True):
         rows = rows.with_columns(_answer_columns(asks, [found[ask] for ask in asks], side))
@@ -186,6 +180,7 @@ def describe_world(world: World, pair_kind: str) -> WorldConfig:
             "name": world.name,
             "pair_kind": pair_kind,
             "factors": {factor.name: factor.values for factor in world.space.factors},
+            "groups": {factor.name: dict(factor.groups) for factor in world.space.factors if factor.groups},
             "unnameable": tuple(name for name in world.space.names if name not in world.space.nameable),
             "correlations": tuple(
                 {
@@ -219,7 +214,7 @@ def _examples(plan: Plan, rows: pl.DataFrame, world: World) -> tuple[tuple[Examp
         & pl.col("factor").is_in(sorted(correlated))
         & pl.col("query").is_in(sorted(correlated))
     )
-    first = shown.sort("scene").group_by(["query", "factor"], maintain_order=True).head(NUM_EXAMPLES)
+    first = shown.sort("scene", maintain_order=True).group_by(["query", "factor"], maintain_order=True).head(NUM_EXAMPLES)
     examples, pictures = [], {}
     for row in first.iter_rows(named=True):
         names = {}

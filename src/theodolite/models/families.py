@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from theodolite.records.errors import BadInput
 
 
@@ -20,7 +18,7 @@ class Family:
     connector: str
     language_model: str
     lm_head: str
-    # Whether the tokens up to the picture's end are blind to the question, so that their keys and values serve every question.
+    # Whether the tokens up to the picture's end are blind to what follows, so that one run of them serves every question.
     shares_prefix: bool
 
 
@@ -49,8 +47,3 @@ def family_of(config: Any) -> Family:
         known = ", ".join(sorted(FAMILIES))
         raise UnknownFamily(f"models of type {config.model_type!r} are not in the families table; it holds {known}")
     return FAMILIES[config.model_type]
-
-
-def part(model: nn.Module, path: str) -> nn.Module:
-    """A module by its path, such as `model.vision_tower`."""
-    return model.get_submodule(path)

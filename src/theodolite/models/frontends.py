@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from importlib.resources import files
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from safetensors.torch import load
 from torch import Tensor
 from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
 from theodolite.models.conv_tower import ConvTower, ConvTowerConfig
+from theodolite.records.errors import BadInput
 
 FrontEnd = Literal["conv", "patches"]
 SIZE = 64
@@ -26,16 +28,35 @@ class DamagedWeights(RuntimeError):
     """The tower's weights in this installation are not the ones that were tested."""
 
 
-class Pixels:
-    """Pictures as a tower's input, (picture, 3, size, size) in -1 to 1: what the image processor does, all pictures at once."""
+def picture_size(image_processor: Any) -> int:
+    """The side in pixels of the square pictures that an image processor makes. Raises `BadInput` if they are not square or not fixed."""
+    crop = getattr(image_processor, "crop_size", None) if getattr(image_processor, "do_center_crop", False) else None
+    sides = crop or image_processor.size
+    height, width = (sides.get(side) if hasattr(sides, "get") else None for side in ("height", "width"))
+    if height is None or height != width:
+        raise BadInput(f"the image processor makes pictures of {sides}; pictures of one square size are needed")
+    return int(height)
 
-    def __init__(self, image_processor: SiglipImageProcessorPil) -> None:
+
+class Pixels:
+    """Pictures as a tower's input, (picture, 3, size, size): what the image processor does, all pictures at once.
+
+    Raises `BadInput` for a processor that does anything else than scale, shift and divide.
+    """
+
+    def __init__(self, image_processor: Any) -> None:
+        self.size = picture_size(image_processor)
         self.mean = torch.tensor(image_processor.image_mean).view(1, 3, 1, 1)
         self.std = torch.tensor(image_processor.image_std).view(1, 3, 1, 1)
-        self.size = (image_processor.size["height"], image_processor.size["width"])
+        probe = np.random.default_rng(0).integers(0, 256, (1, self.size, self.size, 3), dtype=np.uint8)
+        stock = image_processor([Image.fromarray(probe[0])], return_tensors="pt")["pixel_values"]
+        if stock.shape != (1, 3, self.size, self.size) or not torch.allclose(stock, self(probe), atol=1e-4):
+            raise BadInput(
+                f"{type(image_processor).__name__} does more to a picture than scale, shift and divide; it cannot be surveyed yet"
+            )
 
     def __call__(self, pictures: UInt8[np.ndarray, "picture height width 3"]) -> Float[Tensor, "picture 3 height width"]:
-        if pictures.shape[1:3] != self.size:
+        if pictures.shape[1:3] != (self.size, self.size):
             raise ValueError(f"pictures are {pictures.shape[1:3]}; this model takes {self.size}: render them at that size")
         values = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
         return (values - self.mean) / self.std

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.logging import disable_progress_bar
@@ -14,6 +16,8 @@ from theodolite.models.families import family_of
 from theodolite.records.errors import BadInput
 
 DType = Literal["float32", "bfloat16", "float16"]
+# What transformers raises on configurations of no model that it knows, and on weights that are broken or do not fit.
+BROKEN = (ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
 def load_vlm(path: str | Path, device: str = "cpu", dtype: DType = "float32", attention: str = "sdpa") -> tuple[nn.Module, Any]:
@@ -33,6 +37,15 @@ def load_vlm(path: str | Path, device: str = "cpu", dtype: DType = "float32", at
         family_of(AutoConfig.from_pretrained(path))
         model = AutoModelForImageTextToText.from_pretrained(path, dtype=getattr(torch, dtype), attn_implementation=attention)
         processor = AutoProcessor.from_pretrained(path)
+    except BadInput:
+        raise
     except (OSError, ImportError) as error:
-        raise BadInput(f"no model can be loaded from {path}: {str(error).splitlines()[0]}") from error
+        raise BadInput(f"no model can be loaded from {path}: {_first_line(error)}") from error
+    except BROKEN as error:
+        found = f"{type(error).__name__}: {_first_line(error)}"
+        raise BadInput(f"no model can be loaded from {path} ({found}); give the name of a whole Hugging Face model") from error
     return model.to(target).eval(), processor
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "no reason given")

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from theodolite.records.errors import BadInput
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -21,18 +23,18 @@ class Turn:
 class Prompter:
     """Token ids of questions and answers in the format of a processor's chat template.
 
-    Raises `ValueError` if the processor has no chat template, or if the template does not put the picture before the question.
+    Raises `BadInput` if the processor has no chat template, or if the template does not put the picture before the question.
     """
 
     def __init__(self, processor: Any, num_picture_tokens: int) -> None:
         if not getattr(processor, "chat_template", None):
-            raise ValueError("the processor has no chat template; set processor.chat_template to the model's conversation format")
+            raise BadInput("the processor has no chat template; set processor.chat_template to the model's conversation format")
         self.processor = processor
         self.num_picture_tokens = num_picture_tokens
         self._cache: dict[tuple[str, str], Turn] = {}
 
     def turn(self, question: str, answer: str) -> Turn:
-        """The token ids of a question and an answer to it. Raises `ValueError` if question and answer do not split cleanly."""
+        """The token ids of a question and an answer to it. Raises `BadInput` if question and answer do not split cleanly."""
         key = (question, answer)
         if key not in self._cache:
             self._cache[key] = self._tokenise(question, answer)
@@ -44,24 +46,29 @@ class Prompter:
         asked = self._ids([user], add_generation_prompt=True)
         whole = self._ids([user, reply], add_generation_prompt=False)
         if whole[: len(asked)] != asked or len(whole) == len(asked):
-            raise ValueError(
+            raise BadInput(
                 f"the chat template does not continue the prompt of {question!r} with the answer {answer!r}: the tokens of the "
                 "prompt alone are no beginning of the tokens of the whole; check add_generation_prompt in the template"
             )
         image = self.processor.image_token_id
         if image not in asked:
-            raise ValueError("the chat template leaves the picture out; it must write the image token for content of type image")
+            raise BadInput("the chat template leaves the picture out; it must write the image token for content of type image")
         cut = len(asked) - asked[::-1].index(image)
-        end = self._end_of(whole, len(asked))
-        return Turn(tuple(asked[:cut]), tuple(asked[cut:]), tuple(whole[len(asked) : end]))
+        return Turn(tuple(asked[:cut]), tuple(asked[cut:]), self._with_end(whole[len(asked) :]))
 
-    def _end_of(self, whole: list[int], start: int) -> int:
-        """Position after the first end token of the answer; templates may write a line break behind it."""
+    def _with_end(self, answer: list[int]) -> tuple[int, ...]:
+        """The answer up to its end token: templates may write a line break behind it, or leave it out."""
         eos = self.processor.tokenizer.eos_token_id
-        return whole.index(eos, start) + 1 if eos in whole[start:] else len(whole)
+        if eos is None:
+            raise BadInput("the tokenizer has no end token, so a choice cannot be told from one that goes on; set tokenizer.eos_token")
+        return (*tuple(answer[: answer.index(eos)] if eos in answer else answer), eos)
 
     def _ids(self, messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> list[int]:
         text = self.processor.apply_chat_template(messages, add_generation_prompt=add_generation_prompt, tokenize=False)
         image = self.processor.image_token
         text = text.replace(image, image * self.num_picture_tokens)
-        return list(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = list(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+        # Where the tokenizer begins every text with a token of its own, the template leaves that to it.
+        begins = self.processor.tokenizer("")["input_ids"][:1]
+        bos = [self.processor.tokenizer.bos_token_id]
+        return ids if begins != bos or ids[:1] == bos else bos + ids

@@ -16,43 +16,73 @@ class FolderTaken(BadInput):
 
 
 def refuse_taken(out: Path, *, overwrite: bool) -> None:
-    """Raises `FolderTaken` if `out` exists with content and may not be overwritten."""
-    if out.is_file():
-        raise FolderTaken(f"{out} is a file; give a folder")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise FolderTaken(f"{out} already holds files; give another folder, or --overwrite to replace it")
+    """Raises `FolderTaken` if `out` exists with content and may not be overwritten, `BadInput` if it cannot be made or replaced."""
+    with _refusing(out):
+        whole = out.resolve()
+        if Path.cwd().is_relative_to(whole):
+            raise BadInput(f"{out} is the current directory or holds it, so it cannot be replaced; give a folder of its own")
+        if whole.exists() and not whole.is_dir():
+            raise FolderTaken(f"{out} is a file; give a folder")
+        if whole.is_dir() and any(whole.iterdir()) and not overwrite:
+            raise FolderTaken(f"{out} already holds files; give another folder, or --overwrite to replace it")
+        home = next(parent for parent in whole.parents if parent.exists())
+        if not home.is_dir():
+            raise BadInput(f"{out} cannot be made, because {home} is a file; give a folder elsewhere")
+        if not os.access(home, os.W_OK | os.X_OK):
+            raise BadInput(f"{out} cannot be made, because {home} cannot be written to; give a folder elsewhere")
 
 
 @contextmanager
 def whole_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A folder to write into, which takes its place at `out` only when the block ends well.
 
-    Whatever ends the block early (an error, Ctrl-C) leaves `out` as it was. Raises `FolderTaken`.
+    Whatever ends the block early (an error, Ctrl-C) leaves `out` as it was. Raises `FolderTaken`, or `BadInput` if it cannot be made.
     """
     refuse_taken(out, overwrite=overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.parent / f".{out.name}.part-{os.getpid()}"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
+    whole = out.resolve()
+    part = whole.parent / f".{whole.name}.part-{os.getpid()}"
     try:
+        with _refusing(out):
+            whole.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
         yield part
-        if out.exists():
-            old = out.parent / f".{out.name}.old-{os.getpid()}"
-            out.rename(old)
-            part.rename(out)
-            shutil.rmtree(old)
-        else:
-            part.rename(out)
+        with _refusing(out):
+            _replace(whole, part)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """A file that is written under another name first, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part-{os.getpid()}")
+def _replace(out: Path, part: Path) -> None:
+    """Puts `part` in the place of `out`. Whatever comes between the two renames, Ctrl-C too, `out` is there afterwards."""
+    old = out.parent / f".{out.name}.old-{os.getpid()}"
     try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-        part.replace(path)
+        if out.exists():
+            out.rename(old)
+        part.rename(out)
     finally:
-        part.unlink(missing_ok=True)
+        if old.exists() and not out.exists():
+            old.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _refusing(out: Path) -> Iterator[None]:
+    """Turns what the file system refuses into `BadInput`."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"{out} cannot be written ({error.strerror or error}); give a path that can") from error
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """A file that is written under another name first, so that a reader never sees half of it. Raises `BadInput` if it cannot be."""
+    data = content.encode() if isinstance(content, str) else content
+    part = path.with_name(f".{path.name}.part-{os.getpid()}")
+    with _refusing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_bytes(data)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)

@@ -123,6 +123,7 @@ class WorldConfig(Part):
     name: str
     pair_kind: Literal["exact", "matched"]
     factors: dict[str, tuple[str, ...]]
+    groups: dict[str, dict[str, tuple[str, ...]]] = Field(description="named sets of values of two-level factors")
     unnameable: tuple[str, ...]
     correlations: tuple[dict[str, str | float | dict[str, list[str]]], ...]
 
@@ -143,8 +144,11 @@ class TrainingFacts(Part):
     comparison: str = Field(description="arms with the same word here must have seen the same pictures in the same order")
     recipe: str
     seed: int
+    world: str
+    strength: float
+    source: str = Field(description="policy: asked as the policy says; official: the world's own training questions, as they are")
     policy: str
-    num_pictures: int
+    num_pictures: int = Field(description="distinct pictures")
     num_steps: int
     num_questions: int
     num_answer_tokens: int
@@ -159,6 +163,8 @@ class Score(Part):
     split: str
     form: str
     accuracy_frac: float
+    low: float | None = Field(description="lower end of the interval of accuracy_frac, clustered by picture")
+    high: float | None
     text_only_frac: float
     num_questions: int
 
@@ -211,7 +217,7 @@ def read_survey(folder: Path) -> SurveyRecord:
     if not path.is_file():
         raise BadRecord(f"{folder} holds no survey.json; give a folder that `theodolite survey` or `theodolite tour` wrote")
     try:
-        return SurveyRecord.model_validate_json(path.read_text(encoding="utf-8"))
+        return SurveyRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"

@@ -32,6 +32,7 @@ class TrainingRecord(Part):
     kind: Literal["training"] = "training"
     setup: TrainedOn
     facts: TrainingFacts
+    weights_sha256: str
     losses: tuple[tuple[int, float], ...]
 
     def to_json(self) -> str:
@@ -44,6 +45,6 @@ def read_training(folder: Path) -> TrainingRecord | None:
     if not path.is_file():
         return None
     try:
-        return TrainingRecord.model_validate_json(path.read_text(encoding="utf-8"))
+        return TrainingRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise BadRecord(f"{path} is no training record of version {VERSION}; delete it, or train the model again") from error

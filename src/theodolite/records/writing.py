@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
+import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -48,16 +49,27 @@ def run_record(
     seconds_by_part: Mapping[str, float],
     attention: str | None = None,
     device: str | None = None,
+    *,
+    threads: int | None = None,
 ) -> RunRecord:
-    """The run so far: times in seconds, host, package versions, and the git revision if this is a checkout."""
+    """The run so far: times in seconds, host (with the threads of torch if given), package versions, and the git revision if this is
+    a checkout."""
+    host: dict[str, str | int] = {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "cpus": os.cpu_count() or 1,
+    }
+    if threads is not None:
+        host["torch_threads"] = threads
     return RunRecord(
         command=command,
         started=started.isoformat(timespec="seconds"),
         seconds=round((datetime.now(UTC) - started).total_seconds(), 3),
         seconds_by_part={name: round(value, 3) for name, value in seconds_by_part.items()},
-        host={"system": platform.system(), "machine": platform.machine(), "python": platform.python_version()},
+        host=host,
         packages={name: _version(name) for name in PACKAGES},
-        git_revision=_git_revision(),
+        git_revision=git_revision(Path(__file__)),
         attention=attention,
         device=device,
     )
@@ -70,10 +82,22 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _git_revision() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+def git_revision(module: Path) -> str | None:
+    """HEAD of the checkout that tracks this module of a package, with "+changes" if the package differs from it.
+
+    None outside a checkout, and for a package that merely lies inside one (in its .venv, say).
+    """
+    package = module.parents[1]
+    if _git(package, "ls-files", "--error-unmatch", str(module)) is None:
+        return None
+    head, changes = _git(package, "rev-parse", "HEAD"), _git(package, "status", "--porcelain", "--", ".")
+    return f"{head}+changes" if head and changes else head or None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None if found.returncode == 0 else None
+    return found.stdout.strip() if found.returncode == 0 else None

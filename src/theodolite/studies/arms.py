@@ -58,10 +58,12 @@ def shapes_arms(strength: float = STRENGTH, num_pictures: int = NUM_PICTURES) ->
     return policy_arms(tour_shapes(), "shape", "row", strength, num_pictures)
 
 
-def easy_vqa_arms(strength: float = STRENGTH, num_pictures: int | None = None) -> tuple[Arm, ...]:
+def easy_vqa_arms(strength: float = STRENGTH) -> tuple[Arm, ...]:
     """The tour of easy-VQA: every official question of every training picture, then the three policies on a correlated selection.
 
-    Its questions are about shape and colour only, so here the filler is colour itself, which the correlation ties to the target.
+    The policies choose among the official questions, so only pictures that the package asks both shape and colour of can serve. Its
+    questions are about nothing else, so here the filler is colour itself, which the correlation ties to the target: colour is
+    asked in every arm, and leaking makes it *entangled*, not a mere shadow.
     """
     world = EasyVQA()
     every = Arm(
@@ -72,29 +74,33 @@ def easy_vqa_arms(strength: float = STRENGTH, num_pictures: int | None = None) -
         num_pictures=len(world.official_split("train").scenes),
         source="official",
     )
-    selected = num_pictures or world.correlate(*world.default_correlation, strength).max_scenes()
+    tied = EasyVQA().correlate(*world.default_correlation, strength)
+    selected = tied.max_scenes(eligible=tied.asked_officially(tied.policy("shape,colour")))
     return (every, *policy_arms(tour_easy_vqa(), "shape", "colour", strength, selected))
 
 
 def examples_of(arm: Arm, world: World, size: int, seed: int) -> ExampleSet:
     """The pictures of an arm, and the questions asked of each. Arms of one comparison get the same pictures from the same seed."""
     if arm.source == "official":
-        return _official_examples(world, size)
-    scenes = world.sample(arm.num_pictures, np.random.default_rng([seed, 0]))
-    return ExampleSet(world.render(scenes, size), ask_world(world, scenes, world.policy(arm.policy), seed))
+        return _official_examples(world, size, arm.num_pictures)
+    policy = world.policy(arm.policy)
+    scenes = world.sample_asked(arm.num_pictures, policy, np.random.default_rng([seed, 0]))
+    return ExampleSet(world.render(scenes, size), ask_world(world, scenes, policy, seed))
 
 
-def _official_examples(world: World, size: int) -> ExampleSet:
-    """Every official training question. A picture with more than `MAX_QUESTIONS` stands there again with the rest of them."""
+def _official_examples(world: World, size: int, num_pictures: int) -> ExampleSet:
+    """The official questions of the first training pictures. One with more than `MAX_QUESTIONS` stands there again with the rest."""
     official = world.official_split("train")
     asked: list[list[Asked]] = [[] for _ in range(len(official.scenes))]
     for number, question, answer in zip(official.scene, official.text, official.answer, strict=True):
         asked[number].append(Asked(question, answer))
     parts = [
-        (number, tuple(items[at : at + MAX_QUESTIONS])) for number, items in enumerate(asked) for at in range(0, len(items), MAX_QUESTIONS)
+        (number, tuple(items[at : at + MAX_QUESTIONS]))
+        for number, items in enumerate(asked[:num_pictures])
+        for at in range(0, len(items), MAX_QUESTIONS)
     ]
     scenes = official.scenes.take(np.array([number for number, _ in parts]))
-    return ExampleSet(world.render(scenes, size), tuple(items for _, items in parts))
+    return ExampleSet(world.render(scenes, size), tuple(items for _, items in parts), num_pictures)
 
 
 # The arms of the tour of each world.

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from theodolite.measurement.plan import plan_pairs
-from theodolite.measurement.survey import Survey, survey_pairs, survey_world
+import torch
+from torch import nn
+
+from theodolite.measurement.plan import plan_table, read_pairs
+from theodolite.measurement.survey import Survey, Tell, survey_pairs, survey_world
+from theodolite.models.frontends import picture_size
 from theodolite.models.load import DType, load_vlm
 from theodolite.records.errors import BadInput
 from theodolite.records.folder import refuse_taken, whole_folder
@@ -19,6 +26,10 @@ from theodolite.worlds.query import Policy
 from theodolite.worlds.registry import world_named
 from theodolite.worlds.world import World
 
+NUM_SCENES = 200
+SEED = 0
+Surveying = Callable[[nn.Module, Any, Tell], Survey]
+
 
 def survey_from_disk(
     model_path: str,
@@ -28,8 +39,8 @@ def survey_from_disk(
     pairs: Path | None,
     ask: str | None,
     strength: float | None,
-    num_scenes: int,
-    seed: int,
+    num_scenes: int | None,
+    seed: int | None,
     device: str,
     dtype: DType,
     batch: int,
@@ -39,45 +50,69 @@ def survey_from_disk(
 ) -> SurveyRecord:
     """Surveys a model on a world or on a file of pairs, writes the record to `out`, and returns it.
 
-    Raises `BadInput` on anything that cannot be used, before the model is loaded wherever that can be told.
+    `num_scenes` and `seed` are those of pairs drawn from a world; None stands for 200 and 0. Raises `BadInput` on anything that
+    cannot be used, before the model is loaded wherever that can be told.
     """
-    if (world is None) == (pairs is None):
-        raise BadInput("give either --world or --pairs: where the counterfactual pairs come from")
-    if pairs is not None and (ask is not None or strength is not None):
-        raise BadInput("--ask and --strength speak of a world; a file of pairs brings its own questions, so leave them out")
     refuse_taken(out, overwrite=overwrite)
     trained = read_training(Path(model_path))
-    setting = _setting(world, ask, strength, trained) if world is not None else None
+    title = trained.facts.arm if trained else Path(model_path).name
+    survey_model = _surveying(title, trained, world, pairs, ask, strength, num_scenes, seed, batch)
     started, before = datetime.now(UTC), time.monotonic()
     model, processor = load_vlm(model_path, device, dtype, attention)
     between = time.monotonic()
-    title = trained.facts.arm if trained else Path(model_path).name
     with steps.step(f"survey {title}") as tell:
-        survey: Survey
-        if setting is not None:
-            found, policy = setting
-            facts = trained.facts if trained and str(policy) == trained.setup.policy else None
-            survey = survey_world(
-                model,
-                processor,
-                found,
-                policy,
-                title=title,
-                num_scenes=num_scenes,
-                seed=seed,
-                batch=batch,
-                training=facts,
-                tell=tell,
-            )
-        else:
-            assert pairs is not None
-            plan = plan_pairs(pairs, processor.image_processor.size["height"])
-            survey = survey_pairs(model, processor, plan, title=title, batch=batch, tell=tell)
+        survey = survey_model(model, processor, tell)
     seconds = {"loading": between - before, "survey": time.monotonic() - between}
-    run = run_record("survey", started, seconds, attention, device)
+    run = run_record("survey", started, seconds, attention, device, threads=torch.get_num_threads())
     with whole_folder(out, overwrite=overwrite) as folder:
         write_survey(folder, survey.record, survey.rows, survey.pictures, run)
     return survey.record
+
+
+def _surveying(
+    title: str,
+    trained: TrainingRecord | None,
+    world: str | None,
+    pairs: Path | None,
+    ask: str | None,
+    strength: float | None,
+    num_scenes: int | None,
+    seed: int | None,
+    batch: int,
+) -> Surveying:
+    """What to do with the model once it is there; everything that can be wrong without it is refused here. Raises `BadInput`."""
+    if world is not None and pairs is None:
+        found, policy = _setting(world, ask, strength, trained)
+        scenes, number = NUM_SCENES if num_scenes is None else num_scenes, SEED if seed is None else seed
+        return lambda model, processor, tell: survey_world(
+            model,
+            processor,
+            found,
+            policy,
+            title=title,
+            num_scenes=scenes,
+            seed=number,
+            batch=batch,
+            training=trained.facts if trained else None,
+            tell=tell,
+        )
+    if world is None and pairs is not None:
+        given = {"--ask": ask, "--strength": strength, "--scenes": num_scenes, "--seed": seed}
+        if idle := [option for option, value in given.items() if value is not None]:
+            raise BadInput(f"{', '.join(idle)}: of a world only; a file of pairs brings its own questions and scenes, so leave them out")
+        return _surveying_pairs(title, trained, pairs, batch)
+    raise BadInput("give either --world or --pairs: where the counterfactual pairs come from")
+
+
+def _surveying_pairs(title: str, trained: TrainingRecord | None, pairs: Path, batch: int) -> Surveying:
+    table = read_pairs(pairs)
+
+    def survey_model(model: nn.Module, processor: Any, tell: Tell) -> Survey:
+        plan = plan_table(table, pairs.parent, picture_size(processor.image_processor))
+        survey = survey_pairs(model, processor, plan, title=title, batch=batch, tell=tell)
+        return replace(survey, record=survey.record.model_copy(update={"training": trained.facts if trained else None}))
+
+    return survey_model
 
 
 def _setting(name: str, ask: str | None, strength: float | None, trained: TrainingRecord | None) -> tuple[World, Policy]:

@@ -14,7 +14,7 @@ def tour_table(records: Sequence[SurveyRecord]) -> Table:
     """One row a survey: how often the answers about the correlated factors follow do(each), with intervals, and the verdicts."""
     correlated = _correlated(records)
     num_seeds = len({record.training.seed for record in records if record.training})
-    note = "one seed" if num_seeds <= 1 else f"{num_seeds} seeds"
+    note = {0: "training seed unknown", 1: "one seed"}.get(num_seeds, f"{num_seeds} seeds")
     table = Table(title=f"Does the answer move when one factor moves? (share of pairs, 95 % intervals by scene, {note})")
     table.add_column("policy")
     cells = [key for key in _keys(records) if not correlated or {key[0], *key[1].split("&")} <= correlated]

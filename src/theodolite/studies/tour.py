@@ -7,9 +7,14 @@ import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
 
 from theodolite.measurement.survey import Survey, survey_world
 from theodolite.models.build import build_vlm, save_vlm
+from theodolite.models.fingerprint import weights_hash
 from theodolite.models.frontends import SIZE
 from theodolite.models.load import load_vlm
 from theodolite.records.errors import UnknownName
@@ -20,7 +25,7 @@ from theodolite.records.writing import run_record, write_survey
 from theodolite.report.page import write_report
 from theodolite.studies.arms import TOURS, Arm, examples_of
 from theodolite.studies.progress import Steps
-from theodolite.training.run import train
+from theodolite.training.run import Origin, train
 from theodolite.worlds.registry import world_named
 from theodolite.worlds.world import World
 
@@ -91,21 +96,21 @@ def setup_of(tour: Tour, stop: Stop) -> TrainedOn:
 
 
 def _refuse_other(tour: Tour, stops: list[Stop], out: Path, *, overwrite: bool) -> None:
-    if out.is_file():
+    """Raises `FolderTaken` on anything in `out` that this tour would not make. Overwriting removes only what it would make."""
+    if out.exists() and not out.is_dir():
         raise FolderTaken(f"{out} is a file; give a folder")
     if not out.exists():
-        return
-    if overwrite:
-        shutil.rmtree(out)
         return
     known = {out / "report.html"}.union(*({stop.folder, stop.folder.parent} for stop in stops))
     for found in sorted(out.iterdir()):
         if found not in known and not found.name.startswith("."):
-            raise FolderTaken(f"{out} holds {found.name}, which this tour does not make; give another --out, or --overwrite")
+            raise FolderTaken(f"{out} holds {found.name}, which this tour does not make; give another --out, or move it away")
     for stop in stops:
-        record = read_training(stop.model)
+        record = None if overwrite else read_training(stop.model)
         if record is not None and record.setup != setup_of(tour, stop):
             raise FolderTaken(f"{stop.model} was trained in another way; give another --out, or --overwrite to train it anew")
+    for stop in stops if overwrite else ():
+        shutil.rmtree(stop.folder, ignore_errors=True)
 
 
 def _take_stop(tour: Tour, stop: Stop, steps: Steps) -> None:
@@ -120,9 +125,11 @@ def _take_stop(tour: Tour, stop: Stop, steps: Steps) -> None:
     if _is_surveyed(tour, stop):
         steps.reuse(f"survey {stop.label}")
         return
-    survey, attention = _survey(tour, stop, world, steps)
+    model, processor = load_vlm(stop.model)  # as it lies on disk, so that anyone can repeat the survey from there
+    survey = _survey(tour, stop, world, model, processor, steps)
     seconds = {"training": between - before, "survey": time.monotonic() - between}
-    run = run_record("tour", started, seconds, attention, "cpu")
+    attention, device = model.config._attn_implementation, str(model.device)
+    run = run_record("tour", started, seconds, attention, device, threads=torch.get_num_threads())
     write_survey(stop.folder, survey.record, survey.rows, survey.pictures, run)
 
 
@@ -138,32 +145,29 @@ def _train(tour: Tour, stop: Stop, world: World, steps: Steps) -> None:
             processor,
             examples,
             arm.recipe,
-            arm=arm.name,
-            policy=arm.policy,
-            comparison=arm.comparison,
+            origin=Origin(arm.name, arm.comparison, world.name, arm.strength, arm.source, arm.policy),
             seed=stop.seed,
             tell=lambda step, loss: tell(step, arm.recipe.steps, "" if loss is None else f"loss {loss:.3f}"),
         )
-    record = TrainingRecord(setup=setup_of(tour, stop), facts=outcome.facts, losses=outcome.losses)
+    record = TrainingRecord(setup=setup_of(tour, stop), facts=outcome.facts, weights_sha256=weights_hash(model), losses=outcome.losses)
+    (stop.folder / "survey.json").unlink(missing_ok=True)
     with whole_folder(stop.model, overwrite=True) as folder:
         save_vlm(model, processor, folder)
         write_whole(folder / NAME, record.to_json())
 
 
 def _is_surveyed(tour: Tour, stop: Stop) -> bool:
-    """Whether the record at a stop is of this very model and as large as this tour wants it."""
+    """Whether the record at a stop is of these very weights and as large as this tour wants it."""
     if not (stop.folder / "survey.json").is_file():
         return False
     found, trained = read_survey(stop.folder), read_training(stop.model)
-    return trained is not None and found.training == trained.facts and found.num_scenes == tour.num_scenes
+    return trained is not None and found.model.weights_sha256 == trained.weights_sha256 and found.num_scenes == tour.num_scenes
 
 
-def _survey(tour: Tour, stop: Stop, world: World, steps: Steps) -> tuple[Survey, str]:
-    """Surveys the model as it lies on disk, so that anyone can repeat it from there."""
-    model, processor = load_vlm(stop.model)
+def _survey(tour: Tour, stop: Stop, world: World, model: nn.Module, processor: Any, steps: Steps) -> Survey:
     trained = read_training(stop.model)
     with steps.step(f"survey {stop.label}") as tell:
-        survey = survey_world(
+        return survey_world(
             model,
             processor,
             world,
@@ -173,7 +177,6 @@ def _survey(tour: Tour, stop: Stop, world: World, steps: Steps) -> tuple[Survey,
             training=trained.facts if trained else None,
             tell=tell,
         )
-    return survey, model.config._attn_implementation
 
 
 def tour_named(name: str, num_seeds: int = 1, *, short: bool = False) -> Tour:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Int
 from torch import nn
 from transformers import PrinterCallback, TrainingArguments
 
@@ -16,6 +19,7 @@ from theodolite.data.examples import ExampleSet, order_hash, training_order
 from theodolite.models.frontends import Pixels
 from theodolite.models.prompts import Prompter
 from theodolite.objectives.language import Language
+from theodolite.records.errors import BadInput
 from theodolite.records.survey import TrainingFacts
 from theodolite.training.learner import Learner
 from theodolite.training.recipe import Recipe
@@ -30,22 +34,33 @@ class Outcome:
     losses: tuple[tuple[int, float], ...]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a run's questions come from: for the record, not for the training."""
+
+    arm: str
+    comparison: str
+    world: str
+    strength: float
+    source: str
+    policy: str
+
+
 def train(
     model: nn.Module,
     processor: Any,
     examples: ExampleSet,
     recipe: Recipe,
     *,
-    arm: str,
-    policy: str,
-    comparison: str,
+    origin: Origin,
     seed: int,
     tell: Callable[[int, float | None], None] = lambda step, loss: None,
 ) -> Outcome:
     """Trains every parameter that wants a gradient by next-token prediction on the examples' answers, in place.
 
-    `tell(step, loss)` is called after every step. Raises `NonFiniteLoss`.
+    `tell(step, loss)` is called after every step. Raises `NonFiniteLoss`, and `BadInput` where a launcher started several processes.
     """
+    refuse_many_processes()
     prompter = Prompter(processor, num_picture_tokens=model.config.image_seq_length)
     order = training_order(len(examples), recipe.steps * recipe.batch, seed)
     watch = Watch(tell)
@@ -60,29 +75,33 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+    watch.refuse_unfinished()
     model.eval()
-    asked = [examples.asked[index] for index in order]
-    answers = {item.answer: len(prompter.turn(item.question, item.answer).answer) for items in asked for item in items}
-    facts = TrainingFacts(
-        arm=arm,
-        comparison=comparison,
+    return Outcome(_facts(examples, order, prompter, recipe, origin, seed), watch.thinned())
+
+
+def _facts(
+    examples: ExampleSet, order: Int[np.ndarray, " draw"], prompter: Prompter, recipe: Recipe, origin: Origin, seed: int
+) -> TrainingFacts:
+    """What the run saw: counts over all its steps, and hashes of pictures, order and questions."""
+    asked = [item for index in order for item in examples.asked[index]]
+    return TrainingFacts(
+        **asdict(origin),
         recipe=recipe.name,
         seed=seed,
-        policy=policy,
-        num_pictures=len(examples),
+        num_pictures=examples.num_pictures,
         num_steps=recipe.steps,
-        num_questions=sum(len(items) for items in asked),
-        num_answer_tokens=sum(answers[item.answer] for items in asked for item in items),
+        num_questions=len(asked),
+        num_answer_tokens=sum(len(prompter.turn(item.question, item.answer).answer) for item in asked),
         pictures_sha256=examples.pictures_sha256,
         order_sha256=order_hash(order),
         questions_sha256=examples.questions_sha256,
     )
-    return Outcome(facts, tuple(watch.losses))
 
 
 def training_arguments(recipe: Recipe, seed: int, folder: str) -> TrainingArguments:
     """The Trainer's arguments of a recipe; on a machine without an accelerator the run is told so (see docs/training.md)."""
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=folder,
         max_steps=recipe.steps,
         per_device_train_batch_size=recipe.batch,
@@ -95,7 +114,7 @@ def training_arguments(recipe: Recipe, seed: int, folder: str) -> TrainingArgume
         bf16=recipe.precision == "bf16",
         use_cpu=not torch.accelerator.is_available(),
         seed=seed,
-        logging_steps=10,
+        logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="no",
         report_to="none",
@@ -103,3 +122,13 @@ def training_arguments(recipe: Recipe, seed: int, folder: str) -> TrainingArgume
         remove_unused_columns=False,
         dataloader_pin_memory=torch.accelerator.is_available(),
     )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # several GPUs in one process would mean DataParallel, which cuts packed batches apart
+    return arguments
+
+
+def refuse_many_processes() -> None:
+    """Raises `BadInput` where a launcher started several processes: this run is made for one, and each would train its own model."""
+    found = int(os.environ.get("WORLD_SIZE", "1"))
+    if found > 1:
+        raise BadInput(f"WORLD_SIZE is {found}; tours train in one process: start theodolite without a launcher")

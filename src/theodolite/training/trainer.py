@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from theodolite.objectives.terms import combine
+from theodolite.records.errors import BadInput
 
 
 class Order(Dataset[int]):
@@ -67,7 +68,7 @@ class ObjectiveTrainer(Trainer):
         return loss * self.args.world_size
 
 
-class NonFiniteLoss(RuntimeError):
+class NonFiniteLoss(BadInput):
     """The loss was NaN or infinite three times in a row."""
 
 
@@ -97,3 +98,13 @@ class Watch(TrainerCallback):
         self.bad = 0 if np.isfinite(loss) else self.bad + 1
         if self.bad >= 3:
             raise NonFiniteLoss(f"the loss was {loss} at step {state.global_step}, the third time in a row; lower the learning rate")
+
+    def refuse_unfinished(self) -> None:
+        """Raises `NonFiniteLoss` if training ended on a loss that is no number: such weights are worth nothing."""
+        if self.losses and not np.isfinite(self.losses[-1][1]):
+            raise NonFiniteLoss(f"the loss was {self.losses[-1][1]} when training ended; lower the learning rate")
+
+    def thinned(self, every: int = 10) -> tuple[tuple[int, float], ...]:
+        """(last step, mean loss in nats a token) of each run of `every` steps."""
+        runs = [self.losses[at : at + every] for at in range(0, len(self.losses), every)]
+        return tuple((run[-1][0], float(np.mean([loss for _, loss in run]))) for run in runs)

@@ -6,6 +6,8 @@ chosen among the 4000 train pictures; pairs are made of the 1000 test pictures, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
@@ -21,6 +23,7 @@ from theodolite.worlds.easy_vqa_data import (
     measure,
     neutral_queries,
     official_questions,
+    official_texts,
     presumed,
     presuming_queries,
     read_pictures,
@@ -74,6 +77,23 @@ class EasyVQA(World):
         for number, count in enumerate(_counts(self._table(), num_scenes)):
             chosen.append(rng.choice(np.flatnonzero(free & (cell == number)), size=count, replace=False))
         return self.scenes(rng.permutation(np.concatenate(chosen)))
+
+    def sample_asked(self, num_scenes: int, policy: Policy, rng: np.random.Generator) -> Scenes:
+        """Train pictures of which the package itself asks every query of the policy. Raises `BadInput` if they are too few."""
+        return self.sample(num_scenes, rng, eligible=self.asked_officially(policy))
+
+    def asked_officially(self, policy: Policy) -> Bool[np.ndarray, " train"]:
+        """Whether the package asks each train picture every query of a policy."""
+        pictures = np.array(SPLITS["train"])
+        eligible = np.ones(len(pictures), dtype=bool)
+        for query in policy.queries:
+            eligible &= np.isin(pictures, list(official_texts(query.name)))
+        return eligible
+
+    def wordings(self, query: Query, scenes: Scenes) -> Sequence[tuple[str, ...]]:
+        """The texts in which the package asks a query of each picture; all of them where it does not."""
+        texts = official_texts(query.name)
+        return [texts.get(int(picture), query.wordings) for picture in scenes.nuisance]
 
     def max_scenes(self, *, eligible: Bool[np.ndarray, " train"] | None = None) -> int:
         """Largest n such that `sample` can give any number of scenes up to n."""

@@ -8,6 +8,7 @@ fills), place and size from the bounding box. Pictures are numbered through: 0 t
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
@@ -169,6 +170,16 @@ def official_questions(split: str) -> Questions:
         np.array([name_of[text] for text in texts]),
     )
     return Questions(*map(_frozen, columns))
+
+
+@cache
+def official_texts(query: str) -> Mapping[int, tuple[str, ...]]:
+    """The texts in which the package asks a query of its train pictures, by picture number."""
+    rows = official_questions("train")
+    found: dict[int, tuple[str, ...]] = {}
+    for number in np.flatnonzero(rows.query == query):
+        found[int(rows.picture[number])] = (*found.get(int(rows.picture[number]), ()), str(rows.text[number]))
+    return found
 
 
 @cache

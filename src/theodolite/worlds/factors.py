@@ -18,14 +18,13 @@ class Factor:
     """A latent variable of the visual world, with named values.
 
     `groups` names disjoint sets of values (a two-level factor: warm and cold colours). A factor that is not
-    `nameable` is drawn in every picture, but no query can ask about it. `noun` and `predicate` are how questions speak of it.
+    `nameable` is drawn in every picture, but no query can ask about it. `predicate` is how questions speak of a value.
     """
 
     name: str
     values: tuple[str, ...]
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     nameable: bool = True
-    noun: str = ""
     predicate: str = "{value}"
 
     def __post_init__(self) -> None:

@@ -90,6 +90,15 @@ class Policy:
         """The distinct queries, in order of first mention."""
         return tuple({ask.query.name: ask.query for ask in self.asks}.values())
 
+    def supported(self, prior: Prior) -> tuple[Query, ...]:
+        """The queries that are asked of some scene of non-zero probability: "shape:odd" is of none at strength 1."""
+
+        def asked(ask: Ask) -> bool:
+            names = tuple(name for name in prior.space.names if name in prior.correlated.union(ask.query.depends_on))
+            return bool(np.any(prior.table(names) * ask.inside_table(prior, names) > 0))
+
+        return tuple({ask.query.name: ask.query for ask in self.asks if asked(ask)}.values())
+
     @classmethod
     def parse(cls, text: str, query: Callable[[str], Query]) -> Policy:
         """A policy from "shape,shape:odd*2": query, then ":" region, then "*" rate; `query` looks names up."""

@@ -82,8 +82,7 @@ class Shapes(World):
     def _by_name(self) -> dict[str, Query]:
         space, found = self.space, []
         for name in space.nameable:
-            noun = space[name].noun or name
-            found.append(open_query(space, name, [text.format(noun=noun) for text in OPEN_WORDINGS]))
+            found.append(open_query(space, name, [text.format(noun=name) for text in OPEN_WORDINGS]))
             for value in space[name].values:
                 for negated, texts in ((False, YES_NO_WORDINGS), (True, NEGATED_WORDINGS)):
                     wordings = [text.format(a=self._says(name, value)) for text in texts]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Int, UInt8
 
 from theodolite.records.errors import UnknownName
 from theodolite.worlds.factors import FactorSpace, Scenes
@@ -77,6 +78,14 @@ class World(ABC):
     def sample(self, num_scenes: int, rng: np.random.Generator) -> Scenes:
         """Scenes from the prior, for training."""
 
+    def sample_asked(self, num_scenes: int, policy: Policy, rng: np.random.Generator) -> Scenes:
+        """Scenes from the prior of which everything in the policy can be asked: any scene, unless the world says otherwise."""
+        return self.sample(num_scenes, rng)
+
+    def wordings(self, query: Query, scenes: Scenes) -> Sequence[tuple[str, ...]]:
+        """The wordings in which training asks a query of each scene."""
+        return [query.wordings] * len(scenes)
+
     @abstractmethod
     def render(self, scenes: Scenes, size: int | None = None) -> UInt8[np.ndarray, "scene size size 3"]:
         """RGB pictures at the size the model takes; deterministic given scene and nuisance seed."""
@@ -106,9 +115,6 @@ class World(ABC):
     def official_split(self, split: str) -> OfficialSplit:
         """The questions that came with the pictures, of one of `official_splits`. Raises `UnknownName`."""
         raise UnknownName(f"official split of {self.name}", split, self.official_splits or ("none",))
-
-    def agrees(self, scenes: Scenes) -> Bool[np.ndarray, " scene"]:
-        return self.prior.agrees(scenes)
 
 
 def picture_hash(pictures: UInt8[np.ndarray, "scene height width 3"]) -> str:
