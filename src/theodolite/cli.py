@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,7 @@ import typer
 from rich.console import Console
 
 from theodolite.records.errors import BadInput
+from theodolite.records.survey import SurveyRecord
 
 app = typer.Typer(
     add_completion=False,
@@ -34,12 +36,11 @@ def tour(
 ) -> None:
     """Train small VLMs on the same pictures under several query policies, survey each, and write a report."""
     from theodolite.studies.progress import Steps
-    from theodolite.studies.table import tour_table
     from theodolite.studies.tour import take_tour, tour_named
 
     target = out or Path("runs") / ("tour" if world == "shapes" else f"tour-{world}")
     records = take_tour(tour_named(world, seeds, short=short), target, overwrite=overwrite, steps=Steps(console))
-    console.print(tour_table(records))
+    show_surveys(records)
     console.print(f"report: {target / 'report.html'}")
 
 
@@ -88,7 +89,6 @@ def survey(
     """Ask a model about counterfactual pairs and record what moves its answers."""
     from theodolite.studies.progress import Steps
     from theodolite.studies.single import survey_from_disk
-    from theodolite.studies.table import tour_table
 
     record = survey_from_disk(
         model,
@@ -106,7 +106,7 @@ def survey(
         overwrite=overwrite,
         steps=Steps(console),
     )
-    console.print(tour_table([record]))
+    show_surveys([record])
     console.print(f"record: {out / 'survey.json'}")
 
 
@@ -154,6 +154,16 @@ def world(
         overwrite=overwrite,
     )
     console.print(f"{out}: {counts}")
+
+
+def show_surveys(records: Sequence[SurveyRecord]) -> None:
+    """Prints the tables of surveys."""
+    from theodolite.studies.table import score_table, tour_table
+
+    console.print(tour_table(records))
+    scores = score_table(records)
+    if scores is not None:
+        console.print(scores)
 
 
 def main() -> None:

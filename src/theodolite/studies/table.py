@@ -20,18 +20,14 @@ def tour_table(records: Sequence[SurveyRecord]) -> Table:
     cells = [key for key in _keys(records) if not correlated or {key[0], *key[1].split("&")} <= correlated]
     for factor, query, moves in cells:
         table.add_column(f"do({factor})\n-> {query} answer\n({'read' if moves else 'leak'})", justify="right")
-    for score in _score_forms(records):
-        table.add_column(f"official test\n{score}\n(text only)", justify="right")
     table.add_column("verdicts")
     for record in records:
         found = {_key(cell): cell for cell in record.shadows.cells if cell.form == "open"}
-        scores = {score.form: f"{score.accuracy_frac:.3f}\n({score.text_only_frac:.3f})" for score in record.scores}
         verdicts = {name: word for name, word in record.shadows.verdicts.items() if not correlated or name in correlated}
         seed = f"\nseed {record.training.seed}" if record.training and num_seeds > 1 else ""
         table.add_row(
             record.title + seed,
             *(_show(found[key]) if key in found else "" for key in cells),
-            *(scores.get(form, "") for form in _score_forms(records)),
             "\n".join(f"{name}: {word.replace('_', ' ')}" for name, word in verdicts.items()),
         )
     return table
@@ -56,8 +52,19 @@ def _keys(records: Sequence[SurveyRecord]) -> list[tuple[str, str, bool]]:
     return sorted(dict.fromkeys(keys), key=lambda key: (key[1], key[2]))
 
 
-def _score_forms(records: Sequence[SurveyRecord]) -> list[str]:
-    return list(dict.fromkeys(score.form for record in records for score in record.scores))
+def score_table(records: Sequence[SurveyRecord]) -> Table | None:
+    """Accuracy on official test questions beside what the text alone gives, one row a survey; None where there are no such questions."""
+    forms = list(dict.fromkeys(score.form for record in records for score in record.scores))
+    if not forms:
+        return None
+    table = Table(title="Accuracy on the official test questions (text alone)")
+    table.add_column("policy")
+    for form in forms:
+        table.add_column(form.replace("_", "/"), justify="right")
+    for record in records:
+        found = {score.form: f"{score.accuracy_frac:.3f} ({score.text_only_frac:.3f})" for score in record.scores}
+        table.add_row(record.title, *(found.get(form, "") for form in forms))
+    return table
 
 
 def _show(cell: Cell) -> str:
