@@ -21,7 +21,7 @@ MEANING: dict[Verdict, str] = {
     "blind": "Asked about, but the answers do not follow it, and changing it moves no other answer either.",
     "shadow": "Not read, yet changing it moves answers whose truth stands still: a cheap proxy that misleads once the correlation breaks.",
     "inert": "Never asked about, and changing it moves no answer: undetermined, and harmless so far.",
-    "undecided": "An interval straddles a threshold: these scenes do not settle it, more of them may.",
+    "undecided": "The pairs do not settle it: an interval straddles a threshold, or no fit open question was asked.",
     "cannot_be_asked": "Questions about it are answered at chance even on scenes like those of training, so answers tell nothing of it.",
 }
 NO_NUMBER = "–"
