@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,11 @@ import torch
 from small import WORLD, tiny_vlm
 from theodolite.asking.answer import Ask, answer_from_scores
 from theodolite.asking.local import LocalAsker
+from theodolite.models.export import export_vlm
 from theodolite.models.families import UnknownFamily
+from theodolite.models.load import load_vlm
+from theodolite.models.vlm import Adaptation, adapt
+from theodolite.records.errors import BadInput
 
 PICTURES = WORLD.render(WORLD.sample(5, np.random.default_rng(11)))
 ASKS = [
@@ -47,6 +53,33 @@ def test_sharing_a_pictures_keys_changes_no_answer(batch: int) -> None:
         expected = answer_from_scores(whole_scores(model, asker, ask))
         np.testing.assert_allclose(answer.probabilities, expected.probabilities, atol=1e-5)
         assert answer.outside == pytest.approx(expected.outside, abs=1e-5)
+
+
+@pytest.mark.parametrize("frontend", ["conv", "patches"])
+@pytest.mark.parametrize("adaptation", [Adaptation("mixed", "2d"), Adaptation("mixed", "native"), Adaptation("native", "2d")], ids=str)
+def test_an_adapted_model_is_asked_as_it_runs_alone(frontend: str, adaptation: Adaptation, tmp_path: Path) -> None:
+    """A loaded model's own forward on each picture, question and choice, against the tree; and the model as training has it."""
+    model, processor = tiny_vlm(frontend=frontend)
+    stock = LocalAsker(model, processor).ask(PICTURES, ASKS)
+    adapt(model, adaptation)
+    export_vlm(model, processor, tmp_path)
+    loaded, found = load_vlm(tmp_path)
+    asker = LocalAsker(loaded, found, 2)
+    answers = asker.ask(PICTURES, ASKS)
+    for ask, answer in zip(ASKS, answers, strict=True):
+        expected = answer_from_scores(whole_scores(loaded, asker, ask))
+        np.testing.assert_allclose(answer.probabilities, expected.probabilities, atol=1e-5)
+        assert answer.outside == pytest.approx(expected.outside, abs=1e-5)
+    for answer, trained in zip(answers, LocalAsker(model, processor, 2).ask(PICTURES, ASKS), strict=True):
+        np.testing.assert_array_equal(answer.probabilities, trained.probabilities)
+    assert max(np.abs(one.probabilities - other.probabilities).max() for one, other in zip(answers, stock, strict=True)) > 1e-4
+
+
+def test_a_back_end_that_drops_masks_cannot_be_asked() -> None:
+    model, processor = tiny_vlm()
+    model.config.text_config._attn_implementation = "flash_attention_2"
+    with pytest.raises(BadInput, match="one of eager, sdpa, flex_attention"):
+        LocalAsker(model, processor)
 
 
 def test_asking_twice_gives_the_same_bits() -> None:
@@ -91,6 +124,7 @@ def test_a_batch_of_none_and_an_unknown_family_are_refused() -> None:
     model, processor = tiny_vlm()
     with pytest.raises(ValueError, match="batch is 0"):
         LocalAsker(model, processor, 0)
-    model.config.model_type = "paligemma"
-    with pytest.raises(UnknownFamily, match="it holds llava"):
-        LocalAsker(model, processor)
+    for name, said in (("bert", "it holds .*llava"), ("paligemma", "the picture sees the question"), ("gemma3", "cannot be asked yet")):
+        model.config.model_type = name
+        with pytest.raises(UnknownFamily if name == "bert" else BadInput, match=said):
+            LocalAsker(model, processor)

@@ -1,19 +1,32 @@
-"""Packed questions: several about one picture in one sequence, each as if it stood there alone."""
+"""A world's batches: several questions about one picture in one sequence, each as if it stood there alone."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
 
 from small import examples, tiny_vlm
-from theodolite.data.collate import Collator, pack
+from theodolite.data.collate import Collator
+from theodolite.data.examples import Asked, ExampleSet
 from theodolite.models.frontends import Pixels
 from theodolite.models.prompts import Prompter
+from theodolite.models.views import whole_view
+from theodolite.models.vlm import read
 from theodolite.objectives.language import Language
+from theodolite.records.errors import BadInput
 
 
-def collator(processor: object, policy: str = "shape,row,letter") -> Collator:
-    return Collator(examples(policy), Prompter(processor, 64), Pixels(processor.image_processor))  # type: ignore[attr-defined]
+def collator(processor: object, data: str | ExampleSet = "shape,row,letter") -> Collator:
+    chosen = examples(data) if isinstance(data, str) else data
+    return Collator(chosen, Prompter(processor, 64), Pixels(processor.image_processor))  # type: ignore[attr-defined]
+
+
+def asked(*items: tuple[tuple[str, str], ...]) -> ExampleSet:
+    """The first pictures of the examples, with these questions and answers."""
+    pictures = examples().pictures[: len(items)]
+    return ExampleSet(pictures, tuple(tuple(Asked(*item) for item in of_one) for of_one in items))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -24,8 +37,7 @@ def test_a_packed_question_gets_the_logits_it_gets_alone(attention: str) -> None
     make = collator(processor)
     batch = make([0, 1, 2])
     with torch.inference_mode():
-        names = ("input_ids", "pixel_values", "attention_mask", "position_ids")
-        packed = model(**{name: batch[name] for name in names}, use_cache=False).logits.flatten(0, 1)[batch["predicts"]]
+        packed = read(model, whole_view(model.config, batch)).logits
         alone = []
         for row in range(3):
             for item in make.examples.asked[row]:
@@ -38,29 +50,37 @@ def test_a_packed_question_gets_the_logits_it_gets_alone(attention: str) -> None
 
 def test_an_earlier_answer_cannot_be_seen_from_a_later_question() -> None:
     model, processor = tiny_vlm()
-    prompter = Prompter(processor, 64)
-    one = [prompter.turn("what is its shape?", "round"), prompter.turn("what is its row?", "top")]
-    other = [prompter.turn("what is its shape?", "square"), prompter.turn("what is its row?", "top")]
-    picture = torch.zeros(1, 3, 64, 64)
     logits = []
-    for turns in (one, other):
-        batch = pack([turns], pad=0)
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
+    for shape in ("round", "square"):
+        batch = collator(processor, asked((("what is its shape?", shape), ("what is its row?", "top"))))([0])
         with torch.inference_mode():
-            logits.append(model.eval()(**inputs, pixel_values=picture, use_cache=False).logits[0][batch["predicts"]])
+            logits.append(read(model.eval(), whole_view(model.config, batch)).logits)
     torch.testing.assert_close(logits[0][2:], logits[1][2:], atol=0, rtol=0)
     assert not torch.allclose(logits[0][1], logits[1][1])  # the end token of the first answer does see that answer
 
 
-def test_labels_are_the_answers_with_their_end_tokens() -> None:
+def test_labels_are_the_answers_with_their_end_tokens_and_questions_are_branches() -> None:
     _, processor = tiny_vlm()
     make = collator(processor)
     batch = make([3])
+    items = make.examples.asked[3]
     said = processor.tokenizer.decode(batch["labels"])
-    assert said == " ".join(f"{item.answer.lower()} </s>" for item in make.examples.asked[3])
-    positions = batch["position_ids"][0]
-    assert positions[:64].tolist() == list(range(64))
-    assert (positions == 64).sum() == len(make.examples.asked[3])  # each question goes on where the picture ends
+    assert said == " ".join(f"{item.answer.lower()} </s>" for item in items)
+    turns = [make.prompter.turn(item.question, item.answer) for item in items]
+    lengths = [len(turn.question) + len(turn.answer) - 1 for turn in turns]
+    branches = [number for number, length in enumerate(lengths, start=1) for _ in range(length)]
+    assert batch["branch"][0].tolist() == [0] * len(turns[0].prefix) + branches
+    assert batch["input_ids"][0, batch["predicts"][::2]].tolist() == [turn.question[-1] for turn in turns]
+    assert batch["cell"][0, :64].tolist() == [[row, column] for row in range(8) for column in range(8)]
+    assert set(batch) == {"input_ids", "sample", "branch", "picture", "cell", "rank", "dither", "predicts", "labels", "pixel_values"}
+
+
+def test_the_epoch_of_a_draw_decides_the_ranks_and_nothing_else() -> None:
+    _, processor = tiny_vlm()
+    make = collator(processor)
+    first, second, again = make([(0, 3)]), make([(1, 3)]), make([3])
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert {name for name in first if not torch.equal(first[name], second[name])} == {"rank", "dither"}
 
 
 def test_the_loss_of_a_batch_is_the_sum_of_its_rows_whatever_the_padding() -> None:
@@ -75,19 +95,18 @@ def test_the_loss_of_a_batch_is_the_sum_of_its_rows_whatever_the_padding() -> No
 
 def test_padding_leaves_no_nan_in_any_gradient() -> None:
     model, processor = tiny_vlm()
-    prompter = Prompter(processor, 64)
-    short = [prompter.turn("what is its row?", "top")]
-    long = [prompter.turn("would you say that it is red?", "yes"), prompter.turn("what is its row?", "top")]
-    batch = {**pack([short, long], pad=0), "pixel_values": torch.zeros(2, 3, 64, 64)}
+    short = (("what is its row?", "top"),)
+    long = (("would you say that it is red?", "yes"), ("what is its row?", "top"))
+    batch = collator(processor, asked(short, long))([0, 1])
+    assert (batch["sample"] == -1).any()
     Language()(model, batch, 0)["language"].total.backward()
     gradients = [weight.grad for weight in model.parameters() if weight.requires_grad]
     assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_rows_without_questions_or_without_a_common_prefix_are_refused() -> None:
+def test_pictures_without_questions_or_without_a_square_of_tokens_are_refused() -> None:
     _, processor = tiny_vlm()
-    with pytest.raises(ValueError, match="one question or more"):
-        pack([[]], pad=0)
-    turn = Prompter(processor, 64).turn("what is its row?", "top")
-    with pytest.raises(ValueError, match="same tokens up to the end of the picture"):
-        pack([[turn, Prompter(processor, 32).turn("what is its row?", "top")]], pad=0)
+    with pytest.raises(ValueError, match="example 1 has no questions"):
+        collator(processor, replace(examples(), pictures=examples().pictures[:2], asked=(examples().asked[0], ())))([0, 1])
+    with pytest.raises(BadInput, match="has 60 tokens, which is no square"):
+        Collator(examples(), Prompter(processor, 60), Pixels(processor.image_processor))

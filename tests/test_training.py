@@ -12,6 +12,7 @@ import torch
 from small import TINY, WORLD, examples, tiny_vlm
 from theodolite.data.collate import Collator
 from theodolite.data.examples import ExampleSet, ask_world, training_order
+from theodolite.data.visits import Draws
 from theodolite.models.fingerprint import weights_hash
 from theodolite.models.frontends import Pixels
 from theodolite.models.prompts import Prompter
@@ -22,7 +23,8 @@ from theodolite.studies.arms import shapes_arms
 from theodolite.training.learner import Learner
 from theodolite.training.recipe import Recipe
 from theodolite.training.run import Origin, train, training_arguments
-from theodolite.training.trainer import NonFiniteLoss, ObjectiveTrainer, Order, Watch
+from theodolite.training.trainer import ObjectiveTrainer
+from theodolite.training.watch import NonFiniteLoss, Watch
 
 RECIPE = Recipe(name="test", steps=4, batch=8, precision="fp32", decoder=TINY)
 
@@ -47,7 +49,7 @@ def accumulated(tmp_path: Any, batch: int, accumulation: int) -> dict[str, torch
     trainer = ObjectiveTrainer(
         model=Learner(model, Language()),
         args=arguments,
-        train_dataset=Order(training_order(24, 32, 0)),
+        train_dataset=Draws(training_order(24, 32, 0)),
         data_collator=Collator(examples("shape,row:odd"), Prompter(processor, 64), Pixels(processor.image_processor)),
     )
     trainer.train()

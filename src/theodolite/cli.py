@@ -111,6 +111,26 @@ def survey(
 
 
 @app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="tiny-laver, laver-siglip2, laver-clip, laver-qwen2.5-vl or laver-llava-onevision")],
+    out: Annotated[Path | None, typer.Option(help="folder of the run (default: runs/RECIPE); a run that was cut off goes on")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FILE.json:PICTURES (LLaVA format) or NAME=DATASET, once for each name that the recipe's stages train on"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="seed of everything drawn")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="begin anew where the folder holds a run")] = False,
+) -> None:
+    """Train a VLM in stages, with LaVer's visual losses in the middle one. Goes with `accelerate launch -m theodolite train ...`, too."""
+    from theodolite.studies.progress import Steps
+    from theodolite.studies.train import train_recipe
+
+    target = out or Path("runs") / recipe
+    model = train_recipe(recipe, target, data or [], seed=seed, overwrite=overwrite, steps=Steps(console))
+    console.print(f"model: {model}")
+
+
+@app.command()
 def report(
     records: Annotated[list[Path], typer.Argument(help="folders that hold a survey.json", show_default=False)],
     out: Annotated[Path, typer.Option(help="the HTML file to write", show_default=False)],

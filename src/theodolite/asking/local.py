@@ -12,14 +12,19 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from theodolite.asking.answer import Answer, Ask, Tell, answer_from_scores
-from theodolite.models.families import family_of
+from theodolite.models.attention import refuse_dropped_masks
+from theodolite.models.families import family_of, image_token_id
 from theodolite.models.frontends import Pixels
+from theodolite.models.grids import picture_grids
 from theodolite.models.prompts import Prompter, Turn
-from theodolite.models.tree import Layout, Segment, lay_out
+from theodolite.models.tree import Layout, Picture, Segment, lay_out
+from theodolite.models.vlm import adaptation_of
 from theodolite.records.errors import BadInput
 
 # A row of attention grows with the square of its length, so a picture with many questions gets several rows.
 MAX_BRANCH_TOKENS = 256
+# Families whose pictures are all of one size and one grid.
+ASKED = ("llava",)
 
 
 @dataclass
@@ -39,15 +44,23 @@ class Row:
 class LocalAsker:
     """Answers of a Hugging Face VLM, as probabilities over whole choices.
 
-    Every choice is scored by the log-probability of all its tokens with the end token, given picture and question.
-    `batch` is the number of pictures that run at once. Raises `UnknownFamily` for a model that is not in the families table.
+    Every choice is scored by the log-probability of all its tokens with the end token, given picture and question. A model that is adapted
+    (mixed attention, 2D positions) is asked as it was trained. `batch` is the number of pictures that run at once. Raises `UnknownFamily`
+    for a model that is not in the families table, and `BadInput` for an attention back end that would drop the mask.
     """
 
     def __init__(self, model: Any, processor: Any, batch: int = 32) -> None:
         if batch < 1:
             raise ValueError(f"batch is {batch}; give 1 or more pictures at once")
-        if not family_of(model.config).shares_prefix:
+        family = family_of(model.config)
+        if not family.shares_prefix:
             raise BadInput(f"in {model.config.model_type} the picture sees the question, so that questions cannot share it")
+        if family.name not in ASKED:
+            raise BadInput(f"models of type {model.config.model_type!r} cannot be asked yet; give one of {', '.join(ASKED)}")
+        try:
+            refuse_dropped_masks(model.config.get_text_config()._attn_implementation)
+        except ValueError as error:
+            raise BadInput(str(error)) from error
         self.model, self.batch = model.eval(), batch
         self.prompter = Prompter(processor, num_picture_tokens=model.config.image_seq_length)
         self.pixels = Pixels(processor.image_processor)
@@ -100,7 +113,10 @@ class LocalAsker:
 
     def _score(self, pictures: UInt8[np.ndarray, "picture height width 3"], rows: Sequence[Row]) -> dict[int, Answer]:
         device = self.model.device
-        layout = lay_out([row.segments for row in rows], self.pad)
+        pixels = self.pixels(pictures)
+        adaptation = adaptation_of(self.model.config)
+        picture = None if adaptation.is_stock else self._picture(pixels)
+        layout = lay_out([row.segments for row in rows], self.pad, picture, adaptation)
         wanted = _wanted(layout, rows)
         # Logits only at columns where some row predicts an answer token.
         columns, position = torch.unique(torch.tensor([column for _, column, _ in wanted]), return_inverse=True)
@@ -108,7 +124,7 @@ class LocalAsker:
         inputs["attention_mask"] = _as_dtype(inputs["attention_mask"], self.model.dtype)
         logits = self.model(
             **inputs,
-            pixel_values=self.pixels(pictures).to(device, self.model.dtype),
+            pixel_values=pixels.to(device, self.model.dtype),
             logits_to_keep=columns.to(device),
             use_cache=False,
         ).logits
@@ -116,6 +132,10 @@ class LocalAsker:
         tokens = torch.tensor([token for _, _, token in wanted], device=device)
         steps = logits[at].float().log_softmax(-1).gather(-1, tokens[:, None])[:, 0].double().cpu().numpy()
         return _answers(rows, steps)
+
+    def _picture(self, pixels: Float[Tensor, "picture 3 height width"]) -> Picture:
+        """Pictures are of one size, so the places of one's tokens are those of all."""
+        return Picture(image_token_id(self.model.config), picture_grids(self.model.config, {"pixel_values": pixels})[0])
 
 
 def _wanted(layout: Layout, rows: Sequence[Row]) -> list[tuple[int, int, int]]:

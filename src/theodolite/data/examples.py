@@ -40,6 +40,10 @@ class ExampleSet:
     def __len__(self) -> int:
         return len(self.asked)
 
+    def key(self, index: int) -> str:
+        """The name under which an example's masks are drawn."""
+        return str(index)
+
     @property
     def num_pictures(self) -> int:
         return len(self) if self.num_distinct is None else self.num_distinct

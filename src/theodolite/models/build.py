@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
@@ -18,7 +16,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from theodolite.models import conv_tower
 from theodolite.models.frontends import PATCH, SIZE, FrontEnd, front_end, image_processor
 
 SPECIAL = ("<pad>", "<unk>", "<image>", "<answer>", "</s>")
@@ -107,18 +104,3 @@ def build_vlm(
     model.model.vision_tower.load_state_dict(tower.state_dict())
     model.model.vision_tower.requires_grad_(False)
     return model, processor
-
-
-def save_vlm(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
-    """A Hugging Face directory. With the convolutional tower it carries that tower's code, named in `auto_map`, so that it loads
-    with `trust_remote_code=True` where theodolite is not installed; with raw patches it is a stock checkpoint."""
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    if model.config.vision_config.model_type == conv_tower.ConvTowerConfig.model_type:
-        shutil.copyfile(conv_tower.__file__, folder / "conv_tower.py")
-        config = model.config.to_dict()
-        config["auto_map"] = {
-            "AutoConfig": "conv_tower.LlavaConfig",
-            "AutoModelForImageTextToText": "conv_tower.LlavaForConditionalGeneration",
-        }
-        LlavaConfig.from_dict(config).save_pretrained(folder)

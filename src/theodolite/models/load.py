@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,10 +10,12 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
-from theodolite.models.families import family_of
+from theodolite.models.adapted import Adapted, AdaptedConfig, adapted_forward
+from theodolite.models.export import CONFIG_CLASS, MODEL_CLASS, stock_classes, stock_of
+from theodolite.models.families import EXPORTED, FAMILIES, family_of
 from theodolite.records.errors import BadInput
 
 DType = Literal["float32", "bfloat16", "float16"]
@@ -23,7 +26,7 @@ BROKEN = (ValueError, KeyError, TypeError, RuntimeError, SafetensorError, Strict
 def load_vlm(path: str | Path, device: str = "cpu", dtype: DType = "float32", attention: str = "sdpa") -> tuple[nn.Module, Any]:
     """A VLM, ready to be asked, and its processor. Raises `BadInput` if there is no model, or the device or back end is not to be had.
 
-    The family is checked before any weights are read.
+    The family is checked before any weights are read. A model that was exported adapted is loaded by the code here, not by its folder's.
     """
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
         raise BadInput(f"{path} holds no config.json; give the folder of a Hugging Face model, such as runs/tour/all/model")
@@ -34,8 +37,10 @@ def load_vlm(path: str | Path, device: str = "cpu", dtype: DType = "float32", at
         raise BadInput(f"device {device!r} is not to be had here ({str(error).splitlines()[0]}); give cpu, cuda or cuda:1") from error
     disable_progress_bar()  # transformers' own, one for each model
     try:
-        family_of(AutoConfig.from_pretrained(path))
-        model = AutoModelForImageTextToText.from_pretrained(path, dtype=getattr(torch, dtype), attn_implementation=attention)
+        config = _config(path)
+        family_of(config)
+        kind = adapted_classes(family_of(config).name)[1] if isinstance(config, AdaptedConfig) else AutoModelForImageTextToText
+        model = kind.from_pretrained(path, config=config, dtype=getattr(torch, dtype), attn_implementation=attention)
         processor = AutoProcessor.from_pretrained(path)
     except BadInput:
         raise
@@ -45,6 +50,29 @@ def load_vlm(path: str | Path, device: str = "cpu", dtype: DType = "float32", at
         found = f"{type(error).__name__}: {_first_line(error)}"
         raise BadInput(f"no model can be loaded from {path} ({found}); give the name of a whole Hugging Face model") from error
     return model.to(target).eval(), processor
+
+
+def _config(path: str | Path) -> Any:
+    """The configuration, by the class of ours for a model that was exported adapted."""
+    name = str(PreTrainedConfig.get_config_dict(path)[0].get("model_type"))
+    stock = name.removeprefix(EXPORTED)
+    return adapted_classes(stock)[0].from_pretrained(path) if stock != name and stock in FAMILIES else AutoConfig.from_pretrained(path)
+
+
+@cache
+def adapted_classes(name: str) -> tuple[Any, Any]:
+    """The configuration class and the model class of a family's adapted models, as the code in their folders has them.
+
+    From then on the Auto classes know them too: loading a processor looks for the class of the configuration that lies beside it.
+    """
+    family = FAMILIES[name]
+    stock_config, stock_model = stock_classes(family)
+    config = type(CONFIG_CLASS, (AdaptedConfig, stock_config), {"model_type": EXPORTED + name, "__module__": __name__})
+    own = {"config_class": config, "stock": stock_of(family), "forward": adapted_forward(stock_model), "__module__": __name__}
+    model = type(MODEL_CLASS, (Adapted, stock_model), own)
+    AutoConfig.register(EXPORTED + name, config)
+    AutoModelForImageTextToText.register(config, model)
+    return config, model
 
 
 def _first_line(error: Exception) -> str:

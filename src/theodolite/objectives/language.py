@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from theodolite.objectives.terms import Term, Terms
+from theodolite.models.views import whole_view
+from theodolite.models.vlm import STOCK, Adaptation, base_model, read
+from theodolite.objectives.terms import Objective, Term, Terms
 
 IGNORE = -100
 
@@ -19,14 +21,23 @@ def next_token_loss(logits: Float[Tensor, "position vocabulary"], labels: Int[Te
     return F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
 
 
-class Language:
-    """The language term: cross-entropy of the answer tokens (end token included) given picture and question."""
+class Language(Objective):
+    """The language term: cross-entropy of the answer tokens (end token included) given picture and question.
 
-    def __call__(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> Terms:
-        """The summed loss over the batch's answer tokens. Labels stand at the position that predicts them.
+    With an adaptation (mixed attention, 2D positions) it is the control of every comparison with visual supervision.
+    """
 
-        `batch["predicts"]` holds the flat indices of those positions, `batch["labels"]` the tokens that follow them.
+    def __init__(self, adaptation: Adaptation = STOCK) -> None:
+        super().__init__()
+        self.adaptation = adaptation
+
+    def counts(self, batch: Mapping[str, Any]) -> Mapping[str, int]:
+        return {"language": int(batch["labels"].numel())}
+
+    def forward(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> Terms:
+        """The summed loss over the batch's answer tokens.
+
+        `batch["predicts"]` holds the flat places of the positions that predict them, `batch["labels"]` the tokens that follow.
         """
-        inputs = {name: batch[name] for name in ("input_ids", "pixel_values", "attention_mask", "position_ids")}
-        logits = model(**inputs, use_cache=False).logits.flatten(0, 1)[batch["predicts"]]
-        return {"language": Term(next_token_loss(logits, batch["labels"]), int(batch["labels"].numel()))}
+        reading = read(model, whole_view(base_model(model).config, batch), self.adaptation)
+        return {"language": Term(next_token_loss(reading.logits, batch["labels"]), int(batch["labels"].numel()))}

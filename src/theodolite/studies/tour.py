@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from theodolite.measurement.survey import Survey, survey_world
-from theodolite.models.build import build_vlm, save_vlm
+from theodolite.models.build import build_vlm
+from theodolite.models.export import export_vlm
 from theodolite.models.fingerprint import weights_hash
 from theodolite.models.frontends import SIZE
 from theodolite.models.load import load_vlm
@@ -152,7 +153,7 @@ def _train(tour: Tour, stop: Stop, world: World, steps: Steps) -> None:
     record = TrainingRecord(setup=setup_of(tour, stop), facts=outcome.facts, weights_sha256=weights_hash(model), losses=outcome.losses)
     (stop.folder / "survey.json").unlink(missing_ok=True)
     with whole_folder(stop.model, overwrite=True) as folder:
-        save_vlm(model, processor, folder)
+        export_vlm(model, processor, folder)
         write_whole(folder / NAME, record.to_json())
 
 

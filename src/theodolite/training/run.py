@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,14 +15,16 @@ from transformers import PrinterCallback, TrainingArguments
 
 from theodolite.data.collate import Collator
 from theodolite.data.examples import ExampleSet, order_hash, training_order
+from theodolite.data.visits import Draws
 from theodolite.models.frontends import Pixels
 from theodolite.models.prompts import Prompter
 from theodolite.objectives.language import Language
-from theodolite.records.errors import BadInput
 from theodolite.records.survey import TrainingFacts
+from theodolite.training.launch import refuse_many_processes
 from theodolite.training.learner import Learner
 from theodolite.training.recipe import Recipe
-from theodolite.training.trainer import ObjectiveTrainer, Order, Watch
+from theodolite.training.trainer import ObjectiveTrainer
+from theodolite.training.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def train(
         trainer = ObjectiveTrainer(
             model=Learner(model, Language()),
             args=training_arguments(recipe, seed, scratch),
-            train_dataset=Order(order),
+            train_dataset=Draws(order),
             data_collator=Collator(examples, prompter, Pixels(processor.image_processor)),
             callbacks=[watch],
         )
@@ -101,7 +102,7 @@ def _facts(
 
 def training_arguments(recipe: Recipe, seed: int, folder: str) -> TrainingArguments:
     """The Trainer's arguments of a recipe; on a machine without an accelerator the run is told so (see docs/training.md)."""
-    arguments = TrainingArguments(
+    return TrainingArguments(
         output_dir=folder,
         max_steps=recipe.steps,
         per_device_train_batch_size=recipe.batch,
@@ -122,13 +123,3 @@ def training_arguments(recipe: Recipe, seed: int, folder: str) -> TrainingArgume
         remove_unused_columns=False,
         dataloader_pin_memory=torch.accelerator.is_available(),
     )
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # several GPUs in one process would mean DataParallel, which cuts packed batches apart
-    return arguments
-
-
-def refuse_many_processes() -> None:
-    """Raises `BadInput` where a launcher started several processes: this run is made for one, and each would train its own model."""
-    found = int(os.environ.get("WORLD_SIZE", "1"))
-    if found > 1:
-        raise BadInput(f"WORLD_SIZE is {found}; tours train in one process: start theodolite without a launcher")

@@ -1,110 +1,191 @@
-"""Training on the Hugging Face Trainer: losses as sums over global counts, examples in an order fixed beforehand."""
+"""Training on the Hugging Face Trainer: losses as sums over global counts, whole checkpoints, and LaVer's teacher."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Int
-from torch import Tensor
-from torch.utils.data import Dataset, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.utils.data import IterableDataset, Sampler, SequentialSampler
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from theodolite.data.drops import Dropped
+from theodolite.data.visits import Draws, EpochSampler, StreamedVisits, Visits
+from theodolite.models.export import export_vlm
+from theodolite.models.vlm import adapt, base_model
+from theodolite.objectives.laver import LaVer, LaverSettings
 from theodolite.objectives.terms import combine
 from theodolite.records.errors import BadInput
-
-
-class Order(Dataset[int]):
-    """The indices of examples, in the order in which training sees them."""
-
-    def __init__(self, order: Int[np.ndarray, " draw"]) -> None:
-        self.order = order
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, position: int) -> int:
-        return int(self.order[position])
+from theodolite.training.checkpoint import load_learner, mark_whole, save_learner
+from theodolite.training.launch import refuse_undistributed
+from theodolite.training.learner import Learner
+from theodolite.training.tutor import Tutor
+from theodolite.training.watch import Watched
 
 
 class ObjectiveTrainer(Trainer):
     """A Trainer whose loss is the objective's sums, each divided by its count over the whole optimizer step.
 
-    The count is taken over gradient accumulation and over processes, so any way to split a batch gives the same step.
+    The counts are taken over gradient accumulation and over processes, so any way to split a batch gives the same step. Its checkpoints
+    hold what is trained, and can be told whole from cut off; `save_model` writes a Hugging Face directory of the VLM alone.
     """
 
     # Tells the Trainer not to divide by the number of micro-batches once more.
     loss_is_scaled_for_ga = True
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+    def __init__(self, model: Learner, train_dataset: Any = None, dropped: Dropped | None = None, **options: Any) -> None:
+        self.learner = model
+        self.dropped = dropped or Dropped()
+        self._watched = Watched()
+        _keep_batches_whole(options.get("args"))
+        super().__init__(model=model, train_dataset=_visited(train_dataset), **options)
+        if self.args.n_gpu > 1:
+            self.args._n_gpu = 1  # several GPUs in one process would mean DataParallel, which cuts packed batches apart
+        refuse_undistributed(self.args.world_size, self.accelerator.distributed_type)
 
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Mapping[str, Tensor]], Tensor]:
-        """The micro-batches of one step, and how many answer tokens they hold over all processes."""
-        batches = []
-        for _ in range(num_batches):
-            try:
-                batches.append(next(epoch_iterator))
-            except StopIteration:
-                break
-        count = torch.tensor(sum(batch["labels"].numel() for batch in batches), device=device)
-        if self.args.world_size > 1:
-            count = self.accelerator.gather(count).sum()
-        return batches, count
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any] | None:
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        if isinstance(dataset, Draws):
+            return SequentialSampler(dataset)
+        return EpochSampler(len(dataset), self.args.seed) if isinstance(dataset, Visits) else None
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[Mapping[str, Any]], Tensor | None]:
+        """The prepared micro-batches of one step, and what each term sums over in all of them on all processes, by sorted name."""
+        with self._watched.timed("data"):
+            batches = list(islice(epoch_iterator, num_batches))
+        if not batches:
+            return [], None
+        batches = [self._tallied(batch) for batch in batches]
+        objective, state = self.learner.objective, self.state
+        prepared = [objective.prepare(batch, state.global_step, state.max_steps) for batch in batches]
+        counted = [objective.counts(batch) for batch in prepared]
+        names = tuple(sorted(counted[0]))
+        counts = self._over_processes(torch.tensor([sum(part[name] for part in counted) for name in names], device=device))
+        self._watched.begin_step(dict(zip(names, counts.tolist(), strict=True)))
+        return prepared, counts
 
     def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: Mapping[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | None = None,
+        self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Tensor:
         if num_items_in_batch is None:
-            raise ValueError("the loss needs the step's count of answer tokens; train through this class's get_batch_samples")
-        loss = combine(model(inputs, self.state.global_step), {"language": int(num_items_in_batch)})
+            raise ValueError("the loss needs the step's global counts; train through this class's get_batch_samples")
+        with self._watched.timed("student"):
+            terms = model(inputs, self.state.global_step)
+        self._watched.add(terms)
         # DDP averages gradients over processes; sums over a global count want their sum.
-        return loss * self.args.world_size
+        return combine(terms, self._watched.counts) * self.args.world_size
 
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None) -> Tensor:
+        with self._watched.timed("forward_backward"):
+            return super().training_step(model, inputs, num_items_in_batch)
 
-class NonFiniteLoss(BadInput):
-    """The loss was NaN or infinite three times in a row."""
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds every term (its mean over the steps since the last entry) and the seconds a step of each part."""
+        if "loss" in logs:
+            logs = {**logs, **self._watched.entry(self._over_processes)}
+        super().log(logs, start_time)
 
-
-class Watch(TrainerCallback):
-    """Tells a progress bar of every step, keeps the losses, and stops a run whose loss is no number three times in a row."""
-
-    def __init__(self, tell: Callable[[int, float | None], None]) -> None:
-        self.tell = tell
-        self.losses: list[tuple[int, float]] = []
-        self.bad = 0
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.tell(state.global_step, self.losses[-1][1] if self.losses else None)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        loss = (logs or {}).get("loss")
-        if loss is None:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Writes the VLM alone as a Hugging Face directory: no teacher, no head. (Checkpoints, an internal call, hold what is trained.)"""
+        if _internal_call:
+            super().save_model(output_dir, _internal_call=True)
             return
-        self.losses.append((state.global_step, float(loss)))
-        self.bad = 0 if np.isfinite(loss) else self.bad + 1
-        if self.bad >= 3:
-            raise NonFiniteLoss(f"the loss was {loss} at step {state.global_step}, the third time in a row; lower the learning rate")
+        state = None
+        if self.is_fsdp_enabled:
+            whole = self.accelerator.get_state_dict(self.model)
+            state = {name.removeprefix("vlm."): value for name, value in whole.items() if name.startswith("vlm.")}
+        if self.args.should_save:
+            export_vlm(self.learner.vlm, self.processing_class, Path(output_dir or self.args.output_dir), state_dict=state)
 
-    def refuse_unfinished(self) -> None:
-        """Raises `NonFiniteLoss` if training ended on a loss that is no number: such weights are worth nothing."""
-        if self.losses and not np.isfinite(self.losses[-1][1]):
-            raise NonFiniteLoss(f"the loss was {self.losses[-1][1]} when training ended; lower the learning rate")
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if self.args.should_save and not self.is_fsdp_enabled:
+            save_learner(self.learner, Path(output_dir or self.args.output_dir))
 
-    def thinned(self, every: int = 10) -> tuple[tuple[int, float], ...]:
-        """(last step, mean loss in nats a token) of each run of `every` steps."""
-        runs = [self.losses[at : at + every] for at in range(0, len(self.losses), every)]
-        return tuple((run[-1][0], float(np.mean([loss for _, loss in run]))) for run in runs)
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        self._save_beside(folder)
+        if self.args.world_size > 1:
+            self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            mark_whole(folder)
+
+    def _save_beside(self, folder: Path) -> None:
+        """Writes what else a resumed run needs, before the checkpoint is called whole."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_learner(self.learner, Path(resume_from_checkpoint))
+
+    def _tallied(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The batch without its list of examples that were left out; these are counted over all processes, and may stop the run."""
+        rest = dict(batch)
+        told = [(rest.pop("dropped", []), rest.pop("num_seen", 0))]
+        for dropped, num_seen in gather_object(told) if self.args.world_size > 1 else told:
+            self.dropped.add(dropped, num_seen)
+        return rest
+
+    def _over_processes(self, values: Tensor) -> Tensor:
+        """The sum over all processes of a vector."""
+        if self.args.world_size == 1:
+            return values
+        return self.accelerator.gather(values).view(self.args.world_size, -1).sum(dim=0)
+
+
+class LaverTrainer(ObjectiveTrainer):
+    """A Trainer that trains a Hugging Face VLM by LaVer. Give it batches of `PackingCollator`.
+
+    The model is adapted in place (mixed attention, 2D positions, as the settings say). Raises `BadInput` for a family or an attention back
+    end that cannot do it.
+    """
+
+    def __init__(self, model: Any, laver: LaverSettings | None = None, **options: Any) -> None:
+        laver = laver or LaverSettings()
+        adapt(model, laver.adaptation)
+        objective = LaVer(base_model(model).config, laver)
+        learner = Learner(model, objective)
+        self.tutor = Tutor(learner, objective)
+        super().__init__(learner, **options)
+        self.add_callback(self.tutor)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | None = None
+    ) -> Tensor:
+        with self._watched.timed("teacher"):
+            taught = self.tutor.teach(model, inputs, self.state.global_step)
+        return super().compute_loss(model, taught, return_outputs, num_items_in_batch)
+
+    def _save_beside(self, folder: Path) -> None:
+        self.tutor.save(folder, write=self.args.should_save)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.tutor.resumed = Path(resume_from_checkpoint)
+
+
+def _visited(dataset: Any) -> Any:
+    """A data set whose examples come with the epoch in which they are met."""
+    if dataset is None or isinstance(dataset, Draws | Visits | StreamedVisits):
+        return dataset
+    return StreamedVisits(dataset) if isinstance(dataset, IterableDataset) else Visits(dataset)
+
+
+def _keep_batches_whole(arguments: TrainingArguments | None) -> None:
+    """Tells accelerate not to deal out one process's batches of a stream: it would cut every tensor to the number of rows.
+
+    Raises `BadInput` if the arguments ask for it.
+    """
+    if arguments is None:
+        return
+    if arguments.accelerator_config.dispatch_batches:
+        raise BadInput("dispatch_batches cuts packed batches apart; leave it out of accelerator_config, and each process reads its own")
+    arguments.accelerator_config.dispatch_batches = False

@@ -1,0 +1,143 @@
+"""Batches: samples packed into rows, each to itself, with the layout of their pictures and what their masks are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from theodolite.data.drops import Unfit
+from theodolite.data.samples import Sample, SampleMaker, TooLong
+from theodolite.data.sources import Example, Malformed
+from theodolite.data.visits import Visit
+from theodolite.models.families import image_token_id
+from theodolite.models.layout import NONE, mark_pictures
+from theodolite.models.pictures import PictureReader
+from theodolite.objectives.language import IGNORE
+from theodolite.objectives.masking import draw_ranks
+from theodolite.records.errors import BadInput
+
+
+class PackingCollator:
+    """Batches of visited examples, several to a row of at most `row_length` tokens; one to a row (padded) if that is None.
+
+    A batch holds, as (row, token): `input_ids`, `sample`, `branch`, `picture`, `cell` (the fields of `layout.Layout`), `rank` and
+    `dither` (see `objectives.masking`); flat places `predicts` of the tokens that predict an answer's, and those as `labels`; the pixel
+    inputs under the model's own names, if there are pictures; `dropped`, the (key, reason) pairs of examples that were left out, and
+    `num_seen`. What an example gives does not depend on its neighbours, the batch, the worker or the process.
+
+    Raises `BadInput` for a tokenizer without a pad token of its own, and for rows shorter than a sample may be.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        reader: PictureReader,
+        *,
+        max_length: int,
+        row_length: int | None = None,
+        seed: int = 0,
+        chat_template: str | None = None,
+        too_long: TooLong = "drop",
+    ) -> None:
+        if tokenizer.pad_token_id in (None, image_token_id(reader.config)):
+            found = "no pad token" if tokenizer.pad_token_id is None else f"the image token {tokenizer.pad_token!r} for its pad token"
+            raise BadInput(f"the tokenizer has {found}; set tokenizer.pad_token, such as to its end token")
+        if row_length is not None and row_length < max_length:
+            raise BadInput(f"rows of {row_length} tokens cannot hold samples of {max_length}; give row_length {max_length} or more")
+        self.maker = SampleMaker(tokenizer, reader, max_length, chat_template, too_long)
+        self.reader, self.row_length, self.seed, self.pad = reader, row_length, seed, int(tokenizer.pad_token_id)
+
+    def __call__(self, visits: Sequence[Visit | Example | Malformed]) -> dict[str, Any]:
+        samples: list[Sample] = []
+        epochs: list[int] = []
+        dropped: list[tuple[str, str]] = []
+        for visit in visits:
+            example, epoch = (visit.example, visit.epoch) if isinstance(visit, Visit) else (visit, 0)
+            try:
+                samples.append(self._sample(example))
+                epochs.append(epoch)
+            except Unfit as reason:
+                dropped.append((example.key, str(reason)))
+        lengths = [len(sample.tokens) for sample in samples]
+        rows = [[number] for number in range(len(samples))] if self.row_length is None else first_fit(lengths, self.row_length)
+        placed = [[samples[number] for number in row] for row in rows]
+        batch = pack(
+            placed, [[epochs[number] for number in row] for row in rows], self.pad, self.maker.transcriber.image_token_id, self.seed
+        )
+        pixels = self.reader.join([read for row in placed for sample in row for read in sample.reads])
+        return {**batch, **pixels, "dropped": dropped, "num_seen": len(visits)}
+
+    def _sample(self, example: Example | Malformed) -> Sample:
+        if isinstance(example, Malformed):
+            raise Unfit("malformed", example.problem)
+        return self.maker.make(example)
+
+
+def first_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
+    """Numbers of samples by row: each in the first row that has room for it. Raises `ValueError` for a sample longer than a row."""
+    if max(lengths, default=0) > row_length:
+        raise ValueError(f"a sample of {max(lengths)} tokens fits in no row of {row_length}; cut it before it is packed")
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for number, length in enumerate(lengths):
+        row = next((row for row, free in enumerate(room) if free >= length), None)
+        if row is None:
+            row = len(rows)
+            rows.append([])
+            room.append(row_length)
+        rows[row].append(number)
+        room[row] -= length
+    return rows
+
+
+def pack(rows: Sequence[Sequence[Sample]], epochs: Sequence[Sequence[int]], pad: int, image: int, seed: int) -> dict[str, Tensor]:
+    """The tensors of a batch but for pixels (see `PackingCollator`), from the samples of each row and their epochs.
+
+    Samples and pictures are numbered row by row. Without samples there is one row of one padding token. Raises `ValueError` if a text has
+    other places for pictures than the pictures have tokens.
+    """
+    rows = rows or [[]]
+    width = max(1, *(sum(len(sample.tokens) for sample in row) for row in rows))
+    firsts = np.cumsum([0, *map(len, rows)]).tolist()
+    input_ids = _padded([[token for sample in row for token in sample.tokens] for row in rows], pad, width)
+    targets = _padded([[target for sample in row for target in sample.targets] for row in rows], IGNORE, width).flatten()
+    branch = _padded([[number for sample in row for number in sample.branch] for row in rows], 0, width)
+    owners = [[first + at for at, sample in enumerate(row) for _ in sample.tokens] for first, row in zip(firsts, rows, strict=False)]
+    sample = _padded(owners, NONE, width)
+    vision = input_ids == image
+    picture, cell = mark_pictures(vision, [grid for row in rows for one in row for grid in one.grids])
+    rank, dither = torch.full_like(picture, NONE), torch.zeros(picture.shape, dtype=torch.float64)
+    pairs = [pair for row, times in zip(rows, epochs, strict=False) for pair in zip(row, times, strict=True)]
+    rank[vision], dither[vision] = _draws(pairs, seed)
+    predicts = (targets != IGNORE).nonzero()[:, 0]
+    return {
+        "input_ids": input_ids,
+        "sample": sample,
+        "branch": branch,
+        "picture": picture,
+        "cell": cell,
+        "rank": rank,
+        "dither": dither,
+        "predicts": predicts,
+        "labels": targets[predicts],
+    }
+
+
+def _padded(rows: Sequence[list[int]], filler: int, width: int) -> Int[Tensor, "row token"]:
+    return torch.tensor([row + [filler] * (width - len(row)) for row in rows])
+
+
+def _draws(pairs: Sequence[tuple[Sample, int]], seed: int) -> tuple[Int[Tensor, " vision"], Float[Tensor, " vision"]]:
+    """Rank and dither of every vision token of samples in order, each with its epoch: drawn by picture, whatever stands beside it."""
+    ranks, dithers = [np.empty(0, dtype=np.int64)], [np.empty(0)]
+    for sample, epoch in pairs:
+        for picture, grid in enumerate(sample.grids):
+            order, dither = draw_ranks(len(grid), seed, sample.key, epoch, picture)
+            ranks.append(order)
+            dithers.append(np.full(len(grid), dither))
+    return torch.from_numpy(np.concatenate(ranks)), torch.from_numpy(np.concatenate(dithers))

@@ -1,0 +1,146 @@
+"""Samples: an example's pictures and conversations as one sequence that branches behind the last picture."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+from torch import Tensor
+
+from theodolite.data.drops import Unfit
+from theodolite.data.sources import Example, Picture
+from theodolite.data.transcripts import Transcriber, Transcript
+from theodolite.models.grids import picture_grids
+from theodolite.models.pictures import PictureReader, Read
+from theodolite.objectives.language import IGNORE
+from theodolite.records.errors import BadInput
+
+TooLong = Literal["drop", "refuse"]
+# What Pillow raises on missing, foreign, cut and damaged files (13.0, found by damaging files of 12 formats at random), and on huge ones.
+UNREADABLE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+# How a viewer turns a picture whose EXIF data say so (Exif 2.3, tag 274).
+ORIENTATION = 274
+TURNED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One sequence: a trunk (branch 0) up to the last picture's last token, then each conversation's rest as a branch (1, 2 ...).
+
+    A single conversation is all trunk. `targets[i]` is the token that follows token i in its own conversation, `IGNORE` where none is
+    trained; so the last token of an answer needs no place. `grids` are the (tokens, 2) cells of each picture in order, `reads` the pixel
+    inputs in the same order.
+    """
+
+    key: str
+    tokens: tuple[int, ...]
+    targets: tuple[int, ...]
+    branch: tuple[int, ...]
+    grids: tuple[Tensor, ...] = ()
+    reads: tuple[Read, ...] = ()
+
+
+class SampleMaker:
+    """Samples of at most `max_length` tokens from examples.
+
+    What is longer is cut at the end if the cut lies behind the last picture and leaves something to learn. Otherwise it is dropped, or
+    refused (`too_long`): a picture is never cut.
+    """
+
+    def __init__(
+        self, tokenizer: Any, reader: PictureReader, max_length: int, chat_template: str | None = None, too_long: TooLong = "drop"
+    ) -> None:
+        if max_length < 1:
+            raise BadInput(f"max_length is {max_length}; give 1 or more tokens")
+        self.reader, self.max_length, self.too_long = reader, max_length, too_long
+        self.transcriber = Transcriber(tokenizer, reader, chat_template)
+
+    def make(self, example: Example) -> Sample:
+        """The sample of an example. Raises `Unfit` with the reason if there is none, and `BadInput` if what is too long is refused."""
+        if not example.conversations:
+            raise Unfit("malformed", "there is no conversation")
+        reads = self._read(example.pictures)
+        transcripts = [self.transcriber.transcribe(conversation, reads) for conversation in example.conversations]
+        grids = tuple(grid for read in reads for grid in picture_grids(self.reader.config, read.inputs))
+        image = self.transcriber.image_token_id
+        if transcripts[0].tokens.count(image) != sum(len(grid) for grid in grids):
+            raise Unfit("malformed", "a text holds an image token of its own")
+        sample = join_transcripts(example.key, transcripts, image, grids, reads)
+        return sample if len(sample.tokens) <= self.max_length else self._cut(sample)
+
+    def _read(self, pictures: Sequence[Picture]) -> tuple[Read, ...]:
+        opened = [open_picture(picture) for picture in pictures]
+        try:
+            return tuple(self.reader.read_conversation(opened)) if opened else ()
+        except ValueError as error:
+            sizes = ", ".join(f"{picture.width} x {picture.height}" for picture in opened)
+            raise Unfit("unreadable", f"the image processor refuses pictures of {sizes} ({error})") from error
+
+    def _cut(self, sample: Sample) -> Sample:
+        end = _trunk_length(sample.tokens, self.transcriber.image_token_id)
+        targets = sample.targets[: self.max_length]
+        length = max((at + 1 for at, target in enumerate(targets) if target != IGNORE), default=0)
+        if length >= end and length:
+            return Sample(sample.key, sample.tokens[:length], targets[:length], sample.branch[:length], sample.grids, sample.reads)
+        inside = f"its pictures end at token {end}" if end > self.max_length else "no answer begins before"
+        found = f"{len(sample.tokens)} tokens where {self.max_length} are allowed, and {inside}"
+        if self.too_long == "refuse":
+            raise BadInput(
+                f"example {sample.key} has {found}; raise max_length, make pictures smaller, or let too long examples be dropped"
+            )
+        raise Unfit("too long", found)
+
+
+def join_transcripts(
+    key: str, transcripts: Sequence[Transcript], image: int, grids: tuple[Tensor, ...] = (), reads: tuple[Read, ...] = ()
+) -> Sample:
+    """A sample of conversations that share their tokens up to the last image token. Raises `Unfit` if they do not."""
+    first = transcripts[0]
+    if len(transcripts) == 1:
+        return Sample(key, first.tokens, first.targets, (0,) * len(first.tokens), grids, reads)
+    end = _trunk_length(first.tokens, image)
+    tokens, targets = list(first.tokens[:end]), list(first.targets[:end])
+    branch = [0] * end
+    for number, one in enumerate(transcripts, start=1):
+        if one.tokens[:end] != first.tokens[:end] or image in one.tokens[end:]:
+            raise Unfit("malformed", "its conversations differ before the end of the last picture; put pictures before the questions")
+        if end and one.targets[end - 1] != IGNORE:
+            raise Unfit("malformed", "an answer follows the last picture at once, so that several cannot share it")
+        tokens += one.tokens[end:]
+        targets += one.targets[end:]
+        branch += [number] * (len(one.tokens) - end)
+    return Sample(key, tuple(tokens), tuple(targets), tuple(branch), grids, reads)
+
+
+def open_picture(picture: Picture) -> Image.Image:
+    """A picture in RGB, the right way up. Raises `Unfit` if it cannot be read, or holds so many pixels that it may be an attack."""
+    name = f"{picture}" if isinstance(picture, Path) else "a picture"
+    try:
+        with warnings.catch_warnings(), ExitStack() as stack:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            if not isinstance(picture, Image.Image):
+                picture = stack.enter_context(Image.open(BytesIO(picture) if isinstance(picture, bytes) else picture))
+            turn = TURNED.get(picture.getexif().get(ORIENTATION, 1))
+            plain = picture.convert("RGB")
+            return plain if turn is None else plain.transpose(turn)
+    except UNREADABLE as error:
+        raise Unfit("unreadable", f"{name} ({type(error).__name__}: {error})") from error
+
+
+def _trunk_length(tokens: Sequence[int], image: int) -> int:
+    """How many tokens there are up to the last image token; 0 if there is none."""
+    return next((at + 1 for at in range(len(tokens) - 1, -1, -1) if tokens[at] == image), 0)

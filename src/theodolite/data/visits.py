@@ -1,0 +1,120 @@
+"""In which order examples are visited, and for which time: the draw of a picture's masks depends on both example and epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch.utils.data import Dataset, IterableDataset, Sampler
+
+from theodolite.data.sources import Example, Malformed
+
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """An example, and how many times it was seen before."""
+
+    example: Example | Malformed
+    epoch: int = 0
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Examples by index: `sources.LlavaJson`, `tables.DatasetExamples`, a list."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example | Malformed: ...
+
+
+class Visits(Dataset[Visit]):
+    """The examples of a source, asked for by (epoch, index)."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, draw: tuple[int, int]) -> Visit:
+        epoch, index = draw
+        return Visit(self.source[index], epoch)
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """(epoch, index) of every example once, in an order drawn from seed and epoch: the same in every process.
+
+    `set_epoch` is called by accelerate before each pass.
+    """
+
+    def __init__(self, num_examples: int, seed: int) -> None:
+        self.num_examples, self.seed, self.epoch = num_examples, seed, 0
+
+    def __len__(self) -> int:
+        return self.num_examples
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng([self.seed, 3, self.epoch]).permutation(self.num_examples)
+        return ((self.epoch, int(index)) for index in order)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """Examples that can be passed over again and again, such as `tables.DatasetStream`; a loader's worker processes must share them."""
+
+    def __iter__(self) -> Iterator[Example | Malformed]: ...
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+
+class StreamedVisits(IterableDataset[Visit]):
+    """The examples of a stream, with the epoch that was set before the pass.
+
+    accelerate must leave batches whole (`dispatch_batches=False`): it would cut every tensor of a batch to the number of its rows.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        # In shared memory: workers that outlive a pass would not hear of the next one otherwise.
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+
+    def __iter__(self) -> Iterator[Visit]:
+        epoch = int(self._epoch)
+        return (Visit(example, epoch) for example in self.stream)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
+        self.stream.set_epoch(epoch)
+
+
+class Draws(Dataset[tuple[int, int]]):
+    """(epoch, index) of the examples of a fixed order, as `examples.training_order` gives it.
+
+    An example's epoch is how many times it came before.
+    """
+
+    def __init__(self, order: Int[np.ndarray, " draw"]) -> None:
+        self.order = order
+        self.epochs = times_before(order)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, position: int) -> tuple[int, int]:
+        return int(self.epochs[position]), int(self.order[position])
+
+
+def times_before(order: Int[np.ndarray, " draw"]) -> Int[np.ndarray, " draw"]:
+    """How many times each entry of an order came before it there."""
+    places = np.argsort(order, kind="stable")
+    _, starts, counts = np.unique(order[places], return_index=True, return_counts=True)
+    times = np.empty(len(order), dtype=np.int64)
+    times[places] = np.arange(len(order)) - np.repeat(starts, counts)
+    return times

@@ -1,0 +1,133 @@
+"""Mixed attention: a picture's tokens see their own picture whole; everything else is causal, within its own sample and branch.
+
+This file goes with exported models, so it imports nothing but torch and its neighbours (LaVer, arXiv 2512.06281, mixed attention).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .layout import Layout
+from .positions import order_in_sample
+
+LAYERS = ("full_attention", "sliding_attention")
+ADDITIVE = ("eager", "sdpa")
+WORKING = (*ADDITIVE, "flex_attention")
+
+
+def refuse_dropped_masks(implementation: str | None) -> None:
+    """Raises `ValueError` for an attention back end that would drop a prepared mask without a word, such as FlashAttention-2."""
+    if implementation not in WORKING:
+        raise ValueError(
+            f"attention {implementation!r} does not take a prepared mask: pictures would be attended causally and samples would see each "
+            f"other; load the model with attn_implementation set to one of {', '.join(WORKING)}"
+        )
+
+
+def visible(layout: Layout, mixed: bool, window: int | None = None) -> Tensor:
+    """(row, query, key): who sees whom. Padding sees itself only and is seen by nobody else.
+
+    With `window`, causal sight ends that many positions back (a query sees `window` keys, itself included), as in sliding-window layers;
+    a picture still sees itself whole, as Gemma 3 has it.
+    """
+    width = layout.sample.shape[1]
+    column = torch.arange(width, device=layout.sample.device)
+    causal = column[None, :] <= column[:, None]
+    if window is not None:
+        order = order_in_sample(layout)
+        causal = causal & (order[:, :, None] - order[:, None, :] < window)
+    seen = causal & _isolated(layout)
+    if mixed:
+        seen = seen | _same_picture(layout)
+    return seen | torch.eye(width, dtype=torch.bool, device=column.device)
+
+
+def _isolated(layout: Layout) -> Tensor:
+    """(row, query, key): same sample, and the key in the trunk or in the query's own branch."""
+    same = (layout.sample[:, :, None] == layout.sample[:, None, :]) & layout.real[:, :, None]
+    return same & ((layout.branch[:, None, :] == 0) | (layout.branch[:, :, None] == layout.branch[:, None, :]))
+
+
+def _same_picture(layout: Layout) -> Tensor:
+    return (layout.picture[:, :, None] == layout.picture[:, None, :]) & layout.vision[:, :, None]
+
+
+def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """(row, 1, query, key): 0 where the key is seen, the lowest number of `dtype` elsewhere.
+
+    Additive, since eager attention adds a boolean mask as 0 and 1 without a word.
+    """
+    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+
+
+def prepared_mask(
+    layout: Layout, mixed: bool, implementation: str | None, dtype: torch.dtype, window: int | None = None, num_keys: int | None = None
+) -> Any:
+    """The mask in the form that an attention back end takes: additive (row, 1, query, key), or a `BlockMask` for flex attention.
+
+    `num_keys` is the length of a cache that is allocated whole and empty so far; what lies behind the tokens is seen by nobody. Raises
+    `ValueError` for back ends that drop masks, and for such a cache with flex attention.
+    """
+    refuse_dropped_masks(implementation)
+    behind = 0 if num_keys is None else num_keys - layout.sample.shape[1]
+    if implementation in ADDITIVE:
+        return F.pad(additive(visible(layout, mixed, window), dtype), (0, behind), value=torch.finfo(dtype).min)
+    if behind:
+        raise ValueError("flex attention has no mixed mask over a cache of fixed length; use sdpa or eager, or a cache that grows")
+    return _block_mask(layout, mixed, window)
+
+
+def layer_kinds(text_config: Any) -> tuple[str, ...]:
+    """The kinds of attention that occur among a language model's layers, by name. Raises `ValueError` on unknown ones."""
+    kinds = tuple(sorted(set(_kind_of_each(text_config))))
+    if not set(kinds) <= set(LAYERS):
+        raise ValueError(f"the language model has layers of {', '.join(kinds)}; prepared masks are made for {', '.join(LAYERS)} only")
+    return kinds
+
+
+def _kind_of_each(text_config: Any) -> list[str]:
+    """By layer; where the configuration does not list them (Llama, Mistral) they are all alike, and one stands for all."""
+    windowed = getattr(text_config, "sliding_window", None) is not None
+    return list(getattr(text_config, "layer_types", None) or [LAYERS[1] if windowed else LAYERS[0]])
+
+
+def language_mask(layout: Layout, mixed: bool, text_config: Any, dtype: torch.dtype, cache: Any = None) -> Any:
+    """What a language model takes for its mask: one prepared mask, or one for each kind of its layers if there are several.
+
+    `cache` is a Hugging Face cache that is empty so far. Raises `ValueError` for a back end or kinds of layers that cannot take it.
+    """
+    kinds = layer_kinds(text_config)
+    windows = {LAYERS[0]: None, LAYERS[1]: getattr(text_config, "sliding_window", None)}
+    masks = {}
+    for kind in kinds:
+        num_keys = None
+        if cache is not None:
+            num_keys = int(cache.get_mask_sizes(layout.sample.shape[1], _kind_of_each(text_config).index(kind))[0])
+        masks[kind] = prepared_mask(layout, mixed, text_config._attn_implementation, dtype, windows[kind], num_keys)
+    return masks if len(kinds) > 1 else masks[kinds[0]]
+
+
+def _block_mask(layout: Layout, mixed: bool, window: int | None) -> Any:
+    """The same sight as a `BlockMask`, computed a block at a time: nothing of size tokens x tokens is kept."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    rows, width = layout.sample.shape
+    sample, branch, picture, order = layout.sample, layout.branch, layout.picture, order_in_sample(layout)
+
+    def sees(row: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        same = (sample[row, query] == sample[row, key]) & (sample[row, query] >= 0)
+        open_branch = (branch[row, key] == 0) | (branch[row, key] == branch[row, query])
+        seen = same & open_branch & (key <= query)
+        if window is not None:
+            seen = seen & (order[row, query] - order[row, key] < window)
+        if mixed:
+            seen = seen | ((picture[row, query] == picture[row, key]) & (picture[row, query] >= 0))
+        return seen | (query == key)
+
+    # Heads are alike. torch counts the arguments of what it is given, which a lambda shows whatever checks `sees` is wrapped in.
+    return create_block_mask(lambda row, head, query, key: sees(row, query, key), rows, None, width, width, device=str(sample.device))

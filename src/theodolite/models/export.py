@@ -1,0 +1,143 @@
+"""Writing a VLM as a Hugging Face directory: stock where nothing is adapted, else with the code that inference needs."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from theodolite.models import adapted, attention, conv_tower, grids, layout, positions
+from theodolite.models.families import EXPORTED, Family, family_of
+from theodolite.models.vlm import Adaptation, adaptation_of, base_model
+from theodolite.records.errors import BadInput
+
+# Files that go with an adapted model. They import torch, transformers and each other.
+SHIPPED = (adapted, attention, grids, layout, positions)
+MODELING = "modeling_theodolite"
+CONFIG_CLASS, MODEL_CLASS = "TheodoliteConfig", "TheodoliteForConditionalGeneration"
+CODE = '''"""A {model}, adapted: {adaptation} (see adapted.py)."""
+
+from transformers import {config}, {model}
+
+from .adapted import Adapted, AdaptedConfig, Stock, adapted_forward
+{imports}
+
+class {config_class}(AdaptedConfig, {config}):
+    model_type = "{model_type}"
+
+
+class {model_class}(Adapted, {model}):
+    config_class = {config_class}
+    stock = {stock}
+    forward = adapted_forward({model})
+'''
+
+
+def export_vlm(model: nn.Module, processor: Any | None, folder: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
+    """Writes a VLM (and its processor) to a folder from which it loads where theodolite is not installed. The model stays as it is.
+
+    Not adapted, it is a stock checkpoint. Adapted, its folder holds code besides: `from_pretrained` wants `trust_remote_code=True`, without
+    which it raises, as the stock classes do. Adapters of peft are merged into a copy. `state_dict` are the whole weights, by the names of
+    `model.state_dict()`, where the model's own are cut into shards. Raises `BadInput` for a quantised model.
+    """
+    base = base_model(model)
+    family = family_of(base.config)
+    if getattr(base, "hf_quantizer", None) is not None:
+        raise BadInput(
+            "the model is quantised, so its weights cannot be merged and written as they are; train it in bfloat16 for an export"
+        )
+    weights = _weights(model, state_dict)
+    adaptation = effective_adaptation(base.config)
+    folder = Path(folder)
+    base.save_pretrained(folder, state_dict=weights, save_original_format=adaptation.is_stock)
+    path = folder / "config.json"
+    settings = adapted.release_text_config(json.loads(path.read_text()))
+    for name in ("adaptation", "auto_map"):
+        settings.pop(name, None)
+    settings |= _stock_settings(family, settings) if adaptation.is_stock else _adapted_settings(family, adaptation)
+    path.write_text(json.dumps(settings if adaptation.is_stock else adapted.hold_text_config(settings), indent=2, sort_keys=True) + "\n")
+    _write_code(folder, family, adaptation, _has_conv_tower(settings))
+    if processor is not None:
+        processor.save_pretrained(folder)
+
+
+def effective_adaptation(config: Any) -> Adaptation:
+    """What of a model's adaptation its stock class does not do by itself: M-RoPE is 2D positions."""
+    found = adaptation_of(config)
+    positions = "native" if family_of(config).positions == "mrope" and found.attention == "native" else found.positions
+    return Adaptation(found.attention, positions)
+
+
+def stock_of(family: Family) -> adapted.Stock:
+    """What an adapted class has to know of its family."""
+    return adapted.Stock(family.language_model, family.positions, family.attention)
+
+
+def stock_classes(family: Family) -> tuple[type, type]:
+    """The library's configuration class and class for conditional generation of a family."""
+    from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    config = CONFIG_MAPPING[family.name]
+    return config, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[config]
+
+
+def _weights(model: nn.Module, state_dict: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """All weights by the names of the stock class, adapters merged."""
+    from peft import PeftModel, get_peft_model
+
+    if not isinstance(model, PeftModel):
+        return dict(model.state_dict() if state_dict is None else state_dict)
+    if state_dict is None:
+        return dict(copy.deepcopy(model).merge_and_unload().state_dict())
+    base, name = base_model(model), model.active_adapter
+    whole = get_peft_model(type(base)(copy.deepcopy(base.config)), copy.deepcopy(model.peft_config[name]), adapter_name=name)
+    # Merging writes into the weights, and those that are given are not ours to change.
+    whole.load_state_dict({path: value.clone() for path, value in state_dict.items()}, assign=True)
+    base_model(whole).tie_weights()
+    return dict(whole.merge_and_unload().state_dict())
+
+
+def _stock_settings(family: Family, settings: Mapping[str, Any]) -> dict[str, Any]:
+    config, model = (kind.__name__ for kind in stock_classes(family))
+    code = {"AutoConfig": f"conv_tower.{config}", "AutoModelForImageTextToText": f"conv_tower.{model}"}
+    own = {"auto_map": code} if _has_conv_tower(settings) else {}
+    return {"model_type": family.name, "architectures": [model], **own}
+
+
+def _adapted_settings(family: Family, adaptation: Adaptation) -> dict[str, Any]:
+    return {
+        "model_type": EXPORTED + family.name,
+        "architectures": [MODEL_CLASS],
+        "adaptation": {"attention": adaptation.attention, "positions": adaptation.positions},
+        "auto_map": {"AutoConfig": f"{MODELING}.{CONFIG_CLASS}", "AutoModelForImageTextToText": f"{MODELING}.{MODEL_CLASS}"},
+    }
+
+
+def _has_conv_tower(settings: Mapping[str, Any]) -> bool:
+    return bool(settings["vision_config"]["model_type"] == conv_tower.ConvTowerConfig.model_type)
+
+
+def _write_code(folder: Path, family: Family, adaptation: Adaptation, has_conv_tower: bool) -> None:
+    modules = (() if adaptation.is_stock else SHIPPED) + ((conv_tower,) if has_conv_tower else ())
+    for module in modules:
+        shutil.copyfile(str(module.__file__), folder / Path(str(module.__file__)).name)
+    if adaptation.is_stock:
+        return
+    config, model = (kind.__name__ for kind in stock_classes(family))
+    code = CODE.format(
+        config=config,
+        model=model,
+        adaptation=f"attention {adaptation.attention}, positions {adaptation.positions}",
+        # Importing the tower registers it, which its configuration needs.
+        imports="from .conv_tower import ConvTower as ConvTower\n" if has_conv_tower else "",
+        config_class=CONFIG_CLASS,
+        model_class=MODEL_CLASS,
+        model_type=EXPORTED + family.name,
+        stock=stock_of(family),
+    )
+    (folder / f"{MODELING}.py").write_text(code)

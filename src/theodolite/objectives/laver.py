@@ -1,0 +1,157 @@
+"""LaVer: masked latent reconstruction of vision tokens in the language model's own space (arXiv 2512.06281)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from theodolite.models.families import family_of
+from theodolite.models.views import View, layout_in, pictures_view, prefix_view, whole_view
+from theodolite.models.vlm import Adaptation, Encoded, Reading, base_model, read
+from theodolite.objectives.gram import Form, gram_loss, gram_pairs
+from theodolite.objectives.language import next_token_loss
+from theodolite.objectives.likeness import summed_cosine
+from theodolite.objectives.masked_latent import Centre, MaskEmbedding, VisionHead, masked_latent_loss
+from theodolite.objectives.masking import masked_tokens
+from theodolite.objectives.schedules import EMASchedule, cosine_ramp
+from theodolite.objectives.terms import Objective, Term, Terms
+
+
+@dataclass(frozen=True)
+class LaverSettings:
+    """Every number and choice of LaVer. Defaults are the published ones; what the sources leave open is explained in docs/papers.md.
+
+    * `head_width` None is the width of the language model. `head_hidden` is 8,192, for language models of width 3,584.
+    * `gram_reduction`: *entries* divides the summed squares by the number of token pairs (so that weight 1 means the same at any number of
+      tokens), *pictures* by the number of pictures (the squared Frobenius norm itself).
+    * `branch`: *separate* is the paper's, a pass over the masked pictures alone beside the plain one; *joint* is cheaper, one masked pass
+      that serves both losses.
+    """
+
+    language_weight: float = 1.0
+    masked_latent_weight: float = 1.0
+    gram_weight: float = 1.0
+    student_temperature: float = 0.1
+    teacher_temperature: float = 0.04
+    centre_momentum: float = 0.9
+    gram: Form = "clipped"
+    gram_reduction: Literal["entries", "pictures"] = "entries"
+    mask_ratio: float = 0.05
+    mask_ramp: Literal["cosine", "constant"] = "cosine"
+    mask_std: float = 0.02
+    head_hidden: int = 8192
+    head_width: int | None = None
+    ema: EMASchedule = field(default_factory=EMASchedule)
+    branch: Literal["separate", "joint"] = "separate"
+    adaptation: Adaptation = field(default_factory=lambda: Adaptation("mixed", "2d"))
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What the teacher says of a batch's vision tokens, in their order: its head's outputs, and their summed likeness by picture."""
+
+    outputs: Float[Tensor, "vision prototype"]
+    cosine: Float[Tensor, ""]
+    encoded: Encoded
+
+
+class LaVer(Objective):
+    """Language, masked latent and Gram terms of a student that sees masked pictures, against a teacher that sees them whole.
+
+    It holds what LaVer trains beside the VLM: the vision head and the mask embedding; and the centre of the teacher's outputs.
+    """
+
+    def __init__(self, config: Any, settings: LaverSettings | None = None) -> None:
+        super().__init__()
+        settings = settings or LaverSettings()
+        width = config.get_text_config().hidden_size
+        self.settings = settings
+        self.head = VisionHead(width, settings.head_hidden, settings.head_width or width)
+        self.mask_embedding = MaskEmbedding(width, settings.mask_std)
+        self.centre = Centre(settings.head_width or width, settings.centre_momentum)
+
+    def mask_ratio(self, step: int, num_steps: int) -> float:
+        """The fraction of vision tokens masked at a step, 0 to 1."""
+        ratio = self.settings.mask_ratio
+        return ratio if self.settings.mask_ramp == "constant" else cosine_ramp(step / max(num_steps, 1), 0.0, ratio)
+
+    def prepare(self, batch: Mapping[str, Any], step: int, num_steps: int) -> Mapping[str, Any]:
+        """The batch with `masked` (row, token), from the ranks that the collator drew and the ratio of the step."""
+        layout = layout_in(batch)
+        size = torch.zeros_like(layout.picture)
+        size[layout.vision] = torch.bincount(layout.picture[layout.vision])[layout.picture[layout.vision]]
+        return {**batch, "masked": masked_tokens(batch["rank"], size, batch["dither"], self.mask_ratio(step, num_steps))}
+
+    def counts(self, batch: Mapping[str, Any]) -> Mapping[str, int]:
+        sizes = layout_in(batch).sizes()
+        likened = sum(size > 1 for size in sizes)
+        return {
+            "language": int(batch["labels"].numel()),
+            "masked_latent": int(batch["masked"].sum()),
+            "gram": gram_pairs(sizes) if self.settings.gram_reduction == "entries" else len(sizes),
+            "mask_frac": sum(sizes),
+            "student_cosine": likened,
+            "teacher_cosine": likened,
+        }
+
+    def teach(self, model: nn.Module, batch: Mapping[str, Any]) -> Lesson:
+        """The teacher's view of a batch: run it with the teacher's weights in place. Nothing is masked."""
+        whole = self._whole(model, batch)
+        config = base_model(model).config
+        if self.settings.branch == "separate":
+            view = pictures_view(config, replace(whole, masked=None))
+        elif self.settings.adaptation.attention == "native" and family_of(config).attention == "prefix":
+            view = replace(whole, masked=None, wanted=None)  # there vision tokens see the question too
+        else:
+            view = prefix_view(config, whole)
+        encoded = Encoded()
+        vision = self._vision(read(model, view, self.settings.adaptation, encoded=encoded), view)
+        return Lesson(self.head(vision), summed_cosine(vision, whole.layout.sizes()), encoded)
+
+    def forward(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> Terms:
+        """The terms of a batch that holds `masked` and the teacher's `lesson`."""
+        lesson: Lesson = batch["lesson"]
+        whole = self._whole(model, batch)
+        if self.settings.branch == "joint":
+            view = whole
+            reading = read(model, view, self.settings.adaptation, self.mask_embedding, lesson.encoded)
+            logits = reading.logits
+        else:
+            logits = read(model, replace(whole, masked=None), self.settings.adaptation, None, lesson.encoded).logits
+            view = pictures_view(base_model(model).config, whole)
+            reading = read(model, view, self.settings.adaptation, self.mask_embedding, lesson.encoded)
+        terms = self._visual_terms(self._vision(reading, view), whole.layout.sizes(), batch["masked"][whole.layout.vision], lesson)
+        language = Term(next_token_loss(logits, batch["labels"]), int(batch["labels"].numel()), self.settings.language_weight)
+        return {"language": language, **terms}
+
+    def _visual_terms(
+        self, vision: Float[Tensor, "vision dim"], sizes: list[int], masked: Bool[Tensor, " vision"], lesson: Lesson
+    ) -> dict[str, Term]:
+        """The two visual losses, and what is watched beside them: likeness of vision tokens, and how many are masked."""
+        settings = self.settings
+        student = self.head(vision)
+        latent = masked_latent_loss(
+            student[masked], lesson.outputs[masked], self.centre.value, settings.student_temperature, settings.teacher_temperature
+        )
+        gram = gram_loss(student, lesson.outputs, sizes, settings.gram)
+        pairs = gram_pairs(sizes) if settings.gram_reduction == "entries" else len(sizes)
+        likened, num_masked = sum(size > 1 for size in sizes), masked.sum()
+        return {
+            "masked_latent": Term(latent, int(num_masked), settings.masked_latent_weight),
+            "gram": Term(gram, pairs, settings.gram_weight),
+            "mask_frac": Term(num_masked.float(), sum(sizes), None),
+            "student_cosine": Term(summed_cosine(vision.detach(), sizes), likened, None),
+            "teacher_cosine": Term(lesson.cosine, likened, None),
+        }
+
+    def _whole(self, model: nn.Module, batch: Mapping[str, Any]) -> View:
+        return whole_view(base_model(model).config, batch, masked=batch["masked"])
+
+    @staticmethod
+    def _vision(reading: Reading, view: View) -> Float[Tensor, "vision dim"]:
+        return reading.hidden[view.layout.vision]

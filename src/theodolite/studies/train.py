@@ -1,0 +1,70 @@
+"""Training by a named recipe, as the command line runs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from transformers.utils import logging
+
+from theodolite.records.errors import BadInput, UnknownName
+from theodolite.studies.progress import Steps
+from theodolite.training.material import file_material, shapes_material
+from theodolite.training.staged import RECIPE, run_stages
+from theodolite.training.stages import RECIPES, StagedRecipe, TinyModel
+
+
+def train_recipe(name: str, out: Path, data: Sequence[str], *, seed: int, overwrite: bool, steps: Steps) -> Path:
+    """Trains by a recipe into `out`, going on where a run was cut off, and returns the model's folder. Raises `BadInput`."""
+    if name not in RECIPES:
+        raise UnknownName("recipe", name, tuple(RECIPES))
+    recipe = RECIPES[name]()
+    sources = _sources(data)
+    if isinstance(recipe.model, TinyModel):
+        if sources:
+            raise BadInput(f"{name} renders its own pictures; leave --data out")
+        material = shapes_material(recipe, seed)
+    else:
+        material = file_material(recipe, sources, seed)
+    if overwrite:
+        _clear(out)
+    logging.set_verbosity_error()
+    with ExitStack() as stack:
+        return run_stages(recipe, material, out, seed=seed, tell=_teller(recipe, steps, stack))
+
+
+def _clear(out: Path) -> None:
+    """Removes an earlier run; anything else is refused."""
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / RECIPE).is_file():
+            raise BadInput(f"{out} holds files, but no {RECIPE}, so it is no training run; give another folder")
+        if int(os.environ.get("RANK", "0")) == 0:
+            shutil.rmtree(out)
+
+
+def _sources(data: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for text in data:
+        name, equals, source = text.partition("=")
+        if not equals or not source:
+            raise BadInput(f"--data {text!r} is not NAME=SOURCE, such as visual=stream:HuggingFaceM4/FineVision@ai2d_merged")
+        found[name] = source
+    return found
+
+
+def _teller(recipe: StagedRecipe, steps: Steps, stack: ExitStack) -> Callable[[str, int, int, str], None]:
+    """A bar for each stage, opened when the stage first tells of itself, and closed when the next one does."""
+    inner = ExitStack()
+    stack.enter_context(inner)
+    bars: dict[str, Callable[..., None]] = {}
+
+    def tell(stage: str, done: int, total: int, note: str) -> None:
+        if stage not in bars:
+            inner.close()
+            bars[stage] = inner.enter_context(steps.step(f"{recipe.name} {stage}"))
+        bars[stage](done, total, note)
+
+    return tell

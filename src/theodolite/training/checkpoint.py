@@ -1,0 +1,62 @@
+"""Checkpoints: what is trained, written so that a whole one can be told from one that was cut off."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from theodolite.records.errors import BadInput
+
+WEIGHTS = "model.safetensors"
+# The last file of a checkpoint to be written.
+WHOLE = "whole"
+
+
+def trained_state(learner: nn.Module) -> dict[str, Tensor]:
+    """Trained parameters and all buffers by name. Frozen parameters stay out: they are the base model's."""
+    frozen = {name for name, parameter in learner.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
+    seen: set[int] = set()
+    state = {}
+    for name, value in learner.state_dict(keep_vars=True).items():
+        if name not in frozen and id(value) not in seen:  # tied weights are one tensor under two names
+            seen.add(id(value))
+            state[name] = value.detach()
+    return state
+
+
+def save_learner(learner: nn.Module, folder: Path) -> None:
+    """Writes the trained state into a checkpoint folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.contiguous().cpu() for name, value in trained_state(learner).items()}
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def load_learner(learner: nn.Module, folder: Path) -> None:
+    """Reads the trained state of a checkpoint back. Raises `BadInput` if other parameters are trained now."""
+    saved, wanted = load_file(folder / WEIGHTS), trained_state(learner)
+    if saved.keys() != wanted.keys():
+        changed = sorted(saved.keys() ^ wanted.keys())
+        raise BadInput(f"{folder} was written by a run that trained other parameters ({changed[0]} ...); resume with the same recipe")
+    with torch.no_grad():
+        for name, value in saved.items():
+            wanted[name].copy_(value)
+
+
+def mark_whole(folder: Path) -> None:
+    """Says that everything of a checkpoint is written."""
+    (folder / WHOLE).touch()
+
+
+def last_whole(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end, or None; newer ones that were cut off are removed."""
+    found = sorted(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for path in found:
+        if (path / WHOLE).is_file():
+            return path
+        shutil.rmtree(path)
+    return None

@@ -1,0 +1,144 @@
+"""What is watched of a run: terms and times for the log, and losses that are no number."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from theodolite.objectives.terms import Terms
+from theodolite.records.errors import BadInput
+
+
+class Watched:
+    """Terms and seconds since the last entry of the log."""
+
+    def __init__(self) -> None:
+        self.counts: Mapping[str, int] = {}
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._weights: dict[str, float | None] = {}
+        self._steps: dict[str, int] = defaultdict(int)
+        self._num_steps = 0
+        self._seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Adds the wall-clock seconds of the block to a part. On an accelerator these are the seconds of launching, not of running."""
+        started = time.perf_counter()
+        yield
+        self._seconds[part] += time.perf_counter() - started
+
+    def begin_step(self, counts: Mapping[str, int]) -> None:
+        """A step begins, whose terms have these global counts."""
+        self.counts = counts
+        self._num_steps += 1
+        for name, count in counts.items():
+            self._steps[name] += count > 0
+
+    def add(self, terms: Terms) -> None:
+        """One micro-batch's terms, each as a share of its step's mean."""
+        for name, term in terms.items():
+            share = term.total.detach().float() / max(self.counts[name], 1)
+            self._sums[name] = self._sums[name] + share if name in self._sums else share
+            self._weights[name] = term.weight
+
+    def entry(self, over_processes: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Means over the steps in which there was anything to sum (`loss/...` where a term has a weight), seconds a step; then anew."""
+        entry: dict[str, float] = {}
+        names = sorted(self._sums)
+        sums = over_processes(torch.stack([self._sums[name] for name in names])) if names else torch.zeros(0)
+        for name, value in zip(names, sums.tolist(), strict=True):
+            if self._steps[name]:
+                entry[name if self._weights[name] is None else f"loss/{name}"] = value / self._steps[name]
+        seconds = dict(self._seconds)
+        # The whole of a micro-batch is timed, and its two forward passes within it.
+        within = seconds.get("student", 0.0) + seconds.get("teacher", 0.0)
+        if "forward_backward" in seconds:
+            seconds["backward"] = seconds.pop("forward_backward") - within
+        entry |= {f"time/{part}_s": value / max(self._num_steps, 1) for part, value in seconds.items()}
+        self._reset()
+        return entry
+
+
+class JsonLines(TrainerCallback):
+    """The log as one JSON object a line: what was logged, and the step. A resumed run goes on where its checkpoint was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = []
+        if self.path.is_file():
+            # A run that was killed may have logged past its last checkpoint, and may have left half a line.
+            whole = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            kept = [line for line in whole if json.loads(line)["step"] <= state.global_step]
+        self.path.write_text("".join(kept))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if state.is_world_process_zero and logs and "loss" in logs:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+class NonFiniteLoss(BadInput):
+    """The loss was NaN or infinite three times in a row."""
+
+
+class Watch(TrainerCallback):
+    """Tells a progress bar of every step, keeps the losses, and stops a run whose loss is no number three times in a row."""
+
+    def __init__(self, tell: Callable[[int, float | None], None]) -> None:
+        self.tell = tell
+        self.losses: list[tuple[int, float]] = []
+        self.bad = 0
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.tell(state.global_step, self.losses[-1][1] if self.losses else None)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is None:
+            return
+        self.losses.append((state.global_step, float(loss)))
+        self.bad = 0 if np.isfinite(loss) else self.bad + 1
+        if self.bad >= 3:
+            raise NonFiniteLoss(f"the loss was {loss} at step {state.global_step}, the third time in a row; lower the learning rate")
+
+    def refuse_unfinished(self) -> None:
+        """Raises `NonFiniteLoss` if training ended on a loss that is no number: such weights are worth nothing."""
+        if self.losses and not np.isfinite(self.losses[-1][1]):
+            raise NonFiniteLoss(f"the loss was {self.losses[-1][1]} when training ended; lower the learning rate")
+
+    def thinned(self, every: int = 10) -> tuple[tuple[int, float], ...]:
+        """(last step, mean loss in nats a token) of each run of `every` steps."""
+        runs = [self.losses[at : at + every] for at in range(0, len(self.losses), every)]
+        return tuple((run[-1][0], float(np.mean([loss for _, loss in run]))) for run in runs)

@@ -1,0 +1,40 @@
+"""A short run of the three stages of `tiny-laver`, as a process of its own: `python staged_run.py FOLDER [STAGE STEP]` dies there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from small import TINY
+from theodolite.training.material import shapes_material
+from theodolite.training.staged import run_stages
+from theodolite.training.stages import StagedRecipe, TinyModel, tiny_laver
+
+STEPS = 6
+
+
+def short() -> StagedRecipe:
+    recipe = tiny_laver()
+    stages = tuple(replace(stage, steps=STEPS, batch=8, warmup_steps=2, save_every=2) for stage in recipe.stages)
+    return replace(recipe, model=TinyModel(TINY), stages=stages, micro_batch=4)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    deadly = (sys.argv[2], int(sys.argv[3])) if len(sys.argv) > 2 else None
+
+    def tell(stage: str, done: int, total: int, note: str) -> None:
+        if (stage, done) == deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    recipe = short()
+    print(run_stages(recipe, shapes_material(recipe, 0, num_pictures=32), Path(sys.argv[1]), tell=tell))
+
+
+if __name__ == "__main__":
+    main()
