@@ -16,6 +16,7 @@ from theodolite.models.families import UnknownFamily
 from theodolite.models.load import load_vlm
 from theodolite.models.vlm import Adaptation, adapt
 from theodolite.records.errors import BadInput
+from tiny_families import spread
 
 PICTURES = WORLD.render(WORLD.sample(5, np.random.default_rng(11)))
 ASKS = [
@@ -60,6 +61,10 @@ def test_sharing_a_pictures_keys_changes_no_answer(batch: int) -> None:
 def test_an_adapted_model_is_asked_as_it_runs_alone(frontend: str, adaptation: Adaptation, tmp_path: Path) -> None:
     """A loaded model's own forward on each picture, question and choice, against the tree; and the model as training has it."""
     model, processor = tiny_vlm(frontend=frontend)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for weight in model.model.language_model.parameters():
+            spread(weight.data)  # else attention and positions would hardly show
     stock = LocalAsker(model, processor).ask(PICTURES, ASKS)
     adapt(model, adaptation)
     export_vlm(model, processor, tmp_path)
@@ -72,7 +77,7 @@ def test_an_adapted_model_is_asked_as_it_runs_alone(frontend: str, adaptation: A
         assert answer.outside == pytest.approx(expected.outside, abs=1e-5)
     for answer, trained in zip(answers, LocalAsker(model, processor, 2).ask(PICTURES, ASKS), strict=True):
         np.testing.assert_array_equal(answer.probabilities, trained.probabilities)
-    assert max(np.abs(one.probabilities - other.probabilities).max() for one, other in zip(answers, stock, strict=True)) > 1e-4
+    assert max(np.abs(one.probabilities - other.probabilities).max() for one, other in zip(answers, stock, strict=True)) > 1e-3
 
 
 def test_a_back_end_that_drops_masks_cannot_be_asked() -> None:

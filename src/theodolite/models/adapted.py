@@ -277,13 +277,11 @@ class Adapted:
         inputs: Given = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc]
         if pictures is None:
             return inputs
-        ids, positions = inputs["input_ids"], inputs.get("position_ids")
+        ids = inputs["input_ids"]
         inputs["pictures"] = pictures[:, -ids.shape[1] :].to(ids.device)
         if bool((inputs["pictures"] != NONE).any()):
             # For a cache of fixed length the library has made a causal mask by now; the forward makes its own.
             inputs["attention_mask"] = None if padding is None else padding.to(ids.device)
-        elif self._exchanges_rotary and positions is not None and positions.ndim == 3:
-            inputs["position_ids"] = positions[0]
         return inputs
 
     def _update_model_kwargs_for_generation(
