@@ -6,19 +6,23 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache
+from transformers import DynamicCache, LlamaConfig, MistralConfig
 
 import tiny_families
 from adapted_models import MIXED, at_prompt, padded_left, read_logits, view_of, written, written_by_hand
+from theodolite.models.adapted import edited
+from theodolite.models.attention import language_mask, layer_kinds
 from theodolite.models.export import export_vlm
 from theodolite.models.families import family_of, image_token_id
-from theodolite.models.layout import NONE
+from theodolite.models.grids import grid
+from theodolite.models.layout import NONE, layout_of
 from theodolite.models.load import adapted_classes
 from theodolite.models.vlm import Adaptation, adapt
 
@@ -95,7 +99,9 @@ def test_each_half_of_the_adaptation_can_be_on_alone(name: str, adaptation: Adap
     with torch.inference_mode():
         logits = model(**given).logits[real]
     torch.testing.assert_close(logits, read_logits(trained(name, adaptation), given, adaptation)[real], atol=1e-5, rtol=1e-5)
-    assert written(model, padded_left(given), NEW).tolist() == written_by_hand(trained(name, adaptation), given, NEW, adaptation).tolist()
+    expected = written_by_hand(trained(name, adaptation), given, NEW, adaptation).tolist()
+    for options in ({}, {"cache_implementation": "static"}, {"use_cache": False}):
+        assert written(model, padded_left(given), NEW, **options).tolist() == expected
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_vl", "gemma3", "paligemma"])
@@ -134,6 +140,17 @@ def test_beams_keep_their_pictures(name: str, loaded: Callable[..., Any]) -> Non
 def test_beams_over_pictures_of_several_rows_in_one_are_refused(loaded: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="give each row of input_ids its own row of pixel_values"):
         written(loaded("smolvlm"), padded_left(prompts("smolvlm", (2, 1), (5, 9))), NEW, num_beams=2)
+
+
+def test_models_whose_layers_all_have_a_window_keep_it() -> None:
+    """Mistral does not list its layers."""
+    config = MistralConfig(sliding_window=3)
+    config._attn_implementation = "sdpa"
+    assert layer_kinds(config) == ("sliding_attention",) and layer_kinds(LlamaConfig()) == ("full_attention",)
+    place = layout_of(torch.tensor([[7, 9, 9, 9, 9, 7, 7]]), 9, [grid(2, 2)])
+    seen = language_mask(place, False, config, torch.float32)[0, 0] == 0
+    band = torch.ones(7, 7, dtype=torch.bool)
+    assert torch.equal(seen, band.tril() & band.triu(-2))
 
 
 def test_guessing_ahead_changes_nothing(loaded: Callable[..., Any]) -> None:
@@ -178,6 +195,18 @@ def test_masks_that_are_prepared_already_go_through(name: str, loaded: Callable[
     changed = (hidden(model, last) != hidden(model, last, (1, 3))).any(dim=-1)
     # PaliGemma's own forward joins the mask with its prefix.
     assert changed.nonzero().tolist() == [[1, 3]]
+
+
+def test_passes_in_other_threads_are_left_alone() -> None:
+    module, seen = torch.nn.Identity(), []
+    module.register_forward_hook(lambda module, args, kwargs, output: seen.append(float(output)), with_kwargs=True)
+    with edited(module, lambda kwargs: {"input": kwargs["input"] + 1}):
+        module(input=torch.zeros(()))
+        other = Thread(target=module, kwargs={"input": torch.zeros(())})
+        other.start()
+        other.join()
+    module(input=torch.zeros(()))
+    assert seen == [1.0, 0.0, 0.0]
 
 
 def test_token_types_that_are_left_out_do_not_matter(loaded: Callable[..., Any]) -> None:

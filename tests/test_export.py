@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
@@ -26,7 +27,7 @@ from theodolite.models import export
 from theodolite.models.adapted import Adapted
 from theodolite.models.export import export_vlm
 from theodolite.models.families import UnknownFamily, family_of, image_token_id
-from theodolite.models.load import load_vlm
+from theodolite.models.load import adapted_classes, load_vlm
 from theodolite.models.vlm import Adaptation, adapt, adaptation_of
 from theodolite.records.errors import BadInput
 
@@ -184,22 +185,30 @@ def test_m_rope_alone_is_what_the_stock_class_does(name: str, tmp_path: Path) ->
 
 def test_an_adapted_model_can_be_exported_as_stock_again(tmp_path: Path) -> None:
     export_vlm(adapted_of("llava"), None, tmp_path / "adapted")
-    loaded = AutoModelForImageTextToText.from_pretrained  # of our process, which knows the class once load_vlm has met it
     model = load_adapted(tmp_path / "adapted")
     adapt(model, Adaptation())
     export_vlm(model, None, tmp_path / "stock")
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "stock")
     with torch.inference_mode():
-        assert torch.equal(loaded(tmp_path / "stock")(**batch_of("llava")).logits, model_of("llava")(**batch_of("llava")).logits)
+        assert torch.equal(loaded(**batch_of("llava")).logits, model_of("llava")(**batch_of("llava")).logits)
+
+
+def test_an_adapted_model_that_was_saved_as_a_stock_one_is_not_loaded(tmp_path: Path) -> None:
+    model, processor = tiny_vlm()
+    adapt(model, MIXED)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match="saved as if it were a stock llava; export it anew"):
+        load_vlm(tmp_path)
 
 
 # Here, where theodolite is installed
 
 
 def load_adapted(folder: Path) -> Any:
-    from theodolite.models.load import adapted_classes
-
-    kind = adapted_classes(json.loads((folder / "config.json").read_text())["model_type"].removeprefix("theodolite_"))[1]
-    return kind.from_pretrained(folder)
+    """An exported model by our own classes, without a processor."""
+    name = json.loads((folder / "config.json").read_text())["model_type"].removeprefix("theodolite_")
+    return adapted_classes(name)[1].from_pretrained(folder)
 
 
 @pytest.mark.parametrize("frontend", OURS)
@@ -239,8 +248,6 @@ def test_a_family_that_cannot_be_handled_is_refused_before_its_weights_are_read(
 
 def with_adapters(name: str, seed: int = 5) -> Any:
     """An adapted model with adapters on its language model that really do something."""
-    from peft import LoraConfig, get_peft_model
-
     model = copy.deepcopy(adapted_of(name))
     wrapped = get_peft_model(model, LoraConfig(r=2, target_modules=r".*language_model.*(q_proj|down_proj)"))
     generator = torch.Generator().manual_seed(seed)

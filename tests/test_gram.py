@@ -74,6 +74,15 @@ def test_single_precision_is_close_to_the_formula_at_many_tokens() -> None:
     torch.testing.assert_close(found[1], wanted[1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("sizes", [(13,), (6, 6), UNEQUAL])
+def test_rows_may_lie_in_memory_as_they_like(sizes: tuple[int, ...]) -> None:
+    student, teacher = rows(sizes)
+    wanted = with_gradient(gram_loss(student, teacher, sizes, tile=6), student)
+    across = student.detach().T.contiguous().T.requires_grad_()
+    assert not across.is_contiguous()
+    torch.testing.assert_close(with_gradient(gram_loss(across, teacher, sizes, tile=6), across), wanted)
+
+
 @pytest.mark.parametrize("form", ["clipped", "symmetric"])
 def test_the_gradient_is_that_of_finite_differences(form: Form) -> None:
     student, teacher = rows((4, 5), dim=3)

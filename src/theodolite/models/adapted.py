@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,8 +91,13 @@ def adapted_forward(kind: type) -> Callable[..., Any]:
 
 @contextmanager
 def edited(module: nn.Module, edit: Callable[[Given], Given]) -> Iterator[None]:
-    """Within, the module is given what `edit` makes of its keyword arguments."""
-    handle = module.register_forward_pre_hook(lambda module, args, kwargs: (args, {**kwargs, **edit(kwargs)}), with_kwargs=True)
+    """Within, the module is given its keyword arguments as `edit` changes them, in this thread: a server may run the model in several."""
+    thread = threading.get_ident()
+
+    def change(module: nn.Module, args: tuple[Any, ...], kwargs: Given) -> tuple[tuple[Any, ...], Given]:
+        return args, {**kwargs, **edit(kwargs)} if threading.get_ident() == thread else kwargs
+
+    handle = module.register_forward_pre_hook(change, with_kwargs=True)
     try:
         yield
     finally:

@@ -95,7 +95,8 @@ def _weights(model: nn.Module, state_dict: Mapping[str, Tensor] | None) -> dict[
     if state_dict is None:
         return dict(copy.deepcopy(model).merge_and_unload().state_dict())
     base, name = base_model(model), model.active_adapter
-    whole = get_peft_model(type(base)(copy.deepcopy(base.config)), copy.deepcopy(model.peft_config[name]), adapter_name=name)
+    stock = stock_classes(family_of(base.config))[1]
+    whole = get_peft_model(stock(copy.deepcopy(base.config)), copy.deepcopy(model.peft_config[name]), adapter_name=name)
     # Merging writes into the weights, and those that are given are not ours to change.
     whole.load_state_dict({path: value.clone() for path, value in state_dict.items()}, assign=True)
     base_model(whole).tie_weights()

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from transformers.utils.logging import disable_progress_bar
 
 from theodolite.models.adapted import Adapted, AdaptedConfig, adapted_forward
-from theodolite.models.export import CONFIG_CLASS, MODEL_CLASS, stock_classes, stock_of
+from theodolite.models.export import CONFIG_CLASS, MODEL_CLASS, effective_adaptation, stock_classes, stock_of
 from theodolite.models.families import EXPORTED, FAMILIES, family_of
 from theodolite.records.errors import BadInput
 
@@ -38,8 +38,7 @@ def load_vlm(path: str | Path, device: str = "cpu", dtype: DType = "float32", at
     disable_progress_bar()  # transformers' own, one for each model
     try:
         config = _config(path)
-        family_of(config)
-        kind = adapted_classes(family_of(config).name)[1] if isinstance(config, AdaptedConfig) else AutoModelForImageTextToText
+        kind = _kind(config, path)
         model = kind.from_pretrained(path, config=config, dtype=getattr(torch, dtype), attn_implementation=attention)
         processor = AutoProcessor.from_pretrained(path)
     except BadInput:
@@ -59,6 +58,19 @@ def _config(path: str | Path) -> Any:
     return adapted_classes(stock)[0].from_pretrained(path) if stock != name and stock in FAMILIES else AutoConfig.from_pretrained(path)
 
 
+def _kind(config: Any, path: str | Path) -> Any:
+    """The class to load. Raises `BadInput` for a family that cannot be handled, or an adapted model that was saved as a stock one."""
+    family = family_of(config)
+    if isinstance(config, AdaptedConfig):
+        return adapted_classes(family.name)[1]
+    if not effective_adaptation(config).is_stock:
+        raise BadInput(
+            f"{path} holds a model that was adapted ({config.adaptation}), saved as if it were a stock {family.name}; export it anew with "
+            "theodolite.models.export.export_vlm, or the trainer's save_model"
+        )
+    return AutoModelForImageTextToText
+
+
 @cache
 def adapted_classes(name: str) -> tuple[Any, Any]:
     """The configuration class and the model class of a family's adapted models, as the code in their folders has them.
@@ -70,8 +82,8 @@ def adapted_classes(name: str) -> tuple[Any, Any]:
     config = type(CONFIG_CLASS, (AdaptedConfig, stock_config), {"model_type": EXPORTED + name, "__module__": __name__})
     own = {"config_class": config, "stock": stock_of(family), "forward": adapted_forward(stock_model), "__module__": __name__}
     model = type(MODEL_CLASS, (Adapted, stock_model), own)
-    AutoConfig.register(EXPORTED + name, config)
-    AutoModelForImageTextToText.register(config, model)
+    AutoConfig.register(EXPORTED + name, config, exist_ok=True)
+    AutoModelForImageTextToText.register(config, model, exist_ok=True)
     return config, model
 
 

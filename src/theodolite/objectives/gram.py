@@ -28,7 +28,7 @@ def gram_loss(
     teacher: Float[Tensor, "token dim"],
     sizes: Sequence[int],
     form: Form = "clipped",
-    tile: int = 512,
+    tile: int = 256,
 ) -> Float[Tensor, ""]:
     """Squared excess of the student's cosines over the teacher's, 0 or more, summed over pictures and all ordered token pairs of each.
 
@@ -91,7 +91,7 @@ def _walk(
     """The loss, and its gradient for the student if wanted."""
     with torch.autocast(student.device.type, enabled=False):
         loss = _precise(student[:0]).sum()
-        gradient = torch.zeros_like(student, dtype=loss.dtype) if with_gradient else None
+        gradient = student.new_zeros(student.shape, dtype=loss.dtype) if with_gradient else None
         for first, count, size in _batches(sizes, tile):
             rows = slice(first, first + count * size)
             into = None if gradient is None else gradient[rows].view(count, size, -1)
@@ -167,19 +167,19 @@ def _precise(values: Tensor) -> Tensor:
 
 
 def _batches(sizes: Sequence[int], tile: int) -> Iterator[tuple[int, int, int]]:
-    """First row, number and size of the pictures to take at once: neighbours of one size, up to `tile` rows."""
+    """First row, number and size of the pictures to take at once: neighbours of one size, up to twice `tile` rows."""
     first = 0
     for size, run in groupby(sizes):
         left = len(list(run)) if size else 0
         while left:
-            count = min(left, max(tile // size, 1))
+            count = min(left, max(2 * tile // size, 1))
             yield first, count, size
             first, left = first + count * size, left - count
 
 
 def _order(sizes: Sequence[int], tile: int) -> list[int] | None:
     """An order of pictures that lets those of one size go together; None if they do already, or are too large to."""
-    small = [size for size, _ in groupby(sizes) if size <= tile // 2]
+    small = [size for size, _ in groupby(sizes) if size <= tile]
     return sorted(range(len(sizes)), key=sizes.__getitem__) if len(small) > len(set(small)) else None
 
 
