@@ -1,7 +1,8 @@
 """Time and memory of the Gram loss, forward and backward, tiled against written out: `python benchmarks/gram.py [--json]`.
 
-Every arm runs in a process of its own, on two threads that wait passively. Time is the median of the repeats. Memory is the peak of the resident set over what it was once the inputs
-existed, so it holds the gradient of the student and everything made on the way to it. Linux only: the kernel keeps the peak.
+Every arm runs in a process of its own, on two threads. Time is the median of the repeats. Memory is the peak of the resident set over
+what it was once the inputs existed, so it holds the student's gradient and everything made on the way to it. Linux only: the kernel
+keeps the peak.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def compare(sizes: list[int], dim: int, repeats: int) -> dict[str, Any]:
     dense, tiled = apart("dense", sizes, dim, repeats), apart("tiled", sizes, dim, repeats)
     return {
         "pictures": len(sizes),
-        "tokens": sizes[0],
+        "tokens": sum(sizes),
         "dim": dim,
         **{f"{arm}_{name}": value for arm, found in (("dense", dense), ("tiled", tiled)) for name, value in found.items()},
         "times_less_memory": dense["peak_mib"] / tiled["peak_mib"],
@@ -106,7 +107,7 @@ def main() -> None:
         return
     for case in found:
         print(
-            f"{case['pictures']} x {case['tokens']} tokens x {case['dim']}: "
+            f"{case['pictures']} pictures, {case['tokens']} tokens in all, dim {case['dim']}: "
             f"{case['tiled_s'] * 1000:.0f} ms and {case['tiled_peak_mib']:.0f} MiB, "
             f"{case['times_faster']:.1f} times faster and {case['times_less_memory']:.1f} times less memory than dense"
         )
