@@ -109,8 +109,6 @@ def test_a_step_is_finite_and_its_gradients_are_where_they_belong(name: str, bra
 @pytest.mark.parametrize("attention", ["mixed", "native"])
 @pytest.mark.parametrize("name", NAMES)
 def test_without_masks_and_with_equal_weights_student_and_teacher_agree(name: str, branch: str, attention: str) -> None:
-    if attention == "native" and branch == "separate" and name == "paligemma":
-        pytest.skip("pictures alone cannot be packed under an attention that is not causal; the pass refuses it")
     learner, tutor, batch = learner_of(name, branch=branch, mask_ratio=0.0, adaptation=Adaptation(attention, "native"))  # type: ignore[arg-type]
     seen: list[torch.Tensor] = []
     learner.objective.head.register_forward_hook(lambda module, args, output: seen.append(output.detach()))

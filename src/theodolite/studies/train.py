@@ -32,6 +32,7 @@ def train_recipe(name: str, out: Path, data: Sequence[str], *, seed: int, overwr
     if overwrite:
         _clear(out)
     logging.set_verbosity_error()
+    logging.disable_progress_bar()  # ours says more
     with ExitStack() as stack:
         return run_stages(recipe, material, out, seed=seed, tell=_teller(recipe, steps, stack))
 
