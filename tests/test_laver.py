@@ -10,15 +10,19 @@ import torch
 from torch import nn
 
 import tiny_families
+from laver_batches import batch as hand_made
+from small import tiny_vlm
 from theodolite.models.families import family_of, image_token_id
 from theodolite.models.grids import picture_grids
 from theodolite.models.layout import layout_of
+from theodolite.models.positions import axis_positions
 from theodolite.models.views import layout_in, whole_view
 from theodolite.models.vlm import STOCK, Adaptation, adapt, read
 from theodolite.objectives.language import Language
 from theodolite.objectives.laver import LaVer, LaverSettings
 from theodolite.objectives.masking import draw_ranks
 from theodolite.objectives.terms import combine
+from theodolite.records.errors import BadInput
 from theodolite.training.learner import Learner
 from theodolite.training.tutor import Tutor
 
@@ -176,3 +180,88 @@ def test_language_alone_on_an_adapted_model_is_the_control() -> None:
     plain, mixed = (Language(adaptation)(model, batch, 0)["language"] for adaptation in (STOCK, MIXED))
     assert plain.count == mixed.count == len(batch["labels"])
     assert abs(plain.total.item() - mixed.total.item()) > 1e-4
+
+
+def test_m_rope_positions_are_those_of_the_stock_model() -> None:
+    model, _, _ = tiny_families.tiny("qwen2_5_vl")
+    given = tiny_families.inputs("qwen2_5_vl", model)
+    place = layout_in(batch_of("qwen2_5_vl", model))
+    named = {name: given[name] for name in ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")}
+    stock, _ = model.model.get_rope_index(**named)
+    real = place.real.expand(3, -1, -1)
+    assert torch.equal(axis_positions(place, two_d=True)[real], stock[real])
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_pixels_under_a_masked_token_move_nothing_and_those_beside_it_do(branch: str) -> None:
+    """On raw patches, where a token is its own pixels and no encoder spreads them."""
+    model, _ = tiny_vlm(frontend="patches")
+    objective = LaVer(model.config, LaverSettings(head_hidden=24, branch=branch, mask_ramp="constant", adaptation=MIXED))  # type: ignore[arg-type]
+    adapt(model, MIXED)
+    learner = Learner(model, objective)
+    tutor = Tutor(learner, objective)
+    pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    batch = hand_made([["vttt"]], image_token=model.config.image_token_id, vocabulary=20, pixels={"pixel_values": pixels}, side=8)
+    outputs: list[torch.Tensor] = []
+    objective.head.register_forward_hook(lambda module, args, output: outputs.append(output.detach()))
+    hidden = int(objective.prepare(batch, 0, 1)["masked"].flatten().nonzero()[0])
+    for token in (hidden, (hidden + 1) % 64):
+        row, column = divmod(token, 8)
+        other = pixels.clone()
+        other[:, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 0.0
+        outputs.clear()
+        language = [step(learner, tutor, {**batch, "pixel_values": part})[0]["language"].total.item() for part in (pixels, other)]
+        teacher, student, other_teacher, other_student = outputs
+        assert (teacher - other_teacher).abs().max() > 1e-5
+        assert torch.equal(student, other_student) is (token == hidden)
+        # The plain pass of the separate branch sees the picture as it is.
+        assert (language[0] == language[1]) is (token == hidden and branch == "joint")
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+@pytest.mark.parametrize("rows", [[["ttt"], ["tt"]], [["t"]]])
+def test_a_batch_without_pictures_has_no_visual_loss_and_still_reaches_every_visual_parameter(branch: str, rows: Any) -> None:
+    model, _ = tiny_vlm(frontend="patches")
+    adapt(model, MIXED)
+    objective = LaVer(model.config, LaverSettings(head_hidden=24, branch=branch, adaptation=MIXED))  # type: ignore[arg-type]
+    learner = Learner(model, objective)
+    batch = hand_made(rows, image_token=model.config.image_token_id, vocabulary=20, pixels={})
+    terms, taught = step(learner, Tutor(learner, objective), batch)
+    assert len(taught["lesson"].outputs) == 0
+    assert terms["language"].count == len(batch["labels"])
+    assert terms["masked_latent"].total.item() == terms["gram"].total.item() == 0.0
+    combine(terms, objective.counts(taught)).backward()
+    assert all(value.grad is not None for value in objective.parameters())
+    assert any(value.grad is not None for value in model.model.language_model.parameters())
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_a_model_in_half_precision_takes_its_step(branch: str) -> None:
+    learner, tutor, batch = learner_of("llava", branch=branch, mask_ratio=0.4)
+    learner.vlm.to(torch.bfloat16)
+    terms, _ = step(learner, tutor, {**batch, "pixel_values": batch["pixel_values"].bfloat16()})
+    assert all(torch.isfinite(term.total) for term in terms.values())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"branch": "seperate"}, {"gram_reduction": "entry"}, {"mask_ramp": "linear"}, {"gram": "clip"}, {"mask_ratio": 1.5}]
+)
+def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
+    ((name, value),) = wrong.items()
+    settings = LaverSettings()
+    object.__setattr__(settings, name, value)  # as if nobody checked types
+    with pytest.raises(BadInput, match=name):
+        settings.__post_init__()
+
+
+def test_a_teacher_drops_nothing_out_and_the_student_goes_on_as_it_was() -> None:
+    learner, tutor, batch = learner_of("llava", mask_ratio=0.4)
+    learner.train()
+    learner.vlm.model.vision_tower.eval()
+    modes = [part.training for part in learner.modules()]
+    seen: list[bool] = []
+    handle = learner.vlm.model.language_model.register_forward_pre_hook(lambda module, args: seen.append(module.training))
+    step(learner, tutor, batch)
+    handle.remove()
+    assert seen == [False, True, True]
+    assert [part.training for part in learner.modules()] == modes

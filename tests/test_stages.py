@@ -184,3 +184,25 @@ def test_bad_words_on_the_command_line_are_refused_before_anything_is_made(argum
     with pytest.raises(BadInput, match=message):
         train_recipe(arguments[0], out, arguments[1], seed=0, overwrite=False, steps=Steps(Console()))
     assert not out.exists()
+
+
+def test_two_processes_train_the_same_stages_to_the_same_model(whole: Path, tmp_path: Path) -> None:
+    """Under torchrun: one process claims the folder and writes, both train, and the losses are those of one process."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*command, str(HERE / "staged_run.py"), str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for stage in ("align", "laver", "instruct"):
+        logs = [
+            [json.loads(line) for line in (folder / stage / "log.jsonl").read_text().splitlines()] for folder in (whole, tmp_path / "run")
+        ]
+        assert [entry["step"] for entry in logs[1]] == list(range(1, STEPS + 1))
+        # bf16 sums in another order.
+        assert [entry["loss"] for entry in logs[1]] == pytest.approx([entry["loss"] for entry in logs[0]], rel=0.02)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
 from small import TINY, WORLD, examples, tiny_vlm
 from theodolite.data.collate import Collator
@@ -20,6 +21,7 @@ from theodolite.objectives.language import IGNORE, Language, next_token_loss
 from theodolite.objectives.terms import Term, combine
 from theodolite.records.errors import BadInput
 from theodolite.studies.arms import shapes_arms
+from theodolite.training.launch import refuse_undistributed
 from theodolite.training.learner import Learner
 from theodolite.training.recipe import Recipe
 from theodolite.training.run import Origin, train, training_arguments
@@ -122,6 +124,20 @@ def test_a_launcher_with_several_processes_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(BadInput, match="WORLD_SIZE is 2"):
         run()
+
+
+def test_processes_that_would_each_train_alone_and_an_fsdp_that_is_not_on_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_undistributed(1, DistributedType.NO)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refuse_undistributed(2, DistributedType.MULTI_CPU)
+    with pytest.raises(BadInput, match="started 2 processes, but this one trains in a world of 1"):
+        refuse_undistributed(1, DistributedType.NO)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(BadInput, match="FSDP was asked for, but the run is MULTI_CPU"):
+        refuse_undistributed(2, DistributedType.MULTI_CPU)
+    refuse_undistributed(2, DistributedType.FSDP, FullyShardedDataParallelPlugin(fsdp_version=2))
+    with pytest.raises(BadInput, match="set fsdp_version to 2"):
+        refuse_undistributed(2, DistributedType.FSDP, FullyShardedDataParallelPlugin(fsdp_version=1))
 
 
 def test_losses_are_thinned_to_means() -> None:

@@ -224,6 +224,11 @@ def sharded(folder: Path, options: Mapping[str, Any]) -> Learner:
             with (folder / "log.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step + 1, "loss": told.item() / world}) + "\n")
     assert tutor.teacher is not None and all(isinstance(value, DTensor) for value in tutor.teacher.shadow.values())
+    state = {name: value.clone() for name, value in tutor.teacher.state_dict().items()}
+    tutor.teacher.update(learner, 0.0)
+    assert any(not torch.equal(value, state[name]) for name, value in tutor.teacher.state_dict().items())
+    tutor.teacher.load_state_dict(state)
+    assert all(torch.equal(value, state[name]) for name, value in tutor.teacher.state_dict().items())
     return learner
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,6 +126,7 @@ def train(
     from theodolite.studies.progress import Steps
     from theodolite.studies.train import train_recipe
 
+    console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes one speaks
     target = out or Path("runs") / recipe
     model = train_recipe(recipe, target, data or [], seed=seed, overwrite=overwrite, steps=Steps(console))
     console.print(f"model: {model}")

@@ -58,9 +58,6 @@ class Layout:
             self.cell.flatten(0, 1)[at].masked_fill(gone[..., None], 0),
         )
 
-    def to(self, device: torch.device | str) -> Layout:
-        return Layout(self.sample.to(device), self.branch.to(device), self.picture.to(device), self.cell.to(device))
-
 
 def layout_of(input_ids: Tensor, image_token_id: int, grids: Sequence[Tensor], attention_mask: Tensor | None = None) -> Layout:
     """The layout of unpacked rows, one sample each: (row, token) ids, each picture's (tokens, 2) cells in order, and the padding mask.
@@ -101,7 +98,8 @@ def mark_pictures(vision: Tensor, grids: Sequence[Tensor]) -> tuple[Tensor, Tens
 def prefix_index(layout: Layout) -> Tensor:
     """Flat places (row, token) of every sample's tokens up to its last picture's end, moved together; `NONE` pads on the right.
 
-    What a picture's tokens can see under causal or mixed attention is all there; samples without pictures are left out.
+    What a picture's tokens can see under causal or mixed attention is all there; samples without pictures are left out. Without any
+    picture there is one row of one padding place.
     """
     rows, width = layout.sample.shape
     column = torch.arange(width, device=layout.sample.device).expand(rows, width)
@@ -115,8 +113,10 @@ def prefix_index(layout: Layout) -> Tensor:
 def pictures_index(layout: Layout) -> Tensor:
     """Flat places (row, token) of the pictures' tokens alone, packed in order into rows as wide as the largest picture.
 
-    No picture is cut; `NONE` pads on the right.
+    No picture is cut; `NONE` pads on the right. Without any picture there is one row of one padding place.
     """
+    if not bool(layout.vision.any()):
+        return _nothing(layout.sample.device)
     places, sizes = layout.vision.flatten().nonzero()[:, 0], layout.sizes()
     rows: list[list[Tensor]] = []
     widest, used = max(sizes, default=0), 0
@@ -165,8 +165,15 @@ def _moved_together(keep: Tensor) -> Tensor:
     """Flat places of the kept tokens of each row, in order, on the left; rows that keep none are left out."""
     rows, width = keep.shape
     counts = keep.sum(dim=1)
+    if not bool(counts.any()):
+        return _nothing(keep.device)
     order = torch.argsort((~keep).to(torch.int8), dim=1, stable=True)
     flat = order + torch.arange(rows, device=keep.device)[:, None] * width
     column = torch.arange(width, device=keep.device)
     index = torch.where(column < counts[:, None], flat, NONE)
-    return index[counts > 0, : int(counts.max()) if rows else 0]
+    return index[counts > 0, : int(counts.max())]
+
+
+def _nothing(device: torch.device) -> Tensor:
+    """One padding place: a batch without pictures still makes its pass, so that every process runs the same modules."""
+    return torch.full((1, 1), NONE, device=device)

@@ -76,7 +76,7 @@ class Encoded:
         try:
             yield
         finally:
-            encoder.forward = own
+            del encoder.forward
 
 
 def base_model(model: nn.Module) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,6 +20,14 @@ from theodolite.objectives.masked_latent import Centre, MaskEmbedding, VisionHea
 from theodolite.objectives.masking import masked_tokens
 from theodolite.objectives.schedules import EMASchedule, cosine_ramp
 from theodolite.objectives.terms import Objective, Term, Terms
+from theodolite.records.errors import BadInput, UnknownName
+
+CHOICES = {
+    "gram": get_args(Form),
+    "gram_reduction": ("entries", "pictures"),
+    "mask_ramp": ("cosine", "constant"),
+    "branch": ("separate", "joint"),
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,15 @@ class LaverSettings:
     ema: EMASchedule = field(default_factory=EMASchedule)
     branch: Literal["separate", "joint"] = "separate"
     adaptation: Adaptation = field(default_factory=lambda: Adaptation("mixed", "2d"))
+
+    def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise UnknownName(f"{name} of LaVer", str(getattr(self, name)), known)
+        if not 0 <= self.mask_ratio <= 1:
+            raise BadInput(f"mask_ratio is {self.mask_ratio}; give a fraction from 0 to 1")
+        if self.student_temperature <= 0 or self.teacher_temperature <= 0:
+            raise BadInput(f"temperatures are {self.student_temperature} and {self.teacher_temperature}; both must be above 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +169,6 @@ class LaVer(Objective):
     def _whole(self, model: nn.Module, batch: Mapping[str, Any]) -> View:
         return whole_view(base_model(model).config, batch, masked=batch["masked"])
 
-    @staticmethod
-    def _vision(reading: Reading, view: View) -> Float[Tensor, "vision dim"]:
-        return reading.hidden[view.layout.vision]
+    def _vision(self, reading: Reading, view: View) -> Float[Tensor, "vision dim"]:
+        """The last hidden states of vision tokens, in the precision of the centre (the head's: models may be loaded in half precision)."""
+        return reading.hidden[view.layout.vision].to(self.centre.value.dtype)

@@ -53,15 +53,18 @@ class Teacher:
     def teaching(self, module: nn.Module) -> Iterator[None]:
         """Within, the module's trained parameters are the teacher's, and no gradients are taken; afterwards the student's, to the bit."""
         trained = trained_parameters(module)
+        learning = [part for part in module.modules() if part.training]
+        module.eval()  # a teacher drops nothing out
         with torch.no_grad():
+            _reshard(module)
             kept = self._exchange(trained)
             try:
                 yield
             finally:
                 self._exchange_back(trained, kept)
-                for part in module.modules():
-                    if isinstance(part, FSDPModule):
-                        part.reshard()  # the outermost unit keeps its gathered weights after a forward, and they were the teacher's
+                _reshard(module)
+                for part in learning:
+                    part.training = True
                 # autocast keeps casts of weights by parameter; those made here are the teacher's, and have no gradient.
                 torch.clear_autocast_cache()
 
@@ -107,6 +110,13 @@ class Teacher:
 def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that want a gradient, by name, without what wrappers put before it."""
     return {name.removeprefix("module."): parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def _reshard(module: nn.Module) -> None:
+    """Lets go of weights that FSDP2 has gathered: its outermost unit keeps them after a forward, and they would be the other's."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
 
 
 def _wide(value: Tensor) -> Tensor:

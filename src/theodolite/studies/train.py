@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,21 +27,12 @@ def train_recipe(name: str, out: Path, data: Sequence[str], *, seed: int, overwr
         material = shapes_material(recipe, seed)
     else:
         material = file_material(recipe, sources, seed)
-    if overwrite:
-        _clear(out)
+    if overwrite and out.is_dir() and any(out.iterdir()) and not (out / RECIPE).is_file():
+        raise BadInput(f"{out} holds files, but no {RECIPE}, so it is no training run; give another folder")
     logging.set_verbosity_error()
     logging.disable_progress_bar()  # ours says more
     with ExitStack() as stack:
-        return run_stages(recipe, material, out, seed=seed, tell=_teller(recipe, steps, stack))
-
-
-def _clear(out: Path) -> None:
-    """Removes an earlier run; anything else is refused."""
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / RECIPE).is_file():
-            raise BadInput(f"{out} holds files, but no {RECIPE}, so it is no training run; give another folder")
-        if int(os.environ.get("RANK", "0")) == 0:
-            shutil.rmtree(out)
+        return run_stages(recipe, material, out, seed=seed, overwrite=overwrite, tell=_teller(recipe, steps, stack))
 
 
 def _sources(data: Sequence[str]) -> dict[str, str]:

@@ -20,7 +20,9 @@ class Learner(nn.Module):
 
     def forward(self, batch: Mapping[str, Any], step: int, teaching: bool = False) -> Terms | Lesson:
         """The objective's terms; with `teaching`, what it has to say as a teacher (the caller puts the teacher's weights in place)."""
-        if teaching and isinstance(self.objective, LaVer):
+        if teaching:
+            if not isinstance(self.objective, LaVer):
+                raise TypeError(f"{type(self.objective).__name__} has no teacher")
             return self.objective.teach(self.vlm, batch)
         return self.objective(self.vlm, batch, step)
 

@@ -31,6 +31,8 @@ from theodolite.worlds.world import World
 NUM_PICTURES = 12_000
 STRENGTH = 0.8
 POLICY = "shape,row"
+# Examples that a stream is shuffled among.
+SHUFFLE_BUFFER = 10_000
 DESCRIBE = "describe the picture."
 
 
@@ -99,15 +101,15 @@ def file_material(recipe: StagedRecipe, sources: Mapping[str, str], seed: int) -
             seed=seed,
             chat_template=processor.chat_template,
         )
-        return Feed(source_named(sources[stage.data]), collator)
+        return Feed(source_named(sources[stage.data], seed), collator)
 
     return Material(start, feed)
 
 
-def source_named(text: str) -> Any:
+def source_named(text: str, seed: int) -> Any:
     """The examples that `FILE.json:PICTURES` (LLaVA format) or the name or folder of a Hugging Face data set stands for.
 
-    `stream:NAME` streams it; `NAME@CONFIG` chooses a configuration. The split is `train`.
+    `stream:NAME` streams it, shuffled within a buffer; `NAME@CONFIG` chooses a configuration. The split is `train`.
     """
     path, _, folder = text.rpartition(":")
     if path.endswith((".json", ".jsonl")):
@@ -123,4 +125,5 @@ def source_named(text: str) -> Any:
             found = datasets.load_dataset(name, configuration or None, split="train", streaming=streaming)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise BadInput(f"no data set can be loaded from {text!r}: {str(error).splitlines()[0]}") from error
-    return from_datasets(found)
+    # Whole data sets are shuffled by the sampler, streams only here.
+    return from_datasets(found.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER) if streaming else found)

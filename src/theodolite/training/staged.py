@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import nn
 from transformers import PrinterCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
@@ -28,6 +29,8 @@ from theodolite.training.trainer import LaverTrainer, ObjectiveTrainer
 from theodolite.training.watch import JsonLines, Watch
 
 RECIPE = "recipe.json"
+# Examples that were left out, with reasons.
+DROPPED = "dropped.json"
 Tell = Callable[[str, int, int, str], None]
 
 
@@ -47,13 +50,17 @@ class Material:
     feed: Callable[[Stage, nn.Module, Any], Feed]
 
 
-def run_stages(recipe: StagedRecipe, material: Material, out: Path, *, seed: int = 0, tell: Tell = lambda *told: None) -> Path:
+def run_stages(
+    recipe: StagedRecipe, material: Material, out: Path, *, seed: int = 0, overwrite: bool = False, tell: Tell = lambda *told: None
+) -> Path:
     """Trains all stages and returns the folder of the finished model, `out/model`, a Hugging Face directory.
 
     Stages that are done are left alone, and one that was cut off goes on from its last whole checkpoint, to the same weights. Raises
     `BadInput` if `out` holds a run of another recipe or seed.
     """
-    _claim(recipe, seed, out)
+    processes = PartialState(cpu=not torch.accelerator.is_available())
+    with processes.main_process_first():
+        _claim(recipe, seed, out, overwrite=overwrite and processes.is_main_process)
     before: Path | None = None
     for stage in recipe.stages:
         folder = out / stage.name
@@ -61,14 +68,17 @@ def run_stages(recipe: StagedRecipe, material: Material, out: Path, *, seed: int
             _train_stage(recipe, stage, material, before, folder, seed, tell)
         before = folder / "model"
     final = out / "model"
-    if before is not None and not (final / "config.json").is_file() and _is_first_process():
+    if before is not None and not (final / "config.json").is_file() and processes.is_main_process:
         with whole_folder(final, overwrite=True) as part:
             shutil.copytree(before, part, dirs_exist_ok=True)
+    processes.wait_for_everyone()
     return final
 
 
-def _claim(recipe: StagedRecipe, seed: int, out: Path) -> None:
-    """Says in the folder whose run it is; refuses another's, and clears what a killed run left half-written."""
+def _claim(recipe: StagedRecipe, seed: int, out: Path, *, overwrite: bool) -> None:
+    """Says in the folder whose run it is; refuses another's unless it may go, and clears what a killed run left half-written."""
+    if overwrite and (out / RECIPE).is_file():
+        shutil.rmtree(out)
     text = _as_json(recipe, seed)
     if (out / RECIPE).is_file():
         if (out / RECIPE).read_text() != text:
@@ -89,11 +99,13 @@ def _as_json(recipe: StagedRecipe, seed: int) -> str:
 
 def _train_stage(recipe: StagedRecipe, stage: Stage, material: Material, before: Path | None, folder: Path, seed: int, tell: Tell) -> None:
     """One stage from its start, or from its last whole checkpoint, to its exported model."""
+    processes = PartialState()
+    with processes.main_process_first():
+        resumed = last_whole(folder / "checkpoints")
     model, processor = material.start() if before is None else load_vlm(before, attention=recipe.attention)
     adapt(model, recipe.adaptation)
     model = train_only(model, stage.trains, stage.lora_rank)
     feed = material.feed(stage, model, processor)
-    resumed = last_whole(folder / "checkpoints")
     watch = Watch(lambda step, loss: tell(stage.name, step, stage.steps, "" if loss is None else f"loss {loss:.3f}"))
     callbacks = [watch, JsonLines(folder / "log.jsonl"), *_tensorboard(folder, resumed)]
     options: dict[str, Any] = {
@@ -105,11 +117,15 @@ def _train_stage(recipe: StagedRecipe, stage: Stage, material: Material, before:
     }
     torch.manual_seed(seed)  # head and mask embedding
     if stage.laver is not None:
-        trainer: ObjectiveTrainer = LaverTrainer(model, stage.laver, **options)
+        trainer: ObjectiveTrainer = LaverTrainer(model, replace(stage.laver, adaptation=recipe.adaptation), **options)
     else:
         trainer = ObjectiveTrainer(Learner(model, Language(recipe.adaptation)), **options)
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    finally:
+        if trainer.dropped.listed and trainer.args.should_save:
+            write_whole(folder / DROPPED, json.dumps(trainer.dropped.listed, indent=1) + "\n")
     watch.refuse_unfinished()
     for line in trainer.dropped.lines():
         tell(stage.name, stage.steps, stage.steps, line)
@@ -118,11 +134,10 @@ def _train_stage(recipe: StagedRecipe, stage: Stage, material: Material, before:
 
 def _write_model(trainer: ObjectiveTrainer, folder: Path) -> None:
     """The stage's model, whole or not at all, written once and waited for by every process."""
-    if trainer.is_fsdp_enabled:
-        trainer.save_model(str(folder / "model"))  # every process has a part to give
-    elif trainer.args.should_save:
+    state = trainer.vlm_state()  # every process has a part to give
+    if trainer.args.should_save:
         with whole_folder(folder / "model", overwrite=True) as part:
-            trainer.save_model(str(part))
+            trainer.write_vlm(part, state)
     trainer.accelerator.wait_for_everyone()
     if trainer.args.should_save:
         shutil.rmtree(folder / "checkpoints")

@@ -131,13 +131,19 @@ def laver_clip() -> StagedRecipe:
 
 def laver_qwen2_5_vl() -> StagedRecipe:
     """Fine-tuning Qwen2.5-VL-7B: its connector is trained already, so the alignment is left out; M-RoPE is its own."""
-    return StagedRecipe("laver-qwen2.5-vl", WholeModel("Qwen/Qwen2.5-VL-7B-Instruct"), paper_stages()[1:], gradient_checkpointing=True)
+    model = WholeModel("Qwen/Qwen2.5-VL-7B-Instruct")
+    return StagedRecipe("laver-qwen2.5-vl", model, _any_size(paper_stages()[1:]), gradient_checkpointing=True, micro_batch=1)
 
 
 def laver_llava_onevision() -> StagedRecipe:
     """Fine-tuning LLaVA-OneVision-7B: its connector is trained already, so the alignment is left out."""
     model = WholeModel("llava-hf/llava-onevision-qwen2-7b-ov-hf")
-    return StagedRecipe("laver-llava-onevision", model, paper_stages()[1:], gradient_checkpointing=True)
+    return StagedRecipe("laver-llava-onevision", model, _any_size(paper_stages()[1:]), gradient_checkpointing=True, micro_batch=1)
+
+
+def _any_size(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """The stages for models that take pictures at their own size, thousands of tokens each: 2,048 would leave most samples out."""
+    return tuple(replace(stage, max_length=8192) for stage in stages)
 
 
 RECIPES = {

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.utils.data import IterableDataset, Sampler, SequentialSampler
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from theodolite.data.drops import Dropped
-from theodolite.data.visits import Draws, EpochSampler, StreamedVisits, Visits
+from theodolite.data.visits import Draws, EpochSampler, Stream, StreamedVisits, Visits
 from theodolite.models.export import export_vlm
 from theodolite.models.vlm import adapt, base_model
 from theodolite.objectives.laver import LaVer, LaverSettings
@@ -46,7 +46,10 @@ class ObjectiveTrainer(Trainer):
         super().__init__(model=model, train_dataset=_visited(train_dataset), **options)
         if self.args.n_gpu > 1:
             self.args._n_gpu = 1  # several GPUs in one process would mean DataParallel, which cuts packed batches apart
-        refuse_undistributed(self.args.world_size, self.accelerator.distributed_type)
+        plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
+        refuse_undistributed(self.args.world_size, self.accelerator.distributed_type, plugin)
+        if self.eval_dataset is not None or self.args.eval_strategy != "no":
+            raise BadInput("losses are sums over a training step, so there is no evaluation here; survey the saved model instead")
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any] | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
@@ -64,6 +67,7 @@ class ObjectiveTrainer(Trainer):
             return [], None
         batches = [self._tallied(batch) for batch in batches]
         objective, state = self.learner.objective, self.state
+        self._refuse_unequal_passes(batches)
         prepared = [objective.prepare(batch, state.global_step, state.max_steps) for batch in batches]
         counted = [objective.counts(batch) for batch in prepared]
         names = tuple(sorted(counted[0]))
@@ -97,12 +101,20 @@ class ObjectiveTrainer(Trainer):
         if _internal_call:
             super().save_model(output_dir, _internal_call=True)
             return
-        state = None
-        if self.is_fsdp_enabled:
-            whole = self.accelerator.get_state_dict(self.model)
-            state = {name.removeprefix("vlm."): value for name, value in whole.items() if name.startswith("vlm.")}
+        state = self.vlm_state()
         if self.args.should_save:
-            export_vlm(self.learner.vlm, self.processing_class, Path(output_dir or self.args.output_dir), state_dict=state)
+            self.write_vlm(Path(output_dir or self.args.output_dir), state)
+
+    def vlm_state(self) -> dict[str, Tensor] | None:
+        """The VLM's whole weights where they are sharded (to be called on every process), else None: they are in the model."""
+        if not self.is_fsdp_enabled:
+            return None
+        whole = self.accelerator.get_state_dict(self.model)
+        return {name.removeprefix("vlm."): value for name, value in whole.items() if name.startswith("vlm.")}
+
+    def write_vlm(self, folder: Path, state: dict[str, Tensor] | None) -> None:
+        """The Hugging Face directory, from one process, with what `vlm_state` gave."""
+        export_vlm(self.learner.vlm, self.processing_class, folder, state_dict=state)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if self.args.should_save and not self.is_fsdp_enabled:
@@ -134,6 +146,13 @@ class ObjectiveTrainer(Trainer):
             self.dropped.add(dropped, num_seen)
         return rest
 
+    def _refuse_unequal_passes(self, batches: list[dict[str, Any]]) -> None:
+        """Under FSDP every process must run the same modules: one without a picture would leave the others waiting for its encoder."""
+        if self.is_fsdp_enabled:
+            lacking = torch.tensor([sum(not bool((batch["picture"] >= 0).any()) for batch in batches)], device=self.args.device)
+            if int(self._over_processes(lacking)):
+                raise BadInput("under FSDP each process's batch needs a picture; mix text-only samples with others, or use DDP")
+
     def _over_processes(self, values: Tensor) -> Tensor:
         """The sum over all processes of a vector."""
         if self.args.world_size == 1:
@@ -164,6 +183,11 @@ class LaverTrainer(ObjectiveTrainer):
             taught = self.tutor.teach(model, inputs, self.state.global_step)
         return super().compute_loss(model, taught, return_outputs, num_items_in_batch)
 
+    def train(self, resume_from_checkpoint: Any = None, **options: Any) -> Any:
+        if resume_from_checkpoint and self.is_deepspeed_enabled:
+            raise BadInput("DeepSpeed reads its own checkpoints, which hold no teacher, so LaVer cannot go on from one; use FSDP2 or DDP")
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
+
     def _save_beside(self, folder: Path) -> None:
         self.tutor.save(folder, write=self.args.should_save)
 
@@ -176,7 +200,7 @@ def _visited(dataset: Any) -> Any:
     """A data set whose examples come with the epoch in which they are met."""
     if dataset is None or isinstance(dataset, Draws | Visits | StreamedVisits):
         return dataset
-    return StreamedVisits(dataset) if isinstance(dataset, IterableDataset) else Visits(dataset)
+    return StreamedVisits(dataset) if isinstance(dataset, Stream) else Visits(dataset)
 
 
 def _keep_batches_whole(arguments: TrainingArguments | None) -> None:

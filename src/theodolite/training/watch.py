@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from theodolite.objectives.terms import Terms
 from theodolite.records.errors import BadInput
+from theodolite.records.folder import write_whole
 
 
 class Watched:
@@ -81,13 +82,12 @@ class JsonLines(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = []
         if self.path.is_file():
             # A run that was killed may have logged past its last checkpoint, and may have left half a line.
             whole = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
             kept = [line for line in whole if json.loads(line)["step"] <= state.global_step]
-        self.path.write_text("".join(kept))
+        write_whole(self.path, "".join(kept))
 
     def on_log(
         self,
