@@ -5,28 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from theodolite.records.errors import BadInput
+from theodolite.records.part import Part, Rate
 
 VERSION: Literal[1] = 1
 Verdict = Literal["identified", "entangled", "blind", "shadow", "inert", "undecided", "cannot_be_asked"]
-
-
-class Part(BaseModel):
-    """Base of all parts of a record: immutable, and a field that nobody knows is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Rate(Part):
-    """A fraction of pairs, 0 to 1, with a two-sided interval clustered by scene; null where fewer than two scenes speak."""
-
-    frac: float
-    low: float | None
-    high: float | None
-    num_pairs: int
-    num_scenes: int
 
 
 class Cell(Part):

@@ -1,0 +1,30 @@
+"""What every part of a record is made of: immutable, exact in its fields, and numbers that carry their intervals."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Part(BaseModel):
+    """Base of all parts of a record: immutable, and a field that nobody knows is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Rate(Part):
+    """A fraction of pairs, 0 to 1, with a two-sided interval clustered by scene; null where fewer than two scenes speak."""
+
+    frac: float
+    low: float | None
+    high: float | None
+    num_pairs: int
+    num_scenes: int
+
+
+class Estimate(Part):
+    """A number with a two-sided interval clustered by scene; null ends where fewer than two scenes speak."""
+
+    value: float
+    low: float | None = Field(description="lower end of the interval")
+    high: float | None = Field(description="upper end of the interval")
+    num_scenes: int = Field(description="scenes behind it: the unit of independence")
