@@ -17,30 +17,35 @@ SIDE = 2
 
 
 def layout(rows: Sequence[Sequence[Sample]], side: int = SIDE) -> Layout:
-    """The layout of rows of samples, padded on the right: "tvt|tt|t" is text, a picture, text, and two branches."""
+    """The layout of rows of samples, padded on the right: "tvt|tt|t" is text, a picture, text, and two branches; "t>t>t" has two twigs."""
     cells = side * side
-    sample_rows, branch_rows, vision_rows = [], [], []
+    sample_rows, branch_rows, twig_rows, vision_rows = [], [], [], []
     number = 0
     for row in rows:
         samples: list[int] = []
         branches: list[int] = []
+        twigs: list[int] = []
         vision: list[bool] = []
         for text in row:
-            for branch, part in enumerate(text.split("|")):
+            parts = [(branch, twig, part) for branch, run in enumerate(text.split("|")) for twig, part in enumerate(run.split(">"))]
+            for branch, twig, part in parts:
                 kinds = [kind == "v" for kind in part for _ in range(cells if kind == "v" else 1)]
                 samples += [number] * len(kinds)
                 branches += [branch] * len(kinds)
+                twigs += [twig] * len(kinds)
                 vision += kinds
             number += 1
         sample_rows.append(samples)
         branch_rows.append(branches)
+        twig_rows.append(twigs)
         vision_rows.append(vision)
     width = max(map(len, sample_rows))
     sample = torch.tensor([row + [-1] * (width - len(row)) for row in sample_rows])
     branch = torch.tensor([row + [0] * (width - len(row)) for row in branch_rows])
+    twig = torch.tensor([row + [0] * (width - len(row)) for row in twig_rows])
     seen = torch.tensor([row + [False] * (width - len(row)) for row in vision_rows])
     picture, cell = mark_pictures(seen, [grid(side, side)] * (int(seen.sum()) // cells))
-    return Layout(sample, branch, picture, cell)
+    return Layout(sample, branch, picture, cell, twig if bool(twig.any()) else None)
 
 
 def batch(

@@ -46,6 +46,15 @@ def test_branches_see_their_trunk_and_themselves() -> None:
     assert sees(layout([["vt|tt|t"]], side=1)) == ["#....", "##...", "###..", "####.", "##..#"]
 
 
+def test_twigs_see_trunk_stem_and_themselves_and_go_on_from_their_stem() -> None:
+    place = layout([["v|tt>t>t|t>tt"]], side=1)
+    assert sees(place) == ["#.......", "##......", "###.....", "####....", "###.#...", "#....#..", "#....##.", "#....###"]
+    assert axis_positions(place, two_d=False)[0, 0].tolist() == [0, 1, 2, 3, 3, 1, 2, 3]
+    wide = layout([["tv|t>tt>t"]], side=3)
+    assert axis_positions(wide, two_d=True)[0, 0].tolist() == [0] + [1] * 9 + [4, 5, 6, 5]
+    assert wide.gather(torch.tensor([[0, 10, 12, -1]])).twig.tolist() == [[0, 0, 1, 0]]
+
+
 def test_without_mixing_the_mask_is_causal() -> None:
     assert torch.equal(visible(layout([["tvvt"]]), mixed=False)[0], torch.ones(10, 10, dtype=torch.bool).tril())
 

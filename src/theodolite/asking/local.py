@@ -2,169 +2,168 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from theodolite.asking.answer import Answer, Ask, Tell, answer_from_scores
+from theodolite.asking.batches import Batch, Row, Sharing, collate_rows, rows_of
+from theodolite.asking.lens import Lens
+from theodolite.asking.room import Room, out_of_memory
 from theodolite.models.attention import refuse_dropped_masks
 from theodolite.models.families import family_of, image_token_id
-from theodolite.models.frontends import Pixels
-from theodolite.models.grids import picture_grids
-from theodolite.models.prompts import Prompter, Turn
-from theodolite.models.tree import Layout, Picture, Segment, lay_out
-from theodolite.models.vlm import adaptation_of
+from theodolite.models.sight import Sight, see
+from theodolite.models.taps import touching
+from theodolite.models.vlm import adaptation_of, base_model, read
 from theodolite.records.errors import BadInput
 
-# A row of attention grows with the square of its length, so a picture with many questions gets several rows.
-MAX_BRANCH_TOKENS = 256
-# Families whose pictures are all of one size and one grid.
-ASKED = ("llava",)
+Pictures = UInt8[np.ndarray, "picture height width 3"]
+# Takes the vision tokens of a batch's rows at a site, and the number of each row's picture; what it gives goes on in their place.
+Edit = Callable[[Float[Tensor, "row token dim"], Int[Tensor, " row"]], Float[Tensor, "row token dim"]]
 
 
-@dataclass
-class Row:
-    """One picture with some of the questions about it: branching segments, and where each ask's choices stand among them."""
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Log-probability in nats of every choice of a batch, whole, and the last hidden state where each ask's answer is predicted."""
 
-    picture: int
-    segments: list[Segment]
-    # The ask's number, its turns (one a choice), the segment of its question, and the segment of each choice (None: nothing to feed).
-    asks: list[tuple[int, list[Turn], int, list[int | None]]] = field(default_factory=list)
-
-    @property
-    def num_branch_tokens(self) -> int:
-        return sum(len(segment.tokens) for segment in self.segments[1:])
+    choices: Float[Tensor, " choice"]
+    answer: Float[Tensor, "ask dim"]
 
 
 class LocalAsker:
-    """Answers of a Hugging Face VLM, as probabilities over whole choices.
+    """Answers of a Hugging Face VLM of any family of the table, as probabilities over whole choices.
 
     Every choice is scored by the log-probability of all its tokens with the end token, given picture and question. A model that is adapted
-    (mixed attention, 2D positions) is asked as it was trained. `batch` is the number of pictures that run at once. Raises `UnknownFamily`
-    for a model that is not in the families table, and `BadInput` for an attention back end that would drop the mask.
+    (mixed attention, 2D positions) is asked as it was trained. `batch` is the number of rows that run at once; None takes as many as free
+    memory allows, up to a fixed number of tokens. A batch that does not fit is halved. `share=False` runs every question with a copy of
+    its picture. What was decided on the way is in `notices`, in words. Raises `UnknownFamily` for a model that is not in the families
+    table, and `BadInput` for an attention back end that would drop the mask.
     """
 
-    def __init__(self, model: Any, processor: Any, batch: int = 32) -> None:
-        if batch < 1:
-            raise ValueError(f"batch is {batch}; give 1 or more pictures at once")
-        family = family_of(model.config)
-        if not family.shares_prefix:
-            raise BadInput(f"in {model.config.model_type} the picture sees the question, so that questions cannot share it")
-        if family.name not in ASKED:
-            raise BadInput(f"models of type {model.config.model_type!r} cannot be asked yet; give one of {', '.join(ASKED)}")
+    def __init__(self, model: Any, processor: Any, batch: int | None = None, *, share: bool = True) -> None:
+        if batch is not None and batch < 1:
+            raise ValueError(f"batch is {batch}; give 1 or more rows at once")
+        self.model, self.processor = model.eval(), processor
+        self.base = base_model(model)
+        self.family = family_of(self.base.config)
+        self.adaptation = adaptation_of(self.base.config)
         try:
-            refuse_dropped_masks(model.config.get_text_config()._attn_implementation)
+            refuse_dropped_masks(self.base.config.get_text_config()._attn_implementation)
         except ValueError as error:
             raise BadInput(str(error)) from error
-        self.model, self.batch = model.eval(), batch
-        self.prompter = Prompter(processor, num_picture_tokens=model.config.image_seq_length)
-        self.pixels = Pixels(processor.image_processor)
-        self.pad = processor.tokenizer.pad_token_id
+        self.notices: list[str] = []
+        self.sharing: Sharing = "picture" if share else "question"
+        if not self.family.shares_prefix and self.adaptation.attention != "mixed":
+            self.sharing = "nothing"
+            self.notices.append(f"in {self.family.name} the picture sees the question, so every question runs with a picture of its own")
+        self.room = Room(self.base, batch)
+        self._lenses: dict[tuple[int, int], Lens] = {}
 
-    @torch.inference_mode()
+    def lens(self, pictures: Pictures) -> Lens:
+        """What turns pictures of this size into inputs."""
+        height, width = pictures.shape[1:3]
+        if (height, width) not in self._lenses:
+            self._lenses[height, width] = Lens(self.base, self.processor, height, width)
+        return self._lenses[height, width]
+
     def ask(
-        self, pictures: UInt8[np.ndarray, "picture height width 3"], asks: Sequence[Ask], tell: Tell = lambda done: None
+        self,
+        pictures: Pictures,
+        asks: Sequence[Ask],
+        tell: Tell = lambda done: None,
+        edits: Mapping[str, Edit] | None = None,
     ) -> list[Answer]:
-        """Answers in the order of `asks`. The batches depend on the asks alone, so a repeated call repeats to the bit."""
+        """Answers in the order of `asks`. The batches depend on the asks and the room alone, so a repeated call repeats to the bit.
+
+        `edits` change vision tokens at sites ("connector", "layer.1" ...) on the way. Raises `BadInput` where one row alone does not fit
+        into memory.
+        """
         answers: dict[int, Answer] = {}
-        rows = list(self._rows(asks))
-        for start in range(0, len(rows), self.batch):
-            part = rows[start : start + self.batch]
-            scored = self._score(pictures[np.array([row.picture for row in part])], part)
-            answers |= scored
-            tell(len(scored))
+        with torch.inference_mode():
+            for batch, scored in self.passes(pictures, asks, edits):
+                scores = scored.choices.double().cpu().numpy()
+                owner = batch.ask_of_choice.cpu().numpy()
+                for position, number in enumerate(batch.asks):
+                    answers[number] = answer_from_scores(scores[owner == position])
+                tell(len(batch.asks))
         return [answers[number] for number in range(len(asks))]
 
-    def _rows(self, asks: Sequence[Ask]) -> Iterator[Row]:
-        """The asks by picture, in the order in which pictures first occur, in rows of bounded length."""
-        by_picture: dict[int, list[int]] = {}
-        for number, ask in enumerate(asks):
-            by_picture.setdefault(ask.picture, []).append(number)
-        for picture, numbers in by_picture.items():
-            row: Row | None = None
-            for number in numbers:
-                turns = [self.prompter.turn(asks[number].question, choice) for choice in asks[number].choices]
-                if row is None or row.num_branch_tokens > MAX_BRANCH_TOKENS:
-                    if row is not None:
-                        yield row
-                    row = Row(picture, [Segment(turns[0].prefix)])
-                self._branch(row, number, turns)
-            if row is not None:
-                yield row
+    def passes(self, pictures: Pictures, asks: Sequence[Ask], edits: Mapping[str, Edit] | None = None) -> Iterator[tuple[Batch, Scored]]:
+        """Every batch with its scores, rows of like length together."""
 
-    def _branch(self, row: Row, number: int, turns: list[Turn]) -> None:
-        if any(turn.prefix != row.segments[0].tokens or turn.question != turns[0].question for turn in turns):
-            raise ValueError("the chat template writes something of the question or the answer before the picture's end")
-        question = len(row.segments)
-        row.segments.append(Segment(turns[0].question, 0))
-        choices: list[int | None] = []
-        for turn in turns:
-            # The last token is only ever predicted.
-            fed = turn.answer[:-1]
-            choices.append(len(row.segments) if fed else None)
-            if fed:
-                row.segments.append(Segment(fed, question))
-        row.asks.append((number, turns, question, choices))
+        def run(rows: Sequence[Row]) -> tuple[Batch, Scored]:
+            batch = self.collate(rows, pictures)
+            return batch, self.score(batch, self.see(batch, pictures), edits)
 
-    def _score(self, pictures: UInt8[np.ndarray, "picture height width 3"], rows: Sequence[Row]) -> dict[int, Answer]:
-        device = self.model.device
-        pixels = self.pixels(pictures)
-        adaptation = adaptation_of(self.model.config)
-        picture = None if adaptation.is_stock else self._picture(pixels)
-        layout = lay_out([row.segments for row in rows], self.pad, picture, adaptation)
-        wanted = _wanted(layout, rows)
-        # Logits only at columns where some row predicts an answer token.
-        columns, position = torch.unique(torch.tensor([column for _, column, _ in wanted]), return_inverse=True)
-        inputs = {name: value.to(device) for name, value in layout.inputs().items()}
-        inputs["attention_mask"] = _as_dtype(inputs["attention_mask"], self.model.dtype)
-        logits = self.model(
-            **inputs,
-            pixel_values=pixels.to(device, self.model.dtype),
-            logits_to_keep=columns.to(device),
-            use_cache=False,
-        ).logits
-        at = torch.tensor([row for row, _, _ in wanted], device=device), position.to(device)
-        tokens = torch.tensor([token for _, _, token in wanted], device=device)
-        steps = logits[at].float().log_softmax(-1).gather(-1, tokens[:, None])[:, 0].double().cpu().numpy()
-        return _answers(rows, steps)
+        for rows in self.groups(pictures, asks):
+            yield from self._fitting(rows, run)
 
-    def _picture(self, pixels: Float[Tensor, "picture 3 height width"]) -> Picture:
-        """Pictures are of one size, so the places of one's tokens are those of all."""
-        return Picture(image_token_id(self.model.config), picture_grids(self.model.config, {"pixel_values": pixels})[0])
+    def groups(self, pictures: Pictures, asks: Sequence[Ask]) -> list[list[Row]]:
+        """The rows of all asks, shortest first, in parts that are made to fit into memory; an ask's rows are never parted."""
+        rows = list(rows_of(asks, self.lens(pictures).prompter, self.sharing))
+        return self.room.parts(rows)
 
+    def _fitting(self, rows: Sequence[Row], run: Callable[[Sequence[Row]], tuple[Batch, Scored]]) -> Iterator[tuple[Batch, Scored]]:
+        try:
+            found = run(rows)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            found = None
+        if found is not None:
+            yield found
+            return
+        for half in self.room.halves(rows, self.notices):
+            yield from self._fitting(half, run)
 
-def _wanted(layout: Layout, rows: Sequence[Row]) -> list[tuple[int, int, int]]:
-    """(row, column, token) of every answer token: the column whose logits predict it."""
-    wanted = []
-    for number, row in enumerate(rows):
-        starts = layout.starts[number]
-        for _, turns, question, choices in row.asks:
-            last = starts[question] + len(row.segments[question].tokens) - 1
-            for turn, choice in zip(turns, choices, strict=True):
-                for step, token in enumerate(turn.answer):
-                    column = last if step == 0 or choice is None else starts[choice] + step - 1
-                    wanted.append((number, column, token))
-    return wanted
+    def collate(self, rows: Sequence[Row], pictures: Pictures) -> Batch:
+        """Rows as a batch on the model's device."""
+        pad = self.processor.tokenizer.pad_token_id
+        image = image_token_id(self.base.config)
+        lens = self.lens(pictures)
+        batch = collate_rows(rows, 0 if pad is None else pad, image, lens.grids, suffix=self.sharing == "nothing")
+        return batch.to(self.base.device)
+
+    def see(self, batch: Batch, pictures: Pictures, *, patches: bool = False) -> Sight:
+        """The vision tokens of a batch's rows; a picture that several rows are about runs once."""
+        unique, row = torch.unique(batch.pictures, return_inverse=True)
+        return self.see_pictures(pictures[unique.numpy()], patches=patches).take(row.to(self.base.device))
+
+    def see_pictures(self, pictures: Pictures, *, patches: bool = False) -> Sight:
+        """The vision tokens of pictures, in order."""
+        inputs = self.lens(pictures).inputs(pictures)
+        moved = {
+            name: value.to(self.base.device, self.base.dtype) if value.is_floating_point() else value.to(self.base.device)
+            for name, value in inputs.items()
+        }
+        return see(self.base, moved, len(pictures), patches=patches)
+
+    def score(self, batch: Batch, sight: Sight, edits: Mapping[str, Edit] | None = None) -> Scored:
+        """One pass over a batch with its pictures as seen: differentiable in the sight's tokens, unless within inference mode."""
+        edits = dict(edits or {})
+        if "connector" in edits:
+            change = edits.pop("connector")
+            sight = sight.edit(lambda tokens: change(tokens, batch.pictures), lambda tokens: change(tokens, batch.pictures))
+        touches = {site: _on_vision(batch, edit) for site, edit in edits.items()}
+        with touching(self.base, touches):
+            reading = read(self.model, batch.view, self.adaptation, outputs=sight.outputs())
+        steps = reading.logits.float().log_softmax(-1)[batch.place, batch.token]
+        choices = torch.zeros(len(batch.ask_of_choice), device=steps.device).index_add(0, batch.choice, steps)
+        return Scored(choices, reading.hidden.flatten(0, 1)[batch.answer_at])
 
 
-def _answers(rows: Sequence[Row], steps: Float[np.ndarray, " token"]) -> dict[int, Answer]:
-    """Answers by the number of their ask, from the log-probabilities of all answer tokens in the order of `_wanted`."""
-    answers, at = {}, 0
-    for row in rows:
-        for number, turns, _, _ in row.asks:
-            scores = []
-            for turn in turns:
-                scores.append(float(steps[at : at + len(turn.answer)].sum()))
-                at += len(turn.answer)
-            answers[number] = answer_from_scores(np.array(scores))
-    return answers
+def _on_vision(batch: Batch, edit: Edit) -> Callable[[Tensor], Tensor]:
+    """An edit of vision tokens as one of whole rows."""
 
+    def touch(hidden: Tensor) -> Tensor:
+        tokens = hidden[batch.vision].unflatten(0, (len(hidden), -1))
+        changed = hidden.clone()
+        changed[batch.vision] = edit(tokens, batch.pictures).flatten(0, 1).to(hidden.dtype)
+        return changed
 
-def _as_dtype(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """The additive mask in the model's precision, its lowest value kept finite."""
-    return mask.clamp(min=torch.finfo(dtype).min).to(dtype)
+    return touch

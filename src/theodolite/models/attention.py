@@ -47,9 +47,12 @@ def visible(layout: Layout, mixed: bool, window: int | None = None) -> Tensor:
 
 
 def _isolated(layout: Layout) -> Tensor:
-    """(row, query, key): same sample, and the key in the trunk or in the query's own branch."""
+    """(row, query, key): same sample, and the key in the trunk, in the stem of the query's own branch, or in its own twig."""
     same = (layout.sample[:, :, None] == layout.sample[:, None, :]) & layout.real[:, :, None]
-    return same & ((layout.branch[:, None, :] == 0) | (layout.branch[:, :, None] == layout.branch[:, None, :]))
+    own = layout.branch[:, :, None] == layout.branch[:, None, :]
+    if layout.twig is not None:
+        own &= (layout.twig[:, None, :] == 0) | (layout.twig[:, :, None] == layout.twig[:, None, :])
+    return same & ((layout.branch[:, None, :] == 0) | own)
 
 
 def _same_picture(layout: Layout) -> Tensor:
@@ -118,10 +121,12 @@ def _block_mask(layout: Layout, mixed: bool, window: int | None) -> Any:
 
     rows, width = layout.sample.shape
     sample, branch, picture, order = layout.sample, layout.branch, layout.picture, order_in_sample(layout)
+    twig = torch.zeros_like(branch) if layout.twig is None else layout.twig
 
     def sees(row: Tensor, query: Tensor, key: Tensor) -> Tensor:
         same = (sample[row, query] == sample[row, key]) & (sample[row, query] >= 0)
-        open_branch = (branch[row, key] == 0) | (branch[row, key] == branch[row, query])
+        own = (branch[row, key] == branch[row, query]) & ((twig[row, key] == 0) | (twig[row, key] == twig[row, query]))
+        open_branch = (branch[row, key] == 0) | own
         seen = same & open_branch & (key <= query)
         if window is not None:
             seen = seen & (order[row, query] - order[row, key] < window)

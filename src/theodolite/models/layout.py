@@ -1,7 +1,8 @@
 """Where each picture's tokens stand in a batch: which picture, which sample, which branch, and which (row, column) of the picture.
 
-A row may hold several samples (packed), a sample several pictures, and behind its trunk several branches that do not see each
-other. This file goes with exported models, so it imports nothing but torch.
+A row may hold several samples (packed), a sample several pictures, behind its trunk several branches that do not see each other, and
+behind a branch's stem several twigs (the choices of a question) that do not see each other either. This file goes with exported models,
+so it imports nothing but torch.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ NONE = -1
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Four integers a token, each (row, token), and `cell` (row, token, 2).
+    """Integers a token, each (row, token), and `cell` (row, token, 2).
 
     `sample` is `NONE` at padding; `branch` is 0 in a sample's trunk, and branches follow their trunk; `picture` numbers the pictures of
     the whole batch in the order in which they stand (row by row) and is `NONE` at text; `cell` is (row, column) in the picture, 0 at text.
+    `twig` is 0 in a branch's stem (and in the trunk), which its twigs follow; None where no branch has any.
     """
 
     sample: Tensor
     branch: Tensor
     picture: Tensor
     cell: Tensor
+    twig: Tensor | None = None
 
     @property
     def real(self) -> Tensor:
@@ -56,6 +59,7 @@ class Layout:
             self.branch.flatten()[at].masked_fill(gone, 0),
             self.picture.flatten()[at].masked_fill(gone, NONE),
             self.cell.flatten(0, 1)[at].masked_fill(gone[..., None], 0),
+            None if self.twig is None else self.twig.flatten()[at].masked_fill(gone, 0),
         )
 
 
@@ -104,7 +108,7 @@ def prefix_index(layout: Layout) -> Tensor:
     rows, width = layout.sample.shape
     column = torch.arange(width, device=layout.sample.device).expand(rows, width)
     last = torch.full((rows, width), NONE, device=layout.sample.device)
-    slot = _sample_slot(layout)
+    slot = _run_start(layout.sample)
     last.scatter_reduce_(1, slot, torch.where(layout.vision, column, NONE), "amax")
     keep = layout.real & (column <= last.gather(1, slot)) & (layout.branch == 0)
     return _moved_together(keep)
@@ -139,26 +143,30 @@ def alone(layout: Layout) -> Layout:
 
 
 def segment_start(layout: Layout) -> Tensor:
-    """(row, token): the column at which the token's run of one sample and branch starts."""
-    column = torch.arange(layout.sample.shape[1], device=layout.sample.device).expand_as(layout.sample)
-    fresh = torch.ones_like(layout.sample, dtype=torch.bool)
-    fresh[:, 1:] = (layout.sample[:, 1:] != layout.sample[:, :-1]) | (layout.branch[:, 1:] != layout.branch[:, :-1])
+    """(row, token): the column at which the token's run of one sample, branch and twig starts."""
+    return _run_start(*(part for part in (layout.sample, layout.branch, layout.twig) if part is not None))
+
+
+def _run_start(*parts: Tensor) -> Tensor:
+    """(row, token): the column at which the run of tokens that are alike in all parts starts: a key for sums over such runs."""
+    column = torch.arange(parts[0].shape[1], device=parts[0].device).expand_as(parts[0])
+    fresh = torch.ones_like(parts[0], dtype=torch.bool)
+    fresh[:, 1:] = torch.stack([part[:, 1:] != part[:, :-1] for part in parts]).any(dim=0)
     return torch.where(fresh, column, 0).cummax(dim=1).values
 
 
-def _sample_slot(layout: Layout) -> Tensor:
-    """(row, token): the column at which the token's sample starts: a key for sums over a row's samples."""
-    column = torch.arange(layout.sample.shape[1], device=layout.sample.device).expand_as(layout.sample)
-    fresh = torch.ones_like(layout.sample, dtype=torch.bool)
-    fresh[:, 1:] = layout.sample[:, 1:] != layout.sample[:, :-1]
-    return torch.where(fresh, column, 0).cummax(dim=1).values
+def sum_over_ancestors(layout: Layout, values: Tensor) -> Tensor:
+    """(row, token): the sum of `values` over all that the token's run goes on from: its trunk, and its stem if it is in a twig."""
+    trunk = _sum_over(_run_start(layout.sample), torch.where(layout.branch == 0, values, 0))
+    total = torch.where(layout.branch > 0, trunk, 0)
+    if layout.twig is None:
+        return total
+    stem = _sum_over(_run_start(layout.sample, layout.branch), torch.where(layout.twig == 0, values, 0))
+    return total + torch.where(layout.twig > 0, stem, 0)
 
 
-def sum_over_trunk(layout: Layout, values: Tensor) -> Tensor:
-    """(row, token): the sum of `values` over the trunk of the token's own sample."""
-    slot = _sample_slot(layout)
-    sums = torch.zeros_like(values).scatter_add_(1, slot, torch.where(layout.branch == 0, values, 0))
-    return sums.gather(1, slot)
+def _sum_over(slot: Tensor, values: Tensor) -> Tensor:
+    return torch.zeros_like(values).scatter_add_(1, slot, values).gather(1, slot)
 
 
 def _moved_together(keep: Tensor) -> Tensor:

@@ -10,12 +10,13 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
 from theodolite.models.adapted import Adapted, AdaptedConfig, adapted_forward
 from theodolite.models.export import CONFIG_CLASS, MODEL_CLASS, effective_adaptation, stock_classes, stock_of
 from theodolite.models.families import EXPORTED, FAMILIES, family_of
+from theodolite.models.processor import load_processor
 from theodolite.records.errors import BadInput
 
 DType = Literal["float32", "bfloat16", "float16"]
@@ -40,7 +41,7 @@ def load_vlm(path: str | Path, device: str = "cpu", dtype: DType = "float32", at
         config = _config(path)
         kind = _kind(config, path)
         model = kind.from_pretrained(path, config=config, dtype=getattr(torch, dtype), attn_implementation=attention)
-        processor = AutoProcessor.from_pretrained(path)
+        processor = load_processor(path, config)
     except BadInput:
         raise
     except (OSError, ImportError) as error:

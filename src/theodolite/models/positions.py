@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .layout import Layout, segment_start, sum_over_trunk
+from .layout import Layout, segment_start, sum_over_ancestors
 
 
 def axis_positions(layout: Layout, two_d: bool) -> Tensor:
-    """(3, row, token): positions on the axes time, row and column, counted anew in each sample; branches go on from their trunk's end.
+    """(3, row, token): positions on the axes time, row and column, counted anew in each sample; a branch goes on from its trunk's end, a
+    twig from its stem's.
 
     Without `two_d` all axes count tokens. 0 at padding.
     """
@@ -30,7 +31,7 @@ def axis_positions(layout: Layout, two_d: bool) -> Tensor:
         offset = layout.cell
     before = advance.cumsum(dim=1) - advance
     begin = before - before.gather(1, segment_start(layout))
-    begin = begin + torch.where(layout.branch > 0, sum_over_trunk(layout, advance), 0)
+    begin = begin + sum_over_ancestors(layout, advance)
     axes = torch.stack([begin, begin + offset[..., 0], begin + offset[..., 1]])
     return torch.where(layout.real, axes, 0)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -123,9 +123,16 @@ def _said_as_bad_input() -> Iterator[None]:
 
 
 def read(
-    model: nn.Module, view: View, adaptation: Adaptation = STOCK, mask_embedding: nn.Module | None = None, encoded: Encoded | None = None
+    model: nn.Module,
+    view: View,
+    adaptation: Adaptation = STOCK,
+    mask_embedding: nn.Module | None = None,
+    encoded: Encoded | None = None,
+    outputs: Mapping[str, Any] | None = None,
 ) -> Reading:
     """One pass over a view. `mask_embedding(embeddings, masked)` puts the learned embedding in; `encoded` keeps the encoder's output.
+
+    `outputs` are what encoder and connector gave beforehand (`Sight.outputs`); they stand in for the view's pixels.
 
     Raises `BadInput` for views that the family cannot take (packed rows where the stock attention is no causal one).
     """
@@ -153,7 +160,8 @@ def read(
             base.get_submodule(family.lm_head).register_forward_pre_hook(pick),
         ):
             stack.callback(RemovableHandle.remove, handle)
-        logits = base(**_inputs(view, family), **_plainly(base.config), use_cache=False).logits[0]
+        given = _inputs(view, family) if outputs is None else {**_inputs(replace(view, pixels={}), family), "mm_encoder_outputs": outputs}
+        logits = base(**given, **_plainly(base.config), use_cache=False).logits[0]
     return Reading(kept[0], logits)
 
 

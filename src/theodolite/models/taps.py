@@ -1,0 +1,81 @@
+"""Taps: looking at hidden states where they arise, one layer at a time, and changing them. Nothing is kept but what the reader keeps.
+
+Sites have one name in every family: "encoder" (what the connector is given), "connector" (what it gives), and "layer.1" to "layer.L",
+the outputs of the language model's blocks. The first two are on a `Sight`; the layers are hooks on the library's own modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from theodolite.models.families import family_of
+from theodolite.models.vlm import base_model
+
+# Takes a layer's hidden states (row, token, dim); what it returns, if anything, goes on in their place.
+Touch = Callable[[Tensor], Tensor | None]
+
+
+def layers_of(model: Any) -> nn.ModuleList:
+    """The blocks of the language model, in order."""
+    base = base_model(model)
+    return base.get_submodule(f"{family_of(base.config).language_model}.layers")
+
+
+def layer_sites(model: Any) -> tuple[str, ...]:
+    """ "layer.1" to "layer.L"."""
+    return tuple(f"layer.{number + 1}" for number in range(len(layers_of(model))))
+
+
+@contextmanager
+def touching(model: Any, touches: Mapping[str, Touch]) -> Iterator[None]:
+    """Within, each layer's hidden states pass through its touch. Raises `ValueError` for a site that is no layer of the model."""
+    layers, sites = layers_of(model), layer_sites(model)
+    with ExitStack() as stack:
+        for site, touch in touches.items():
+            if site not in sites:
+                raise ValueError(f"{site!r} is no layer of this model; it has {sites[0]} to {sites[-1]}")
+            handle = layers[sites.index(site)].register_forward_hook(_applying(touch))
+            stack.callback(RemovableHandle.remove, handle)
+        yield
+
+
+def _applying(touch: Touch) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        hidden = output[0] if isinstance(output, tuple) else output
+        changed = touch(hidden)
+        if changed is None:
+            return None
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    return hook
+
+
+@contextmanager
+def watching_attention(model: Any, look: Callable[[int, Float[Tensor, "row head query key"]], None]) -> Iterator[None]:
+    """Within, `look(number, map)` sees each block's attention map, from 0, as it arises: never more than one is held.
+
+    Only eager attention makes maps, so within it is the back end.
+    """
+    base = base_model(model)
+    language_model = base.get_submodule(family_of(base.config).language_model)
+    before = language_model.config._attn_implementation
+    with ExitStack() as stack:
+        stack.callback(language_model.set_attn_implementation, before)
+        language_model.set_attn_implementation("eager")
+        for number, layer in enumerate(layers_of(model)):
+            handle = layer.self_attn.register_forward_hook(_looking(number, look))
+            stack.callback(RemovableHandle.remove, handle)
+        yield
+
+
+def _looking(number: int, look: Callable[[int, Tensor], None]) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        look(number, output[1])
+
+    return hook

@@ -1,0 +1,108 @@
+"""Every family of the table is asked alike: shared or not, a choice gets the score of a sequence of its own in the library's forward."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from theodolite.asking.answer import Ask, answer_from_scores
+from theodolite.asking.lens import survey_size
+from theodolite.asking.local import LocalAsker
+from theodolite.models.export import export_vlm
+from theodolite.models.families import family_of
+from theodolite.models.load import load_vlm
+from theodolite.models.pictures import PictureReader
+from theodolite.models.processor import Halves
+from theodolite.models.vlm import Adaptation, adapt
+from tiny_families import NAMES, tiny
+
+ASKS = [
+    Ask(picture, question, choices)
+    for picture in (1, 0)
+    for question, choices in (("what colour", ("red", "blue")), ("what shape a b c", ("round", "a b c", "d e")), ("yes no", ("yes", "no")))
+]
+
+
+@cache
+def pictures(size: tuple[int, int]) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (2, *size, 3), dtype=np.uint8)
+
+
+def built(name: str) -> tuple[Any, Halves, np.ndarray]:
+    model, image_processor, tokenizer = tiny(name)
+    side = min(survey_size(image_processor), 56)
+    return model, Halves(image_processor, tokenizer, model.config), pictures((side, side))
+
+
+def alone(model: Any, processor: Halves, pool: np.ndarray, ask: Ask) -> np.ndarray:
+    """Log-probability in nats of every choice, each by the library's own forward on a sequence of its own."""
+    family = family_of(model.config)
+    reader = PictureReader(processor.image_processor, processor.tokenizer, model.config)
+    read = reader.read(Image.fromarray(pool[ask.picture]))
+    scores = []
+    for choice in ask.choices:
+        said = []
+        for message in (
+            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ask.question}]}],
+            [
+                {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ask.question}]},
+                {"role": "assistant", "content": [{"type": "text", "text": choice}]},
+            ],
+        ):
+            text = processor.apply_chat_template(message, add_generation_prompt=len(message) == 1, tokenize=False)
+            said.append(processor.tokenizer(reader.expand(text, [read]), add_special_tokens=False)["input_ids"])
+        prompt, whole = said
+        ids = torch.tensor([whole])
+        extra: dict[str, Any] = {}
+        if family.typed_tokens == "picture":
+            extra[str(family.token_types)] = (ids == model.config.image_token_id).long()
+        if family.typed_tokens == "answer":
+            extra[str(family.token_types)] = (torch.arange(len(whole)) >= len(prompt)).long()[None]
+        with torch.no_grad():
+            logits = model(input_ids=ids, **reader.join([read]), **extra, use_cache=False).logits[0]
+        answer = torch.tensor(whole[len(prompt) :])
+        scores.append(float(logits[len(prompt) - 1 : -1].log_softmax(-1).gather(-1, answer[:, None]).sum()))
+    return np.array(scores)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_family_is_asked_as_its_own_forward_answers_shared_or_not(name: str) -> None:
+    model, processor, pool = built(name)
+    expected = [answer_from_scores(alone(model, processor, pool, ask)) for ask in ASKS]
+    for share, batch in ((True, None), (True, 1), (False, None)):
+        asker = LocalAsker(model, processor, batch, share=share)
+        for answer, own in zip(asker.ask(pool, ASKS), expected, strict=True):
+            np.testing.assert_allclose(answer.probabilities, own.probabilities, atol=1e-4)
+            assert answer.outside == pytest.approx(own.outside, abs=1e-4)
+        assert bool(asker.notices) == (name == "paligemma")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("adaptation", [Adaptation("mixed", "2d"), Adaptation("native", "2d")], ids=str)
+def test_an_adapted_model_of_every_family_is_asked_alike_shared_or_not(name: str, adaptation: Adaptation) -> None:
+    model, processor, pool = built(name)
+    stock = LocalAsker(model, processor).ask(pool, ASKS)
+    adapt(model, adaptation)
+    asker = LocalAsker(model, processor)
+    shared, apart = asker.ask(pool, ASKS), LocalAsker(model, processor, share=False).ask(pool, ASKS)
+    for one, other in zip(shared, apart, strict=True):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-4)
+    assert bool(asker.notices) == (name == "paligemma" and adaptation.attention == "native")
+    changes = adaptation.attention == "mixed" or family_of(model.config).positions == "1d"
+    moved = max(np.abs(one.probabilities - other.probabilities).max() for one, other in zip(shared, stock, strict=True))
+    assert (moved > 1e-4) == changes, moved
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_family_loads_from_a_folder_without_torchvision_and_answers_alike(name: str, tmp_path: Path) -> None:
+    model, processor, pool = built(name)
+    export_vlm(model, processor, tmp_path)
+    loaded, found = load_vlm(tmp_path)
+    for one, other in zip(LocalAsker(model, processor).ask(pool, ASKS), LocalAsker(loaded, found).ask(pool, ASKS), strict=True):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
