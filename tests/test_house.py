@@ -30,10 +30,12 @@ LEVELS = {
 }
 HEAVY = {"torch", "transformers", "accelerate", "safetensors", "tokenizers"}
 FREE_OF_TORCH = (
+    "measurement.compare",
     "measurement.coverage",
     "measurement.plan",
     "measurement.shadows",
     "measurement.stats",
+    "studies.compare",
     "studies.disk",
     "studies.table",
     "cli",

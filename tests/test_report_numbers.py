@@ -76,7 +76,7 @@ def test_competence() -> None:
 
 def test_coverage() -> None:
     for survey, rows in zip(RECORDS, tables(HTML, "coverage"), strict=True):
-        facts: Any = survey.coverage
+        facts: Any = survey.coverage.model_dump() if survey.coverage else {}
         measures = [facts[name] for name in ("coverage", "coverage_limit", "reach", "pressure_bits")]
         assert {row[0]: row[1:] for row in rows} == {
             factor: [*(exact(values[factor]) for values in measures), facts["cause"].get(factor, "")] for factor in made.FACTORS

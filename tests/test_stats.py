@@ -6,15 +6,27 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from theodolite.measurement.stats import clustered_rate, exact_interval, total_variation
-from theodolite.records.survey import Rate
+from theodolite.measurement.stats import (
+    benjamini_hochberg,
+    bootstrap,
+    clustered_mean,
+    clustered_rate,
+    difference_p,
+    exact_interval,
+    paired_difference,
+    partition,
+    permutation_p,
+    scenes_needed,
+    total_variation,
+)
+from theodolite.records.part import Estimate, Rate
 
 
 def rate(values: list[float] | np.ndarray, scenes: list[int] | np.ndarray, confidence: float = 0.95) -> Rate:
     return clustered_rate(np.asarray(values, dtype=float), np.asarray(scenes), confidence)
 
 
-def ends(found: Rate) -> tuple[float, float]:
+def ends(found: Rate | Estimate) -> tuple[float, float]:
     assert found.low is not None and found.high is not None
     return found.low, found.high
 
@@ -159,3 +171,206 @@ def test_intervals_are_no_wider_than_they_need_be() -> None:
     low, high = ends(rate(values, scenes))
     means = values.reshape(200, 4).mean(axis=1)
     assert high - low == pytest.approx(2 * 1.96 * means.std(ddof=1) / np.sqrt(200), rel=0.1)
+
+
+# Means of real values, and differences
+
+
+def test_the_partition_numbers_scenes_in_their_order() -> None:
+    found = partition(np.array([30, 7, 30, 12, 7]))
+    assert found.num_scenes == 3 and found.member.tolist() == [2, 0, 2, 1, 0]
+    assert found.totals(np.array([1.0, 2.0, 3.0, 4.0, 5.0])).tolist() == [7, 4, 4]
+
+
+def test_one_row_a_scene_is_student_s_interval() -> None:
+    values = np.random.default_rng(2).normal(3, 2, 17)
+    found = clustered_mean(values, np.arange(17), 0.9)
+    expected = stats.ttest_1samp(values, 0)
+    interval = expected.confidence_interval(0.9)
+    assert (found.value, *ends(found)) == pytest.approx((values.mean(), interval.low, interval.high))
+    assert difference_p(values, np.arange(17)) == pytest.approx(expected.pvalue)
+
+
+def test_rows_repeated_within_their_scenes_leave_mean_and_p_alone() -> None:
+    values, scenes = np.random.default_rng(3).normal(0.3, 1, 20), np.arange(20)
+    again, of = np.repeat(values, 7), np.repeat(scenes, 7)
+    once, more = clustered_mean(values, scenes), clustered_mean(again, of)
+    assert ends(more) == pytest.approx(ends(once)) and more.num_scenes == 20
+    assert difference_p(again, of) == pytest.approx(difference_p(values, scenes))
+
+
+def test_one_scene_has_a_mean_but_no_ends_no_p_and_no_number_to_need() -> None:
+    values, scenes = np.array([0.2, 0.9, 0.4]), np.zeros(3, dtype=int)
+    bare = Estimate(value=0.5, low=None, high=None, num_scenes=1)
+    assert clustered_mean(values, scenes) == clustered_mean(values, scenes, bounds=(0.0, 1.0)) == bare
+    assert paired_difference(np.zeros(3), values, scenes) == bare
+    assert bootstrap(np.mean, [values], scenes, np.random.default_rng(0)) == bare
+    assert difference_p(values, scenes) is None and scenes_needed(values, scenes) is None
+
+
+@pytest.mark.parametrize("values", [np.zeros(12), np.full(12, 0.3), np.tile([0.1, 0.2, -0.3], 4)])
+def test_where_no_scene_differs_nothing_is_made_up(values: np.ndarray) -> None:
+    scenes = np.arange(12) // 3
+    found = clustered_mean(values, scenes)
+    assert found.low is None and found.high is None and found.num_scenes == 4
+    flat = bootstrap(lambda drawn: float(drawn.max()), [np.ones(12)], scenes, np.random.default_rng(0))
+    assert flat == Estimate(value=1.0, low=None, high=None, num_scenes=4)
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 0.3, 1.0])
+def test_bounds_say_how_far_a_scene_that_was_not_seen_could_be(value: float) -> None:
+    """Of 20 scenes none differed, so by the exact binomial at most a share u of all do, each no further than the bound."""
+    found = clustered_mean(np.full(20, value), np.arange(20), 0.95, (-1.0, 1.0))
+    unseen = stats.binomtest(0, 20).proportion_ci(0.95, method="exact").high
+    low, high = ends(found)
+    assert (low, high) == pytest.approx((value - unseen * (value + 1), value + unseen * (1 - value)))
+    assert -1 <= low <= value <= high <= 1 and high - low > 0.1
+
+
+def test_bounds_cut_student_s_ends() -> None:
+    values = np.array([1.0] * 9 + [0.0])
+    free, cut = clustered_mean(values, np.arange(10)), clustered_mean(values, np.arange(10), bounds=(0.0, 1.0))
+    assert ends(free)[1] > 1 and ends(cut) == (ends(free)[0], 1.0)
+
+
+def test_a_difference_is_of_the_second_less_the_first_and_pairs_drop_out() -> None:
+    rng = np.random.default_rng(4)
+    hard, scenes = rng.normal(0, 5, 80), np.arange(80) // 2
+    one, other = hard + rng.normal(0, 0.1, 80), hard + 1 + rng.normal(0, 0.1, 80)
+    found = paired_difference(one, other, scenes)
+    low, high = ends(found)
+    assert found.value == pytest.approx(1, abs=0.05) and high - low < 0.1
+    assert paired_difference(other, one, scenes).value == -found.value
+
+
+def test_p_of_differences_that_never_vary() -> None:
+    assert difference_p(np.zeros(10), np.arange(10)) == 1
+    expected = stats.binomtest(10, 10).pvalue  # the sign test: all ten on one side
+    assert difference_p(np.ones(10), np.arange(10)) == difference_p(-np.ones(10), np.arange(10)) == pytest.approx(expected)
+
+
+# Multiple tests and permutations
+
+
+def test_benjamini_hochberg_by_hand() -> None:
+    p = np.array([0.04, 0.01, 0.03, 0.5])
+    assert benjamini_hochberg(p) == pytest.approx(np.array([0.16 / 3, 0.04, 0.16 / 3, 0.5]))
+    assert benjamini_hochberg(p[:1]) == pytest.approx(p[:1]) and len(benjamini_hochberg(p[:0])) == 0
+
+
+def test_few_of_what_benjamini_hochberg_rejects_is_false() -> None:
+    """100 tests of which 20 have an effect: at 0.1, at most a tenth of those rejected are false on average, and most effects are found."""
+    rng, false, found = np.random.default_rng(5), [], []
+    for _ in range(200):
+        p = 2 * stats.norm.sf(np.abs(rng.normal(np.where(np.arange(100) < 20, 3.5, 0))))
+        rejected = benjamini_hochberg(p) <= 0.1
+        false.append(rejected[20:].sum() / max(rejected.sum(), 1))
+        found.append(rejected[:20].mean())
+    assert np.mean(false) < 0.1 and np.mean(found) > 0.75
+
+
+def test_permutation_p_counts_the_observed_arrangement() -> None:
+    null = np.arange(99.0)
+    assert permutation_p(1000.0, null) == 0.01 and permutation_p(98.0, null) == 0.02 and permutation_p(-1.0, null) == 1
+
+
+# Power
+
+
+@pytest.mark.parametrize("effect", [0.25, 0.5, 1.0])
+def test_as_many_scenes_as_are_needed_tell_four_times_in_five(effect: float) -> None:
+    """Against the power of Student's test by its non-central t."""
+    values = np.random.default_rng(6).normal(0, 1, 400)
+    values = effect + (values - values.mean()) / values.std(ddof=1)
+    needed = scenes_needed(values, np.arange(400))
+    assert needed is not None
+    limit = stats.t.ppf(0.975, needed - 1)
+    power = stats.nct.sf(limit, needed - 1, effect * needed**0.5) + stats.nct.cdf(-limit, needed - 1, effect * needed**0.5)
+    assert power == pytest.approx(0.8, abs=0.03)
+
+
+def test_no_number_of_scenes_tells_a_difference_of_nothing() -> None:
+    assert scenes_needed(np.tile([1.0, -1.0], 10), np.arange(20)) is None
+    assert scenes_needed(np.ones(10), np.arange(10)) == 6  # 2 ** (1 - 6) is the first below 0.05
+
+
+# The bootstrap
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> float:
+    return float(part.sum() / whole.sum())
+
+
+def test_a_bootstrap_keeps_rows_of_a_scene_and_arrays_together() -> None:
+    scenes = np.array([5, 2, 5, 9, 2, 2])
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def note(drawn: np.ndarray, squares: np.ndarray) -> float:
+        seen.append((drawn, squares))
+        return float(drawn.mean())
+
+    bootstrap(note, [scenes, scenes[:, None] ** 2], scenes, np.random.default_rng(7), 50)
+    sizes = {2: 3, 5: 2, 9: 1}
+    for drawn, squares in seen[1:]:
+        assert (squares[:, 0] == drawn**2).all()
+        numbers = {scene: (drawn == scene).sum() for scene in sizes}
+        assert all(number % sizes[scene] == 0 for scene, number in numbers.items())
+        assert sum(number // sizes[scene] for scene, number in numbers.items()) == 3
+    assert len({tuple(drawn) for drawn, _ in seen}) > 5
+
+
+def test_a_bootstrap_repeats_with_its_generator_and_leaves_out_what_is_not_finite() -> None:
+    rng = np.random.default_rng(8)
+    values, scenes = rng.normal(0, 1, 60), np.arange(60) // 3
+    found = [bootstrap(np.mean, [values], scenes, np.random.default_rng(seed), 200) for seed in (1, 1, 2)]
+    assert found[0] == found[1] != found[2]
+    rare = np.where(scenes == 4, 1.0, 0.0)  # a third of the samples lack scene 4
+    lost = bootstrap(lambda one: float(1 / one.sum()) if one.any() else float("nan"), [rare], scenes, np.random.default_rng(1), 200)
+    assert lost.low is None and lost.value == pytest.approx(1 / 3)
+    with pytest.raises(ValueError, match="finite"):
+        bootstrap(lambda one: float("nan"), [values], scenes, np.random.default_rng(1))
+
+
+# How often 90 % intervals hold the truth: between 85 and 97 of 100
+
+HELD = (0.85, 0.97)
+
+
+@pytest.mark.parametrize("num_scenes", [6, 30])
+def test_90_percent_intervals_of_means_hold_the_truth_of_clustered_rows(num_scenes: int) -> None:
+    rng, inside = np.random.default_rng([31, num_scenes]), []
+    for _ in range(NUM_DRAWS):
+        scenes = np.repeat(np.arange(num_scenes), rng.integers(2, 5, num_scenes))
+        values = 1 + rng.normal(0, 1, num_scenes)[scenes] + rng.normal(0, 0.5, len(scenes))
+        low, high = ends(clustered_mean(values, scenes, 0.9))
+        inside.append(low <= 1 <= high)
+    assert HELD[0] <= np.mean(inside) <= HELD[1]
+
+
+@pytest.mark.parametrize("num_scenes", [10, 30])
+def test_90_percent_intervals_of_the_bootstrap_hold_the_truth_of_clustered_rows(num_scenes: int) -> None:
+    """A ratio of sums, 0.5 in truth, whose parts vary by scene."""
+    rng, inside = np.random.default_rng([32, num_scenes]), []
+    for _ in range(300):
+        scenes = np.repeat(np.arange(num_scenes), rng.integers(1, 5, num_scenes))
+        whole = 1 + rng.random(num_scenes)[scenes] + rng.random(len(scenes))
+        part = whole * (0.5 + rng.normal(0, 0.1, num_scenes)[scenes] + rng.normal(0, 0.05, len(scenes)))
+        low, high = ends(bootstrap(ratio, [part, whole], scenes, rng, 250, 0.9))
+        inside.append(low <= 0.5 <= high)
+    assert HELD[0] <= np.mean(inside) <= HELD[1]
+
+
+@pytest.mark.parametrize(("before", "after", "alike"), [(0.5, 0.7, 0.8), (0.3, 0.3, 0.5), (0.9, 0.8, 0.0)])
+def test_90_percent_intervals_of_paired_rates_hold_the_true_difference(before: float, after: float, alike: float) -> None:
+    """In either survey a row follows its scene's one number with chance `alike`, so rows of a scene and both sides of a pair are alike."""
+    rng, inside, p = np.random.default_rng([33, int(10 * before)]), [], []
+    for _ in range(NUM_DRAWS):
+        scenes = np.repeat(np.arange(40), rng.integers(1, 5, 40))
+        of_scene = rng.random(40)[scenes]
+        numbers = [np.where(rng.random(len(scenes)) < alike, of_scene, rng.random(len(scenes))) for _ in range(2)]
+        one, other = (numbers[0] < before).astype(float), (numbers[1] < after).astype(float)
+        low, high = ends(paired_difference(one, other, scenes, 0.9, (-1.0, 1.0)))
+        inside.append(low <= after - before <= high)
+        p.append(difference_p(other - one - (after - before), scenes))
+    assert HELD[0] <= np.mean(inside) <= HELD[1]
+    assert 0.05 <= np.mean(np.array(p, dtype=float) < 0.1) <= 0.15

@@ -9,40 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict
 
 from theodolite.measurement.resolution import resolve
+from theodolite.records.coverage import Coverage
 from theodolite.records.errors import BadInput
 from theodolite.worlds.prior import Prior, spread
 from theodolite.worlds.query import Ask, Policy, Query
 
-Cause = Literal["unasked", "confounded"]
 MAX_SCENES = 4_000_000
 ZERO = 1e-12
-
-
-class Coverage(BaseModel):
-    """What a policy covers of a world; every map is keyed by factor, proxies by "factor->query"."""
-
-    model_config = ConfigDict(frozen=True)
-
-    coverage: dict[str, float]
-    coverage_limit: dict[str, float]
-    reach: dict[str, float]
-    pressure_bits: dict[str, float]
-    proxy_bits: dict[str, float]
-    joint_proxy_bits: dict[str, float]
-    resolved_frac: float
-    resolved_low: float
-    resolved_high: float
-    resolved_exact: bool
-    cause: dict[str, Cause]
-    agreement_frac: float
-    policy: str
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,27 +14,11 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from theodolite.records.errors import BadInput
+from theodolite.records.rows import COLUMNS
 from theodolite.worlds.factors import Scenes
 from theodolite.worlds.query import Form, Policy, Query
 from theodolite.worlds.world import PairKind, Pairs, World
 
-COLUMNS: Mapping[str, Any] = {
-    "kind": pl.String,
-    "scene": pl.Int64,
-    "factor": pl.String,
-    "value_before": pl.String,
-    "value_after": pl.String,
-    "query": pl.String,
-    "form": pl.String,
-    "name": pl.String,
-    "question_before": pl.String,
-    "question_after": pl.String,
-    "choices": pl.List(pl.String),
-    "truth_before": pl.String,
-    "truth_after": pl.String,
-    "picture_before": pl.Int64,
-    "picture_after": pl.Int64,
-}
 NUM_TRAINING_SCENES = 200
 
 

@@ -13,9 +13,15 @@ import numpy as np
 import polars as pl
 
 from theodolite.measurement.stats import clustered_rate
-from theodolite.records.survey import Cell, Competence, Evidence, Noise, Rate, Shadows, Thresholds, Verdict
+from theodolite.records.part import Rate
+from theodolite.records.survey import Cell, Competence, Evidence, Noise, Shadows, Thresholds, Verdict
 
 Bit = bool | None  # None: the interval straddles the threshold
+# The columns that are measured: texts and probabilities of a large survey are not copied into every part of it.
+MEASURED = (
+    "kind", "scene", "factor", "query", "form", "name", "truth_before", "truth_after", "answer_before", "moved", "right", "variation",
+    "outside_before", "outside_after",
+)  # fmt: skip
 
 
 def measure_shadows(
@@ -29,6 +35,7 @@ def measure_shadows(
 
     `dependence` maps each query's name to the factors its answer depends on, `asked` holds the names that the policy supports.
     """
+    rows = rows.select(MEASURED)
     competence = tuple(_competences(rows, thresholds.confidence))
     noise_cells = tuple(_noises(rows, thresholds.confidence))
     unfit = _cannot_be_asked(competence)

@@ -1,12 +1,42 @@
-"""Fractions with intervals, clustered by scene: the one place where rows become numbers with ends."""
+"""Numbers with intervals clustered by scene: the one place where rows become numbers with ends.
+
+The scene is the unit of independence: rows of one scene count together, whatever their number. All functions here group rows by the one
+`partition`. Fewer than two scenes give no ends, and no interval has width 0: where nothing in the data tells how far off a number
+may be, its ends are None.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from scipy import stats
 
-from theodolite.records.survey import Rate
+from theodolite.records.part import Estimate, Rate
+
+Bounds = tuple[float, float]
+NOTHING = 1e-15  # a variance of a rate below this is rounding: no scene differs from the mean
+ROUNDING = 1e-12  # of real values: relative to their root mean square
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """Rows by scene: `member` holds the position, 0 to `num_scenes` - 1, of each row's scene among the sorted scenes."""
+
+    member: Int[np.ndarray, " row"]
+    num_scenes: int
+
+    def totals(self, values: Float[np.ndarray, " row"]) -> Float[np.ndarray, " scene"]:
+        """Sum of the values of each scene."""
+        return np.bincount(self.member, values, minlength=self.num_scenes)
+
+
+def partition(scenes: Int[np.ndarray, " row"]) -> Partition:
+    """Which rows belong to one scene."""
+    clusters, member = np.unique(scenes, return_inverse=True)
+    return Partition(member, len(clusters))
 
 
 def clustered_rate(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"], confidence: float = 0.95) -> Rate:
@@ -16,22 +46,37 @@ def clustered_rate(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " 
     binomial (Clopper-Pearson) interval is taken, after Korn and Graubard, Survey Methodology 24 (1998): valid near 0 and 1, never of
     width 0. Where no cluster differs from the mean, the number of scenes is the sample size. Raises `ValueError` on no rows.
     """
-    if len(values) == 0:
-        raise ValueError("a rate of no rows is nothing; leave the cell out")
-    clusters, member = np.unique(scenes, return_inverse=True)
-    num_rows, num_scenes = len(values), len(clusters)
-    frac = float(np.mean(values))
-    if num_scenes < 2:
+    frac, variance, num_scenes = _mean_and_variance(values, scenes)
+    num_rows = len(values)
+    if variance is None:
         return Rate(frac=frac, low=None, high=None, num_pairs=num_rows, num_scenes=num_scenes)
-    residual = np.bincount(member, values - frac)
-    variance = float((residual**2).sum() * num_scenes / (num_scenes - 1)) / num_rows**2
     spread = frac * (1 - frac)
-    size = spread / variance if variance > 1e-15 and spread > 1e-15 else float(num_scenes)
-    if variance > 1e-15:  # degrees of freedom are those of the clusters, not of an infinite sample
+    size = spread / variance if variance > NOTHING and spread > NOTHING else float(num_scenes)
+    if variance > NOTHING:  # degrees of freedom are those of the clusters, not of an infinite sample
         tail = (1 + confidence) / 2
         size *= (stats.norm.ppf(tail) / stats.t.ppf(tail, num_scenes - 1)) ** 2
     low, high = exact_interval(frac, size, confidence)
     return Rate(frac=frac, low=low, high=high, num_pairs=num_rows, num_scenes=num_scenes)
+
+
+def _mean_and_variance(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"]) -> tuple[float, float | None, int]:
+    """Mean of the rows, the variance of that mean by linearised scene totals (None below two scenes), and the number of scenes."""
+    if len(values) == 0:
+        raise ValueError("the mean of no rows is nothing; leave the cell out")
+    groups = partition(scenes)
+    mean, number = float(np.mean(values)), groups.num_scenes
+    if number < 2:
+        return mean, None, number
+    residual = groups.totals(values - mean)
+    return mean, float((residual**2).sum() * number / (number - 1)) / len(values) ** 2, number
+
+
+def _settled(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"]) -> tuple[float, float | None, int]:
+    """The same with what is only rounding set to 0: a variance of 0 then says that no scene differs from the mean."""
+    mean, variance, number = _mean_and_variance(values, scenes)
+    scale = float(np.mean(np.square(values)))
+    mean = 0.0 if abs(mean) <= ROUNDING * scale**0.5 else mean
+    return mean, 0.0 if variance is not None and variance <= ROUNDING**2 * scale else variance, number
 
 
 def exact_interval(frac: float, size: float, confidence: float) -> tuple[float, float]:
@@ -40,6 +85,136 @@ def exact_interval(frac: float, size: float, confidence: float) -> tuple[float, 
     low = float(stats.beta.ppf(tail, hits, size - hits + 1)) if hits > 0 else 0.0
     high = float(stats.beta.ppf(1 - tail, hits + 1, size - hits)) if hits < size else 1.0
     return low, high
+
+
+def clustered_mean(
+    values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"], confidence: float = 0.95, bounds: Bounds | None = None
+) -> Estimate:
+    """Mean of real values with Student's interval clustered by scene, n - 1 degrees of freedom for n scenes; ends are null for n < 2.
+
+    Where no scene differs from the mean, Student's interval would have width 0. With `bounds`, between which every value lies, it is then
+    taken from the exact binomial: of n scenes none differed, so a share of scenes up to u may, each by as much as the bounds let it.
+    Without bounds the ends are null. `bounds` also cut the ends. Raises `ValueError` on no rows.
+    """
+    mean, variance, number = _settled(values, scenes)
+    if variance is None or (variance == 0 and bounds is None):
+        return Estimate(value=mean, low=None, high=None, num_scenes=number)
+    reach = float(stats.t.ppf((1 + confidence) / 2, number - 1)) * variance**0.5
+    low, high = mean - reach, mean + reach
+    if bounds is not None:
+        if variance == 0:
+            unseen = exact_interval(0.0, float(number), confidence)[1]
+            low, high = mean - unseen * (mean - bounds[0]), mean + unseen * (bounds[1] - mean)
+        low, high = max(low, bounds[0]), min(high, bounds[1])
+    return Estimate(value=mean, low=low, high=high, num_scenes=number)
+
+
+def paired_difference(
+    one: Float[np.ndarray, " row"],
+    other: Float[np.ndarray, " row"],
+    scenes: Int[np.ndarray, " row"],
+    confidence: float = 0.95,
+    bounds: Bounds | None = None,
+) -> Estimate:
+    """Mean of `other` - `one` (above 0 where `other` is larger), row by row, with the interval of `clustered_mean`.
+
+    The rows of both are the same pairs in the same order, so what pairs have in common drops out. `bounds` are those of a difference:
+    (-1, 1) for rates.
+    """
+    return clustered_mean(other - one, scenes, confidence, bounds)
+
+
+def difference_p(differences: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"]) -> float | None:
+    """Two-sided p, 0 to 1, of a mean of 0, by Student's t clustered by scene; None for fewer than two scenes.
+
+    Where no scene differs from the mean, t is undefined: a mean of 0 gives 1, any other the sign test of n scenes on one side, 2^(1 - n).
+    """
+    mean, variance, number = _settled(differences, scenes)
+    if variance is None:
+        return None
+    if variance == 0:
+        return 1.0 if mean == 0 else float(2.0 ** (1 - number))
+    return float(2 * stats.t.sf(abs(mean) / variance**0.5, number - 1))
+
+
+def scenes_needed(
+    differences: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"], confidence: float = 0.95, power: float = 0.8
+) -> int | None:
+    """How many scenes like these tell the observed mean from 0 with chance `power`; None where it is 0 or fewer than two scenes speak.
+
+    Two-sided at 1 - `confidence`, by the normal formula with Guenther's correction for Student's t (American Statistician 35, 1981). Where
+    no scene differs from the mean: as many as the sign test of `difference_p` takes. At least 2.
+    """
+    mean, variance, number = _settled(differences, scenes)
+    if variance is None or mean == 0:
+        return None
+    if variance == 0:
+        return int(np.ceil(1 - np.log2(1 - confidence)))
+    tail, wanted = float(stats.norm.ppf((1 + confidence) / 2)), float(stats.norm.ppf(power))
+    return max(2, int(np.ceil((tail + wanted) ** 2 * variance * number / mean**2 + tail**2 / 2)))
+
+
+def bootstrap(
+    statistic: Callable[..., float],
+    arrays: Sequence[Shaped[np.ndarray, "row ..."]],
+    scenes: Int[np.ndarray, " row"],
+    rng: np.random.Generator,
+    num_resamples: int = 1000,
+    confidence: float = 0.95,
+) -> Estimate:
+    """`statistic(*arrays)` with the interval of its values on `num_resamples` samples of whole scenes, drawn with replacement.
+
+    Percentiles, widened for few scenes as Student's t is against the normal (the expanded percentile interval of Hesterberg, American
+    Statistician 69, 2015): ends stay in the statistic's own range. A scene that is drawn twice brings its rows twice, under its own
+    number. Samples on which the statistic is not finite are left out. Ends are null for fewer than two scenes, where more than one
+    sample in ten was left out, and where all samples give one value (never width 0). Raises `ValueError` on no rows and where the
+    statistic of all rows is not finite.
+    """
+    if len(scenes) == 0:
+        raise ValueError("a statistic of no rows is nothing; leave the cell out")
+    value = float(statistic(*arrays))
+    if not np.isfinite(value):
+        raise ValueError(f"the statistic of all rows is {value}; a bootstrap needs a finite one")
+    groups = partition(scenes)
+    number = groups.num_scenes
+    nothing = Estimate(value=value, low=None, high=None, num_scenes=number)
+    if number < 2:
+        return nothing
+    found = np.array([statistic(*(array[rows] for array in arrays)) for rows in _resamples(groups, rng, num_resamples)], dtype=float)
+    kept = found[np.isfinite(found)]
+    if len(kept) < 0.9 * num_resamples or np.ptp(kept) <= ROUNDING * abs(value):
+        return nothing
+    tail = float(stats.norm.cdf((number / (number - 1)) ** 0.5 * stats.t.ppf((1 - confidence) / 2, number - 1)))
+    low, high = np.quantile(kept, [tail, 1 - tail])
+    return Estimate(value=value, low=float(low), high=float(high), num_scenes=number)
+
+
+def _resamples(groups: Partition, rng: np.random.Generator, num_resamples: int) -> Iterator[Int[np.ndarray, " drawn"]]:
+    """Rows of as many scenes as there are, drawn with replacement; each sample may have another number of rows."""
+    order = np.argsort(groups.member, kind="stable")
+    sizes = np.bincount(groups.member, minlength=groups.num_scenes)
+    starts = np.cumsum(sizes) - sizes
+    for _ in range(num_resamples):
+        chosen = rng.integers(groups.num_scenes, size=groups.num_scenes)
+        taken = sizes[chosen]
+        within = np.arange(taken.sum()) - np.repeat(np.cumsum(taken) - taken, taken)
+        yield order[np.repeat(starts[chosen], taken) + within]
+
+
+def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    """Adjusted p, 0 to 1: rejecting those at or below q holds the expected share of false ones among the rejected to q.
+
+    Benjamini and Hochberg, JRSS B 57 (1995); tests independent or positively dependent.
+    """
+    return np.asarray(stats.false_discovery_control(p)) if len(p) else p
+
+
+def permutation_p(observed: float, null: Float[np.ndarray, " draw"]) -> float:
+    """Chance under the null of a value at least as large as `observed`, above 0 to 1: (1 + number so large) / (1 + number of draws).
+
+    One-sided; for two sides give absolute values. The observed arrangement counts as a draw, so p is never 0 (Phipson and Smyth 2010).
+    """
+    return float((1 + np.count_nonzero(null >= observed)) / (1 + len(null)))
 
 
 def total_variation(before: Float[np.ndarray, "row choice"], after: Float[np.ndarray, "row choice"]) -> Float[np.ndarray, " row"]:

@@ -86,7 +86,7 @@ def survey_world(
         num_scenes=num_scenes,
         pictures_sha256=picture_hash(plan.pictures[: plan.num_pair_pictures]),
         rows_sha256=rows_hash(rows),
-        coverage=measure_coverage(world.prior, policy).model_dump(),
+        coverage=measure_coverage(world.prior, policy),
         shadows=shadows,
         training=training,
         scores=scores,
@@ -169,8 +169,11 @@ def _variations(before: Sequence[Answer], after: Sequence[Answer]) -> list[float
 
 
 def rows_hash(rows: pl.DataFrame) -> str:
-    """SHA-256, in hex, of the rows as JSON lines."""
-    return hashlib.sha256(rows.write_ndjson().encode()).hexdigest()
+    """SHA-256, in hex, of the rows as JSON lines; made in slices, since the text of a large survey is larger than its rows."""
+    digest = hashlib.sha256()
+    for part in rows.iter_slices(20_000):
+        digest.update(part.write_ndjson().encode())
+    return digest.hexdigest()
 
 
 def describe_world(world: World, pair_kind: str) -> WorldConfig:

@@ -14,17 +14,17 @@ class Part(BaseModel):
 class Rate(Part):
     """A fraction of pairs, 0 to 1, with a two-sided interval clustered by scene; null where fewer than two scenes speak."""
 
-    frac: float
-    low: float | None
-    high: float | None
-    num_pairs: int
-    num_scenes: int
+    frac: float = Field(description="the fraction, 0 to 1")
+    low: float | None = Field(description="lower end of the interval; null where fewer than two scenes speak")
+    high: float | None = Field(description="upper end of the interval; null where fewer than two scenes speak")
+    num_pairs: int = Field(description="pairs behind it; single questions in competence")
+    num_scenes: int = Field(description="scenes behind it: the unit of independence")
 
 
 class Estimate(Part):
     """A number with a two-sided interval clustered by scene; null ends where fewer than two scenes speak."""
 
-    value: float
+    value: float = Field(description="the number, in the unit that its field names")
     low: float | None = Field(description="lower end of the interval")
     high: float | None = Field(description="upper end of the interval")
     num_scenes: int = Field(description="scenes behind it: the unit of independence")

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from theodolite.records.coverage import Coverage
 from theodolite.records.errors import BadInput
 from theodolite.records.part import Part, Rate
 
@@ -24,154 +25,170 @@ class Cell(Part):
     moved_frac: float = Field(description="share of pairs in which the model's answer changes, 0 to 1")
     low: float | None = Field(description="lower end of the interval of moved_frac")
     high: float | None = Field(description="upper end of the interval of moved_frac")
-    num_pairs: int
-    num_scenes: int
+    num_pairs: int = Field(description="pairs behind the cell")
+    num_scenes: int = Field(description="scenes behind it: the unit of independence")
     right_frac: float = Field(description="share of pairs answered right before and after")
-    right_low: float | None
-    right_high: float | None
+    right_low: float | None = Field(description="lower end of the interval of right_frac")
+    right_high: float | None = Field(description="upper end of the interval of right_frac")
     variation: float = Field(description="mean total variation between the two answer distributions, 0 to 1")
-    variation_low: float | None
-    variation_high: float | None
+    variation_low: float | None = Field(description="lower end of the interval of variation")
+    variation_high: float | None = Field(description="upper end of the interval of variation")
 
 
 class Noise(Part):
     """How often the answer to a query moves when nothing that matters does."""
 
-    query: str
-    form: str
-    source: Literal["nuisance", "paraphrase"]
-    rate: Rate
-    variation: float
+    query: str = Field(description="the factor that is asked about; two, joined by &, in a conjunction")
+    form: str = Field(description="open, yes_no or conjunction")
+    source: Literal["nuisance", "paraphrase"] = Field(
+        description="what moved: the nuisance seed (in matched pairs, the picture), or the wording"
+    )
+    rate: Rate = Field(description="how often the answer changes")
+    variation: float = Field(description="mean total variation between the two answer distributions, 0 to 1")
 
 
 class Competence(Part):
     """How often a query is answered right, beside chance (the commonest true answer)."""
 
-    query: str
-    form: str
-    scenes: Literal["decorrelated", "training"]
-    rate: Rate
-    chance_frac: float
+    query: str = Field(description="the factor that is asked about; two, joined by &, in a conjunction")
+    form: str = Field(description="open, yes_no or conjunction")
+    scenes: Literal["decorrelated", "training"] = Field(
+        description="decorrelated: base scenes of the pairs; training: scenes drawn as training asked of them"
+    )
+    rate: Rate = Field(description="how often the answer is right")
+    chance_frac: float = Field(description="how often the commonest true answer of each question would be right")
 
 
 class Evidence(Part):
     """What a verdict rests on; read and leak are null where there is nothing to measure them by."""
 
-    asked: bool
-    read: Rate | None
-    leak: Rate | None
+    asked: bool = Field(description="whether some supported query depends on the factor")
+    read: Rate | None = Field(description="how often the answers that depend on the factor move with it")
+    leak: Rate | None = Field(
+        description="how often the answer to leak_query moves with the factor although its truth does not depend on it; "
+        "interval adjusted for taking the largest of several"
+    )
     leak_query: str | None = Field(description="the query whose leak stands highest above its own noise")
     noise_frac: float | None = Field(description="the noise floor of that query")
-    verdict: Verdict
+    verdict: Verdict = Field(description="the verdict that follows")
 
 
 class Thresholds(Part):
     """Where the lines of a verdict lie, as fractions of pairs."""
 
-    read_frac: float = 0.5
-    leak_above_noise_frac: float = 0.1
-    confidence: float = 0.95
+    read_frac: float = Field(default=0.5, description="a factor is read if the interval of its read rate lies above this")
+    leak_above_noise_frac: float = Field(
+        default=0.1, description="a factor leaks if the interval of a leak lies above that query's noise by this"
+    )
+    confidence: float = Field(default=0.95, description="level of the intervals")
 
 
 class Shadows(Part):
     """Answers under intervention: cells, the noise floor, competence, and a verdict a factor."""
 
-    thresholds: Thresholds
-    cells: tuple[Cell, ...]
+    thresholds: Thresholds = Field(description="the lines that verdicts were drawn by")
+    cells: tuple[Cell, ...] = Field(description="one for each factor, query, form, and whether the truth moves")
     noise: dict[str, float] = Field(description="floor per open query: the larger of the two sources")
-    noise_cells: tuple[Noise, ...]
-    competence: tuple[Competence, ...]
-    verdicts: dict[str, Verdict]
-    evidence: dict[str, Evidence]
+    noise_cells: tuple[Noise, ...] = Field(description="one for each query, form and source of noise")
+    competence: tuple[Competence, ...] = Field(description="one for each query, form and kind of scenes")
+    verdicts: dict[str, Verdict] = Field(description="the verdict of each factor")
+    evidence: dict[str, Evidence] = Field(description="what each factor's verdict rests on")
     outside_mass: float = Field(description="mean probability that the model gives to none of the choices, 0 to 1")
 
 
 class Example(Part):
     """One pair with both answers, pictures as PNG files beside the record."""
 
-    scene_id: int
-    factor: str
-    value_before: str
-    value_after: str
-    question: str
-    truth_before: str
-    truth_after: str
-    answer_before: str
-    answer_after: str
-    picture_before: str
-    picture_after: str
+    scene_id: int = Field(description="number of the base scene, as in rows.parquet")
+    factor: str = Field(description="the factor that is changed")
+    value_before: str = Field(description="its value in the first picture")
+    value_after: str = Field(description="its value in the second picture")
+    question: str = Field(description="the question that both pictures are asked")
+    truth_before: str = Field(description="the true answer for the first picture")
+    truth_after: str = Field(description="the true answer for the second picture")
+    answer_before: str = Field(description="the model's answer to the first picture")
+    answer_after: str = Field(description="the model's answer to the second picture")
+    picture_before: str = Field(description="file of the first picture, relative to the record's folder")
+    picture_after: str = Field(description="file of the second picture, relative to the record's folder")
 
 
 class WorldConfig(Part):
     """The world that was surveyed; `pair_kind` says whether pairs are exact or matched."""
 
-    name: str
-    pair_kind: Literal["exact", "matched"]
-    factors: dict[str, tuple[str, ...]]
-    groups: dict[str, dict[str, tuple[str, ...]]] = Field(description="named sets of values of two-level factors")
-    unnameable: tuple[str, ...]
-    correlations: tuple[dict[str, str | float | dict[str, list[str]]], ...]
+    name: str = Field(description="the world's name")
+    pair_kind: Literal["exact", "matched"] = Field(
+        description="exact: the same scene drawn again; matched: two real pictures alike in all other factors"
+    )
+    factors: dict[str, tuple[str, ...]] = Field(description="the values of each factor")
+    groups: dict[str, dict[str, tuple[str, ...]]] = Field(description="of two-level factors: named sets of values, by factor and name")
+    unnameable: tuple[str, ...] = Field(description="factors that no question can name")
+    correlations: tuple[dict[str, str | float | dict[str, list[str]]], ...] = Field(
+        description="each with cause and effect (factors), strength (0 to 1: how often the cause sets the effect) "
+        "and map (the effect's values that each value of the cause sets)"
+    )
 
 
 class ModelConfig(Part):
     """The model that was surveyed; `weights_sha256` is over its parameters and buffers by name."""
 
-    family: str
-    weights_sha256: str
-    num_parameters: int
-    dtype: str
+    family: str = Field(description="the family of models, as docs/families.md names it")
+    weights_sha256: str = Field(description="over parameters and buffers by name")
+    num_parameters: int = Field(description="parameters in all")
+    dtype: str = Field(description="precision of the parameters, float32 for example")
 
 
 class TrainingFacts(Part):
     """What the model was trained on, as its training record says; equal hashes across the arms of a comparison."""
 
-    arm: str
+    arm: str = Field(description="short name of the run among those it is compared with")
     comparison: str = Field(description="arms with the same word here must have seen the same pictures in the same order")
-    recipe: str
-    seed: int
-    world: str
-    strength: float
+    recipe: str = Field(description="name of the training recipe")
+    seed: int = Field(description="seed of the training run")
+    world: str = Field(description="name of the world that the pictures come from")
+    strength: float = Field(description="strength of the correlation in the training pictures, 0 to 1")
     source: str = Field(description="policy: asked as the policy says; official: the world's own training questions, as they are")
-    policy: str
+    policy: str = Field(description="which questions were asked of which scenes, as --ask takes it")
     num_pictures: int = Field(description="distinct pictures")
-    num_steps: int
-    num_questions: int
-    num_answer_tokens: int
-    pictures_sha256: str
-    order_sha256: str
-    questions_sha256: str
+    num_steps: int = Field(description="optimiser steps")
+    num_questions: int = Field(description="questions seen, repetitions counted")
+    num_answer_tokens: int = Field(description="answer tokens seen, repetitions counted: what the language loss is taken over")
+    pictures_sha256: str = Field(description="over the training pictures")
+    order_sha256: str = Field(description="over the order in which examples were seen")
+    questions_sha256: str = Field(description="over the questions and their answers")
 
 
 class Score(Part):
     """Accuracy on an official test split, 0 to 1, with the baseline that never sees the picture."""
 
-    split: str
-    form: str
-    accuracy_frac: float
+    split: str = Field(description="name of the split")
+    form: str = Field(description="open, yes_no, conjunction, or overall")
+    accuracy_frac: float = Field(description="share of questions answered right")
     low: float | None = Field(description="lower end of the interval of accuracy_frac, clustered by picture")
-    high: float | None
-    text_only_frac: float
-    num_questions: int
+    high: float | None = Field(description="upper end of the interval of accuracy_frac, clustered by picture")
+    text_only_frac: float = Field(description="share answered right by the commonest training answer to the same text")
+    num_questions: int = Field(description="questions behind it")
 
 
 class SurveyRecord(Part):
     """Everything measured of one model."""
 
-    version: Literal[1] = VERSION
-    kind: Literal["survey"] = "survey"
+    version: Literal[1] = Field(default=VERSION, description="version of the format; another one is refused")
+    kind: Literal["survey"] = Field(default="survey", description="which record this is")
     title: str = Field(description="the policy's short name, or the model's folder")
-    world: WorldConfig | None
-    model: ModelConfig
+    world: WorldConfig | None = Field(description="the world that the pairs come from; null: they came from a file")
+    model: ModelConfig = Field(description="the model, and a hash of its weights")
     policy: str | None = Field(description="the policy that verdicts speak about; null: nobody said what was asked")
-    seed: int
-    num_scenes: int
+    seed: int = Field(description="seed of the pairs; 0 where they came from a file")
+    num_scenes: int = Field(description="base scenes that were asked for; in a file of pairs, those it has")
     pictures_sha256: str = Field(description="over the pictures of the pairs: the same for every model and policy")
-    rows_sha256: str
-    coverage: dict[str, object] | None
-    shadows: Shadows
-    training: TrainingFacts | None
-    scores: tuple[Score, ...] = ()
-    examples: tuple[Example, ...] = ()
+    rows_sha256: str = Field(description="over the rows of rows.parquet")
+    coverage: Coverage | None = Field(
+        description="what the policy's questions pin down without any model; null: no world or no policy is known"
+    )
+    shadows: Shadows = Field(description="what the answers show")
+    training: TrainingFacts | None = Field(description="what the model was trained on; null: nobody described it")
+    scores: tuple[Score, ...] = Field(default=(), description="accuracy on the world's official splits, where it has any")
+    examples: tuple[Example, ...] = Field(default=(), description="pairs to look at, never chosen by their answers")
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=1) + "\n"
@@ -180,16 +197,16 @@ class SurveyRecord(Part):
 class RunRecord(Part):
     """What differs from run to run: `run.json`."""
 
-    version: Literal[1] = VERSION
-    command: str
-    started: str
-    seconds: float
-    seconds_by_part: dict[str, float]
-    host: dict[str, str | int]
-    packages: dict[str, str]
-    git_revision: str | None
-    attention: str | None
-    device: str | None
+    version: Literal[1] = Field(default=VERSION, description="version of the format; another one is refused")
+    command: str = Field(description="the command that ran: survey or tour")
+    started: str = Field(description="when it started: ISO 8601, UTC")
+    seconds: float = Field(description="wall-clock seconds until the record was written")
+    seconds_by_part: dict[str, float] = Field(description="wall-clock seconds of each part of the run")
+    host: dict[str, str | int] = Field(description="system, machine, python (version), cpus (number), torch_threads (number)")
+    packages: dict[str, str] = Field(description="version of each package that matters to the numbers")
+    git_revision: str | None = Field(description="revision of the code, with +changes if files differ from it; null: not a checkout")
+    attention: str | None = Field(description="attention implementation of the model")
+    device: str | None = Field(description="device that the model ran on")
 
 
 class BadRecord(BadInput):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from theodolite.records.survey import VERSION, BadRecord, Part, TrainingFacts
+from theodolite.records.part import Part
+from theodolite.records.survey import VERSION, BadRecord, TrainingFacts
 
 NAME = "training.json"
 
@@ -15,25 +16,25 @@ NAME = "training.json"
 class TrainedOn(Part):
     """World, policy and recipe of a training run; two runs with equal `setup` are the same run."""
 
-    world: str
-    correlation: tuple[str, str]
-    strength: float
-    policy: str
-    source: str
-    recipe: dict[str, str | int | float | dict[str, int | float]]
-    seed: int
-    num_pictures: int
+    world: str = Field(description="name of the world that the pictures come from")
+    correlation: tuple[str, str] = Field(description="cause and effect: the two factors that are tied")
+    strength: float = Field(description="how often the cause sets the effect, 0 to 1")
+    policy: str = Field(description="which questions are asked of which scenes, as --ask takes it")
+    source: str = Field(description="policy: asked as the policy says; official: the world's own training questions, as they are")
+    recipe: dict[str, str | int | float | dict[str, int | float]] = Field(description="every setting of the training recipe by its name")
+    seed: int = Field(description="seed of the training run")
+    num_pictures: int = Field(description="distinct pictures")
 
 
 class TrainingRecord(Part):
     """How a model came to be, and its losses as (step, mean nats a token since the entry before)."""
 
-    version: Literal[1] = VERSION
-    kind: Literal["training"] = "training"
-    setup: TrainedOn
-    facts: TrainingFacts
-    weights_sha256: str
-    losses: tuple[tuple[int, float], ...]
+    version: Literal[1] = Field(default=VERSION, description="version of the format; another one is refused")
+    kind: Literal["training"] = Field(default="training", description="which record this is")
+    setup: TrainedOn = Field(description="what decides the outcome")
+    facts: TrainingFacts = Field(description="what was seen, as a survey of the model repeats it")
+    weights_sha256: str = Field(description="over parameters and buffers by name")
+    losses: tuple[tuple[int, float], ...] = Field(description="step, and mean nats a token since the entry before")
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=1) + "\n"

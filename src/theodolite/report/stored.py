@@ -70,7 +70,7 @@ def coverage_facts(record: SurveyRecord) -> CoverageFacts | None:
     if record.coverage is None:
         return None
     try:
-        return CoverageFacts.model_validate(record.coverage)
+        return CoverageFacts.model_validate(record.coverage, from_attributes=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -1,0 +1,80 @@
+"""What two surveys of the same pairs found differently: the JSON of `theodolite compare`. Bytewise equal when repeated."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from theodolite.records.part import Estimate, Part
+
+VERSION: Literal[1] = 1
+Measure = Literal["moved", "right", "variation"]
+
+
+class Compared(Part):
+    """One of the two surveys."""
+
+    title: str = Field(description="the survey's title")
+    policy: str | None = Field(description="the policy that it was judged by; null: nobody said")
+    weights_sha256: str = Field(description="over the model's parameters and buffers by name")
+    rows_sha256: str = Field(description="over the rows of the survey")
+    num_rows_alone: int = Field(description="intervention rows that the other survey lacks, which are left out")
+
+
+class Change(Part):
+    """One quantity of a cell in both surveys, over the same pairs."""
+
+    one: float = Field(description="its mean in the first survey, 0 to 1")
+    other: float = Field(description="its mean in the second survey, 0 to 1")
+    difference: Estimate = Field(description="second less first, -1 to 1, with a paired interval clustered by scene")
+    p: float | None = Field(description="two-sided p of a difference of 0, clustered by scene, 0 to 1; null below two scenes")
+    p_adjusted: float | None = Field(description="p by Benjamini-Hochberg across the cells of this quantity, 0 to 1")
+    scenes_needed: int | None = Field(
+        description="scenes that would tell the observed difference from 0 with the comparison's power, unadjusted; null where it is 0"
+    )
+
+
+class CellChange(Part):
+    """A cell of both surveys: one factor is changed, one query is asked, and its true answer moves or stands still."""
+
+    factor: str = Field(description="the factor that is changed")
+    query: str = Field(description="the factor that is asked about; two, joined by &, in a conjunction")
+    form: str = Field(description="open, yes_no or conjunction")
+    truth_moves: bool = Field(description="true: a read cell; false: a leak cell")
+    num_pairs: int = Field(description="pairs that both surveys asked")
+    num_scenes: int = Field(description="scenes of those pairs: the unit of independence")
+    moved: Change = Field(description="share of pairs in which the model's answer changes")
+    right: Change = Field(description="share of pairs answered right before and after")
+    variation: Change = Field(description="mean total variation between the two answer distributions")
+
+
+class Finding(Part):
+    """A quantity of a cell that differs, by its adjusted p."""
+
+    measure: Measure = Field(description="moved, right or variation")
+    factor: str = Field(description="the factor that is changed")
+    query: str = Field(description="the factor that is asked about")
+    form: str = Field(description="open, yes_no or conjunction")
+    truth_moves: bool = Field(description="true: a read cell; false: a leak cell")
+    difference: float = Field(description="second less first, -1 to 1")
+
+
+class Comparison(Part):
+    """Two surveys on the same pairs: paired differences, what grew and what shrank."""
+
+    version: Literal[1] = Field(default=VERSION, description="of this format")
+    kind: Literal["comparison"] = Field(default="comparison", description="what kind of record this is")
+    one: Compared = Field(description="the first survey")
+    other: Compared = Field(description="the second survey; differences are second less first")
+    pictures_sha256: str = Field(description="over the pictures of the pairs: the same in both")
+    confidence: float = Field(description="of the intervals, 0 to 1")
+    false_discovery_frac: float = Field(description="p_adjusted at or below it counts as grown or shrunk, 0 to 1")
+    power: float = Field(description="the chance that scenes_needed speaks of, 0 to 1")
+    num_rows: int = Field(description="intervention rows that both surveys hold")
+    cells: tuple[CellChange, ...] = Field(description="sorted by factor, query, form, truth_moves")
+    grew: tuple[Finding, ...] = Field(description="larger in the second survey, largest difference first")
+    shrank: tuple[Finding, ...] = Field(description="smaller in the second survey, largest difference first")
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=1) + "\n"

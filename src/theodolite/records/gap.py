@@ -1,0 +1,30 @@
+"""The geometric gap between text and vision tokens in a survey's record."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from theodolite.records.part import Estimate, Part, Rate
+
+
+class SiteGap(Part):
+    """How far text and vision tokens lie apart at one site; one random token of each kind a picture."""
+
+    distance: Estimate = Field(description="Euclidean distance of the two centroids, 0 and up, in units of the activations")
+    relative: Estimate | None = Field(
+        description="that distance over the root mean square norm of all tokens, 0 to 2; null where all tokens are 0"
+    )
+    chance_relative: float | None = Field(
+        description="the same with the two kinds exchanged at random within scenes, mean over draws: what sampling alone gives"
+    )
+    cosine: Estimate | None = Field(description="cosine of the two centroids, -1 to 1; null where one of them is 0")
+    separable: Rate | None = Field(
+        description="accuracy of a linear classifier of text against vision on held-out scenes, 0 to 1, chance 0.5; null: too few scenes"
+    )
+    num_pictures: int = Field(description="pictures behind the distances")
+
+
+class Gap(Part):
+    """The geometric modality gap by site. It says where kinds of tokens lie, not what is mapped between them."""
+
+    sites: dict[str, SiteGap] = Field(description="by site: connector (text side: the input embeddings), layer.1 to the last layer")

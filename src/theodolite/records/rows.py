@@ -1,0 +1,66 @@
+"""The columns of `rows.parquet`: every comparison of two answers, one a row. Their one source, for planning, answering and docs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's type and what it holds."""
+
+    dtype: Any  # a type of Polars; beartype cannot read pl.DataType in a signature
+    meaning: str
+
+
+PLANNED: Mapping[str, Column] = {
+    "kind": Column(
+        pl.String(),
+        "intervention: one factor changes; nuisance: no factor does, only the nuisance seed (in matched pairs, the picture); "
+        "paraphrase: only the wording does; training: one question as training asked it, its after side repeats its before",
+    ),
+    "scene": Column(
+        pl.Int64(),
+        "number of the base scene, by which intervals are clustered; rows of kind training have scenes and numbers of their own",
+    ),
+    "factor": Column(pl.String(), "the factor that changes; empty where none does"),
+    "value_before": Column(pl.String(), "value of that factor before; null where no factor changes"),
+    "value_after": Column(pl.String(), "value of that factor after; null where no factor changes"),
+    "query": Column(pl.String(), "the factor that is asked about; two, joined by &, in a conjunction"),
+    "form": Column(pl.String(), "open, yes_no or conjunction"),
+    "name": Column(pl.String(), "the query's own name, which tells queries of one factor and form apart: shape=round, shape!=round"),
+    "question_before": Column(pl.String(), "the text that is asked before"),
+    "question_after": Column(pl.String(), "the text that is asked after; another wording only in rows of kind paraphrase"),
+    "choices": Column(pl.List(pl.String()), "the possible answers, in the order in which they are scored; the first of equals wins"),
+    "truth_before": Column(pl.String(), "the true answer before, one of the choices"),
+    "truth_after": Column(pl.String(), "the true answer after, one of the choices"),
+    "picture_before": Column(pl.Int64(), "number of the picture before in the survey's pool; example 12 is pictures/000012.png"),
+    "picture_after": Column(pl.Int64(), "number of the picture after; the same number is the same picture"),
+}
+
+
+def _answered(side: str) -> dict[str, Column]:
+    return {
+        f"answer_{side}": Column(pl.String(), f"the choice that is most probable {side}"),
+        f"probabilities_{side}": Column(
+            pl.List(pl.Float64()), f"probabilities {side} of the choices, in their order, among themselves: they sum to 1"
+        ),
+        f"outside_{side}": Column(pl.Float64(), f"probability {side} that the model gives to none of the choices, 0 to 1"),
+    }
+
+
+ANSWERED: Mapping[str, Column] = {
+    **_answered("before"),
+    **_answered("after"),
+    "moved": Column(pl.Boolean(), "whether the answer after differs from the answer before"),
+    "right": Column(pl.Boolean(), "whether both answers are the true ones"),
+    "variation": Column(pl.Float64(), "total variation between the two answer distributions, 0 to 1"),
+}
+ROWS: Mapping[str, Column] = {**PLANNED, **ANSWERED}
+
+COLUMNS: Mapping[str, Any] = {name: column.dtype for name, column in PLANNED.items()}
+"""Types of the columns of a plan: what is known before anybody has answered."""
