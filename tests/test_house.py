@@ -30,12 +30,18 @@ LEVELS = {
 }
 HEAVY = {"torch", "transformers", "accelerate", "safetensors", "tokenizers"}
 FREE_OF_TORCH = (
+    "measurement.advise",
+    "measurement.annotated",
     "measurement.compare",
     "measurement.coverage",
+    "measurement.matched",
     "measurement.plan",
+    "measurement.pressure",
     "measurement.shadows",
     "measurement.stats",
+    "studies.advise",
     "studies.compare",
+    "studies.data_coverage",
     "studies.disk",
     "studies.table",
     "cli",

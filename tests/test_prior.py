@@ -194,6 +194,8 @@ def test_a_policy_is_read_line_by_line_and_written_back() -> None:
         ("three*nan", "above 0"),
         ("three*inf", "above 0"),
         ("three:even", "'even' scenes; regions are all, agree, odd, three-0, three-1, three-2"),
+        ("three:odd&even", "'even' scenes; regions are .* FACTOR=VALUE, or several of these joined by '&'"),
+        ("three:two=", "'two=' scenes"),
         ("three,five", "no factor is called 'five'"),
         ("two=two-7", "no value of two is called 'two-7'; there is two-0, two-1"),
     ],
@@ -215,11 +217,25 @@ def test_regions_are_where_their_words_say() -> None:
         "two:two-0": first,
         "two=two-0:yes": first,
         "two=two-0:no": ~first,
+        "three:two=two-0": first,
+        "three:odd&two=two-0": ~agree & first,
+        "two:two-0&four=four-1": first & (scenes.of_factor("four") == 1),
     }
     for text, expected in regions.items():
         (ask,) = policy(text).asks
         assert (ask.inside(scenes, prior) == expected).all(), text
         assert (np.broadcast_to(ask.inside_table(prior, SPACE.names), SPACE.sizes).ravel() == expected).all(), text
+
+
+def test_a_region_that_names_no_factor_or_value_of_the_world_is_refused_where_it_is_used() -> None:
+    prior, scenes = Prior(SPACE), all_scenes()
+    for text, message in {"three:five=5": "no factor is called 'five'", "three:two=two-7": "no value of two is called 'two-7'"}.items():
+        (ask,) = policy(text).asks
+        with pytest.raises(UnknownName, match=message):
+            ask.inside(scenes, prior)
+        with pytest.raises(UnknownName, match=message):
+            ask.inside_table(prior, SPACE.names)
+    assert policy("three:two=two-0,other").depends_on == {"three", "two", "other"}
 
 
 def test_a_constant_rate_asks_every_scene_the_same_number_of_questions() -> None:

@@ -24,6 +24,11 @@ console = Console()
 
 WorldName = Annotated[str, typer.Argument(help="shapes or easy_vqa", show_default=False)]
 Strength = Annotated[float, typer.Option(help="how strongly shape sets colour: 0 (independent) to 1")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+WorldOrData = Annotated[
+    str, typer.Argument(metavar="WORLD|DATA", help="shapes, easy_vqa, or a Parquet file of annotated examples", show_default=False)
+]
+Factors = Annotated[str | None, typer.Option(help="data: columns that are factors (default: all but query, answer and example)")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what the output folder holds")]
 
 
@@ -47,16 +52,26 @@ def tour(
 
 @app.command()
 def coverage(
-    world: WorldName,
-    ask: Annotated[str, typer.Option(help="the policy: shape,colour or shape:agree or shape:odd*2,row", show_default=False)],
-    strength: Strength = 0.0,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    world: WorldOrData,
+    ask: Annotated[str | None, typer.Option(help="worlds: the policy: shape,colour or shape:agree or shape:odd*2,row")] = None,
+    strength: Annotated[float | None, typer.Option(help="worlds: how strongly shape sets colour, 0 (the default) to 1")] = None,
+    factors: Factors = None,
+    as_json: AsJson = False,
 ) -> None:
-    """What the questions alone can pin down of a world: exact, and without any model."""
+    """What the questions alone can pin down: of a world exactly, of annotated examples with intervals; without any model."""
+    if Path(world).suffix == ".parquet":
+        if ask is not None or strength is not None:
+            raise BadInput("--ask and --strength: of a world only; a table of examples brings its own questions, so leave them out")
+        _cover_data(Path(world), factors, as_json=as_json)
+        return
+    if factors is not None:
+        raise BadInput("--factors names columns of a Parquet file; a world brings its own factors, so leave it out")
+    if ask is None:
+        raise BadInput("say what is asked: --ask shape,colour for example")
     from theodolite.measurement.coverage import measure_coverage
     from theodolite.worlds.registry import world_named
 
-    found = world_named(world, strength)
+    found = world_named(world, strength or 0.0)
     result = measure_coverage(found.prior, found.policy(ask))
     if as_json:
         print(result.model_dump_json(indent=1))
@@ -66,6 +81,47 @@ def coverage(
     console.print(coverage_table(result, found.space.names))
     for line in proxy_lines(result):
         console.print(line)
+
+
+def _cover_data(path: Path, factors: str | None, *, as_json: bool) -> None:
+    import numpy as np
+
+    from theodolite.measurement.annotated import read_table
+    from theodolite.measurement.matched import measure_data_coverage
+    from theodolite.studies.data_coverage import data_coverage_table, data_query_table
+
+    names = None if factors is None else [name.strip() for name in factors.split(",") if name.strip()]
+    result = measure_data_coverage(read_table(path), names, np.random.default_rng(0), 0.95)
+    if as_json:
+        print(result.model_dump_json(indent=1))
+        return
+    console.print(data_coverage_table(result))
+    console.print(data_query_table(result))
+
+
+@app.command()
+def advise(
+    subject: WorldOrData,
+    budget: Annotated[int, typer.Option(min=1, help="questions that may be added", show_default=False)],
+    ask: Annotated[str | None, typer.Option(help="worlds: the policy of what is asked already (default: nothing)")] = None,
+    about: Annotated[str | None, typer.Option(help="for the sake of which factors, such as shape,colour (default: all)")] = None,
+    strength: Annotated[float | None, typer.Option(help="worlds: how strongly shape sets colour, 0 to 1 (default: 0)")] = None,
+    pictures: Annotated[int | None, typer.Option(min=1, help="worlds: pictures drawn from the prior (default: 12000, or all)")] = None,
+    repeats: Annotated[float, typer.Option(help="how often one picture may be asked the same question")] = 1.0,
+    factors: Factors = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which questions to ask of which scenes next, and which factors only other pictures can cure."""
+    from theodolite.studies.advise import advice_lines, advice_tables, advise_on
+
+    result = advise_on(subject, budget, ask=ask, about=about, strength=strength, pictures=pictures, repeats=repeats, factors=factors)
+    if as_json:
+        print(result.model_dump_json(indent=1))
+        return
+    for table in advice_tables(result):
+        console.print(table)
+    for line in advice_lines(result):
+        console.print(line, soft_wrap=True)
 
 
 @app.command()
@@ -83,7 +139,12 @@ def survey(
     seed: Annotated[int | None, typer.Option(min=0, help="seed of pairs drawn from a world (default: 0)")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="precision of the weights")] = "float32",
-    batch: Annotated[int, typer.Option(min=1, help="pictures at once")] = 32,
+    batch: Annotated[int | None, typer.Option(min=1, help="rows of tokens at once (default: as memory allows)")] = None,
+    measures: Annotated[
+        str,
+        typer.Option(help="beside the answers: ladder,likeness,allocation,geometry,fisher,causal,gap,identifiability, or all"),
+    ] = "shadows",
+    inside_scenes: Annotated[int | None, typer.Option(min=2, help="scenes that measures of the inside use (default: 500)")] = None,
     attn: Annotated[Literal["sdpa", "eager"], typer.Option(help="attention back end")] = "sdpa",
     overwrite: Overwrite = False,
 ) -> None:
@@ -106,6 +167,8 @@ def survey(
         attention=attn,
         overwrite=overwrite,
         steps=Steps(console),
+        measures=measures,
+        inside_scenes=inside_scenes,
     )
     show_surveys([record])
     console.print(f"record: {out / 'survey.json'}")
@@ -119,6 +182,11 @@ def train(
         list[str] | None,
         typer.Option(help="NAME=FILE.json:PICTURES (LLaVA format) or NAME=DATASET, once for each name that the recipe's stages train on"),
     ] = None,
+    ask: Annotated[
+        str | None,
+        typer.Option(help="recipes on a world: the policy of its questions, as `theodolite advise` gives it (default: shape,row)"),
+    ] = None,
+    strength: Annotated[float | None, typer.Option(help="recipes on a world: how strongly shape sets colour (default: 0.8)")] = None,
     seed: Annotated[int, typer.Option(min=0, help="seed of everything drawn")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="begin anew where the folder holds a run")] = False,
 ) -> None:
@@ -128,8 +196,39 @@ def train(
 
     console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes one speaks
     target = out or Path("runs") / recipe
-    model = train_recipe(recipe, target, data or [], seed=seed, overwrite=overwrite, steps=Steps(console))
+    model = train_recipe(recipe, target, data or [], ask=ask, strength=strength, seed=seed, overwrite=overwrite, steps=Steps(console))
     console.print(f"model: {model}")
+
+
+@app.command()
+def compare(
+    one: Annotated[Path, typer.Argument(help="folder of a survey", show_default=False)],
+    other: Annotated[Path, typer.Argument(help="folder of another survey on the same pairs", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="also write the JSON to this file")] = None,
+    as_json: AsJson = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """How the second survey differs from the first on the same pairs: what grew, what shrank, and how many scenes would tell."""
+    from theodolite.records.folder import write_whole
+    from theodolite.studies.compare import alone_line, compare_folders, comparison_table
+
+    _refuse_file(out, "JSON", overwrite=overwrite)
+    found = compare_folders(one, other)
+    if out is not None:
+        write_whole(out, found.to_json())
+    if as_json:
+        print(found.to_json(), end="")
+        return
+    console.print(comparison_table(found))
+    if line := alone_line(found):
+        console.print(line)
+
+
+def _refuse_file(out: Path | None, kind: str, *, overwrite: bool) -> None:
+    if out is not None and out.is_dir():
+        raise BadInput(f"{out} is a folder; give the name of a file for the {kind} in it")
+    if out is not None and out.exists() and not overwrite:
+        raise BadInput(f"{out} exists; give another name, or --overwrite to replace it")
 
 
 @app.command()
@@ -141,10 +240,7 @@ def report(
     """One self-contained HTML page from one survey or several."""
     from theodolite.report.page import write_report
 
-    if out.is_dir():
-        raise BadInput(f"{out} is a folder; give the name of an HTML file in it")
-    if out.exists() and not overwrite:
-        raise BadInput(f"{out} exists; give another name, or --overwrite to replace it")
+    _refuse_file(out, "HTML", overwrite=overwrite)
     write_report(records, out)
     console.print(f"report: {out}")
 

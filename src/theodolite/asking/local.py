@@ -88,8 +88,8 @@ class LocalAsker:
             for batch, scored in self.passes(pictures, asks, edits):
                 scores = scored.choices.double().cpu().numpy()
                 owner = batch.ask_of_choice.cpu().numpy()
-                for position, number in enumerate(batch.asks):
-                    answers[number] = answer_from_scores(scores[owner == position])
+                parts = np.split(scores, np.flatnonzero(np.diff(owner)) + 1)  # an ask's choices stand together
+                answers |= {number: answer_from_scores(part) for number, part in zip(batch.asks, parts, strict=True)}
                 tell(len(batch.asks))
         return [answers[number] for number in range(len(asks))]
 

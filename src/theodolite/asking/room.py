@@ -12,7 +12,7 @@ from theodolite.asking.batches import Row
 from theodolite.records.errors import BadInput
 
 # More tokens at once gain nothing: matrix products are large enough by then.
-MOST_TOKENS = {"cpu": 8_192}
+MOST_TOKENS = {"cpu": 4_096}
 MOST_TOKENS_ELSEWHERE = 65_536
 FREE_FRAC = 0.25  # of free memory, since other parts of a survey need some too
 

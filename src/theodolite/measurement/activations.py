@@ -156,7 +156,7 @@ class _Catcher:
         """A tap at a layer."""
 
         def look(hidden: Tensor) -> None:
-            self._vision(site, hidden[self.batch.vision].unflatten(0, (len(hidden), -1)))
+            self._vision(site, hidden[self.batch.vision].reshape(len(hidden), -1, hidden.shape[-1]))
             self._text(site, hidden)
 
         return look
@@ -169,7 +169,7 @@ class _Catcher:
             asks = (about == number).numpy()
             if asks.any():
                 pictures = self.pictures[row[asks]]
-                scores = scored.choices[(about == number)[owner].to(scored.choices.device)].unflatten(0, (len(pictures), -1))
+                scores = scored.choices[(about == number)[owner].to(scored.choices.device)].reshape(len(pictures), -1)
                 self.held.put("answer", question.about, pictures, scored.answer[torch.from_numpy(asks)].float())
                 self.held.put("said", question.about, pictures, scores.argmax(dim=1, keepdim=True))
 

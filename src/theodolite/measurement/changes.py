@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -40,8 +40,8 @@ class Changes:
 
     def take(self, keep: Bool[np.ndarray, " pair"]) -> Changes:
         """Some of the pairs."""
-        columns = (self.before, self.after, self.level_before, self.level_after, self.scene)
-        return Changes(self.factor, self.values, *(column[keep] for column in columns))
+        names = ("before", "after", "level_before", "level_after", "scene")
+        return replace(self, **{name: getattr(self, name)[keep] for name in names})
 
     def labelled(self) -> Labelled:
         """Both sides as single pictures, each picture once, in the order of their positions."""
@@ -69,8 +69,8 @@ def changes_of(rows: pl.DataFrame, values: Mapping[str, Sequence[str]] | None = 
         known = tuple(values[factor]) if values and factor in values else tuple(sorted({*part["value_before"], *part["value_after"]}))
         number = {value: level for level, value in enumerate(known)}
         levels = [part[f"value_{side}"].replace_strict(number, return_dtype=pl.Int64).to_numpy() for side in ("before", "after")]
-        pictures = [part[f"picture_{side}"].to_numpy() for side in ("before", "after")]
-        found[factor] = Changes(factor, known, *pictures, *levels, part["scene"].to_numpy())
+        before, after = (part[f"picture_{side}"].to_numpy() for side in ("before", "after"))
+        found[factor] = Changes(factor, known, before, after, levels[0], levels[1], part["scene"].to_numpy())
     return found
 
 

@@ -39,7 +39,7 @@ class Enumeration:
     """
 
     def __init__(self, prior: Prior, policy: Policy) -> None:
-        involved = prior.correlated.union(*(query.depends_on for query in policy.queries))
+        involved = prior.correlated | policy.depends_on
         self.names = tuple(name for name in prior.space.names if name in involved)
         self.shape = tuple(len(prior.space[name].values) for name in self.names)
         if np.prod(self.shape, dtype=np.int64) > MAX_SCENES:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
 
-if TYPE_CHECKING:
-    from theodolite.measurement.changes import Changes
+from theodolite.measurement.changes import Changes
 
 NUM_GROUPS = 10
 # Squares of singular values below this share of the largest are rounding.

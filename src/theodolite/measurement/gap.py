@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -19,11 +18,9 @@ from theodolite.measurement.changes import split_scenes
 from theodolite.measurement.directions import pictures_by_scene
 from theodolite.measurement.intervals import DIGITS, rounded
 from theodolite.measurement.stats import bootstrap, clustered_rate, partition
+from theodolite.measurement.subject import Subject
 from theodolite.records.gap import Gap, SiteGap
 from theodolite.records.part import Estimate, Rate
-
-if TYPE_CHECKING:
-    from theodolite.measurement.subject import Subject
 
 MAX_PICTURES = 2_000
 MAX_CLASSIFIED = 400

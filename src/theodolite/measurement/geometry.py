@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
+from theodolite.measurement.changes import Changes
 from theodolite.measurement.directions import (
     Differences,
     Weights,
@@ -30,12 +31,9 @@ from theodolite.measurement.inner_product import CausalProduct, causal_product
 from theodolite.measurement.intervals import DIGITS, jackknife_ends, rounded
 from theodolite.measurement.simplex import simplex_parts, simplex_regularity
 from theodolite.measurement.stats import benjamini_hochberg, permutation_p
+from theodolite.measurement.subject import Subject
 from theodolite.records.geometry import Directions, Geometry, Overlap, Shape, Simplex, SiteGeometry, Tested
 from theodolite.records.part import Estimate
-
-if TYPE_CHECKING:
-    from theodolite.measurement.changes import Changes
-    from theodolite.measurement.subject import Subject
 
 NUM_SHUFFLES = 200
 # Numbers in the differences of one factor: 488 interventions at 4,096 channels, all of 2,000 at 1,000.

@@ -6,19 +6,15 @@ keep every factor apart. Its causal partner (tokens shuffled, or replaced by the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from jaxtyping import Float, Int
 
 from theodolite.measurement.directions import pictures_by_scene
 from theodolite.measurement.intervals import rounded
 from theodolite.measurement.stats import clustered_mean
+from theodolite.measurement.subject import Subject
 from theodolite.records.likeness import Likeness, SiteLikeness
 from theodolite.records.part import Estimate
-
-if TYPE_CHECKING:
-    from theodolite.measurement.subject import Subject
 
 
 def measure_likeness(subject: Subject) -> Likeness | None:

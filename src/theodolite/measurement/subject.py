@@ -30,11 +30,12 @@ class Spoken:
     level: Int[np.ndarray, " sample"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Subject:
     """A surveyed model with everything that measures of its inside need; activations are captured when first asked for.
 
-    `rows` are the survey's answered rows; `changes` the interventions by factor, of the scenes that measures inside the model use.
+    `rows` are the survey's answered rows; `changes` the interventions by factor, of the scenes that measures inside the model use. `tell`
+    is that of whatever runs at the moment.
     """
 
     model: Any

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -13,18 +15,24 @@ from jaxtyping import UInt8
 from torch import nn
 
 from theodolite.asking.answer import Answer, Ask, Asker, counting
+from theodolite.asking.lens import survey_size
 from theodolite.asking.local import LocalAsker
+from theodolite.measurement.activations import Question
+from theodolite.measurement.changes import changes_of
 from theodolite.measurement.coverage import measure_coverage
+from theodolite.measurement.measures import Stage, look_inside, quietly
 from theodolite.measurement.official import score_official
-from theodolite.measurement.plan import Plan, plan_world
+from theodolite.measurement.plan import Plan, plan_pairs, plan_world
 from theodolite.measurement.shadows import measure_shadows
 from theodolite.measurement.stats import total_variation
+from theodolite.measurement.subject import Subject, questions_of
 from theodolite.models.families import family_of
 from theodolite.models.fingerprint import weights_hash
-from theodolite.models.frontends import picture_size
+from theodolite.records.inside import Inside
 from theodolite.records.survey import (
     Example,
     ModelConfig,
+    Score,
     SurveyRecord,
     Thresholds,
     TrainingFacts,
@@ -34,16 +42,47 @@ from theodolite.worlds.query import Policy
 from theodolite.worlds.world import World, picture_hash
 
 NUM_EXAMPLES = 2
+INSIDE_SCENES = 500
 Tell = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """A finished survey: the record, the answered rows behind it, and the pictures that its examples name."""
+    """A finished survey: the record, the answered rows behind it, the pictures that its examples name, and how it went.
+
+    `seconds` are by part; `pairs_per_s` counts pairs of pictures by the seconds of asking; `notices` say what was decided on the way.
+    """
 
     record: SurveyRecord
     rows: pl.DataFrame
     pictures: Mapping[str, UInt8[np.ndarray, "height width 3"]]
+    seconds: Mapping[str, float]
+    pairs_per_s: float
+    notices: tuple[str, ...]
+    rows_at_once: int
+
+
+@dataclass(frozen=True)
+class Way:
+    """How to survey: measures of the inside and the scenes they use, rows at once (None: as memory allows), lines of verdicts."""
+
+    measures: tuple[str, ...] = ()
+    inside_scenes: int = INSIDE_SCENES
+    batch: int | None = None
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    stage: Stage = quietly
+
+
+def survey(model: nn.Module, processor: Any, pairs: World | Path | Plan, *, title: str = "model", way: Way | None = None) -> Survey:
+    """Surveys a model of any family of the table: on a world with all of its open questions, or on pairs from a Parquet file or a plan.
+
+    Raises `UnknownFamily` for a model that is not in the table, `BadPairs` for a file that cannot be used.
+    """
+    if isinstance(pairs, World):
+        policy = pairs.policy(",".join(query.name for query in pairs.queries if query.form == "open"))
+        return survey_world(model, processor, pairs, policy, title=title, way=way)
+    plan = plan_pairs(pairs, survey_size(processor.image_processor)) if isinstance(pairs, Path) else pairs
+    return survey_pairs(model, processor, plan, title=title, way=way)
 
 
 def survey_world(
@@ -55,28 +94,31 @@ def survey_world(
     title: str,
     num_scenes: int = 200,
     seed: int = 0,
-    batch: int = 32,
     training: TrainingFacts | None = None,
-    thresholds: Thresholds | None = None,
-    tell: Tell = lambda done, total: None,
+    way: Way | None = None,
 ) -> Survey:
     """Surveys a model on counterfactual pairs of a world, asking the queries of the policy it is judged by.
 
     Raises `UnknownFamily` for a model that is not in the families table.
     """
-    size = picture_size(processor.image_processor)
+    size = survey_size(processor.image_processor)
     plan = plan_world(world, policy, num_scenes, seed, size)
-    asker = LocalAsker(model, processor, batch)
-    rows = answer_plan(plan, asker, tell)
-    scores = score_official(world, asker, size, tell) if world.official_splits else ()
+    work = _Work.of(model, processor, plan, way or Way())
+    scores: tuple[Score, ...] = ()
+    if world.official_splits:
+        with work.way.stage("official questions", "the world's own test questions") as tell:
+            scores = score_official(world, work.asker, size, tell)
     shadows = measure_shadows(
-        rows,
+        work.rows,
         factors=world.space.names,
         dependence={query.name: frozenset(query.depends_on) for query in policy.queries},
         asked=frozenset(query.name for query in policy.supported(world.prior)),
-        thresholds=thresholds or Thresholds(),
+        thresholds=work.way.thresholds,
     )
-    examples, pictures = _examples(plan, rows, world)
+    values = {factor.name: factor.values for factor in world.space.factors}
+    groups = {factor.name: dict(factor.groups) for factor in world.space.factors if factor.groups}
+    inside = work.look(values, groups, questions_of(work.rows, world), seed)
+    examples, pictures = _examples(plan, work.rows, world)
     record = SurveyRecord(
         title=title,
         world=describe_world(world, plan.pair_kind),
@@ -85,32 +127,24 @@ def survey_world(
         seed=seed,
         num_scenes=num_scenes,
         pictures_sha256=picture_hash(plan.pictures[: plan.num_pair_pictures]),
-        rows_sha256=rows_hash(rows),
+        rows_sha256=rows_hash(work.rows),
         coverage=measure_coverage(world.prior, policy),
         shadows=shadows,
         training=training,
         scores=scores,
         examples=examples,
+        inside=inside,
     )
-    return Survey(record, rows, pictures)
+    return work.survey(record, pictures)
 
 
-def survey_pairs(
-    model: nn.Module,
-    processor: Any,
-    plan: Plan,
-    *,
-    title: str,
-    batch: int = 32,
-    thresholds: Thresholds | None = None,
-    tell: Tell = lambda done, total: None,
-) -> Survey:
+def survey_pairs(model: nn.Module, processor: Any, plan: Plan, *, title: str, way: Way | None = None) -> Survey:
     """Surveys a model on pairs from a file. Nothing is known of what training asked: every query of the file counts as asked.
 
     Which factors an answer depends on is read off the rows: those that move its truth in some row.
     """
-    rows = answer_plan(plan, LocalAsker(model, processor, batch), tell)
-    interventions = rows.filter(pl.col("kind") == "intervention")
+    work = _Work.of(model, processor, plan, way or Way())
+    interventions = work.rows.filter(pl.col("kind") == "intervention")
     moving = interventions.filter(pl.col("truth_before") != pl.col("truth_after"))
     names = interventions["name"].unique(maintain_order=True).to_list()
     dependence = {name: frozenset(moving.filter(pl.col("name") == name)["factor"]) for name in names}
@@ -121,14 +155,60 @@ def survey_pairs(
         model=describe_model(model),
         policy=None,
         seed=0,
-        num_scenes=rows["scene"].n_unique(),
+        num_scenes=work.rows["scene"].n_unique(),
         pictures_sha256=picture_hash(plan.pictures[: plan.num_pair_pictures]),
-        rows_sha256=rows_hash(rows),
+        rows_sha256=rows_hash(work.rows),
         coverage=None,
-        shadows=measure_shadows(rows, factors, dependence, frozenset(names), thresholds or Thresholds()),
+        shadows=measure_shadows(work.rows, factors, dependence, frozenset(names), work.way.thresholds),
         training=None,
+        inside=work.look(None, {}, questions_of(work.rows, None), 0),
     )
-    return Survey(record, rows, {})
+    return work.survey(record, {})
+
+
+@dataclass(eq=False)
+class _Work:
+    """A survey at work: the asker, what it was asked, and the time it took."""
+
+    model: nn.Module
+    asker: LocalAsker
+    plan: Plan
+    way: Way
+    rows: pl.DataFrame
+    seconds: dict[str, float]
+
+    @classmethod
+    def of(cls, model: nn.Module, processor: Any, plan: Plan, way: Way) -> _Work:
+        """With all questions of the plan asked."""
+        asker = LocalAsker(model, processor, way.batch)
+        before = monotonic()
+        with way.stage("questions", f"{len(plan.pictures):,} pictures, {len(plan.rows):,} comparisons") as tell:
+            rows = answer_plan(plan, asker, tell)
+        return cls(model, asker, plan, way, rows, {"questions": monotonic() - before})
+
+    def look(
+        self,
+        values: Mapping[str, Sequence[str]] | None,
+        groups: Mapping[str, Mapping[str, tuple[str, ...]]],
+        questions: tuple[Question, ...],
+        seed: int,
+    ) -> Inside | None:
+        """The measures of the inside that were asked for, if any."""
+        if not self.way.measures:
+            return None
+        changes = changes_of(self.rows, values, self.way.inside_scenes)
+        confidence = self.way.thresholds.confidence
+        subject = Subject(self.model, self.asker, self.plan, self.rows, changes, groups, questions, confidence, seed)
+        found, seconds = look_inside(subject, self.way.measures, self.way.stage)
+        self.seconds |= seconds
+        return found
+
+    def survey(self, record: SurveyRecord, pictures: Mapping[str, UInt8[np.ndarray, "height width 3"]]) -> Survey:
+        """The finished survey."""
+        pairs = self.rows.filter(pl.col("kind").is_in(["intervention", "nuisance"]))
+        num_pairs = pairs.select("picture_before", "picture_after").n_unique()
+        per_s = num_pairs / max(self.seconds["questions"], 1e-9)
+        return Survey(record, self.rows, pictures, self.seconds, per_s, tuple(self.asker.notices), self.asker.room.largest)
 
 
 def answer_plan(plan: Plan, asker: Asker, tell: Tell = lambda done, total: None) -> pl.DataFrame:

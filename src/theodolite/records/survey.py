@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from theodolite.records.coverage import Coverage
 from theodolite.records.errors import BadInput
+from theodolite.records.inside import Inside
 from theodolite.records.part import Part, Rate
 
 VERSION: Literal[1] = 1
@@ -189,6 +190,7 @@ class SurveyRecord(Part):
     training: TrainingFacts | None = Field(description="what the model was trained on; null: nobody described it")
     scores: tuple[Score, ...] = Field(default=(), description="accuracy on the world's official splits, where it has any")
     examples: tuple[Example, ...] = Field(default=(), description="pairs to look at, never chosen by their answers")
+    inside: Inside | None = Field(default=None, description="measures of the model's inside; null: none was asked for")
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=1) + "\n"
@@ -207,6 +209,11 @@ class RunRecord(Part):
     git_revision: str | None = Field(description="revision of the code, with +changes if files differ from it; null: not a checkout")
     attention: str | None = Field(description="attention implementation of the model")
     device: str | None = Field(description="device that the model ran on")
+    pairs_per_s: float | None = Field(default=None, description="pairs of pictures answered a second; null: unknown")
+    rows_at_once: int | None = Field(
+        default=None, description="most rows of tokens that ran at once: two surveys repeat to the byte where it is equal"
+    )
+    notices: tuple[str, ...] = Field(default=(), description="what was decided on the way, in words: prefixes not shared, batches halved")
 
 
 class BadRecord(BadInput):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from theodolite.measurement.survey import Survey, survey_world
+from theodolite.measurement.survey import Survey, Way, survey_world
 from theodolite.models.build import build_vlm
 from theodolite.models.export import export_vlm
 from theodolite.models.fingerprint import weights_hash
@@ -167,17 +167,16 @@ def _is_surveyed(tour: Tour, stop: Stop) -> bool:
 
 def _survey(tour: Tour, stop: Stop, world: World, model: nn.Module, processor: Any, steps: Steps) -> Survey:
     trained = read_training(stop.model)
-    with steps.step(f"survey {stop.label}") as tell:
-        return survey_world(
-            model,
-            processor,
-            world,
-            world.policy(stop.arm.policy),
-            title=stop.arm.name,
-            num_scenes=tour.num_scenes,
-            training=trained.facts if trained else None,
-            tell=tell,
-        )
+    return survey_world(
+        model,
+        processor,
+        world,
+        world.policy(stop.arm.policy),
+        title=stop.arm.name,
+        num_scenes=tour.num_scenes,
+        training=trained.facts if trained else None,
+        way=Way(stage=lambda label, cost: steps.step(f"survey {stop.label}: {label}")),
+    )
 
 
 def tour_named(name: str, num_seeds: int = 1, *, short: bool = False) -> Tour:

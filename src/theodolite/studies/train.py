@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from transformers.utils import logging
@@ -12,11 +13,24 @@ from theodolite.records.errors import BadInput, UnknownName
 from theodolite.studies.progress import Steps
 from theodolite.training.material import file_material, shapes_material
 from theodolite.training.staged import RECIPE, run_stages
-from theodolite.training.stages import RECIPES, StagedRecipe, TinyModel
+from theodolite.training.stages import RECIPES, StagedRecipe, TinyModel, WorldQuestions
 
 
-def train_recipe(name: str, out: Path, data: Sequence[str], *, seed: int, overwrite: bool, steps: Steps) -> Path:
-    """Trains by a recipe into `out`, going on where a run was cut off, and returns the model's folder. Raises `BadInput`."""
+def train_recipe(
+    name: str,
+    out: Path,
+    data: Sequence[str],
+    *,
+    seed: int,
+    overwrite: bool,
+    steps: Steps,
+    ask: str | None = None,
+    strength: float | None = None,
+) -> Path:
+    """Trains by a recipe into `out`, going on where a run was cut off, and returns the model's folder.
+
+    `ask` and `strength` are the policy of the questions and that of the correlation, for recipes on a world. Raises `BadInput`.
+    """
     if name not in RECIPES:
         raise UnknownName("recipe", name, tuple(RECIPES))
     recipe = RECIPES[name]()
@@ -24,7 +38,12 @@ def train_recipe(name: str, out: Path, data: Sequence[str], *, seed: int, overwr
     if isinstance(recipe.model, TinyModel):
         if sources:
             raise BadInput(f"{name} renders its own pictures; leave --data out")
+        asked = WorldQuestions() if recipe.world is None else recipe.world
+        policy, rho = asked.policy if ask is None else ask, asked.strength if strength is None else strength
+        recipe = replace(recipe, world=WorldQuestions(policy, rho))
         material = shapes_material(recipe, seed)
+    elif ask is not None or strength is not None:
+        raise BadInput(f"{name} trains on data of its own, whose questions are what they are; leave --ask and --strength out")
     else:
         material = file_material(recipe, sources, seed)
     if overwrite and out.is_dir() and any(out.iterdir()) and not (out / RECIPE).is_file():

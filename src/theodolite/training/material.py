@@ -29,8 +29,6 @@ from theodolite.worlds.shapes import Shapes
 from theodolite.worlds.world import World
 
 NUM_PICTURES = 12_000
-STRENGTH = 0.8
-POLICY = "shape,row"
 # Examples that a stream is shuffled among.
 SHUFFLE_BUFFER = 10_000
 DESCRIBE = "describe the picture."
@@ -38,17 +36,21 @@ DESCRIBE = "describe the picture."
 
 def shapes_material(recipe: StagedRecipe, seed: int, num_pictures: int = NUM_PICTURES) -> Material:
     """A small LLaVA from scratch on the shapes world of the tour (shape and colour correlated): captions that name every factor, then the
-    questions of the tour's arm *all*."""
+    recipe's questions. Pictures of which it asks nothing are left out. Raises `BadInput`."""
     model = recipe.model
-    if not isinstance(model, TinyModel):
+    if not isinstance(model, TinyModel) or recipe.world is None:
         raise BadInput(f"{recipe.name} is no recipe of a tiny model; it needs data of its own")
-    world = Shapes().correlate("shape", "colour", STRENGTH)
+    world = Shapes().correlate("shape", "colour", recipe.world.strength)
+    policy = world.policy(recipe.world.policy)
 
     @cache
     def examples(data: str) -> ExampleSet:
         scenes = world.sample(num_pictures, np.random.default_rng([seed, 0]))
-        asked = captions(world, scenes) if data == "captions" else ask_world(world, scenes, world.policy(POLICY), seed)
-        return ExampleSet(world.render(scenes), asked)
+        asked = captions(world, scenes) if data == "captions" else ask_world(world, scenes, policy, seed)
+        some = np.array([bool(items) for items in asked])
+        if not some.any():
+            raise BadInput(f"{policy} asks nothing of any of {num_pictures:,} pictures; raise its rates")
+        return ExampleSet(world.render(scenes.take(some)), tuple(items for items in asked if items))
 
     def start() -> tuple[nn.Module, Any]:
         return build_vlm([*world.texts, DESCRIBE, *_every_caption(world)], seed, decoder=model.decoder, frontend=model.frontend)

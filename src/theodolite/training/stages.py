@@ -53,6 +53,14 @@ class TinyModel:
 
 
 @dataclass(frozen=True)
+class WorldQuestions:
+    """What a recipe on the shapes world asks of its pictures, and how strongly shape sets colour in them."""
+
+    policy: str = "shape,row"
+    strength: float = 0.8
+
+
+@dataclass(frozen=True)
 class JoinedModel:
     """A pretrained vision tower and a pretrained language model, joined by a new connector into a LLaVA. Names of folders or hubs."""
 
@@ -80,6 +88,8 @@ class StagedRecipe:
     gradient_checkpointing: bool = False
     # Samples that one process runs at once; the rest of a batch is accumulated.
     micro_batch: int = 4
+    # Of recipes that render their own pictures.
+    world: WorldQuestions | None = None
 
 
 def tiny_laver() -> StagedRecipe:
@@ -104,6 +114,7 @@ def tiny_laver() -> StagedRecipe:
         ),
         attention="eager",
         micro_batch=64,
+        world=WorldQuestions(),
     )
 
 

@@ -48,9 +48,11 @@ class Ask:
     rate: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.region not in REGIONS and self.region not in self.query.choices:
-            known = ", ".join((*REGIONS, *self.query.choices))
-            raise BadInput(f"{self.query.name!r} cannot be asked of {self.region!r} scenes; regions are {known}")
+        for part in self._parts:
+            if part not in REGIONS and part not in self.query.choices and not re.fullmatch("[^=]+=[^=]+", part):
+                known = ", ".join((*REGIONS, *self.query.choices))
+                found = f"{self.query.name!r} cannot be asked of {part!r} scenes"
+                raise BadInput(f"{found}; regions are {known}, FACTOR=VALUE, or several of these joined by '&'")
         if not (np.isfinite(self.rate) and self.rate > 0):
             raise BadInput(f"{self.query.name!r} is asked {self.rate} times a scene; give a number above 0")
 
@@ -58,22 +60,47 @@ class Ask:
         times = "" if self.rate == 1 else f"*{self.rate!r}".removesuffix(".0")
         return self.query.name + ("" if self.region == "all" else f":{self.region}") + times
 
+    @property
+    def depends_on(self) -> frozenset[str]:
+        """The factors that the answer depends on or that the region names."""
+        named = {part.partition("=")[0] for part in self._parts if self._names_factor(part)}
+        return frozenset(self.query.depends_on) | named
+
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        return (self.region,) if self.region in self.query.choices else tuple(self.region.split("&"))
+
+    def _names_factor(self, part: str) -> bool:
+        return "=" in part and part not in self.query.choices
+
     def inside(self, scenes: Scenes, prior: Prior) -> Bool[np.ndarray, " scene"]:
-        """Whether each scene lies in the region."""
-        if self.region == "all":
-            return np.ones(len(scenes), dtype=bool)
-        if self.region in ("agree", "odd"):
-            return np.asarray(prior.agrees(scenes) == (self.region == "agree"))
-        return np.asarray(self.query.truth(scenes) == self.query.choices.index(self.region))
+        """Whether each scene lies in the region. Raises `UnknownName` where the region names a factor or value that is not there."""
+        inside = np.ones(len(scenes), dtype=bool)
+        for part in self._parts:
+            if self._names_factor(part):
+                name, _, value = part.partition("=")
+                level = prior.space[name].level(value)
+                inside &= scenes.of_factor(name) == level
+            elif part in ("agree", "odd"):
+                inside &= prior.agrees(scenes) == (part == "agree")
+            elif part != "all":
+                inside &= self.query.truth(scenes) == self.query.choices.index(part)
+        return inside
 
     def inside_table(self, prior: Prior, names: tuple[str, ...]) -> Bool[np.ndarray, "..."]:
-        """The region over factor axes `names`, broadcastable."""
-        if self.region == "all":
-            return np.ones((1,) * len(names), dtype=bool)
-        if self.region in ("agree", "odd"):
-            return np.asarray(prior.agreement(names) == (self.region == "agree"))
-        truth = spread(self.query.answers, self.query.depends_on, names)
-        return np.asarray(truth == self.query.choices.index(self.region))
+        """The region over factor axes `names`, broadcastable; they must hold all of `depends_on`. Raises `UnknownName` as `inside` does."""
+        inside = np.ones((1,) * len(names), dtype=bool)
+        for part in self._parts:
+            if self._names_factor(part):
+                name, _, value = part.partition("=")
+                factor = prior.space[name]
+                inside = inside & spread(np.arange(len(factor.values)) == factor.level(value), (name,), names)
+            elif part in ("agree", "odd"):
+                inside = inside & (prior.agreement(names) == (part == "agree"))
+            elif part != "all":
+                truth = spread(self.query.answers, self.query.depends_on, names)
+                inside = inside & (truth == self.query.choices.index(part))
+        return inside
 
 
 @dataclass(frozen=True)
@@ -90,18 +117,23 @@ class Policy:
         """The distinct queries, in order of first mention."""
         return tuple({ask.query.name: ask.query for ask in self.asks}.values())
 
+    @property
+    def depends_on(self) -> frozenset[str]:
+        """All factors that some answer depends on or some region names."""
+        return frozenset().union(*(ask.depends_on for ask in self.asks))
+
     def supported(self, prior: Prior) -> tuple[Query, ...]:
         """The queries that are asked of some scene of non-zero probability: "shape:odd" is of none at strength 1."""
 
         def asked(ask: Ask) -> bool:
-            names = tuple(name for name in prior.space.names if name in prior.correlated.union(ask.query.depends_on))
+            names = tuple(name for name in prior.space.names if name in prior.correlated | ask.depends_on)
             return bool(np.any(prior.table(names) * ask.inside_table(prior, names) > 0))
 
         return tuple({ask.query.name: ask.query for ask in self.asks if asked(ask)}.values())
 
     @classmethod
     def parse(cls, text: str, query: Callable[[str], Query]) -> Policy:
-        """A policy from "shape,shape:odd*2": query, then ":" region, then "*" rate; `query` looks names up."""
+        """A policy from "shape,shape:odd*2,row:odd&shape=round": query, ":" region, "*" rate; `query` looks query names up."""
         asks = []
         for part in filter(None, (piece.strip() for piece in text.split(","))):
             match = re.fullmatch(r"([^:*]+)(?::([^*]+))?(?:\*(.+))?", part)

@@ -1,0 +1,107 @@
+"""What answers do when the inside of a model is changed: patch, erase, shuffle, mean. The partner of every similarity number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from theodolite.records.part import Estimate, Part, Rate
+
+# Which fields of `Causal` stand beside which measure's numbers.
+PARTNERS: Mapping[str, tuple[str, ...]] = {
+    "likeness": ("mean", "shuffle"),
+    "geometry": ("patch", "erase"),
+    "allocation": ("shuffle", "mean"),
+    "gap": ("mean",),
+    "ladder": ("erase",),
+    "fisher": ("patch",),
+}
+
+
+class Response(Part):
+    """How answers respond to a change of vision tokens in the picture before: over pairs."""
+
+    moved: Rate = Field(description="how often the answer differs from the one without the change, 0 to 1")
+    becomes: Rate | None = Field(
+        description="of the pairs whose two pictures are answered differently: how often the answer becomes that of the picture after; "
+        "null where there are none"
+    )
+    variation: Estimate = Field(description="mean total variation from the answer without the change, 0 to 1")
+
+
+class Responses(Part):
+    """Responses of the open question about the factor, and of all other open questions together."""
+
+    own: Response = Field(description="of the open question about the factor")
+    others: Response | None = Field(description="of all other open questions together; null where none is asked")
+
+
+class Patch(Part):
+    """A factor's part of the difference between two pictures, put into the first at one site."""
+
+    site: str = Field(description="where the vision tokens were changed")
+    factor: str = Field(description="the factor in which the two pictures differ")
+    rank: int = Field(description="dimension of the factor's subspace, fitted on other scenes; 0: no difference was found")
+    subspace: Responses = Field(description="the difference within the factor's subspace is put in")
+    random: Responses = Field(description="control: the difference within a random subspace of the same rank")
+    whole: Responses = Field(description="ceiling: the whole difference of all vision tokens")
+    by_query: dict[str, Rate] = Field(description="how often the answer to each open question moves under `subspace`")
+
+
+class Erased(Part):
+    """Answers under one state of the vision tokens, over pictures before and after a change of the factor."""
+
+    accuracy: Rate = Field(description="how often the open question about the factor is answered right, 0 to 1")
+    read: Rate | None = Field(
+        description="how often its answers to the two pictures differ, where the true ones do, 0 to 1; null where they never do"
+    )
+    others: Rate | None = Field(description="how often all other open questions are answered right, 0 to 1; null where none is asked")
+
+
+class Erasure(Part):
+    """A factor's linear traces removed from all vision tokens at one site (LEACE, arXiv 2306.03819), fitted on other scenes."""
+
+    site: str = Field(description="where the vision tokens were changed")
+    factor: str = Field(description="the factor that was erased")
+    rank: int = Field(description="number of directions that were removed")
+    before: Erased = Field(description="without any change")
+    after: Erased = Field(description="with the factor erased")
+    control: Erased = Field(description="with as many directions of a random labelling erased: the factor's levels shuffled by scene")
+    lost: Estimate = Field(description="accuracy about the factor, before minus after, paired by pair, -1 to 1")
+    others_lost: dict[str, Estimate] = Field(description="the same of every other open question, by what it is about")
+
+
+class Disturbance(Part):
+    """What is left of the answers when vision tokens lose their places or their differences at one site."""
+
+    moved: Rate = Field(description="how often the answer moves, 0 to 1")
+    variation: Estimate = Field(description="mean total variation from the answer without the change, 0 to 1")
+    accuracy_before: Rate = Field(description="how often the answer is right without the change, 0 to 1")
+    accuracy_after: Rate = Field(description="how often it is right with it, 0 to 1")
+
+
+class SiteDisturbance(Part):
+    """One site, all open questions and each of them."""
+
+    site: str = Field(description="where the vision tokens were changed")
+    overall: Disturbance = Field(description="over all open questions")
+    by_query: dict[str, Disturbance] = Field(description="by what the question is about")
+
+
+class Causal(Part):
+    """How far answers move when vision tokens are changed. Scenes are taken in order up to a limit, never by their answers."""
+
+    sites: tuple[str, ...] = Field(description="sites for shuffle and mean: connector, and first, middle and last but one layer")
+    subspace_sites: tuple[str, ...] = Field(
+        description="sites for patch and erase: the same, without the connector where features go past it to later layers"
+    )
+    num_patch_scenes: int = Field(description="held-out scenes at most whose pairs were patched, for each factor")
+    num_erase_scenes: int = Field(description="held-out scenes at most whose pairs were erased, for each factor")
+    num_fit_scenes: int = Field(description="other scenes at most that erasers were fitted on, for each factor")
+    num_token_scenes: int = Field(description="scenes at most whose first pictures had their tokens shuffled and averaged")
+    num_others: int = Field(description="other open questions at most for each pair that is patched or erased; scenes take turns")
+    patch: tuple[Patch, ...] = Field(description="by factor and site")
+    erase: tuple[Erasure, ...] = Field(description="by factor and site")
+    shuffle: tuple[SiteDisturbance, ...] = Field(description="by site: the picture's vision tokens permuted, one permutation a picture")
+    mean: tuple[SiteDisturbance, ...] = Field(description="by site: each of the picture's vision tokens replaced by their mean")

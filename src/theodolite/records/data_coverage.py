@@ -1,0 +1,44 @@
+"""What the questions of an annotated data set pin down, estimated from its records."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from theodolite.records.part import Estimate, Part
+
+
+class FactorCoverage(Part):
+    """What the records say about one factor."""
+
+    factor: str
+    num_values: int = Field(description="values of the factor in the data, 2 or more; values that never occur are not known")
+    coverage: Estimate | None = Field(
+        description="chance that two examples alike in all other factors are told apart, relative to the best case, 0 to 1; "
+        "null where no two examples are alike in all other factors"
+    )
+    matched_frac: float = Field(
+        description="share of examples with another example alike in all other factors, 0 to 1: those behind `coverage`"
+    )
+    pressure_bits: Estimate = Field(description="how strongly one asked question feels the factor, in bits, 0 or more")
+    asked_by: tuple[str, ...] = Field(description="queries whose answers were found to depend on the factor")
+
+
+class QueryRecords(Part):
+    """What the records say about one query."""
+
+    query: str
+    num_rows: int = Field(description="how often it was asked")
+    num_answers: int = Field(description="distinct answers recorded")
+    depends_on: tuple[str, ...] = Field(description="factors its answer was found to depend on")
+    asked_by: tuple[str, ...] = Field(description="factors on which it was found to depend whether the query is asked at all")
+    noise_frac: float = Field(description="share of rows whose answer is not the most frequent one for its values of `depends_on`, 0 to 1")
+
+
+class DataCoverage(Part):
+    """Coverage and pressure of annotated examples, factor by factor, with intervals by example."""
+
+    num_rows: int = Field(description="asked questions")
+    num_examples: int = Field(description="examples, those of which nothing was asked included: the unit of independence")
+    confidence: float = Field(description="of every interval here, 0 to 1")
+    factors: tuple[FactorCoverage, ...]
+    queries: tuple[QueryRecords, ...]

@@ -1,0 +1,48 @@
+"""How far the vision tokens at each site are the factors up to simple maps."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from theodolite.records.part import Estimate, Part
+
+
+class Blocks(Part):
+    """How much of one factor a regression tells from the whole representation: R2 of its values' indicators, of held-out scenes."""
+
+    linear_r2: Estimate = Field(description="ridge regression; 1 is all, 0 no better than the training mean, below 0 worse")
+    nonlinear_r2: Estimate = Field(description="kernel ridge regression with a Gaussian kernel; same scale")
+    penalty: float = Field(description="ridge penalty of the linear fit, chosen on training scenes, in units of the mean squared length")
+    nonlinear_penalty: float = Field(description="the same of the kernel fit, in units of the mean of the kernel's diagonal")
+    width: float = Field(description="width of the Gaussian kernel, chosen on training scenes, in units of the median distance")
+    completeness: float | None = Field(description="DCI: 1 if one axis matters for this factor, 0 if all alike; null for one axis")
+    informativeness: float = Field(description="DCI: accuracy of the trees on held-out scenes, 0 at chance and 1 where always right")
+    matched: float = Field(description="correlation with the axis matched to it, 0 to 1, of held-out scenes")
+
+
+class SiteIdentifiability(Part):
+    """One site's mean over vision tokens, against all factors."""
+
+    num_dims: int = Field(description="dimensions of the representation that vary")
+    num_axes: int = Field(description="axes that DCI and MCC read: its own dimensions, or so many principal components where it has more")
+    principal: bool = Field(description="true: the axes are principal components of the training pictures, so DCI and MCC speak of those")
+    kept_variance_frac: float = Field(description="variance of the standardised dimensions that the axes keep, 0 to 1")
+    disentanglement: float | None = Field(
+        description="DCI: 1 if each axis matters for one factor, 0 if for all alike; weighted by importance; null for one factor"
+    )
+    completeness: float | None = Field(description="DCI: mean over factors, 0 to 1; null for one axis")
+    informativeness: float = Field(description="DCI: mean over factors, 0 is chance and 1 always right")
+    mcc: float = Field(description="mean correlation of factors with the axes matched to them one to one, 0 to 1, of held-out scenes")
+    linear_r2: float = Field(description="mean over factors of their linear R2")
+    nonlinear_r2: float = Field(description="mean over factors of their nonlinear R2")
+    factors: dict[str, Blocks]
+
+
+class Identifiability(Part):
+    """Identifiability by site; without sites where no pictures have all factors known, and then with the reason."""
+
+    reason: str | None = Field(description="why there are no sites; null if there are")
+    num_pictures: int = Field(description="pictures whose factors are all known")
+    num_scenes: int
+    max_axes: int = Field(description="above so many dimensions, DCI and MCC read as many principal components")
+    sites: dict[str, SiteIdentifiability]

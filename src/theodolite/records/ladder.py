@@ -1,0 +1,84 @@
+"""Where in a model each factor can be told by a linear probe, step by step up to the spoken answer, and where it is lost."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from theodolite.records.part import Estimate, Part, Rate
+
+Pooling = Literal["mean", "max"]
+Step = Literal["not perceived", "not kept", "not said", "said", "no words", "undecided"]
+
+
+class LadderThresholds(Part):
+    """Where the lines of the summary lie, in normalised accuracy: 0 is chance, 1 is always right."""
+
+    present_frac: float = Field(default=0.5, description="present: the interval lies above it; absent: below it, 0 to 1")
+    loss_frac: float = Field(default=0.1, description="a loss: the interval of the paired drop lies above it, 0 to 1")
+    confidence: float = Field(default=0.95, description="of all intervals, 0 to 1")
+
+
+class Rung(Part):
+    """How well a factor is told at one site, of held-out pictures. At `spoken` it is the model's own words, elsewhere a probe."""
+
+    site: str = Field(description="encoder, connector, layer.1 to layer.L, answer or spoken")
+    pooling: Pooling | None = Field(
+        description="pooling of vision tokens that told more of left-out training scenes; null where nothing is pooled"
+    )
+    accuracy: Rate = Field(description="share of held-out pictures that are told right, 0 to 1")
+    mean: Rate | None = Field(description="the same from the mean over vision tokens; null where nothing is pooled")
+    max: Rate | None = Field(description="the same from the maximum over vision tokens, by channel; null where nothing is pooled")
+    control: Rate | None = Field(
+        description="accuracy of the same probe trained on labels shuffled among training scenes, 0 to 1; null where nothing is trained"
+    )
+    selectivity: Estimate | None = Field(description="accuracy minus control, -1 to 1, paired by picture")
+    normalised: Estimate = Field(description="(accuracy - chance) / (1 - chance): 0 is chance, 1 is always right")
+    drop: Estimate | None = Field(
+        description="normalised accuracy lost since the rung before, paired by picture, -1 to 1 and beyond; null at the first rung"
+    )
+    penalty: float | None = Field(description="ridge penalty chosen on training scenes, in units of the mean squared length of an input")
+
+
+class PositionMap(Part):
+    """How well a factor is told from the vision token at each position, of held-out pictures."""
+
+    site: str
+    cells: tuple[tuple[int, int], ...] | None = Field(description="row and column of each token; null where pictures differ in their grids")
+    accuracy_frac: tuple[float, ...] = Field(description="share of held-out pictures that are told right, 0 to 1, by token")
+    low: tuple[float | None, ...] = Field(description="lower ends of its intervals")
+    high: tuple[float | None, ...] = Field(description="upper ends of its intervals")
+    penalty: float = Field(description="ridge penalty of all its probes, chosen on training scenes from the mean over positions")
+
+
+class Loss(Part):
+    """Where a factor is lost on its way to the spoken answer."""
+
+    step: Step = Field(
+        description="not perceived: absent at the encoder and at all sites after it; not kept: present, then absent from some site to the"
+        " answer position; not said: present at the answer position, not in the words; said: in the words; no words: present at the"
+        " answer position, and no question can ask for it; undecided: an interval straddles a threshold that matters"
+    )
+    kept_at: str | None = Field(description="not kept and not said: the last site before the loss; else null")
+    lost_at: str | None = Field(description="not kept and not said: the first site after the loss; else null")
+    drop: Estimate | None = Field(description="normalised accuracy lost between the two, paired by picture")
+
+
+class FactorLadder(Part):
+    """The rungs of one factor, in the order of the model, and the step at which it is lost."""
+
+    chance_frac: float = Field(description="share of the commonest value among held-out pictures, 0 to 1")
+    num_training_scenes: int = Field(description="scenes that probes were trained on")
+    answer_query: str | None = Field(description="the open query at whose answer position the answer rung reads; null if none was captured")
+    rungs: tuple[Rung, ...]
+    positions: tuple[PositionMap, ...] = Field(description="one for each site whose single tokens were kept")
+    loss: Loss
+
+
+class Ladder(Part):
+    """The readout ladder of every factor."""
+
+    thresholds: LadderThresholds
+    factors: dict[str, FactorLadder]
+    left_out: dict[str, str] = Field(description="factors without a ladder, each with the reason")

@@ -1,0 +1,21 @@
+"""Surveyed models as subjects of measures, for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from theodolite.asking.local import LocalAsker
+from theodolite.measurement.changes import changes_of
+from theodolite.measurement.plan import plan_world
+from theodolite.measurement.subject import Subject, questions_of
+from theodolite.measurement.survey import answer_plan
+from theodolite.worlds.world import World
+
+
+def subject_of(model: Any, processor: Any, world: World, policy: str, num_scenes: int, seed: int = 0) -> Subject:
+    """A survey of a model on a world, as measures inside the model see it."""
+    plan = plan_world(world, world.policy(policy), num_scenes, seed, 64)
+    asker = LocalAsker(model, processor)
+    rows = answer_plan(plan, asker)
+    values = {factor.name: factor.values for factor in world.space.factors}
+    return Subject(model, asker, plan, rows, changes_of(rows, values), {}, questions_of(rows, world), 0.95, seed)

@@ -1,0 +1,94 @@
+"""Allocation of attention: shares against whole maps, their baseline under even attention, and a back end that is as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from planted import planted_vlm
+from small import tiny_vlm
+from subjects import subject_of
+from test_asking_families import built
+from theodolite.asking.answer import Ask
+from theodolite.asking.local import LocalAsker
+from theodolite.measurement.allocation import Seen, measure_allocation, seen_share, vision_share
+from theodolite.models.taps import watching_attention
+from theodolite.worlds.shapes import Shapes
+from tiny_families import NAMES
+
+
+def test_even_attention_gives_the_baseline_in_every_layer_and_head() -> None:
+    found = measure_allocation(subject_of(*planted_vlm(), "hue,tone", 6))
+    assert found is not None and (found.num_scenes, found.num_questions) == (6, 2)
+    assert list(found.layers) == [f"layer.{number}" for number in range(1, 5)]
+    for layer in found.layers.values():
+        assert layer.excess.value == pytest.approx(0, abs=2e-6)
+        assert layer.share.value == pytest.approx(layer.baseline.value, abs=2e-6)
+        assert layer.heads == pytest.approx([layer.share.value] * 2, abs=2e-6)
+        assert 0.85 < layer.baseline.value < 0.97
+
+
+def test_shares_are_those_of_whole_maps_and_the_back_end_is_restored() -> None:
+    model, processor = tiny_vlm()
+    model.model.language_model.layers[1].self_attn.q_proj.weight.data *= 40
+    subject = subject_of(model, processor, Shapes(), "shape,row", 5)
+    before = model.model.language_model.config._attn_implementation
+    found = measure_allocation(subject)
+    assert found is not None and before != "eager"
+    assert model.model.language_model.config._attn_implementation == before
+    rows = subject.rows.filter((subject.rows["kind"] == "intervention") & (subject.rows["scene"] == 0))
+    pairs = {(text, tuple(choices)) for text, choices in zip(rows["question_before"], rows["choices"].to_list(), strict=True)}
+    shares, evens = [], []
+    for text, choices in sorted(pairs):
+        for choice in choices:
+            turn = subject.asker.lens(subject.plan.pictures).prompter.turn(text, choice)
+            ids = torch.tensor([turn.prefix + turn.question + turn.answer[:-1]])
+            pixels = subject.asker.lens(subject.plan.pictures).inputs(subject.plan.pictures[:1])
+            model.model.language_model.set_attn_implementation("eager")
+            with torch.inference_mode():
+                maps = model(input_ids=ids, output_attentions=True, **pixels).attentions[1][0]
+            model.model.language_model.set_attn_implementation(before)
+            vision = ids[0] == model.config.image_token_id
+            start = len(turn.prefix) if choice == choices[0] else len(turn.prefix) + len(turn.question)
+            shares += maps[:, start:, vision].sum(dim=2).mean(dim=0).tolist()
+            evens += [int(vision.sum()) / (place + 1) for place in range(start, ids.shape[1])]
+    one = measure_allocation(replace(subject, rows=rows))
+    assert one is not None
+    assert one.layers["layer.2"].share.value == pytest.approx(sum(shares) / len(shares), abs=1e-5)
+    assert one.layers["layer.2"].baseline.value == pytest.approx(sum(evens) / len(evens), abs=1e-5)
+    assert abs(one.layers["layer.2"].excess.value) > 1e-3 and one.layers["layer.2"].excess.low is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_every_family_what_gets_attention_is_what_counts_as_seen(name: str) -> None:
+    """Random weights give every seen token some attention, and nothing else any."""
+    model, processor, pictures = built(name)
+    asker = LocalAsker(model, processor)
+    asks = [Ask(0, "what colour", ("red", "a b c")), Ask(0, "what shape a b", ("no", "yes"))]
+    wrong = []
+    for rows in asker.groups(pictures, asks):
+        batch = asker.collate(rows, pictures)
+        seen = Seen(asker, batch)
+
+        def look(number: int, found: torch.Tensor, batch=batch, seen=seen) -> None:  # type: ignore[no-untyped-def]
+            share = seen_share((found > 0).all(dim=1), batch.vision, batch.text)
+            wrong.append(float((share - seen.share(number)).abs().max()))
+
+        with torch.inference_mode(), watching_attention(asker.base, look):
+            asker.score(batch, asker.see(batch, pictures))
+    assert wrong and max(wrong) < 1e-9
+
+
+def test_shares_count_text_tokens_only() -> None:
+    found = torch.tensor([[[[1.0, 0, 0], [0.25, 0.75, 0], [0.5, 0.2, 0.3]]]])
+    vision, text = torch.tensor([[True, False, False]]), torch.tensor([[False, True, True]])
+    assert vision_share(found, vision, text).tolist() == [[0.75]]
+    seen = torch.ones(3, 3, dtype=torch.bool).tril()[None]
+    assert seen_share(seen, vision, text).tolist() == [pytest.approx(1 / 2 + 1 / 3)]
+
+
+def test_without_open_questions_there_is_no_allocation() -> None:
+    subject = subject_of(*tiny_vlm(), Shapes(), "shape", 2)
+    assert measure_allocation(replace(subject, rows=subject.rows.clear())) is None

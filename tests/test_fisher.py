@@ -1,0 +1,132 @@
+"""Fisher information against its definition by automatic derivatives of the whole distribution, and on wired answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from planted import planted_vlm
+from small import tiny_vlm
+from subjects import subject_of
+from theodolite.measurement.fisher import along, centred, entropy_rank, measure_fisher, participation_rank, spectrum
+from theodolite.measurement.open_questions import ask_edited, cases_of
+from theodolite.records.fisher import Energy, Fisher
+from theodolite.worlds.shapes import Shapes
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_centred_gradients_give_the_fisher_information_of_the_answers() -> None:
+    gradients, scores = draw(4, 3, 5), draw(4, seed=1)
+    rooted, m = centred(gradients, scores)
+    flat = gradients.flatten(1)
+    expected = flat.T @ (m.diag() - m[:, None] * m) @ flat
+    torch.testing.assert_close(rooted.flatten(1).T @ rooted.flatten(1), expected)
+    # By its other definition: the second derivative of the divergence of the answers from themselves.
+    at = torch.zeros(15)
+
+    def divergence(move: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.kl_div((scores + flat @ move).log_softmax(0), m, reduction="sum")
+
+    hessian = torch.autograd.functional.hessian(divergence, at)
+    torch.testing.assert_close(expected, hessian, atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_alike_for_all_choices_are_felt_exactly_0() -> None:
+    one = draw(1, 3, 5).repeat(4, 1, 1)
+    assert not centred(one * (1 + 1e-7 * draw(4, 1, 1)), draw(4))[0].any()
+    assert centred(one * (1 + 1e-3 * draw(4, 1, 1)), draw(4))[0].any()
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+def test_effective_ranks_count_equal_directions(rank: int) -> None:
+    basis = torch.linalg.qr(draw(6, 6))[0][:rank]
+    shares = spectrum(3 * basis.T @ basis)
+    assert shares is not None
+    assert (entropy_rank(shares), participation_rank(shares)) == (pytest.approx(rank), pytest.approx(rank))
+    shares = spectrum(torch.diag(torch.tensor([3.0, 1.0, 0.0])))
+    assert shares is not None
+    assert (entropy_rank(shares), participation_rank(shares)) == (pytest.approx(4 / 3**0.75), pytest.approx(1.6))
+    assert spectrum(torch.zeros(3, 3)) is None
+
+
+def test_energy_and_slope_along_displacements_have_their_closed_form() -> None:
+    rooted = torch.zeros(2, 10)
+    rooted[0, 0], rooted[1, 0], rooted[0, 3] = 2.0, 1.0, 1.0  # F = 5 at coordinate 0, 1 at coordinate 3, 2 between
+    moved = torch.zeros(3, 10)
+    moved[0, 0], moved[1, 3] = 7.0, -2.0
+    loss = 2 * moved[0] / 7 + torch.eye(10)[5]
+    found = along(rooted, loss, moved, np.random.default_rng(0))
+    np.testing.assert_allclose(found.energy, [5 / 0.6, 1 / 0.6, np.nan])
+    np.testing.assert_allclose(found.slope, [2 / 5**0.5, 0, np.nan])
+    np.testing.assert_allclose(found.energy_span, [1 / 0.6, 5 / 0.6, np.nan], err_msg="of two displacements, the other is the span")
+    np.testing.assert_allclose(found.slope_span, [0, 2 / 5**0.5, np.nan], atol=1e-12)
+    nothing = along(torch.zeros(2, 10), loss, moved, np.random.default_rng(0))
+    assert np.isnan(nothing.energy).all() and nothing.slope[0] > 0
+
+
+def test_random_directions_have_the_expected_energy_of_1() -> None:
+    rooted, moved = draw(3, 200), draw(400, 200, seed=1)
+    found = along(rooted, draw(200, seed=2), moved, np.random.default_rng(0))
+    assert found.energy.mean() == pytest.approx(1, abs=0.1)
+    assert found.slope.mean() == pytest.approx((2 / (np.pi * 200)) ** 0.5, rel=0.1)
+
+
+def energies(found: Fisher) -> dict[tuple[str, str], Energy]:
+    return {(each.factor, each.query): each for each in found.energies}
+
+
+def test_one_wired_factor_gives_rank_1_all_energy_and_exactly_none_along_another() -> None:
+    found = measure_fisher(subject_of(*planted_vlm(), "hue,tone", 12))
+    assert found is not None
+    assert (found.num_tokens, found.dim, found.num_cases, found.num_scenes) == (64, 48, 24, 12)
+    assert found.spectrum[0] == 1 and not any(found.spectrum[1:])
+    assert (found.entropy_rank, found.participation_rank) == (pytest.approx(1, abs=1e-5), pytest.approx(1, abs=1e-5))
+    table = energies(found)
+    hue, tone = table["hue", "hue"], table["tone", "hue"]
+    assert hue.energy is not None and hue.energy.value == pytest.approx(64 * 48, rel=1e-4), "all of the trace lies along one displacement"
+    assert hue.energy_span is not None and hue.energy_span.value == 0
+    assert tone.energy is not None and (tone.energy.value, tone.energy.high) == (0, None)
+    assert tone.slope is not None and tone.slope.value == 0, "not small: zero"
+    assert hue.slope is not None and hue.slope.value == pytest.approx(1, abs=1e-5)
+    unasked = table["hue", "tone"]
+    assert (unasked.energy, unasked.num_flat, unasked.num_cases) == (None, 12, 12), "answers alike whatever the picture feel nothing"
+    assert found.trace_by_query["tone"].value == 0
+    dropped = table["glow", "hue"]
+    assert (dropped.energy, dropped.slope, dropped.num_cases) == (None, None, 0), "the connector gives no displacement"
+
+
+def test_the_trace_is_that_of_small_moves_of_the_answers() -> None:
+    """Against differences of probabilities under small random moves of the tokens: E |dp / sqrt(m)|^2 = trace F * step^2."""
+    subject = subject_of(*tiny_vlm(), Shapes(), "shape", 2)
+    found = measure_fisher(subject)
+    assert found is not None and found.spectrum
+    row = subject.rows.filter(subject.rows["kind"] == "intervention").head(1)
+    first = measure_fisher(replace(subject, rows=row))
+    assert first is not None
+    cases = cases_of(row, "before", apart=False)
+    pictures = subject.plan.pictures[cases.before]
+    generator, step = torch.Generator().manual_seed(0), 2e-4
+    plain = ask_edited(subject.asker, pictures, cases.asks).probabilities[0]
+
+    def nudged(sign: float, noise: torch.Tensor) -> np.ndarray:
+        edits = {"connector": lambda tokens, numbers: tokens + sign * noise}
+        return ask_edited(subject.asker, pictures, cases.asks, edits).probabilities[0]
+
+    moves = []
+    for _ in range(200):
+        noise = step * torch.randn(1, found.num_tokens, found.dim, generator=generator)
+        change = (nudged(1, noise) - nudged(-1, noise)) / 2
+        moves.append((change**2 / plain).sum() / step**2)
+    assert np.mean(moves) == pytest.approx(first.trace.value, rel=0.25)
+
+
+def test_measuring_twice_gives_the_same_and_nothing_asked_gives_none() -> None:
+    subject = subject_of(*tiny_vlm(), Shapes(), "shape,row", 4)
+    assert measure_fisher(subject) == measure_fisher(subject)
+    assert measure_fisher(replace(subject, rows=subject.rows.clear())) is None

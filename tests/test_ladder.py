@@ -1,0 +1,173 @@
+"""The readout ladder: a factor is lost at the step where it is, in words, and intervals decide."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from theodolite.measurement.ladder import SPOKEN, Held, Told, answer_query, find_loss, map_positions, rung, tell_pooled, tell_spoken
+from theodolite.measurement.probes import Task, deal, one_hot
+from theodolite.records.ladder import LadderThresholds, Loss
+
+NUM_SCENES, NUM_LEVELS = 400, 4
+SITES = ("encoder", "connector", "layer.1", "layer.2", "layer.3", "answer")
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def held(num_scenes: int = NUM_SCENES, chance_frac: float = 0.25) -> Held:
+    return Held(np.repeat(np.arange(num_scenes), 2), chance_frac, LadderThresholds())
+
+
+def told(site: str, frac: float, num_scenes: int = NUM_SCENES) -> Told:
+    """A step that is right of so large a share of the held-out samples, drawn at random."""
+    right = rng(sum(map(ord, site))).random(2 * num_scenes) < frac
+    return Told(site, right.astype(float), np.ones(2 * num_scenes, dtype=bool))
+
+
+def loss(*fracs: float, spoken: float | None = None, num_scenes: int = NUM_SCENES) -> Loss:
+    steps = [told(site, frac, num_scenes) for site, frac in zip(SITES, fracs, strict=True)]
+    return find_loss(steps + ([told(SPOKEN, spoken, num_scenes)] if spoken is not None else []), held(num_scenes))
+
+
+def words(found: Loss) -> tuple[str, str | None, str | None]:
+    return found.step, found.kept_at, found.lost_at
+
+
+# The step of the loss
+
+
+@pytest.mark.parametrize(
+    ("fracs", "spoken", "expected"),
+    [
+        ((1, 1, 1, 1, 1, 1), 1.0, ("said", None, None)),
+        ((1, 1, 1, 1, 1, 1), 0.25, ("not said", "answer", "spoken")),
+        ((1, 1, 1, 1, 1, 1), None, ("no words", None, None)),
+        ((0.25,) * 6, 0.25, ("not perceived", None, None)),
+        ((0.25,) * 6, None, ("not perceived", None, None)),
+        ((1, 0.25, 0.25, 0.25, 0.25, 0.25), 0.25, ("not kept", "encoder", "connector")),
+        ((1, 1, 1, 0.3, 0.3, 0.3), 0.25, ("not kept", "layer.1", "layer.2")),
+        ((0.25, 1, 1, 0.3, 0.3, 0.3), 0.25, ("not kept", "layer.1", "layer.2")),
+        ((1, 1, 1, 1, 1, 0.25), None, ("not kept", "layer.3", "answer")),
+    ],
+)
+def test_a_lost_factor_is_named_at_the_right_step(
+    fracs: tuple[float, ...], spoken: float | None, expected: tuple[str, str | None, str | None]
+) -> None:
+    assert words(loss(*fracs, spoken=spoken)) == expected
+
+
+def test_late_vision_tokens_may_drop_what_the_answer_position_has_read() -> None:
+    assert loss(1, 1, 1, 0.3, 0.3, 1, spoken=0.95).step == "said"
+    assert words(loss(1, 1, 1, 0.3, 0.3, 1, spoken=0.25)) == ("not said", "answer", "spoken")
+
+
+def test_a_factor_that_fades_bit_by_bit_is_lost_at_its_largest_step_or_over_the_whole() -> None:
+    assert words(loss(1, 0.95, 0.9, 0.65, 0.35, 0.3))[0] == "not kept"
+    steep = loss(1, 1, 0.9, 0.625, 0.3, 0.3)  # in doubt at layer.2, the largest drop after it
+    assert words(steep) == ("not kept", "layer.2", "layer.3")
+
+
+def test_the_drop_is_the_paired_difference_in_normalised_accuracy() -> None:
+    found = loss(1, 1, 1, 0.25, 0.25, 0.25)
+    assert found.drop is not None and found.drop.low is not None and found.drop.high is not None
+    assert found.drop.value == pytest.approx(1.0, abs=0.1)
+    assert found.drop.low < found.drop.value < found.drop.high and found.drop.num_scenes == NUM_SCENES
+
+
+def test_what_intervals_straddle_is_undecided() -> None:
+    at_the_line = 0.25 + 0.5 * 0.75
+    assert loss(1, 1, 1, 1, 1, at_the_line, spoken=0.25).step == "undecided"
+    assert loss(1, 1, 1, 1, 1, 1, spoken=at_the_line).step == "undecided"
+    assert loss(at_the_line, 0.25, 0.25, 0.25, 0.25, 0.25).step == "undecided"
+    assert loss(1, 1, 1, 1, 1, 0, num_scenes=1).step == "undecided"
+    assert loss(1, 1, 1, 1, 1, 0, num_scenes=3).step == "undecided"
+
+
+def test_a_drop_of_every_sample_has_an_interval_all_the_same() -> None:
+    found = held().drop(told("layer.1", 1), told("layer.2", 0))
+    assert found is not None and found.low is not None and found.value == pytest.approx(4 / 3, abs=1e-6) and 1.2 < found.low < found.value
+
+
+# Steps from arrays
+
+
+def a_task(num_scenes: int = NUM_SCENES, seed: int = 0) -> Task:
+    scenes = np.repeat(np.arange(num_scenes), 2)
+    levels = rng(seed).integers(NUM_LEVELS, size=len(scenes))
+    training = scenes % 5 < 3
+    return Task(levels, scenes, training, deal(scenes[training], rng(seed + 1)), NUM_LEVELS)
+
+
+def pictures_with_one_telling_token(task: Task) -> np.ndarray:
+    """Sixteen tokens of mean 0 in every channel, none above 1; in the channel of the level, one of them reaches 3."""
+    draw = rng(1)
+    tokens = draw.uniform(-1, 1, (len(task.levels), 16, NUM_LEVELS))
+    tokens -= tokens.mean(axis=1, keepdims=True)
+    for picture, level in enumerate(task.levels):
+        one, *others = draw.permutation(16)
+        tokens[picture, others, level] -= (3 - tokens[picture, one, level]) / 15
+        tokens[picture, one, level] = 3
+    return np.asarray(tokens)
+
+
+def test_a_factor_only_in_the_maximum_is_told_by_the_maximum() -> None:
+    task = a_task()
+    tokens = pictures_with_one_telling_token(task)
+    noise = rng(2).standard_normal((len(tokens), NUM_LEVELS)) * 1e-3
+    found = tell_pooled("layer.1", tokens.mean(axis=1) + noise, tokens.max(axis=1), task, rng(3))
+    assert found.pooling == "max" and found.right.mean() == 1
+    line = Held(task.scenes[~task.training], task.chance_frac, LadderThresholds())
+    record = rung(found, None, line)
+    assert record.accuracy == record.max and record.max is not None and record.max.frac == 1
+    assert record.mean is not None and record.mean.frac < 0.4 and record.normalised.value == 1 and record.drop is None
+
+
+def test_a_rung_carries_its_control_and_its_selectivity() -> None:
+    task = a_task()
+    peaks = one_hot(task.levels, NUM_LEVELS)
+    line = Held(task.scenes[~task.training], task.chance_frac, LadderThresholds())
+    record = rung(tell_pooled("encoder", peaks, peaks, task, rng(3)), None, line)
+    assert record.pooling == "mean" and record.control is not None and record.selectivity is not None
+    assert record.selectivity.value == pytest.approx(record.accuracy.frac - record.control.frac, abs=1e-6)
+    assert record.selectivity.low is not None and record.selectivity.low > 0.5
+    noise = rng(4).standard_normal((len(peaks), 6))
+    idle = rung(tell_pooled("encoder", noise, noise, task, rng(3)), None, line).selectivity
+    assert idle is not None and idle.low is not None and idle.high is not None and idle.low < 0.03 and idle.high > -0.03
+
+
+def test_the_words_count_where_someone_asked_and_other_words_are_wrong() -> None:
+    found = tell_spoken({3: 1, 5: -1, 6: 2}, np.array([3, 4, 5, 6]), np.array([1, 1, 0, 2]))
+    assert found is not None
+    assert found.known.tolist() == [True, False, True, True] and found.right[found.known].tolist() == [1, 0, 1]
+    assert tell_spoken({9: 1}, np.array([3, 4]), np.array([1, 1])) is None
+
+
+def test_words_that_were_asked_of_some_pictures_are_compared_on_those() -> None:
+    line = Held(np.arange(4), 0.5, LadderThresholds())
+    inside = Told("answer", np.array([1.0, 1.0, 0.0, 0.0]), np.ones(4, dtype=bool))
+    spoken = Told(SPOKEN, np.array([0.0, 1.0, 1.0, 0.0]), np.array([True, True, False, False]))
+    drop = line.drop(inside, spoken)
+    assert drop is not None and drop.value == 1.0 and drop.num_scenes == 2
+    assert line.normalised(spoken).value == 0.0
+
+
+def test_the_map_finds_the_position_that_holds_the_factor() -> None:
+    task = a_task()
+    tokens = rng(5).standard_normal((len(task.levels), 6, 8))
+    tokens[:, 4, :NUM_LEVELS] += 6 * one_hot(task.levels, NUM_LEVELS)
+    cells = np.array([(token // 3, token % 3) for token in range(6)])
+    line = Held(task.scenes[~task.training], task.chance_frac, LadderThresholds())
+    found = map_positions("layer.2", tokens, cells, task, line)
+    assert found.cells is not None and found.cells[int(np.argmax(found.accuracy_frac))] == (1, 1)
+    assert found.accuracy_frac[4] > 0.99 and max(found.accuracy_frac[:4] + found.accuracy_frac[5:]) < 0.4
+    for low, frac, high in zip(found.low, found.accuracy_frac, found.high, strict=True):
+        assert low is not None and high is not None and low < frac <= high
+
+
+def test_the_answer_of_a_factor_is_read_at_its_own_question_if_there_is_one() -> None:
+    assert answer_query(("shape", "colour"), "colour") == "colour"
+    assert answer_query(("shape", "colour"), "size") == "shape"
+    assert answer_query((), "size") is None
