@@ -40,22 +40,36 @@ def measured() -> Causal:
 
 def test_putting_in_a_wired_factor_turns_its_answers_and_no_others() -> None:
     assert {(patch.site, patch.factor) for patch in measured().patch} == {
-        (site, factor) for site in (*FELT, *SILENT) for factor in ("hue", "tone")
+        (site, factor) for site in (*FELT, *SILENT) for factor in ("hue", "tone", "glow")
     }
-    for patch in measured().patch:
+    for patch in (each for each in measured().patch if each.factor != "glow"):
         felt = float(patch.site in FELT)
         own, others = patch.subspace.own, patch.subspace.others
         assert patch.rank == 1
-        assert own.becomes is not None and others is not None and patch.random.own.becomes is not None
+        assert own is not None and others is not None and patch.random.own is not None and patch.whole.own is not None
         assert (own.moved.frac, own.becomes.frac, others.moved.frac) == (felt, felt, 0)
         assert patch.whole.own.moved.frac == felt
         assert patch.random.own.moved.frac == 0, "one random direction of 48 holds little of the difference"
         assert patch.by_query == {patch.factor: own.moved, **{name: others.moved for name in patch.by_query if name != patch.factor}}
         assert (own.variation.value > 0.8) == bool(felt)
+    for patch in (each for each in measured().patch if each.factor == "glow"):
+        assert patch.subspace.own is None and patch.subspace.others is not None, "no question is about glow"
+        assert patch.subspace.others.moved.frac == 0
+
+
+def test_a_shadow_is_patched_though_nobody_asks_about_it() -> None:
+    """Hue's question is answered from tone: tone's part of a difference turns the answers, hue's does not."""
+    found = measure_causal(subject_of(*planted_vlm({"hue": "tone"}), "hue", 30))
+    assert found is not None
+    moved = {patch.factor: patch.by_query["hue"].frac for patch in found.patch if patch.site == "connector"}
+    assert moved == {"hue": 0, "tone": 1, "glow": 0}
+    lost = {each.factor: each for each in found.erase if each.site == "connector"}
+    assert lost["tone"].lost is None and lost["tone"].before.accuracy is None, "nobody asks about tone"
 
 
 def test_erasing_destroys_exactly_the_wired_factor_s_answers() -> None:
-    for erasure in measured().erase:
+    for erasure in (each for each in measured().erase if each.factor != "glow"):
+        assert erasure.before.accuracy is not None and erasure.after.accuracy is not None and erasure.lost is not None
         assert (erasure.before.accuracy.frac, erasure.before.others and erasure.before.others.frac, erasure.rank) == (1, 1, 1)
         assert erasure.after.read is not None and erasure.after.others is not None
         assert erasure.after.others.frac == 1, "answers to the other question stay"
@@ -79,7 +93,7 @@ def test_a_random_model_is_measured_twice_alike_and_its_numbers_have_partners() 
     found = [measure_causal(subject_of(*tiny_vlm(), Shapes(), "shape,row", 10)) for _ in range(2)]
     assert found[0] == found[1] and found[0] is not None
     assert found[0].sites == ("connector", "layer.1")
-    assert {patch.factor for patch in found[0].patch} == {"shape", "row"}
+    assert {patch.factor for patch in found[0].patch} == set(Shapes().space.names)
     assert {name for names in PARTNERS.values() for name in names} <= set(Causal.model_fields)
 
 

@@ -6,7 +6,9 @@ not grow with the number of sites.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +52,8 @@ class Activations:
         self.token_sites: tuple[str, ...] = ()
         self.cells: Int[np.ndarray, "token 2"] | None = None
         self.num_pictures = num_pictures
-        self._folder = tempfile.TemporaryDirectory(prefix="theodolite-")
+        self._folder = Path(tempfile.mkdtemp(prefix="theodolite-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._arrays: dict[tuple[str, str], np.ndarray] = {}
 
     def mean(self, site: str) -> Float[np.ndarray, "picture dim"]:
@@ -97,7 +100,7 @@ class Activations:
         """Keeps one row a picture."""
         if (kind, site) not in self._arrays:
             dtype = {"tokens": "float16", "said": "int64"}.get(kind, "float32")
-            path = Path(self._folder.name) / f"{kind}-{site}.npy"
+            path = self._folder / f"{kind}-{site}.npy"
             array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(self.num_pictures, *values.shape[1:]))
             array[:] = -1 if kind == "said" else np.nan
             self._arrays[kind, site] = array
@@ -107,9 +110,9 @@ class Activations:
 def capture(
     asker: LocalAsker,
     pool: Pictures,
-    pictures: Int[np.ndarray, " picture"],
+    pictures: Int[np.ndarray, " chosen"],
     questions: Sequence[Question],
-    ranked: Int[np.ndarray, " picture"],
+    ranked: Int[np.ndarray, " ranked"],
     seed: int,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Activations:

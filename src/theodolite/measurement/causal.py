@@ -38,19 +38,20 @@ from theodolite.models.taps import layer_sites
 from theodolite.records.causal import Causal, Disturbance, Erased, Erasure, Patch, SiteDisturbance
 from theodolite.records.part import Estimate, Rate
 
-PATCH_SCENES = 12
-ERASE_SCENES = 12
-FIT_SCENES = 40
-TOKEN_SCENES = 32
+PATCH_SCENES = 40
+ERASE_SCENES = 40
+FIT_SCENES = 80
+TOKEN_SCENES = 100
 NUM_OTHERS = 2  # other questions a pair; scenes take turns
 
 
 def measure_causal(subject: Subject) -> Causal | None:
-    """Patch and erase of each factor that an open question of the survey is about, shuffle and mean; None where there are none."""
+    """Patch and erase of each factor, shuffle and mean, under the survey's open questions; None where it has none.
+
+    A factor that no question is about is changed too: what answers do then is what a shadow is made of.
+    """
     rows = open_rows(subject.rows)
-    factors = [
-        factor for factor in subject.changes if not rows.filter((pl.col("factor") == factor) & (pl.col("query") == factor)).is_empty()
-    ]
+    factors = [factor for factor in subject.changes if not rows.filter(pl.col("factor") == factor).is_empty()]
     if not factors:
         return None
     sites = ("connector", *inner_layers(layer_sites(subject.model)))
@@ -103,17 +104,18 @@ class HeldOut:
 
     @staticmethod
     def of(subject: Subject, factor: str, rows: pl.DataFrame) -> HeldOut | None:
-        """Split by scene; None where a side has none, or no held-out row asks about the factor."""
+        """Split by scene; None where a side has none."""
         changes = subject.changes[factor]
         training = split_scenes(changes.scene, subject.rng(f"causal {factor}"))
         own = of_scenes(rows.filter(pl.col("factor") == factor), np.unique(changes.scene[~training])).sort("scene", maintain_order=True)
-        if not training.any() or own.filter(pl.col("query") == factor).is_empty():
+        if not training.any() or own.is_empty():
             return None
         return HeldOut(factor, changes.take(training), own)
 
     def first(self, num_scenes: int) -> pl.DataFrame:
-        """The rows of the first held-out scenes in which the factor is asked about, with a few of the other questions."""
-        scenes = self.rows.filter(pl.col("query") == self.factor)["scene"].unique().sort().head(num_scenes)
+        """The rows of the first held-out scenes (those in which the factor is asked about, if any is), with a few other questions."""
+        about = self.rows.filter(pl.col("query") == self.factor)
+        scenes = (self.rows if about.is_empty() else about)["scene"].unique().sort().head(num_scenes)
         return with_others(of_scenes(self.rows, scenes.to_numpy()), self.factor, NUM_OTHERS)
 
 
@@ -170,7 +172,7 @@ def _erase(subject: Subject, held: HeldOut, sites: tuple[str, ...], progress: Pr
                 before=unchanged.erased(),
                 after=states[0].erased(),
                 control=states[1].erased(),
-                lost=lost.pop(held.factor),
+                lost=lost.pop(held.factor, None),
                 others_lost=lost,
             )
         )
@@ -211,9 +213,7 @@ class Sides:
         own = (self.rows["query"] == self.factor).to_numpy()
         moves = own & (self.rows["truth_before"] != self.rows["truth_after"]).to_numpy()
         moved = (self.said["before"].chosen != self.said["after"].chosen).astype(np.float64)
-        accuracy = self._rate(self.right, own)
-        assert accuracy is not None
-        return Erased(accuracy=accuracy, read=self._rate(moved, moves), others=self._rate(self.right, ~own))
+        return Erased(accuracy=self._rate(self.right, own), read=self._rate(moved, moves), others=self._rate(self.right, ~own))
 
     def lost(self, unchanged: Sides, keep: Bool[np.ndarray, " row"]) -> Estimate:
         """Accuracy of some rows without the change minus that with it."""

@@ -88,7 +88,7 @@ def paired_labels(before: Int[np.ndarray, " pair"], after: Int[np.ndarray, " pai
     drops out, by chance correlations too: on exact pairs only what the intervention changes is erased.
     """
     one, other = (torch.eye(num_levels)[torch.from_numpy(level)] for level in (before, after))
-    return torch.cat([one, other])
+    return torch.cat([(one - other) / 2, (other - one) / 2])
 
 
 def random_labels(

@@ -43,7 +43,7 @@ def centred(
     """
     m = scores.softmax(dim=0)
     weight = m.view(-1, *[1] * (gradients.dim() - 1))
-    rooted = gradients * weight.sqrt()
+    rooted = (gradients - (weight * gradients).sum(dim=0)) * weight.sqrt()
     whole = float((weight * gradients.square()).sum())
     rounding = (30 * torch.finfo(gradients.dtype).eps) ** 2
     return rooted * float(float(rooted.square().sum()) > rounding * whole), m

@@ -111,9 +111,9 @@ def response(said: Said, before: Said, after: Said, scenes: Int[np.ndarray, " as
 def responses(
     said: Said, before: Said, after: Said, own: Bool[np.ndarray, " ask"], scenes: Int[np.ndarray, " ask"], confidence: float
 ) -> Responses:
-    """The question about the factor (`own`) and all others; there must be some of the first."""
+    """The question about the factor (`own`) and all others; null where there are none."""
 
-    def over(keep: Bool[np.ndarray, " ask"]) -> Response:
-        return response(said.take(keep), before.take(keep), after.take(keep), scenes[keep], confidence)
+    def over(keep: Bool[np.ndarray, " ask"]) -> Response | None:
+        return response(said.take(keep), before.take(keep), after.take(keep), scenes[keep], confidence) if keep.any() else None
 
-    return Responses(own=over(own), others=over(~own) if not own.all() else None)
+    return Responses(own=over(own), others=over(~own))

@@ -33,7 +33,7 @@ class Response(Part):
 class Responses(Part):
     """Responses of the open question about the factor, and of all other open questions together."""
 
-    own: Response = Field(description="of the open question about the factor")
+    own: Response | None = Field(description="of the open question about the factor; null where none is asked")
     others: Response | None = Field(description="of all other open questions together; null where none is asked")
 
 
@@ -52,7 +52,9 @@ class Patch(Part):
 class Erased(Part):
     """Answers under one state of the vision tokens, over pictures before and after a change of the factor."""
 
-    accuracy: Rate = Field(description="how often the open question about the factor is answered right, 0 to 1")
+    accuracy: Rate | None = Field(
+        description="how often the open question about the factor is answered right, 0 to 1; null where none is asked"
+    )
     read: Rate | None = Field(
         description="how often its answers to the two pictures differ, where the true ones do, 0 to 1; null where they never do"
     )
@@ -68,7 +70,9 @@ class Erasure(Part):
     before: Erased = Field(description="without any change")
     after: Erased = Field(description="with the factor erased")
     control: Erased = Field(description="with as many directions of a random labelling erased: the factor's levels shuffled by scene")
-    lost: Estimate = Field(description="accuracy about the factor, before minus after, paired by pair, -1 to 1")
+    lost: Estimate | None = Field(
+        description="accuracy about the factor, before minus after, paired by pair, -1 to 1; null where none is asked about it"
+    )
     others_lost: dict[str, Estimate] = Field(description="the same of every other open question, by what it is about")
 
 
