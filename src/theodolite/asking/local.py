@@ -84,7 +84,7 @@ class LocalAsker:
         into memory.
         """
         answers: dict[int, Answer] = {}
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference mode: a model may go on training afterwards
             for batch, scored in self.passes(pictures, asks, edits):
                 scores = scored.choices.double().cpu().numpy()
                 owner = batch.ask_of_choice.cpu().numpy()

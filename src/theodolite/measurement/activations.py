@@ -125,7 +125,7 @@ def capture(
     catcher = _Catcher(held, asker, set(ranked.tolist()), np.random.default_rng([seed, 7]))
     asks = [Ask(int(picture), question.text, question.choices) for picture in pictures for question in questions]
     done = 0
-    with torch.inference_mode():
+    with torch.no_grad():
         for rows in asker.groups(pool, asks):
             batch = asker.collate(rows, pool)
             sight = asker.see(batch, pool, patches=True)

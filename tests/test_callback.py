@@ -1,0 +1,85 @@
+"""Surveys inside a training run: they change nothing of it, and say what a survey of the same weights from disk says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from transformers import TrainerState
+
+from small import TINY, WORLD, examples, tiny_vlm
+from theodolite.data.collate import Collator
+from theodolite.data.examples import training_order
+from theodolite.data.visits import Draws
+from theodolite.measurement.callback import BATCH, SurveyCallback, surveying_pairs, surveying_world
+from theodolite.measurement.plan import plan_world
+from theodolite.measurement.survey import Way, survey_world
+from theodolite.models.export import export_vlm
+from theodolite.models.fingerprint import weights_hash
+from theodolite.models.frontends import Pixels
+from theodolite.models.load import load_vlm
+from theodolite.models.prompts import Prompter
+from theodolite.objectives.language import Language
+from theodolite.records.survey import read_survey
+from theodolite.training.learner import Learner
+from theodolite.training.recipe import Recipe
+from theodolite.training.run import training_arguments
+from theodolite.training.trainer import ObjectiveTrainer
+
+STEPS = 5
+RECIPE = Recipe(name="test", steps=STEPS, batch=8, precision="bf16", decoder=TINY)
+POLICY = WORLD.policy("shape,row")
+
+
+def trained(folder: Path, every: int | None, measures: tuple[str, ...] = ()) -> tuple[Any, Any, SurveyCallback | None, Any]:
+    model, processor = tiny_vlm()
+    callback = None
+    if every is not None:
+        surveying = surveying_world(WORLD, POLICY, num_scenes=4)
+        callback = SurveyCallback(model, processor, surveying, folder / "surveys", every=every, way=Way(measures))
+    trainer = ObjectiveTrainer(
+        model=Learner(model, Language()),
+        args=training_arguments(RECIPE, 0, str(folder)),
+        train_dataset=Draws(training_order(24, STEPS * 8, 0)),
+        data_collator=Collator(examples("shape,row:odd"), Prompter(processor, 64), Pixels(processor.image_processor)),
+        callbacks=[callback] if callback else [],
+    )
+    trainer.train()
+    return model, processor, callback, trainer
+
+
+def test_surveys_on_the_way_change_nothing_of_the_training(tmp_path: Path) -> None:
+    plain = trained(tmp_path / "plain", None)[0]
+    model, processor, callback, trainer = trained(tmp_path / "surveyed", 2, ("fisher", "allocation"))
+    assert weights_hash(plain) == weights_hash(model)
+    assert callback is not None and sorted(callback.records) == [2, 4, 5]
+    folders = sorted(path.name for path in (tmp_path / "surveyed" / "surveys").iterdir())
+    assert folders == ["step-000002", "step-000004", "step-000005"]
+    model.train().model.vision_tower.eval()
+    callback.on_train_end(trainer.args, TrainerState(global_step=9), trainer.control)
+    assert model.training and not model.model.vision_tower.training, "every module is left in its own mode"
+    assert sorted(callback.records) == [2, 4, 5, 9] and callback.records[9].shadows == callback.records[5].shadows
+    assert model.config.text_config._attn_implementation == "sdpa"
+    logged = [entry for entry in trainer.state.log_history if any(name.startswith("survey/") for name in entry)]
+    assert [entry["step"] for entry in logged] == [2, 4, 5]
+    hashes = {record.model.weights_sha256 for record in callback.records.values()}
+    assert len(hashes) == 3 and len({record.pictures_sha256 for record in callback.records.values()}) == 1
+
+    export_vlm(model, processor, tmp_path / "model")
+    again = survey_world(*load_vlm(tmp_path / "model"), WORLD, POLICY, title="step 5", num_scenes=4, way=Way(batch=BATCH))
+    stored = read_survey(tmp_path / "surveyed" / "surveys" / "step-000005")
+    assert stored.shadows == again.record.shadows and stored.rows_sha256 == again.record.rows_sha256
+
+
+def test_pairs_of_a_plan_serve_too_and_an_interval_of_none_is_refused(tmp_path: Path) -> None:
+    model, processor = tiny_vlm()
+    plan = plan_world(WORLD, POLICY, 3, 0, 64)
+    with pytest.raises(ValueError, match="every is 0"):
+        SurveyCallback(model, processor, surveying_pairs(plan), tmp_path, every=0)
+    before = torch.get_rng_state()
+    found = surveying_pairs(plan)(model, processor, "plan", Way())
+    assert torch.equal(before, torch.get_rng_state())
+    assert found.record.title == "plan" and found.rows.filter(pl.col("kind") == "intervention").height > 0

@@ -1,0 +1,117 @@
+"""Every measure, end to end, on a model whose answer is wired to one factor by its weights: each must give the value that it has to."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from planted import Planted, planted_vlm
+from theodolite.measurement.measures import MEASURES
+from theodolite.measurement.survey import Survey, Way, survey_world
+from theodolite.records.inside import Inside
+
+NUM_SCENES = 40
+
+
+@cache
+def surveyed(answered_from: str) -> Survey:
+    """The question about hue is answered from this factor; the connector drops glow."""
+    model, processor, world = planted_vlm({"hue": answered_from})
+    policy = world.policy("hue,tone")
+    return survey_world(model, processor, world, policy, title="planted", num_scenes=NUM_SCENES, way=Way(tuple(MEASURES)))
+
+
+def inside(answered_from: str = "hue") -> Inside:
+    found = surveyed(answered_from).record.inside
+    assert found is not None
+    return found
+
+
+def moved(answered_from: str) -> dict[tuple[str, str], float]:
+    cells = surveyed(answered_from).record.shadows.cells
+    return {(cell.factor, cell.query): cell.moved_frac for cell in cells if cell.form == "open"}
+
+
+def test_reads_and_leaks_are_all_or_nothing() -> None:
+    hue, tone = moved("hue"), moved("tone")
+    assert hue == {
+        (factor, query): float((factor, query) == ("hue", "hue")) for factor in ("hue", "tone", "glow") for query in ("hue", "tone")
+    }
+    assert tone["tone", "hue"] == 1 and tone["hue", "hue"] == 0, "do(tone) leaks into the answer about hue, do(hue) is not read"
+
+
+def test_the_ladder_names_the_step_at_which_each_factor_is_lost() -> None:
+    ladder = inside().ladder
+    assert ladder is not None
+    steps = {name: found.loss for name, found in ladder.factors.items()}
+    assert steps["hue"].step == "said"
+    assert (steps["glow"].step, steps["glow"].kept_at, steps["glow"].lost_at) == ("not kept", "encoder", "connector")
+    for name in ("hue", "tone"):
+        accuracy = {rung.site: rung.accuracy.frac for rung in ladder.factors[name].rungs}
+        assert all(accuracy[site] == 1 for site in ("encoder", "connector", "layer.1", "layer.4"))
+    glow = {rung.site: rung for rung in ladder.factors["glow"].rungs}
+    assert glow["encoder"].accuracy.frac == 1
+    assert glow["connector"].normalised.low is not None and glow["connector"].normalised.low <= 0
+
+
+def test_what_is_present_at_the_answer_and_said_by_no_word_is_named() -> None:
+    ladder = inside("tone").ladder
+    assert ladder is not None
+    assert ladder.factors["hue"].loss.step in ("not kept", "not said"), "the answer about hue is made of tone"
+    spoken = next(rung for rung in ladder.factors["hue"].rungs if rung.site == "spoken")
+    assert spoken.normalised.high is not None and spoken.normalised.high < 0.5
+
+
+def test_the_directions_of_a_factor_are_the_same_in_every_scene() -> None:
+    geometry = inside().geometry
+    assert geometry is not None
+    shape = geometry.sites["connector"].euclidean
+    for name in ("hue", "tone"):
+        consistency = shape.factors[name].consistency
+        assert consistency is not None and consistency.estimate.value == pytest.approx(1, abs=0.01)
+    overlap = next(each for each in shape.overlaps if {each.first, each.second} == {"hue", "tone"})
+    assert overlap.overlap.value == pytest.approx(0, abs=0.01)
+
+
+def test_the_answer_feels_one_direction_and_no_other() -> None:
+    fisher = inside().fisher
+    assert fisher is not None
+    assert fisher.entropy_rank == pytest.approx(1, abs=1e-3) and fisher.participation_rank == pytest.approx(1, abs=1e-3)
+    energies = {(each.factor, each.query): each for each in fisher.energies}
+    assert energies["hue", "hue"].energy.value > 10, "against random directions"
+    for factor, query in (("tone", "hue"), ("hue", "tone"), ("tone", "tone")):
+        assert (energies[factor, query].energy.value, energies[factor, query].slope.value) == (0, 0), "zero, not small"
+
+
+def test_erasing_and_patching_turn_exactly_the_wired_answers() -> None:
+    for wired, other in (("hue", "tone"), ("tone", "hue")):
+        causal = inside(wired).causal
+        assert causal is not None
+        patched = {each.factor: each.by_query["hue"].frac for each in causal.patch if each.site == "connector"}
+        assert (patched[wired], patched[other], patched["glow"]) == (1, 0, 0)
+    causal = inside("hue").causal
+    assert causal is not None
+    erased = {each.factor: each for each in causal.erase if each.site == "connector"}
+    hue, tone = erased["hue"], erased["tone"]
+    assert hue.before.read is not None and hue.after.read is not None and (hue.before.read.frac, hue.after.read.frac) == (1, 0)
+    assert tone.others_lost["hue"].value == 0, "erasing tone leaves the answers about hue"
+
+
+def test_attention_is_where_it_was_put_and_averages_do_no_harm() -> None:
+    found = inside()
+    assert found.allocation is not None and found.causal is not None
+    for layer in found.allocation.layers.values():
+        assert layer.share.value == pytest.approx(layer.baseline.value, abs=1e-4), "uniform"
+    assert all(each.overall.moved.frac == 0 for each in (*found.causal.mean, *found.causal.shuffle))
+
+
+def test_vision_and_text_lie_apart_and_factors_are_linear_in_the_tokens() -> None:
+    found = inside()
+    assert found.gap is not None and found.identifiability is not None and found.likeness is not None
+    separable = found.gap.sites["connector"].separable
+    assert separable is not None and separable.frac == 1
+    connector = found.identifiability.sites["connector"]
+    assert connector.factors["hue"].nonlinear_r2.value > 0.95
+    assert connector.factors["glow"].linear_r2.value < 0.1
+    assert isinstance(planted_vlm()[2], Planted) and set(found.likeness.sites) == set(found.gap.sites) | {"encoder"}
