@@ -13,7 +13,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -122,11 +122,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with torch.inference_mode():
         sight = askers["shared"].see_pictures(pictures)
     tokens = {name: sum(len(row.tokens) for row in each) for name, each in rows.items()}
-    ready: Callable[[str, int], list[tuple[Batch, Sight]]] = lambda name, batch: prepared(askers[name], pictures, rows[name], batch, sight)
-    gap = max(
-        np.abs(one - other).max()
-        for one, other in zip(*(dict(sorted(probabilities(askers[name], ready(name, 1)).items())).values() for name in ("shared", "apart")), strict=True)
-    )  # fmt: skip
+
+    def ready(name: str, batch: int) -> list[tuple[Batch, Sight]]:
+        return prepared(askers[name], pictures, rows[name], batch, sight)
+
+    shared, apart = (probabilities(askers[name], ready(name, 1)) for name in ("shared", "apart"))
+    gap = max(float(np.abs(shared[number] - apart[number]).max()) for number in shared)
     sizes = {"shared": options.shared, "apart": options.apart, "plain": options.apart}
     best = {}
     for name in rows:
@@ -144,7 +145,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "speedup": round(speedup, 3),
         "over_floor": round(floor / speedup, 3),
         "floor": round(floor, 3),
-        "max_probability_gap": float(gap),
+        "max_probability_gap": gap,
         "pictures_per_s": {name: round(len(pictures) / value, 3) for name, value in median.items()},
         "best_batch": best,
         "tokens_a_picture": {name: count / len(pictures) for name, count in tokens.items()},

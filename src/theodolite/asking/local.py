@@ -109,17 +109,20 @@ class LocalAsker:
         return self.room.parts(rows)
 
     def _fitting(self, rows: Sequence[Row], run: Callable[[Sequence[Row]], tuple[Batch, Scored]]) -> Iterator[tuple[Batch, Scored]]:
-        try:
-            found = run(rows)
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            found = None
-        if found is not None:
-            yield found
-            return
-        for half in self.room.halves(rows, self.notices):
-            yield from self._fitting(half, run)
+        while rows:
+            part = self.room.first_fitting(rows)
+            rows = rows[len(part) :]
+            try:
+                found = run(part)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                found = None  # what failed is let go of before the next try
+            if found is None:
+                self.notices.append(self.room.shrink(part))
+                yield from self._fitting(part, run)
+            else:
+                yield found
 
     def collate(self, rows: Sequence[Row], pictures: Pictures) -> Batch:
         """Rows as a batch on the model's device."""

@@ -54,19 +54,23 @@ class Room:
         most = 1 << (max(fits, 1).bit_length() - 1)
         return most if self.limit is None else min(most, self.limit)
 
-    def halves(self, rows: Sequence[Row], notices: list[str]) -> Iterator[Sequence[Row]]:
-        """The rows in two parts, and fewer at once from now on. Raises `BadInput` where there is nothing to part."""
-        bundles = list(_bundles(rows))
-        if len(bundles) < 2:
-            width = max(len(row.tokens) for row in rows)
+    def first_fitting(self, rows: Sequence[Row]) -> list[Row]:
+        """The first rows, no more than are known to fit by now; all of them where nothing has failed yet."""
+        part: list[Row] = []
+        for bundle in _bundles(rows):
+            if part and self.limit is not None and len(part) + len(bundle) > self.limit:
+                break
+            part += bundle
+        return part
+
+    def shrink(self, rows: Sequence[Row]) -> str:
+        """Half as many rows at once from now on, since these did not fit; says so. Raises `BadInput` where there is nothing to part."""
+        if len(list(_bundles(rows))) < 2:
             raise BadInput(
-                f"memory is too small for a single question of {width} tokens; load the model in bfloat16, or take another device"
+                f"memory is too small for a single question of {_width(rows)} tokens; load the model in bfloat16, if it is not yet"
             )
-        middle = len(bundles) // 2
         self.limit = max(1, len(rows) // 2)
-        notices.append(f"{len(rows)} rows at once did not fit into memory; going on with {self.limit}")
-        for part in (bundles[:middle], bundles[middle:]):
-            yield [row for bundle in part for row in bundle]
+        return f"{len(rows)} rows at once did not fit into memory; going on with {self.limit}"
 
     def _bytes_of_row(self, width: int) -> int:
         """About what a row takes at its largest: one block's activations, its attention mask and map, and logits at a few places."""

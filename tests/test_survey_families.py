@@ -1,0 +1,126 @@
+"""Every family of the table is surveyed inside and out, from a model object in Python; and a stopped memory is met by smaller batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from small import WORLD, tiny_vlm
+from theodolite.asking.answer import Ask
+from theodolite.asking.lens import survey_size
+from theodolite.asking.local import LocalAsker
+from theodolite.measurement.measures import MEASURES, measures_named
+from theodolite.measurement.plan import plan_world
+from theodolite.measurement.survey import Survey, Way, survey, survey_pairs
+from theodolite.models.processor import Halves
+from theodolite.models.taps import layer_sites, touching, watching_attention
+from theodolite.records.errors import BadInput, UnknownName
+from tiny_families import NAMES, tiny
+
+PASSING = ("ladder", "likeness", "allocation", "fisher", "causal", "gap")
+
+
+def surveyed(name: str, seed: int = 0) -> Survey:
+    model, image_processor, tokenizer = tiny(name, seed)
+    plan = plan_world(WORLD, WORLD.policy("shape"), 3, 0, min(survey_size(image_processor), 56))
+    return survey_pairs(model, Halves(image_processor, tokenizer, model.config), plan, title=name, way=Way(PASSING))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_family_is_surveyed_inside_and_out_and_repeats_to_the_byte(name: str) -> None:
+    found = surveyed(name)
+    inside = found.record.inside
+    assert inside is not None and inside.num_scenes == 3
+    assert all(getattr(inside, measure) is not None for measure in PASSING)
+    assert inside.likeness is not None and set(inside.likeness.sites) == {"encoder", "connector", "layer.1", "layer.2"}
+    assert inside.fisher is not None and inside.fisher.trace.value > 0
+    assert inside.allocation is not None and all(0 < layer.share.value < 1 for layer in inside.allocation.layers.values())
+    assert bool(found.notices) == (name == "paligemma")
+    assert found.pairs_per_s > 0 and set(PASSING) <= set(found.seconds)
+    assert surveyed(name).record.to_json() == found.record.to_json()
+
+
+def test_a_model_object_and_a_world_are_enough_in_python() -> None:
+    model, processor = tiny_vlm()
+    found = survey(model, processor, plan_world(WORLD, WORLD.policy("shape"), 3, 0, 64))
+    assert found.record.inside is None and found.record.model.family == "llava"
+    with pytest.raises(UnknownName, match="no measure is called 'shadow'"):
+        measures_named("ladder,shadow")
+    assert (
+        measures_named("all") == tuple(MEASURES) and measures_named("shadows") == () and measures_named("gap, ladder") == ("ladder", "gap")
+    )
+
+
+def asks() -> tuple[np.ndarray, list[Ask]]:
+    pictures = WORLD.render(WORLD.sample(6, np.random.default_rng(0)))
+    return pictures, [Ask(number, "what is its shape?", ("round", "square")) for number in range(6)]
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that runs out beyond two rows, as the allocator says it."""
+    model, processor = tiny_vlm()
+    pictures, questions = asks()
+    whole = LocalAsker(model, processor).ask(pictures, questions)
+    asker, own = LocalAsker(model, processor), LocalAsker.score
+
+    def cramped(self: LocalAsker, batch: Any, sight: Any, edits: Any = None) -> Any:
+        if len(batch.pictures) > 2:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+        return own(self, batch, sight, edits)
+
+    monkeypatch.setattr(LocalAsker, "score", cramped)
+    for one, other in zip(whole, asker.ask(pictures, questions), strict=True):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
+    assert asker.notices == [
+        "6 rows at once did not fit into memory; going on with 3",
+        "3 rows at once did not fit into memory; going on with 1",
+    ]
+
+    def none(self: LocalAsker, batch: Any, sight: Any, edits: Any = None) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(LocalAsker, "score", none)
+    with pytest.raises(BadInput, match="memory is too small for a single question"):
+        LocalAsker(model, processor).ask(pictures, questions)
+    monkeypatch.setattr(LocalAsker, "score", lambda *given: (_ for _ in ()).throw(RuntimeError("shapes differ")))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        LocalAsker(model, processor).ask(pictures, questions)
+
+
+def test_rows_of_like_length_run_together_in_powers_of_two() -> None:
+    model, processor = tiny_vlm()
+    pictures, _ = asks()
+    texts = ("what is its shape?", "would you say that it is on dark ground?")
+    mixed = [Ask(number, texts[number % 2], ("round", "the top row")) for number in range(6)]
+    groups = LocalAsker(model, processor).groups(pictures, mixed)
+    lengths = [len(row.tokens) for rows in groups for row in rows]
+    assert lengths == sorted(lengths) and {len(rows) for rows in LocalAsker(model, processor, 2).groups(pictures, mixed)} == {2}
+    room = LocalAsker(model, processor).room
+    assert room.rows_of_width(64) == 64 and room.rows_of_width(100_000) == 1
+    assert all(bin(room.rows_of_width(width)).count("1") == 1 for width in range(10, 3000, 97))
+
+
+def test_taps_change_what_goes_on_and_watching_attention_leaves_the_back_end_as_it_was() -> None:
+    model, processor = tiny_vlm()
+    pictures, questions = asks()
+    asker = LocalAsker(model, processor)
+    before = asker.ask(pictures, questions)
+    seen: list[tuple[int, tuple[int, ...]]] = []
+    with watching_attention(model, lambda number, part: seen.append((number, tuple(part.shape)))):
+        watched = asker.ask(pictures, questions)
+    assert [number for number, _ in seen] == [0, 1] and all(shape[2] == shape[3] for _, shape in seen)
+    assert model.model.language_model.config._attn_implementation == "sdpa"
+    np.testing.assert_allclose([each.probabilities for each in watched], [each.probabilities for each in before], atol=1e-5)
+    assert layer_sites(model) == ("layer.1", "layer.2")
+    erased = asker.ask(pictures, questions, edits={"layer.1": lambda tokens, numbers: torch.zeros_like(tokens)})
+    assert max(np.abs(one.probabilities - other.probabilities).max() for one, other in zip(before, erased, strict=True)) > 1e-6
+    same = asker.ask(pictures, questions, edits={"layer.1": lambda tokens, numbers: tokens, "connector": lambda tokens, numbers: tokens})
+    assert all(np.array_equal(one.probabilities, other.probabilities) for one, other in zip(before, same, strict=True))
+    with (
+        pytest.raises(ValueError, match=r"'layer.3' is no layer of this model; it has layer.1 to layer.2"),
+        touching(model, {"layer.3": lambda hidden: None}),
+    ):
+        pass
