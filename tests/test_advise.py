@@ -347,7 +347,7 @@ def test_data_say_what_nothing_recorded_can_ask_and_what_has_no_answer_by_its_fa
     found = {row.factor: row for row in advice.factors}
     assert advice.undetermined == ("guess",)
     assert (found["shape"].cause, found["shape"].cure) == ("confounded", "pictures")
-    assert found["size"].cure == found["colour"].cure == "none"
+    assert found["size"].cure == found["colour"].cure == "new questions"
     assert [(scene.factor, scene.where) for scene in advice.scenes] == [
         ("shape", (f"colour={value}",)) for value in sorted(shapes(1.0).space["colour"].values)
     ]

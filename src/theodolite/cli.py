@@ -20,7 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Surveys vision-language models: which parts of the visual world their questions made them map, and where they only know routes.",
 )
-console = Console()
+# Logs and pipes have no width of their own, and tables are unreadable at 80.
+console = Console(width=None if sys.stdout.isatty() else 120)
 
 WorldName = Annotated[str, typer.Argument(help="shapes or easy_vqa", show_default=False)]
 Strength = Annotated[float, typer.Option(help="how strongly shape sets colour: 0 (independent) to 1")]

@@ -162,7 +162,7 @@ def _factors(ground: Ground, cover: PairCover, shares: Sequence[Share]) -> tuple
         )
         for name in cover.factors
     ]
-    ranks = {"questions": 0, "pictures": 2, None: 3, "none": 4}
+    ranks = {"new questions": -1, "questions": 0, "pictures": 2, None: 3, "none": 4}
 
     def place(row: AdvisedFactor) -> tuple[int, float, float]:
         covered = row.cure == "questions" and row.cause is None
@@ -185,9 +185,11 @@ def _cause(ground: Ground, factor: str, before: float, most: float) -> Literal["
 
 def _cure(
     ground: Ground, factor: str, before: float, most: float, shares: Sequence[Share]
-) -> Literal["questions", "pictures", "none"] | None:
+) -> Literal["questions", "new questions", "pictures", "none"] | None:
     if not _named(ground, factor):
-        return "none" if before <= ZERO else None
+        if before > ZERO:
+            return None
+        return "new questions" if factor in ground.nameable else "none"
     if most <= ZERO:
         return "pictures"
     raised = any(share.pick.split.factor == factor for share in shares)

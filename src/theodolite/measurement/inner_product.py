@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import linalg
 
-WORDS_AT_ONCE = 16_384
+WORDS_AT_ONCE = 8_192
 SINGULAR = 1e-10
 
 
@@ -61,6 +61,7 @@ def _covariance(rows: Float[np.ndarray, "word dim"]) -> Float[np.ndarray, "dim d
     centre = rows.mean(axis=0, dtype=np.float64)
     total = np.zeros((rows.shape[1], rows.shape[1]))
     for start in range(0, len(rows), WORDS_AT_ONCE):
-        part = rows[start : start + WORDS_AT_ONCE] - centre.astype(rows.dtype)
+        # In double precision: single would leave noise where there are fewer words than directions, and it would count as rank.
+        part = rows[start : start + WORDS_AT_ONCE].astype(np.float64) - centre
         total += part.T @ part
     return np.asarray(total / len(rows))

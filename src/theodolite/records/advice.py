@@ -31,8 +31,9 @@ class AdvisedFactor(Part):
     cause: Literal["unasked", "confounded"] | None = Field(
         description="why it is uncovered before (confounded too where no question of these pictures could cover it); null if covered"
     )
-    cure: Literal["questions", "pictures", "none"] | None = Field(
-        description="what cures it: questions, only other pictures, or nothing (no query names it); null if nothing is left to gain"
+    cure: Literal["questions", "new questions", "pictures", "none"] | None = Field(
+        description="what cures it: questions; new questions, since no recorded one is about it; only other pictures; or nothing, since no "
+        "question can name it; null if nothing is left to gain"
     )
     coverage_before: float = Field(description="coverage by what is asked already, 0 to 1")
     coverage_after: float = Field(description="coverage with the advised questions, 0 to 1")
@@ -64,5 +65,7 @@ class Advice(Part):
         description="recorded queries left out: the factors do not determine their answers; empty for worlds"
     )
     queries: tuple[AdvisedQuery, ...] = Field(description="queries to ask: for unasked factors first, then by gain")
-    factors: tuple[AdvisedFactor, ...] = Field(description="factors: unasked that questions cure first, then by what they gain")
+    factors: tuple[AdvisedFactor, ...] = Field(
+        description="factors: those that no question is about first, then those that questions cure, by what they gain, then the others"
+    )
     scenes: tuple[AddedScenes, ...] = Field(description="scenes to add for factors that only other pictures cure")

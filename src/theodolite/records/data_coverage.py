@@ -10,7 +10,7 @@ from theodolite.records.part import Estimate, Part
 class FactorCoverage(Part):
     """What the records say about one factor."""
 
-    factor: str
+    factor: str = Field(description="name of the factor")
     num_values: int = Field(description="values of the factor in the data, 2 or more; values that never occur are not known")
     coverage: Estimate | None = Field(
         description="chance that two examples alike in all other factors are told apart, relative to the best case, 0 to 1; "
@@ -26,7 +26,7 @@ class FactorCoverage(Part):
 class QueryRecords(Part):
     """What the records say about one query."""
 
-    query: str
+    query: str = Field(description="name of the query")
     num_rows: int = Field(description="how often it was asked")
     num_answers: int = Field(description="distinct answers recorded")
     depends_on: tuple[str, ...] = Field(description="factors its answer was found to depend on")
@@ -40,5 +40,5 @@ class DataCoverage(Part):
     num_rows: int = Field(description="asked questions")
     num_examples: int = Field(description="examples, those of which nothing was asked included: the unit of independence")
     confidence: float = Field(description="of every interval here, 0 to 1")
-    factors: tuple[FactorCoverage, ...]
-    queries: tuple[QueryRecords, ...]
+    factors: tuple[FactorCoverage, ...] = Field(description="by factor, in the order of the columns")
+    queries: tuple[QueryRecords, ...] = Field(description="by query")

@@ -10,11 +10,21 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from theodolite.records.advice import Advice
+from theodolite.records.comparison import Comparison
+from theodolite.records.data_coverage import DataCoverage
 from theodolite.records.rows import ROWS, Column
 from theodolite.records.survey import RunRecord, SurveyRecord
 from theodolite.records.training import TrainingRecord
 
-FILES: Mapping[str, type[BaseModel]] = {"survey.json": SurveyRecord, "run.json": RunRecord, "training.json": TrainingRecord}
+FILES: Mapping[str, type[BaseModel]] = {
+    "survey.json": SurveyRecord,
+    "run.json": RunRecord,
+    "training.json": TrainingRecord,
+    "theodolite compare --json": Comparison,
+    "theodolite advise --json": Advice,
+    "theodolite coverage DATA --json": DataCoverage,
+}
 ROWS_FILE = "rows.parquet"
 WORDS: Mapping[object, tuple[str, str]] = {
     str: ("text", "text"),

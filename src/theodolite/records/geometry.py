@@ -56,8 +56,8 @@ class Directions(Part):
 class Overlap(Part):
     """How far the subspaces of two factors coincide."""
 
-    first: str
-    second: str
+    first: str = Field(description="one factor")
+    second: str = Field(description="the other factor")
     overlap: Tested = Field(description="mean squared cosine of the principal angles, 0 (orthogonal) to 1 (one inside the other)")
     random: float = Field(description="expected overlap of random subspaces of these dimensions: larger dimension / channels")
 
@@ -65,14 +65,14 @@ class Overlap(Part):
 class Shape(Part):
     """Geometry under one inner product."""
 
-    factors: dict[str, Directions]
-    overlaps: tuple[Overlap, ...]
+    factors: dict[str, Directions] = Field(description="by factor")
+    overlaps: tuple[Overlap, ...] = Field(description="of every two factors")
 
 
 class SiteGeometry(Part):
     """Geometry at one site, under both inner products."""
 
-    euclidean: Shape
+    euclidean: Shape = Field(description="under the Euclidean inner product")
     causal: Shape | None = Field(description="under x' Cov(unembedding) y; null where the site is not as wide as the unembedding (encoder)")
 
 

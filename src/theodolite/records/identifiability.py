@@ -35,7 +35,7 @@ class SiteIdentifiability(Part):
     mcc: float = Field(description="mean correlation of factors with the axes matched to them one to one, 0 to 1, of held-out scenes")
     linear_r2: float = Field(description="mean over factors of their linear R2")
     nonlinear_r2: float = Field(description="mean over factors of their nonlinear R2")
-    factors: dict[str, Blocks]
+    factors: dict[str, Blocks] = Field(description="by factor")
 
 
 class Identifiability(Part):
@@ -43,6 +43,6 @@ class Identifiability(Part):
 
     reason: str | None = Field(description="why there are no sites; null if there are")
     num_pictures: int = Field(description="pictures whose factors are all known")
-    num_scenes: int
+    num_scenes: int = Field(description="scenes of these pictures")
     max_axes: int = Field(description="above so many dimensions, DCI and MCC read as many principal components")
-    sites: dict[str, SiteIdentifiability]
+    sites: dict[str, SiteIdentifiability] = Field(description="by site")

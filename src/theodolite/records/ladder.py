@@ -44,7 +44,7 @@ class Rung(Part):
 class PositionMap(Part):
     """How well a factor is told from the vision token at each position, of held-out pictures."""
 
-    site: str
+    site: str = Field(description="site whose tokens were kept one by one")
     cells: tuple[tuple[int, int], ...] | None = Field(description="row and column of each token; null where pictures differ in their grids")
     accuracy_frac: tuple[float, ...] = Field(description="share of held-out pictures that are told right, 0 to 1, by token")
     low: tuple[float | None, ...] = Field(description="lower ends of its intervals")
@@ -71,14 +71,14 @@ class FactorLadder(Part):
     chance_frac: float = Field(description="share of the commonest value among held-out pictures, 0 to 1")
     num_training_scenes: int = Field(description="scenes that probes were trained on")
     answer_query: str | None = Field(description="the open query at whose answer position the answer rung reads; null if none was captured")
-    rungs: tuple[Rung, ...]
+    rungs: tuple[Rung, ...] = Field(description="from the encoder to the spoken answer")
     positions: tuple[PositionMap, ...] = Field(description="one for each site whose single tokens were kept")
-    loss: Loss
+    loss: Loss = Field(description="the step at which the factor is lost")
 
 
 class Ladder(Part):
     """The readout ladder of every factor."""
 
-    thresholds: LadderThresholds
-    factors: dict[str, FactorLadder]
+    thresholds: LadderThresholds = Field(description="where the lines of the summary lie")
+    factors: dict[str, FactorLadder] = Field(description="by factor")
     left_out: dict[str, str] = Field(description="factors without a ladder, each with the reason")

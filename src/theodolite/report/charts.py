@@ -71,7 +71,7 @@ def answers_chart(arm: Arm) -> Spec | None:
     read = _answers_panel(arm, columns, "read", "read: the truth moves", READ_COLOURS)
     leak = _answers_panel(arm, columns, "leak", "leak: the truth stands still", LEAK_COLOURS)
     chart = alt.hconcat(read, leak, spacing=18).resolve_scale(color="independent")
-    return _finish(chart, f"Answers of {arm.named}: share that moves", datasets)
+    return finish_chart(chart, f"Answers of {arm.named}: share that moves", datasets)
 
 
 def _answers_panel(arm: Arm, columns: list[str], kind: str, title: str, colours: tuple[str, str]) -> Panel:
@@ -82,7 +82,7 @@ def _answers_panel(arm: Arm, columns: list[str], kind: str, title: str, colours:
     rows = alt.Chart(alt.NamedData(kind)).encode(x=x, y=y)
     fill = alt.Color("moved_frac:Q", scale=alt.Scale(domain=[0, 1], range=list(colours)), legend=None)
     boxes = rows.mark_rect(stroke=PAPER).encode(color=fill, tooltip=tips)
-    texts = rows.mark_text(fontSize=11).encode(text=alt.Text("moved_frac:Q", format=".2f"), color=_text_colour("moved_frac"))
+    texts = rows.mark_text(fontSize=11).encode(text=alt.Text("moved_frac:Q", format=".2f"), color=text_colour("moved_frac"))
     gaps = (
         alt.Chart(alt.NamedData(f"{kind}_absent"))
         .mark_rect(color=ABSENT, stroke=PAPER)
@@ -151,10 +151,10 @@ def coverage_chart(arm: Arm) -> Spec | None:
     )
     fill = alt.Color("value:Q", scale=alt.Scale(domain=[0, 1], range=list(COVERAGE_COLOURS)), legend=None)
     boxes = base.transform_filter("datum.value !== null").mark_rect(stroke=PAPER).encode(color=fill)
-    texts = base.mark_text(fontSize=11).encode(text="text:N", color=_text_colour("value"))
+    texts = base.mark_text(fontSize=11).encode(text="text:N", color=text_colour("value"))
     heading = alt.TitleParams("from the questions alone, before any answer", fontSize=12, fontWeight="normal", anchor="start")
     panel = alt.layer(boxes, texts).properties(width=66 * len(COVERAGE_COLUMNS), height=ROW_PIXELS * len(arm.factors), title=heading)
-    return _finish(alt.hconcat(panel), f"Coverage of {arm.named}", {"rows": rows})
+    return finish_chart(alt.hconcat(panel), f"Coverage of {arm.named}", {"rows": rows})
 
 
 def headline_chart(lines: Sequence[Headline], about: str) -> Spec:
@@ -197,7 +197,7 @@ def headline_chart(lines: Sequence[Headline], about: str) -> Spec:
     shape = alt.Shape("kind:N", scale=alt.Scale(domain=domain, range=shapes), legend=legend)
     points = base.mark_point(size=75, filled=True, opacity=1).encode(x=alt.X("moved_frac:Q", axis=axis, scale=scale), shape=shape)
     chart = alt.layer(spans, points).properties(width="container", height=30 * len(labels))
-    return _finish(chart, f"Answers about {about} ({seed_words([line.arm for line in shown])})", {"rows": rows})
+    return finish_chart(chart, f"Answers about {about} ({seed_words([line.arm for line in shown])})", {"rows": rows})
 
 
 def _kinds(line: Headline) -> tuple[str, ...]:
@@ -240,11 +240,11 @@ def _column_pixels(lines: Sequence[str]) -> int:
     return min(max(60, *(round(len(line) * LETTER_PIXELS + 10) for line in lines)), MAX_LABEL_PIXELS)
 
 
-def _text_colour(field: str) -> Any:
+def text_colour(field: str) -> Any:
     return alt.condition(f"datum.{field} !== null && datum.{field} > {WHITE_TEXT_FROM}", alt.value(PAPER), alt.value(INK))
 
 
-def _finish(chart: alt.HConcatChart | Panel, title: str, datasets: dict[str, list[Spec]]) -> Spec:
+def finish_chart(chart: alt.HConcatChart | Panel, title: str, datasets: dict[str, list[Spec]]) -> Spec:
     """The specification as a dictionary, titled and with its data; without its schema's address, since nothing is loaded."""
     heading = alt.TitleParams(title, anchor="start", fontSize=13, fontWeight=600, color=INK, offset=10)
     styled = (

@@ -17,6 +17,9 @@ from theodolite.report.arms import Arm, label_arms, seed_words
 from theodolite.report.comparing import check_arms, same_training
 from theodolite.report.examples import MARK_MEANING, example_pairs
 from theodolite.report.headlines import Headline, headlines
+from theodolite.report.inside import STEP_MEANING, view_inside
+from theodolite.report.inside_charts import inside_charts
+from theodolite.report.partners import BESIDE, HEADS, NO_CAUSAL
 from theodolite.report.stored import Stored, read_stored
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -44,6 +47,11 @@ def build_page(surveys: Sequence[Stored]) -> str:
 
     comparing = [place(charts.headline_chart(lines, about)) for about in _compared(lines)]
     by_arm = {arm.anchor: (place(charts.answers_chart(arm)), place(charts.coverage_chart(arm))) for arm in arms}
+    insides = [
+        (arm, view, {name: place(spec) for name, spec in inside_charts(view).items()} if view else {})
+        for arm in arms
+        for view in [view_inside(arm)]
+    ]
     return _environment().get_template("page.html.j2").render(
         arms=arms,
         groups=[(group[0].arm, group) for _, found in groupby(lines, lambda line: line.arm.anchor) for group in [list(found)]],
@@ -56,6 +64,7 @@ def build_page(surveys: Sequence[Stored]) -> str:
         mark_meaning=MARK_MEANING,
         comparing=comparing,
         charts=by_arm,
+        insides=insides if any(view for _, view, _ in insides) else [],
         specs=[charts.spec_json(spec) for spec in specs],
         script=charts.chart_script(),
     )  # fmt: skip
@@ -111,5 +120,11 @@ def _environment() -> jinja2.Environment:
         explain=words.explain_verdict,
         WORD=words.WORD,
         MEANING=words.MEANING,
+        written=lambda found: words.show_measured(words.value_of(found), found.low, found.high),
+        value_of=words.value_of,
+        STEP_MEANING=STEP_MEANING,
+        BESIDE=BESIDE,
+        PARTNER_HEADS=HEADS,
+        NO_CAUSAL=NO_CAUSAL,
     )
     return environment

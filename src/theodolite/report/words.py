@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+from theodolite.records.part import Estimate
 from theodolite.records.survey import Cell, Evidence, Rate, Thresholds, Verdict
 
 WORD: dict[Verdict, str] = {
@@ -87,3 +89,25 @@ def explain_verdict(factor: str, found: Evidence, thresholds: Thresholds) -> str
         leak = f"Largest leak {show_rate(found.leak)}, into answers about {found.leak_query}"
         parts.append(f"{leak}; noise floor {floor:.2f}, the line is {line:.2f}.")
     return " ".join(parts)
+
+
+def show_measured(value: float, low: float | None, high: float | None) -> tuple[str, str]:
+    """A number and its interval, with as many decimals as the interval needs to show its width: two or more below 10, at most four."""
+    decimals = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    if low is not None and high is not None and 0 < high - low < 1:
+        decimals = max(decimals, min(4, math.ceil(-math.log10(high - low))))
+    known = [None if number is None else f"{round(number, decimals) + 0.0:.{decimals}f}" for number in (value, low, high)]
+    return known[0] or "", "[no interval]" if known[1] is None or known[2] is None else f"[{known[1]}, {known[2]}]"
+
+
+def value_of(found: Rate | Estimate) -> float:
+    """The number itself, of a rate or of an estimate."""
+    return found.frac if isinstance(found, Rate) else found.value
+
+
+def tell(found: Rate | Estimate | None) -> str:
+    """A number with its interval and scenes."""
+    if found is None:
+        return NO_NUMBER
+    value = found.frac if isinstance(found, Rate) else found.value
+    return f"{' '.join(show_measured(value, found.low, found.high))}, {found.num_scenes} scenes"

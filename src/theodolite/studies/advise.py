@@ -89,7 +89,7 @@ def _queries(advice: Advice) -> Table:
     title = f"What to ask next ({advice.num_questions:,.0f} of {advice.budget:,} questions, {advice.num_pictures:,} pictures)"
     table = Table(title=title)
     table.add_column("query")
-    for name in ("questions", "of at most", "adds coverage", "bits each", "limit"):
+    for name in ("questions", "of at most", "adds\ncoverage", "bits\neach", "limit"):
         table.add_column(name, justify="right")
     table.add_column("lines of the policy")
     for row in advice.queries:
@@ -102,11 +102,11 @@ def _queries(advice: Advice) -> Table:
 def _factors(advice: Advice) -> Table:
     table = Table(title="Before and after")
     table.add_column("factor")
-    for name in ("coverage", "after", "most that\nquestions can", "pressure,\nbits", "after"):
+    for name in ("coverage", "after", "most by\nquestions", "pressure,\nbits", "after"):
         table.add_column(name, justify="right")
-    table.add_column("uncovered because")
+    table.add_column("uncovered\nbecause")
     table.add_column("cure")
-    words = {"questions": "questions", "pictures": "only other pictures", "none": "none: no query names it", None: ""}
+    words = {"questions": "questions", "new questions": "new questions", "pictures": "other pictures", "none": "none", None: ""}
     for row in advice.factors:
         coverage = (row.coverage_before, row.coverage_after, row.coverage_most)
         numbers = (*coverage, row.pressure_bits_before, row.pressure_bits_after)
@@ -144,6 +144,9 @@ def advice_lines(advice: Advice) -> list[str]:
     unnamed = [row.factor for row in advice.factors if row.cure == "none"]
     if unnamed:
         lines.append(f"no question can name {', '.join(unnamed)}: neither questions nor pictures cure it")
+    unwritten = [row.factor for row in advice.factors if row.cure == "new questions"]
+    if unwritten:
+        lines.insert(0, f"no recorded question is about {', '.join(unwritten)}: write questions that are")
     if advice.undetermined:
         lines.append(f"left out, since the factors do not determine their answers: {', '.join(advice.undetermined)}")
     return lines

@@ -1,0 +1,95 @@
+"""The causal partner of each similarity number: what answers did when vision tokens were changed at the nearest site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from theodolite.records.causal import PARTNERS, Causal, Erasure, Patch, Responses, SiteDisturbance
+from theodolite.records.part import Estimate, Rate
+
+# How far a factor can be told by simple maps is a readout, as the ladder is.
+BESIDE: Mapping[str, tuple[str, ...]] = {**PARTNERS, "identifiability": PARTNERS["ladder"]}
+NO_CAUSAL = "no causal number was measured: survey with --measures causal"
+HEADS: Mapping[str, str] = {
+    "shuffle": "answers moved: tokens shuffled",
+    "mean": "answers moved: tokens replaced by their mean",
+    "patch": "answers moved: factor patched in",
+    "erase": "right answers lost: factor erased",
+}
+# Answer position and spoken answer come after every layer.
+LAST = 10**6
+
+
+S = TypeVar("S", Patch, Erasure, SiteDisturbance)
+
+
+@dataclass(frozen=True)
+class Partner:
+    """A causal number beside a similarity number: which change it is of, where it was made, and words where a number is missing."""
+
+    kind: str
+    site: str | None = None
+    found: Rate | Estimate | None = None
+    note: str = ""
+
+
+def depth(site: str) -> int:
+    """Place of a site in the model: encoder -1, connector 0, layer.k k, anything later last."""
+    fixed = {"encoder": -1, "connector": 0}
+    name, _, number = site.partition(".")
+    return int(number) if name == "layer" and number.isdigit() else fixed.get(site, LAST)
+
+
+def nearest(site: str, measured: Sequence[S]) -> S | None:
+    """The part measured nearest to a site, of two as near the earlier; null where nothing was measured."""
+    return min(measured, key=lambda part: (abs(depth(part.site) - depth(site)), depth(part.site)), default=None)
+
+
+def find_partners(causal: Causal | None, measure: str, site: str, factor: str = "", query: str | None = None) -> tuple[Partner, ...]:
+    """The partners of a measure's number at a site, of a factor where it has one, and of one question's answers where it speaks of
+    one; empty without causal numbers."""
+    if causal is None:
+        return ()
+    return tuple(_find(causal, kind, site, factor, query) for kind in BESIDE[measure])
+
+
+def _find(causal: Causal, kind: str, site: str, factor: str, query: str | None) -> Partner:
+    if kind == "patch":
+        return patch_partner(nearest(site, [part for part in causal.patch if part.factor == factor]), factor, query)
+    if kind == "erase":
+        return erase_partner(nearest(site, [part for part in causal.erase if part.factor == factor]), factor)
+    changed = nearest(site, {"shuffle": causal.shuffle, "mean": causal.mean}[kind])
+    return Partner(kind, note="not measured") if changed is None else Partner(kind, changed.site, changed.overall.moved)
+
+
+def patch_partner(patch: Patch | None, factor: str, query: str | None = None) -> Partner:
+    """How often answers move when a factor's difference is put in: those to `query`, else to the question about the factor."""
+    if patch is None:
+        return Partner("patch", note=f"{factor} was not patched")
+    if query is not None:
+        moved = patch.by_query.get(query)
+        return Partner("patch", patch.site, moved, "" if moved else "this question was not asked there")
+    own, others = answers_moved(patch.subspace)
+    if own is not None:
+        return Partner("patch", patch.site, own)
+    return Partner("patch", patch.site, others, "other questions: none is about it" if others else "no question was asked")
+
+
+def erase_partner(erasure: Erasure | None, factor: str) -> Partner:
+    """How many right answers are lost when a factor is erased: those about it, else those of the question that loses most."""
+    if erasure is None:
+        return Partner("erase", note=f"{factor} was not erased")
+    if erasure.lost is not None:
+        return Partner("erase", erasure.site, erasure.lost)
+    worst = max(erasure.others_lost, key=lambda query: erasure.others_lost[query].value, default=None)
+    if worst is None:
+        return Partner("erase", erasure.site, note="no question was asked")
+    return Partner("erase", erasure.site, erasure.others_lost[worst], f"about {worst}, which loses most: no question is about {factor}")
+
+
+def answers_moved(responses: Responses) -> tuple[Rate | None, Rate | None]:
+    """How often the own question's answer moves, and how often those of the others do; null where none was asked."""
+    own, others = responses.own, responses.others
+    return None if own is None else own.moved, None if others is None else others.moved
