@@ -40,6 +40,9 @@ class Numbers:
     def frac(self) -> float:
         return (next(self._next) * 617 % 997) / 1000
 
+    def hierarchy(self) -> Hierarchy:
+        return Hierarchy(group_cos=self.frac(), low=0.0, high=0.2, chance=0.1, p=0.3, least_p=0.3)
+
     def rate(self) -> Rate:
         return rate(self.frac(), 30)
 
@@ -69,7 +72,7 @@ def ladder(numbers: Numbers, factors: Sequence[str], side: int) -> Ladder:
             chance_frac=0.25, num_training_scenes=36, answer_query=factor if factor in QUERIES else "shape",
             rungs=tuple(rung(site, site == "encoder") for site in (*SITES, "answer", "spoken")),
             positions=tuple(
-                PositionMap(site=site, cells=grid, accuracy_frac=fracs, low=fracs, high=fracs, penalty=1.0)
+                PositionMap(site=site, num_pictures=40, cells=grid, accuracy_frac=fracs, low=fracs, high=fracs, penalty=1.0)
                 for site in ("connector", "layer.2")
             ),
             loss=Loss(step=step, kept_at=kept, lost_at=lost, drop=numbers.estimate() if lost else None),
@@ -85,7 +88,7 @@ def geometry(numbers: Numbers) -> Geometry:
                 factor: Directions(
                     consistency=None if factor == "sheen" else numbers.tested(), rank=3, num_differences=60,
                     simplex=Simplex(regularity=numbers.tested(), cosine_gap=0.1, norm_spread=0.1),
-                    hierarchy=Hierarchy(group_cos=numbers.frac(), low=0.0, high=0.2, chance=0.1, p=0.3) if factor == "colour" else None,
+                    hierarchy=numbers.hierarchy() if factor == "colour" else None,
                 )
                 for factor in FACTORS
             },
@@ -149,6 +152,7 @@ def causal(numbers: Numbers) -> Causal:
             Erasure(
                 site=site, factor=factor, rank=3, before=erased(), after=erased(), control=erased(), lost=numbers.estimate(),
                 others_lost={query: numbers.estimate() for query in QUERIES if query != factor},
+                moved={query: numbers.rate() for query in QUERIES},
             )
             for factor, site in places
         ),
@@ -171,7 +175,7 @@ def identifiability(numbers: Numbers) -> Identifiability:
             factors={factor: blocks() for factor in FACTORS},
         )  # fmt: skip
 
-    return Identifiability(reason=None, num_pictures=330, num_scenes=30, max_axes=32, sites={name: site() for name in SITES})
+    return Identifiability(reason=None, num_pictures=330, num_scenes=30, max_axes=32, sites={name: site() for name in SITES}, left_out={})
 
 
 def inside(start: int = 1, *, side: int = 4, **changed: Any) -> Inside:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from theodolite.asking.local import LocalAsker
@@ -19,3 +20,10 @@ def subject_of(model: Any, processor: Any, world: World, policy: str, num_scenes
     rows = answer_plan(plan, asker)
     values = {factor.name: factor.values for factor in world.space.factors}
     return Subject(model, asker, plan, rows, changes_of(rows, values), {}, questions_of(rows, world), 0.95, seed)
+
+
+def bare_subject(changes: Mapping[str, Any], held: Any, **rest: Any) -> Subject:
+    """A subject of arrays alone, without a model: what measures that need no pass of their own read."""
+    subject = object.__new__(Subject)
+    subject.__dict__.update(changes=changes, activations=held, confidence=0.95, seed=0, groups={}, tell=lambda *told: None, **rest)
+    return subject

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -79,6 +80,27 @@ def test_in_every_family_what_gets_attention_is_what_counts_as_seen(name: str) -
         with torch.inference_mode(), watching_attention(asker.base, look):
             asker.score(batch, asker.see(batch, pictures))
     assert wrong and max(wrong) < 1e-9
+
+
+def test_memory_that_runs_out_within_the_layers_halves_the_rows_and_changes_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = subject_of(*tiny_vlm(), Shapes(), "shape,row", 6)
+    whole, own = measure_allocation(subject), LocalAsker.score
+    inference = []
+
+    def cramped(self: LocalAsker, batch: Any, sight: Any, edits: Any = None) -> Any:
+        inference.append(torch.is_inference_mode_enabled())
+        found = own(self, batch, sight, edits)
+        if len(batch.pictures) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+    monkeypatch.setattr(LocalAsker, "score", cramped)
+    halved = measure_allocation(subject)
+    assert whole is not None and halved is not None and len(subject.asker.notices) == 2
+    for site, layer in whole.layers.items():
+        assert halved.layers[site].heads == pytest.approx(layer.heads, abs=1e-5)
+        assert halved.layers[site].baseline.value == pytest.approx(layer.baseline.value, abs=1e-5)
+    assert not any(inference), "tensors of inference mode would stay in a model that goes on training"
 
 
 def test_shares_count_text_tokens_only() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,7 @@ from subjects import subject_of
 from theodolite.asking.answer import Ask
 from theodolite.asking.local import LocalAsker
 from theodolite.measurement.causal import average_tokens, measure_causal, shuffling
-from theodolite.measurement.erasing import ErasureFit, paired_labels, random_labels, shuffle_levels
+from theodolite.measurement.erasing import ErasureFit, fit_erasers, paired_labels, random_labels, shuffle_levels
 from theodolite.measurement.open_questions import Cases, Said, cases_of, first_pictures, inner_layers, with_others
 from theodolite.measurement.patching import Patcher, patched, random_basis, response
 from theodolite.measurement.subject import Subject
@@ -65,6 +66,7 @@ def test_a_shadow_is_patched_though_nobody_asks_about_it() -> None:
     assert moved == {"hue": 0, "tone": 1, "glow": 0}
     lost = {each.factor: each for each in found.erase if each.site == "connector"}
     assert lost["tone"].lost is None and lost["tone"].before.accuracy is None, "nobody asks about tone"
+    assert lost["tone"].moved["hue"].frac > 0.5 and lost["hue"].moved["hue"].frac == 0, "erasing the shadow moves the answer"
 
 
 def test_erasing_destroys_exactly_the_wired_factor_s_answers() -> None:
@@ -162,6 +164,34 @@ def test_pairs_erase_what_they_change_whatever_goes_with_it_by_chance() -> None:
     torch.testing.assert_close(left[..., 2:].double(), tokens[..., 2:], atol=0.3, rtol=0)
     correlation = np.corrcoef(np.repeat(before, 4), left[:40, :, 1].flatten().numpy())[0, 1]
     assert correlation > 0.5
+
+
+def test_a_batch_that_is_run_again_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that runs out behind the sites: what the failed pass saw is not part of the moments."""
+    held = subject()
+    pictures, sites = held.plan.pictures[:8], ("connector", "layer.1")
+    labels = [torch.eye(2)[torch.arange(8) % 2]]
+    question = Ask(0, "what hue?", ("amber", "beige"))
+    whole = fit_erasers(LocalAsker(held.model, held.asker.processor), pictures, question, labels, sites)
+    own, sizes = LocalAsker.score, []
+
+    def cramped(self: LocalAsker, batch: Any, sight: Any, edits: Any = None) -> Any:
+        found = own(self, batch, sight, edits)
+        if len(batch.pictures) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+    def counted(self: ErasureFit, tokens: torch.Tensor, numbers: torch.Tensor) -> None:
+        sizes.append(len(tokens))
+        update(self, tokens, numbers)
+
+    update = ErasureFit.update
+    monkeypatch.setattr(LocalAsker, "score", cramped)
+    monkeypatch.setattr(ErasureFit, "update", counted)
+    halved = fit_erasers(LocalAsker(held.model, held.asker.processor), pictures, question, labels, sites)
+    assert sizes == [4, 4, 4, 4], "two sites, two halves"
+    for site in sites:
+        torch.testing.assert_close(halved[site][0].mean, whole[site][0].mean, atol=1e-5, rtol=1e-5)
 
 
 def test_random_labels_exchange_whole_pairs_among_scenes() -> None:

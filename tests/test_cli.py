@@ -20,7 +20,7 @@ def theodolite(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Co
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
-@pytest.mark.parametrize("command", ["tour", "coverage", "survey", "report", "world"])
+@pytest.mark.parametrize("command", ["tour", "coverage", "advise", "survey", "train", "compare", "report", "world"])
 def test_help_says_what_a_command_does(command: str) -> None:
     whole, one = theodolite("--help"), theodolite(command, "--help")
     assert whole.returncode == one.returncode == 0
@@ -47,6 +47,18 @@ def test_help_says_what_a_default_comes_from() -> None:
         (("coverage", "shapes", "--ask", ","), ("asks nothing",)),
         (("coverage", "shapes", "--ask", "shape*often"), ("often", "give a number")),
         (("coverage", "shapes", "--ask", "shape", "--strength", "1.5"), ("1.5", "0 to 1")),
+        (("coverage", "shapes"), ("--ask",)),
+        (("coverage", "shapes", "--ask", "shape", "--factors", "shape"), ("--factors", "leave it out")),
+        (("coverage", "none.parquet"), ("none.parquet is no file",)),
+        (("coverage", "none.parquet", "--ask", "shape"), ("--ask", "leave them out")),
+        (("advise", "moon", "--budget", "3"), ("moon", "shapes, easy_vqa")),
+        (("advise", "shapes", "--budget", "3", "--about", "sheen2"), ("sheen2",)),
+        (("compare", "nowhere", "elsewhere"), ("nowhere", "survey.json")),
+        (("survey", "nowhere", "--out", "x", "--world", "shapes", "--measures", "lader"), ("lader", "ladder, likeness")),
+        (("survey", "nowhere", "--out", "x", "--world", "shapes", "--measures", ","), ("no measure is named",)),
+        (("survey", "nowhere", "--out", "x", "--world", "shapes", "--inside-scenes", "9"), ("--inside-scenes", "leave it out")),
+        (("train", "laver-clip", "--ask", "shape", "--data", "a=b.json:c"), ("leave --ask and --strength out",)),
+        (("train", "tiny-laver", "--ask", "shap"), ("shap", "shape, colour")),
         (("tour", "--world", "moon"), ("moon", "shapes, easy_vqa")),
         (("survey", "nowhere", "--out", "x"), ("--world", "--pairs")),
         (("survey", "nowhere", "--out", "x", "--world", "shapes"), ("nowhere",)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import torch
 from planted import planted_vlm
 from small import tiny_vlm
 from subjects import subject_of
-from theodolite.measurement.fisher import along, centred, entropy_rank, measure_fisher, participation_rank, spectrum
+from theodolite.asking.local import LocalAsker
+from theodolite.measurement.fisher import along, centred, entropy_rank, frozen, measure_fisher, participation_rank, spectrum
 from theodolite.measurement.open_questions import ask_edited, cases_of
 from theodolite.records.fisher import Energy, Fisher
 from theodolite.worlds.shapes import Shapes
@@ -21,9 +23,12 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+EPS = torch.finfo(torch.float32).eps
+
+
 def test_centred_gradients_give_the_fisher_information_of_the_answers() -> None:
     gradients, scores = draw(4, 3, 5), draw(4, seed=1)
-    rooted, m = centred(gradients, scores)
+    rooted, m = centred(gradients, scores, EPS)
     flat = gradients.flatten(1)
     expected = flat.T @ (m.diag() - m[:, None] * m) @ flat
     torch.testing.assert_close(rooted.flatten(1).T @ rooted.flatten(1), expected)
@@ -39,8 +44,70 @@ def test_centred_gradients_give_the_fisher_information_of_the_answers() -> None:
 
 def test_gradients_alike_for_all_choices_are_felt_exactly_0() -> None:
     one = draw(1, 3, 5).repeat(4, 1, 1)
-    assert not centred(one * (1 + 1e-7 * draw(4, 1, 1)), draw(4))[0].any()
-    assert centred(one * (1 + 1e-3 * draw(4, 1, 1)), draw(4))[0].any()
+    assert not centred(one * (1 + 1e-7 * draw(4, 1, 1)), draw(4), EPS)[0].any()
+    assert centred(one * (1 + 1e-3 * draw(4, 1, 1)), draw(4), EPS)[0].any()
+
+
+def test_what_a_half_precision_model_rounds_is_not_felt() -> None:
+    """Gradients alike in bfloat16, and then held in single precision."""
+    alike = (draw(1, 3, 5) * (1 + 4e-3 * draw(4, 3, 5, seed=1))).bfloat16().float()
+    assert not centred(alike, draw(4), torch.finfo(torch.bfloat16).eps)[0].any()
+    assert centred(draw(4, 3, 5), draw(4), torch.finfo(torch.bfloat16).eps)[0].any()
+
+
+@pytest.mark.parametrize(("dtype", "felt"), [(torch.float32, True), (torch.bfloat16, False)])
+def test_rounding_is_that_of_the_model_that_was_asked(dtype: torch.dtype, felt: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choices whose scores move together, but for a hundredth."""
+    subject = subject_of(*planted_vlm(), "hue", 4)
+    own = LocalAsker.score
+
+    def together(self: LocalAsker, batch: Any, sight: Any, edits: Any = None) -> Any:
+        found = own(self, batch, sight, edits)
+        slope = 1 + 0.01 * torch.arange(len(found.choices)) / len(found.choices)
+        return replace(found, choices=0 * found.choices + slope * sight.tokens.float().sum())
+
+    monkeypatch.setattr(LocalAsker, "score", together)
+    subject.model.to(dtype)
+    found = measure_fisher(subject)
+    assert found is not None and bool(found.trace.value) == felt
+
+
+def test_memory_that_runs_out_halves_the_rows_and_changes_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = subject_of(*tiny_vlm(), Shapes(), "shape,row", 4)
+    whole, own = measure_fisher(subject), LocalAsker.score
+
+    def cramped(self: LocalAsker, batch: Any, sight: Any, edits: Any = None) -> Any:
+        found = own(self, batch, sight, edits)
+        if len(batch.pictures) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+    monkeypatch.setattr(LocalAsker, "score", cramped)
+    halved = measure_fisher(subject)
+    assert whole is not None and halved is not None
+    assert (halved.num_cases, halved.trace.num_scenes) == (whole.num_cases, whole.trace.num_scenes)
+    assert halved.trace.value == pytest.approx(whole.trace.value, rel=1e-4)
+    assert subject.asker.notices[0].startswith("8 rows at once did not fit") and len(subject.asker.notices) == 2
+
+
+def test_parameters_need_no_gradient_in_the_pass_and_get_their_own_setting_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = subject_of(*tiny_vlm(), Shapes(), "shape", 2)
+    parameters = list(subject.model.parameters())
+    for parameter in parameters[::3]:
+        parameter.requires_grad_(False)
+    before = [parameter.requires_grad for parameter in parameters]
+    own, within = LocalAsker.score, []
+
+    def looked_at(self: LocalAsker, batch: Any, sight: Any, edits: Any = None) -> Any:
+        within.append(any(parameter.requires_grad for parameter in parameters))
+        return own(self, batch, sight, edits)
+
+    monkeypatch.setattr(LocalAsker, "score", looked_at)
+    assert measure_fisher(subject) is not None and within and not any(within)
+    assert [parameter.requires_grad for parameter in parameters] == before
+    with pytest.raises(RuntimeError, match="stopped"), frozen(subject.model):
+        raise RuntimeError("stopped")
+    assert [parameter.requires_grad for parameter in parameters] == before
 
 
 @pytest.mark.parametrize("rank", [1, 4])

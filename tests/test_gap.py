@@ -7,8 +7,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from theodolite.measurement.changes import Changes
 from theodolite.measurement.gap import measure_gap, scene_products, separability, site_gap
+from theodolite.measurement.subject import Subject
 from theodolite.records.gap import SiteGap
+
+
+class Held(Subject):
+    """A subject of which nothing is there but what a measure reads."""
+
+    def __init__(self, **given: object) -> None:
+        self.__dict__ |= given
 
 
 def tokens(shift: float, number: int = 120, dim: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -91,9 +100,10 @@ def test_what_cannot_be_had_is_missing() -> None:
 
 def test_the_measure_leaves_out_the_encoder_and_repeats_to_the_byte() -> None:
     vision, text, scenes = tokens(1.0)
-    change = SimpleNamespace(before=np.arange(0, 120, 2), after=np.arange(1, 120, 2), scene=scenes[::2])
+    level = np.zeros(60, dtype=np.int64)
+    change = Changes("a", ("x", "y"), np.arange(0, 120, 2), np.arange(1, 120, 2), level, level + 1, scenes[::2])
     held = SimpleNamespace(sites=("encoder", "connector", "layer.1"), one_vision=lambda site: vision, one_text=lambda site: text)
-    subject = SimpleNamespace(
+    subject = Held(
         changes={"a": change},
         activations=held,
         confidence=0.95,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import linalg
 
+from theodolite.measurement.changes import Changes
 from theodolite.measurement.directions import (
     Differences,
     Weights,
@@ -26,20 +27,15 @@ from theodolite.measurement.geometry import describe, measure_geometry, overlap
 from theodolite.measurement.hierarchy import group_cosine, measure_hierarchy, other_ways
 from theodolite.measurement.inner_product import causal_product
 from theodolite.measurement.simplex import simplex_parts, simplex_regularity
+from theodolite.measurement.subject import Subject
 from theodolite.records.geometry import Shape
 
 
-@dataclass
-class Moved:
-    """What the measures read of the interventions on a factor."""
+class Held(Subject):
+    """A subject of which nothing is there but what a measure reads."""
 
-    factor: str
-    values: tuple[str, ...]
-    before: np.ndarray
-    after: np.ndarray
-    level_before: np.ndarray
-    level_after: np.ndarray
-    scene: np.ndarray
+    def __init__(self, **given: object) -> None:
+        self.__dict__ |= given
 
 
 VALUES = ("red", "yellow", "blue", "green")
@@ -49,7 +45,7 @@ LINE = np.arange(4.0)[:, None] * np.eye(1, 4)
 
 def planted(
     positions: np.ndarray, num_scenes: int, noise: float, rng: np.random.Generator, factor: str = "colour"
-) -> tuple[Moved, np.ndarray]:
+) -> tuple[Changes, np.ndarray]:
     """Pairs that move a factor between random values of scenes whose own vectors are large, and the vectors of all pictures."""
     number, dim = positions.shape
     before = rng.integers(0, number, num_scenes)
@@ -57,7 +53,7 @@ def planted(
     base = 5 * rng.standard_normal((num_scenes, dim))
     eps = noise * rng.standard_normal((2 * num_scenes, dim))
     vectors = np.concatenate([base + positions[before], base + positions[after]]) + eps
-    changes = Moved(
+    changes = Changes(
         factor=factor,
         values=VALUES[:number],
         before=np.arange(num_scenes),
@@ -69,7 +65,7 @@ def planted(
     return changes, vectors
 
 
-def found_in(changes: Moved, vectors: np.ndarray) -> Differences:
+def found_in(changes: Changes, vectors: np.ndarray) -> Differences:
     return differences(changes, vectors, np.unique(changes.scene))
 
 
@@ -78,7 +74,7 @@ def observed(num_scenes: int) -> Weights:
 
 
 def describe_all(
-    factors: Mapping[str, tuple[Moved, np.ndarray]], seed: int = 0, groups: Mapping[str, tuple[tuple[int, ...], ...]] | None = None
+    factors: Mapping[str, tuple[Changes, np.ndarray]], seed: int = 0, groups: Mapping[str, tuple[tuple[int, ...], ...]] | None = None
 ) -> Shape:
     scenes = np.unique(np.concatenate([changes.scene for changes, _ in factors.values()]))
     found = {name: differences(changes, vectors, scenes) for name, (changes, vectors) in factors.items()}
@@ -101,7 +97,7 @@ def test_additive_directions_are_perfectly_consistent_whichever_way_the_change_r
 def test_consistency_is_the_mean_cosine_over_pairs_of_different_scenes() -> None:
     rng = np.random.default_rng(1)
     changes, vectors = planted(rng.standard_normal((3, 6)), 40, 0.7, rng)
-    changes.scene //= 2  # two pairs a scene: their own products must not count
+    changes = replace(changes, scene=changes.scene // 2)  # two pairs a scene: their own products must not count
     found = found_in(changes, vectors)
     moved = vectors[changes.after] - vectors[changes.before]
     means = []
@@ -123,8 +119,7 @@ def test_a_left_out_group_gives_the_number_of_the_rest() -> None:
     values, placed = consistency(found_in(changes, vectors), weights), place_values(found_in(changes, vectors), weights)
     kept = weights.table[3] == 1
     assert 0 < kept.sum() < 40
-    for name in ("before", "after", "level_before", "level_after", "scene"):
-        setattr(changes, name, getattr(changes, name)[kept])
+    changes = changes.take(kept)
     rest, alone = found_in(changes, vectors), consistency(found_in(changes, vectors), observed(int(kept.sum())))
     assert values is not None and alone is not None and values[3] == pytest.approx(alone[0])
     np.testing.assert_allclose(placed[3], place_values(rest, observed(int(kept.sum())))[0], atol=1e-12)
@@ -256,7 +251,7 @@ def test_a_planted_hierarchy_is_orthogonal_across_levels_and_other_groupings_are
     found = shape.factors["colour"].hierarchy
     assert found is not None
     assert found.group_cos == pytest.approx(0, abs=1e-6)
-    assert found.chance > 0.1 and found.p == pytest.approx(1 / 3, abs=1e-6)
+    assert found.chance > 0.1 and found.p == found.least_p == pytest.approx(1 / 3, abs=1e-6), "three ways to form two pairs"
     skewed = TWO_LEVELS + np.array([[1.0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]])
     tilted = describe_all({"colour": planted(skewed, 80, 0.1, np.random.default_rng(12))}, groups={"colour": WARM_COLD})
     other = tilted.factors["colour"].hierarchy
@@ -265,7 +260,7 @@ def test_a_planted_hierarchy_is_orthogonal_across_levels_and_other_groupings_are
 
 def test_a_regular_simplex_is_orthogonal_under_every_grouping_and_says_so() -> None:
     found = measure_hierarchy(SIMPLEX[None] - 0.25, WARM_COLD, 0.95)
-    assert found is not None and (found.group_cos, found.p) == (0, 1)
+    assert found is not None and (found.group_cos, found.p, found.least_p) == (0, 1, round(1 / 3, 6))
     assert measure_hierarchy(SIMPLEX[None] - 0.25, ((0, 1, 2, 3), ()), 0.95) is None
     assert measure_hierarchy(SIMPLEX[None] - 0.25, ((0,), (1,)), 0.95) is None
     assert group_cosine(LINE @ LINE.T, WARM_COLD) == pytest.approx(1)
@@ -328,7 +323,8 @@ def test_a_singular_unembedding_reads_only_what_it_spans(num_words: int) -> None
 
 
 def test_pictures_have_the_scene_of_their_pair() -> None:
-    one = SimpleNamespace(before=np.array([4, 2]), after=np.array([1, 3]), scene=np.array([7, 8]))
+    level = np.array([0, 1])
+    one = Changes("a", ("x", "y"), np.array([4, 2]), np.array([1, 3]), level, 1 - level, np.array([7, 8]))
     pictures, scenes = pictures_by_scene({"a": one, "b": one})
     assert pictures.tolist() == [1, 2, 3, 4] and scenes.tolist() == [7, 8, 8, 7]
     assert joins_all(found_in(*planted(SIMPLEX, 60, 0.0, np.random.default_rng(0))))
@@ -339,7 +335,7 @@ def test_the_measure_gives_each_site_its_products_and_repeats_to_the_byte(monkey
     changes, vectors = planted(TWO_LEVELS, 30, 0.2, rng)
     held = SimpleNamespace(sites=("encoder", "connector"), mean=lambda site: vectors.astype(np.float32))
     done: list[tuple[int, int]] = []
-    subject = SimpleNamespace(
+    subject = Held(
         changes={"colour": changes},
         groups={"colour": {"warm": ("red", "yellow"), "cold": ("blue", "green")}},
         activations=held,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,10 +20,12 @@ from theodolite.measurement.identifiability import (
     identify,
     known_pictures,
     match,
+    measure_identifiability,
     r_squared,
 )
 from theodolite.measurement.probes import deal
 from theodolite.measurement.stats import clustered_mean
+from theodolite.measurement.subject import Subject
 from theodolite.records.identifiability import SiteIdentifiability
 
 FACTORS = ("colour", "shape", "size", "texture")
@@ -43,7 +46,9 @@ def a_table(num_levels: int = 2) -> Table:
 def found(mixture: str, num_levels: int = 2) -> SiteIdentifiability:
     table = a_table(num_levels)
     training = table.scene % 5 < 3
-    return identify(MIXTURES[mixture](table), table, training, deal(table.scene[training], rng(2)), 0.95)
+    site = identify(MIXTURES[mixture](table), table, training, deal(table.scene[training], rng(2)), 0.95)
+    assert site is not None
+    return site
 
 
 def values(table: Table) -> np.ndarray:
@@ -176,11 +181,50 @@ def changes(before: list[int], shape_before: list[int]) -> dict[str, Changes]:
 def test_base_pictures_come_first_and_changed_ones_differ_in_one_factor() -> None:
     table = known_pictures(changes([0, 1], [0, 1]))
     assert isinstance(table, Table) and table.factors == ("colour", "shape")
-    assert table.picture.tolist() == [0, 1, 10, 11, 12, 13] and table.scene.tolist() == [5, 6, 5, 6, 5, 6]
-    assert table.levels.tolist() == [[0, 1], [1, 1], [1, 1], [0, 1], [0, 0], [1, 0]]
+    assert table.picture.tolist() == [0, 1, 10, 12, 11, 13] and table.scene.tolist() == [5, 6, 5, 5, 6, 6]
+    assert table.levels.tolist() == [[0, 1], [1, 1], [1, 1], [0, 0], [0, 1], [1, 0]]
 
 
 def test_without_one_base_picture_there_is_a_reason_and_no_number() -> None:
     reason = known_pictures(changes([0, 1], [0, 7]))
     assert isinstance(reason, str) and "shape" in reason and "6" in reason
     assert isinstance(known_pictures({}), str)
+
+
+def test_where_pictures_are_too_many_factors_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("theodolite.measurement.identifiability.MAX_PICTURES", 4)
+    table = known_pictures(changes([0, 1], [0, 1]))
+    assert isinstance(table, Table) and table.picture.tolist() == [0, 1, 10, 12], "one of colour, one of shape"
+
+
+class Held(Subject):
+    """A subject of which nothing is there but what a measure reads."""
+
+    def __init__(self, **given: object) -> None:
+        self.__dict__ |= given
+
+
+def subject(vectors: dict[str, np.ndarray]) -> Held:
+    """Twenty scenes of two factors, and what the sites hold of their 60 pictures."""
+    scene, base = np.arange(20), np.arange(20) % 4
+    levels = {"colour": base % 2, "shape": base // 2}
+    found = {
+        name: Changes(name, ("a", "b"), scene, scene + 20 * (number + 1), level, 1 - level, scene)
+        for number, (name, level) in enumerate(levels.items())
+    }
+    return Held(
+        changes=found,
+        activations=SimpleNamespace(sites=tuple(vectors), mean=vectors.__getitem__),
+        confidence=0.95,
+        rng=lambda name: rng(),
+        tell=lambda done, total: None,
+    )
+
+
+def test_a_collapsed_site_is_left_out_and_said_and_the_others_are_measured() -> None:
+    alike, varied = np.ones((60, 3), dtype=np.float32), rng(8).standard_normal((60, 3)).astype(np.float32)
+    some = measure_identifiability(subject({"connector": alike, "layer.1": varied}))
+    assert tuple(some.sites) == ("layer.1",) and some.reason is None
+    assert some.left_out == {"connector": "it is the same for every training picture"}
+    none = measure_identifiability(subject({"connector": alike}))
+    assert not none.sites and none.reason is not None and tuple(none.left_out) == ("connector",) and none.num_pictures == 60

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from subjects import bare_subject
 from theodolite.measurement.alike import effective_rank, mean_pairwise_cosine
+from theodolite.measurement.changes import Changes
 from theodolite.measurement.likeness import average, measure_likeness
 
 
@@ -64,14 +66,15 @@ def test_an_average_leaves_out_what_is_missing_and_counts_scenes() -> None:
 
 
 def test_likeness_is_of_the_pictures_that_interventions_use() -> None:
-    change = SimpleNamespace(before=np.array([0, 2]), after=np.array([1, 3]), scene=np.array([0, 1]))
-    other = SimpleNamespace(before=np.array([0]), after=np.array([5]), scene=np.array([0]))
+    levels = np.zeros(2, dtype=int)
+    change = Changes("a", ("x", "y"), np.array([0, 2]), np.array([1, 3]), levels, levels + 1, np.array([0, 1]))
+    other = Changes("b", ("x", "y"), np.array([0]), np.array([5]), levels[:1], levels[:1] + 1, np.array([0]))
     cosine = np.array([0.1, 0.1, 0.3, 0.3, 99, 0.7], dtype=np.float32)
     held = SimpleNamespace(sites=("encoder",), likeness=lambda site: cosine, rank=lambda site: cosine * 10)
-    found = measure_likeness(SimpleNamespace(changes={"a": change, "b": other}, activations=held, confidence=0.95))
+    found = measure_likeness(bare_subject({"a": change, "b": other}, held))
     assert found is not None
     site = found.sites["encoder"]
     assert site.cosine is not None and site.rank is not None
     assert (site.num_pictures, site.cosine.num_scenes) == (5, 2)
     assert (site.cosine.value, site.rank.value) == pytest.approx((0.3, 3))
-    assert measure_likeness(SimpleNamespace(changes={}, activations=held, confidence=0.95)) is None
+    assert measure_likeness(bare_subject({}, held)) is None

@@ -121,3 +121,16 @@ def test_vision_and_text_lie_apart_and_factors_are_linear_in_the_tokens() -> Non
         assert (factor.matched, factor.completeness, factor.informativeness) == (1, 1, 1), "one axis each"
     assert connector.factors["glow"].matched == 0 and connector.factors["glow"].linear_r2.value < 0.1
     assert isinstance(planted_vlm()[2], Planted) and set(found.likeness.sites) == set(found.gap.sites) | {"encoder"}
+
+
+def test_position_maps_hold_the_pictures_whose_tokens_fit_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens of 60 of 160 pictures fit: those are probed, and none of the rest counts as a wrong answer."""
+    monkeypatch.setattr("theodolite.measurement.activations.MOST_TOKEN_BYTES", 60 * 64 * 48 * 4)
+    model, processor, world = planted_vlm()
+    way = Way(("ladder",))
+    found = survey_world(model, processor, world, world.policy("hue"), title="planted", num_scenes=NUM_SCENES, way=way).record.inside
+    assert found is not None and found.ladder is not None
+    maps = found.ladder.factors["hue"].positions
+    assert [each.site for each in maps] == ["connector", "layer.2", "layer.4"]
+    for each in maps:
+        assert each.num_pictures == 60 and min(each.accuracy_frac) > 0.9 and each.cells is not None and len(each.cells) == 64

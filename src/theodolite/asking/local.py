@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from theodolite.models.vlm import adaptation_of, base_model, read
 from theodolite.records.errors import BadInput
 
 Pictures = UInt8[np.ndarray, "picture height width 3"]
+Result = TypeVar("Result")
 # Takes the vision tokens of a batch's rows at a site, and the number of each row's picture; what it gives goes on in their place.
 Edit = Callable[[Float[Tensor, "row token dim"], Int[Tensor, " row"]], Float[Tensor, "row token dim"]]
 
@@ -101,28 +102,33 @@ class LocalAsker:
             return batch, self.score(batch, self.see(batch, pictures), edits)
 
         for rows in self.groups(pictures, asks):
-            yield from self._fitting(rows, run)
+            yield from self.fitting(rows, run)
 
     def groups(self, pictures: Pictures, asks: Sequence[Ask]) -> list[list[Row]]:
         """The rows of all asks, shortest first, in parts that are made to fit into memory; an ask's rows are never parted."""
         rows = list(rows_of(asks, self.lens(pictures).prompter, self.sharing))
         return self.room.parts(rows)
 
-    def _fitting(self, rows: Sequence[Row], run: Callable[[Sequence[Row]], tuple[Batch, Scored]]) -> Iterator[tuple[Batch, Scored]]:
+    def fitting(self, rows: Sequence[Row], run: Callable[[Sequence[Row]], Result]) -> Iterator[Result]:
+        """What `run` gives of the rows, in parts of half as many wherever memory runs out, which `notices` then say.
+
+        `run` may be tried again on the same rows, so it must keep nothing of a try that failed. Raises `BadInput` where one row alone does
+        not fit.
+        """
         while rows:
             part = self.room.first_fitting(rows)
             rows = rows[len(part) :]
             try:
-                found = run(part)
+                found = [run(part)]
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-                found = None  # what failed is let go of before the next try
-            if found is None:
-                self.notices.append(self.room.shrink(part))
-                yield from self._fitting(part, run)
+                found = []  # what failed is let go of before the next try
+            if found:
+                yield found[0]
             else:
-                yield found
+                self.notices.append(self.room.shrink(part))
+                yield from self.fitting(part, run)
 
     def collate(self, rows: Sequence[Row], pictures: Pictures) -> Batch:
         """Rows as a batch on the model's device."""

@@ -25,18 +25,20 @@ def out_of_memory(error: RuntimeError) -> bool:
 class Room:
     """Parts of at most so many rows: `batch` if given, else a power of two that free memory and the widest row allow.
 
-    A power of two, so that machines with room enough take the same batches and a survey repeats to the byte.
+    A power of two, from the memory that is free when it is first asked, so that machines with room enough take the same batches and a
+    survey repeats to the byte.
     """
 
     def __init__(self, model: Any, batch: int | None) -> None:
         self.model, self.limit, self.fixed = model, batch, batch is not None
         self.largest = 0  # rows at once so far
+        self.free_bytes: int | None = None
 
     def parts(self, rows: Sequence[Row]) -> list[list[Row]]:
         """Rows of like length together, shortest first, as many to a part as its widest allows; the rows of one ask stay together."""
         parts: list[list[Row]] = []
         for bundle in sorted(_bundles(rows), key=_width):
-            most = self.rows_of_width(_width(bundle))
+            most = self.rows_of_width(_width(bundle), max(len(row.steps) for row in bundle))
             if parts and len(parts[-1]) + len(bundle) <= most:
                 parts[-1] += bundle
             else:
@@ -44,13 +46,15 @@ class Room:
         self.largest = max([self.largest, *map(len, parts)])
         return parts
 
-    def rows_of_width(self, width: int) -> int:
-        """How many rows of so many tokens run at once."""
+    def rows_of_width(self, width: int, steps: int = 64) -> int:
+        """How many rows of so many tokens run at once, each with so many answer tokens to score."""
         if self.fixed and self.limit is not None:
             return self.limit
         device = self.model.device
         most_tokens = MOST_TOKENS.get(device.type, MOST_TOKENS_ELSEWHERE)
-        fits = min(most_tokens // width, int(FREE_FRAC * _free_bytes(device) // self._bytes_of_row(width)))
+        if self.free_bytes is None:
+            self.free_bytes = _free_bytes(device)
+        fits = min(most_tokens // width, int(FREE_FRAC * self.free_bytes // self._bytes_of_row(width, steps)))
         most = 1 << (max(fits, 1).bit_length() - 1)
         return most if self.limit is None else min(most, self.limit)
 
@@ -72,13 +76,16 @@ class Room:
         self.limit = max(1, len(rows) // 2)
         return f"{len(rows)} rows at once did not fit into memory; going on with {self.limit}"
 
-    def _bytes_of_row(self, width: int) -> int:
-        """About what a row takes at its largest: one block's activations, its attention mask and map, and logits at a few places."""
+    def _bytes_of_row(self, width: int, steps: int) -> int:
+        """About what a row takes at its largest: one block's activations, its attention mask and map, and its logits twice in float32.
+
+        What the vision tower takes is not counted: it runs before, on fewer tokens' worth of memory in most families.
+        """
         text = self.model.config.get_text_config()
         number = torch.finfo(self.model.dtype).bits // 8
         block = width * (12 * text.hidden_size + 3 * text.intermediate_size) * number
         attention = width * width * (4 + text.num_attention_heads * number)
-        return block + attention + 64 * text.vocab_size * 4
+        return block + attention + 8 * steps * text.vocab_size
 
 
 def _width(rows: Sequence[Row]) -> int:
@@ -99,5 +106,7 @@ def _bundles(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        # What torch holds and does not use is free, too.
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + held
     return int(psutil.virtual_memory().available)

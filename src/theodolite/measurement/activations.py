@@ -19,16 +19,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from theodolite.asking.answer import Ask
-from theodolite.asking.batches import Batch
+from theodolite.asking.batches import Batch, Row
 from theodolite.asking.local import LocalAsker, Pictures, Scored
 from theodolite.measurement.alike import effective_rank, mean_pairwise_cosine
 from theodolite.models.sight import Sight
 from theodolite.models.taps import layer_sites, touching
 
 MOST_CHANNELS = 256  # of tokens that are kept one by one
-MOST_TOKEN_BYTES = 256 * 2**20  # a site
-POOLED = ("mean", "largest", "one_vision", "one_text", "mean_text")
-SCALARS = ("likeness", "rank")
+MOST_TOKEN_BYTES = 2**29  # a site
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,14 @@ class Activations:
     """Reduced hidden states by site, float32; row i is picture i of the pool, NaN where it was not captured.
 
     Sites: "encoder", "connector", "layer.1" ... "layer.L". Tokens one by one are kept at `token_sites`, by at most 256 channels (a random
-    projection of more) and for as many pictures as fit in 256 MiB; ranks for the pictures of `ranked` only.
+    projection of more) and for the first pictures, as many as fit in 512 MiB a site (`num_tokened`); ranks for some pictures only.
     """
 
     def __init__(self, sites: Sequence[str], queries: Sequence[str], num_pictures: int) -> None:
         self.sites, self.queries = tuple(sites), tuple(queries)
         self.token_sites: tuple[str, ...] = ()
         self.cells: Int[np.ndarray, "token 2"] | None = None
-        self.num_pictures = num_pictures
+        self.num_pictures = self.num_tokened = num_pictures
         self._folder = Path(tempfile.mkdtemp(prefix="theodolite-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._arrays: dict[tuple[str, str], np.ndarray] = {}
@@ -89,7 +87,7 @@ class Activations:
         return self._arrays["answer", query]
 
     def tokens(self, site: str) -> Float[np.ndarray, "picture token channel"]:
-        """Vision tokens one by one, float16, NaN where they were not kept."""
+        """Vision tokens one by one, of the first `num_tokened` pictures."""
         return self._arrays["tokens", site]
 
     def said(self, query: str) -> Int[np.ndarray, " picture"]:
@@ -99,9 +97,10 @@ class Activations:
     def put(self, kind: str, site: str, pictures: Int[np.ndarray, " row"], values: Tensor) -> None:
         """Keeps one row a picture."""
         if (kind, site) not in self._arrays:
-            dtype = {"tokens": "float16", "said": "int64"}.get(kind, "float32")
-            path = self._folder / f"{kind}-{site}.npy"
-            array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(self.num_pictures, *values.shape[1:]))
+            path = self._folder / f"{len(self._arrays)}.npy"  # a query's name may be no name of a file
+            number = self.num_tokened if kind == "tokens" else self.num_pictures
+            dtype = "int64" if kind == "said" else "float32"
+            array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(number, *values.shape[1:]))
             array[:] = -1 if kind == "said" else np.nan
             self._arrays[kind, site] = array
         self._arrays[kind, site][pictures] = values.detach().cpu().numpy()
@@ -116,7 +115,10 @@ def capture(
     seed: int,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Activations:
-    """Runs the model over pictures of the pool, each with all questions, and keeps the reductions."""
+    """Runs the model over pictures of the pool, each with all questions, and keeps the reductions.
+
+    Where a picture sees its question (PaliGemma), its vision tokens are those under the first question, which the asker's notices say.
+    """
     layers = layer_sites(asker.base)
     held = Activations(("encoder", "connector", *layers), [question.about for question in questions], len(pool))
     held.token_sites = tuple(dict.fromkeys(("connector", layers[len(layers) // 2 - 1], layers[-1])))
@@ -124,18 +126,37 @@ def capture(
     held.cells = grids[0].numpy() if len(grids) == 1 else None
     catcher = _Catcher(held, asker, set(ranked.tolist()), np.random.default_rng([seed, 7]))
     asks = [Ask(int(picture), question.text, question.choices) for picture in pictures for question in questions]
+    if asker.sharing == "nothing" and questions:
+        asker.notices.append(f"vision tokens are measured as they are under the question {questions[0].text!r}")
+
+    def run(rows: Sequence[Row]) -> tuple[int, list[Caught]]:
+        batch = asker.collate(rows, pool)
+        sight = asker.see(batch, pool, patches=True)
+        catcher.begin(batch, sight, len(questions))
+        with touching(asker.base, {site: catcher.touch(site) for site in layers}):
+            scored = asker.score(batch, sight)
+        catcher.answers(batch, scored, questions)
+        return len(batch.asks), catcher.caught
+
     done = 0
     with torch.no_grad():
-        for rows in asker.groups(pool, asks):
-            batch = asker.collate(rows, pool)
-            sight = asker.see(batch, pool, patches=True)
-            catcher.begin(batch, sight)
-            with touching(asker.base, {site: catcher.touch(site) for site in layers}):
-                scored = asker.score(batch, sight)
-            catcher.answers(batch, scored, questions)
-            done += len(batch.asks)
-            tell(done, len(asks))
+        for part in asker.groups(pool, asks):
+            for number, caught in asker.fitting(part, run):
+                catcher.commit(caught)
+                done += number
+                tell(done, len(asks))
     return held
+
+
+@dataclass(frozen=True, eq=False)
+class Caught:
+    """One reduction of one batch: what it is, where, of which pictures; `tokens` counts what a mean over text is over."""
+
+    kind: str
+    site: str
+    pictures: Int[np.ndarray, " row"]
+    values: Tensor
+    tokens: Int[np.ndarray, " row"] | None = None
 
 
 class _Catcher:
@@ -143,13 +164,18 @@ class _Catcher:
 
     def __init__(self, held: Activations, asker: LocalAsker, ranked: set[int], rng: np.random.Generator) -> None:
         self.held, self.asker, self.ranked = held, asker, ranked
+        self.caught: list[Caught] = []
+        self.counts: dict[str, Int[np.ndarray, " picture"]] = {}
         # Where the one token of each picture is drawn, as a fraction of its tokens: the same at all sites.
         self.draws = rng.random((held.num_pictures, 2))
         self.projections: dict[int, Tensor] = {}
 
-    def begin(self, batch: Batch, sight: Sight) -> None:
-        """A new batch: what encoder and connector gave, and the embeddings of its text."""
-        self.batch, self.pictures = batch, batch.pictures.numpy()
+    def begin(self, batch: Batch, sight: Sight, num_questions: int) -> None:
+        """A new batch: what encoder and connector gave, and the embeddings of its text. What an earlier try caught is forgotten."""
+        self.batch, self.pictures, self.caught = batch, batch.pictures.numpy(), []
+        # Of rows about one picture those whose vision tokens count: any, but where they see the question, those of the first.
+        first = batch.row_of_ask.cpu().numpy()[np.array(batch.asks) % num_questions == 0]
+        self.seen = np.arange(len(self.pictures)) if self.asker.sharing != "nothing" else first
         assert sight.patches is not None
         self._vision("encoder", sight.patches)
         self._vision("connector", sight.tokens)
@@ -173,40 +199,58 @@ class _Catcher:
             if asks.any():
                 pictures = self.pictures[row[asks]]
                 scores = scored.choices[(about == number)[owner].to(scored.choices.device)].reshape(len(pictures), -1)
-                self.held.put("answer", question.about, pictures, scored.answer[torch.from_numpy(asks)].float())
-                self.held.put("said", question.about, pictures, scores.argmax(dim=1, keepdim=True))
+                self._catch("answer", question.about, pictures, scored.answer[torch.from_numpy(asks)].float())
+                self._catch("said", question.about, pictures, scores.argmax(dim=1, keepdim=True))
 
-    def _vision(self, site: str, tokens: Float[Tensor, "row token dim"]) -> None:
-        exact = tokens.float()
-        put, rows = self.held.put, torch.arange(len(tokens), device=tokens.device)
-        put("mean", site, self.pictures, exact.mean(dim=1))
-        put("largest", site, self.pictures, exact.amax(dim=1))
-        drawn = torch.from_numpy((self.draws[self.pictures, 0] * tokens.shape[1]).astype(int)).to(tokens.device)
-        put("one_vision", site, self.pictures, exact[rows, drawn])
-        put("likeness", site, self.pictures, mean_pairwise_cosine(exact)[:, None])
-        chosen = np.array([number for number, picture in enumerate(self.pictures) if int(picture) in self.ranked], dtype=int)
+    def commit(self, caught: Sequence[Caught]) -> None:
+        """Keeps what a batch gave. Text of a picture that several rows are about is averaged over all of them."""
+        for part in caught:
+            values = part.values
+            if part.tokens is not None:
+                counts = self.counts.setdefault(part.site, np.zeros(self.held.num_pictures, dtype=np.int64))
+                for row, (picture, number) in enumerate(zip(part.pictures.tolist(), part.tokens.tolist(), strict=True)):
+                    if counts[picture]:
+                        old = torch.from_numpy(self.held.mean_text(part.site)[picture])
+                        values[row] += (old - values[row]) * (counts[picture] / (counts[picture] + number))
+                    counts[picture] += number
+                    self.held.put(part.kind, part.site, part.pictures[row : row + 1], values[row : row + 1])
+            else:
+                self.held.put(part.kind, part.site, part.pictures, values)
+
+    def _catch(self, kind: str, site: str, pictures: Int[np.ndarray, " row"], values: Tensor, tokens: Tensor | None = None) -> None:
+        self.caught.append(Caught(kind, site, pictures, values.detach().cpu(), None if tokens is None else tokens.cpu().numpy()))
+
+    def _vision(self, site: str, everything: Float[Tensor, "row token dim"]) -> None:
+        if not len(self.seen):
+            return
+        tokens, pictures = everything[torch.from_numpy(self.seen).to(everything.device)].float(), self.pictures[self.seen]
+        rows = torch.arange(len(tokens), device=tokens.device)
+        drawn = torch.from_numpy((self.draws[pictures, 0] * tokens.shape[1]).astype(int)).to(tokens.device)
+        self._catch("mean", site, pictures, tokens.mean(dim=1))
+        self._catch("largest", site, pictures, tokens.amax(dim=1))
+        self._catch("one_vision", site, pictures, tokens[rows, drawn])
+        self._catch("likeness", site, pictures, mean_pairwise_cosine(tokens)[:, None])
+        chosen = np.array([number for number, picture in enumerate(pictures) if int(picture) in self.ranked], dtype=int)
         rank = torch.full((len(tokens), 1), torch.nan)
         if len(chosen):
-            rank[chosen, 0] = effective_rank(exact[torch.from_numpy(chosen).to(exact.device)]).cpu()
-        put("rank", site, self.pictures, rank)
+            rank[chosen, 0] = effective_rank(tokens[torch.from_numpy(chosen).to(tokens.device)]).cpu()
+        self._catch("rank", site, pictures, rank)
         if site in self.held.token_sites:
-            self._tokens(site, exact)
+            channels = min(tokens.shape[2], MOST_CHANNELS)
+            self.held.num_tokened = min(self.held.num_tokened, max(1, MOST_TOKEN_BYTES // (4 * tokens.shape[1] * channels)))
+            kept = pictures < self.held.num_tokened
+            if kept.any():
+                self._catch("tokens", site, pictures[kept], self._projected(tokens[torch.from_numpy(kept).to(tokens.device)]))
 
     def _text(self, site: str, hidden: Float[Tensor, "row token dim"]) -> None:
         text = self.batch.text
         count = text.sum(dim=1)
-        mean = (hidden.float() * text[..., None]).sum(dim=1) / count[:, None]
-        self.held.put("mean_text", site, self.pictures, mean)
+        # Not a product with the mask: what stands at padding may be no number.
+        mean = torch.where(text[..., None], hidden, 0).float().sum(dim=1) / count[:, None]
+        self._catch("mean_text", site, self.pictures, mean, count)
         drawn = (torch.from_numpy(self.draws[self.pictures, 1]).to(count.device) * count).long()
         place = (text.cumsum(dim=1) == drawn[:, None] + 1).int().argmax(dim=1)
-        self.held.put("one_text", site, self.pictures, hidden[torch.arange(len(hidden), device=place.device), place].float())
-
-    def _tokens(self, site: str, tokens: Float[Tensor, "row token dim"]) -> None:
-        channels = min(tokens.shape[2], MOST_CHANNELS)
-        most = MOST_TOKEN_BYTES // (2 * tokens.shape[1] * channels)
-        kept = self.pictures < most
-        if kept.any():
-            self.held.put("tokens", site, self.pictures[kept], self._projected(tokens)[torch.from_numpy(kept).to(tokens.device)])
+        self._catch("one_text", site, self.pictures, hidden[torch.arange(len(hidden), device=place.device), place].float())
 
     def _projected(self, tokens: Float[Tensor, "row token dim"]) -> Float[Tensor, "row token channel"]:
         dim = tokens.shape[2]

@@ -5,16 +5,17 @@ A share says where attention goes, not what it does: what shuffling or averaging
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from theodolite.asking.batches import Batch
+from theodolite.asking.batches import Batch, Row
 from theodolite.asking.local import LocalAsker
 from theodolite.measurement.intervals import DIGITS, rounded
 from theodolite.measurement.open_questions import Cases, cases_of, first_pictures, open_rows
@@ -52,38 +53,49 @@ def measure_allocation(subject: Subject) -> Allocation | None:
     return Allocation(num_scenes=len(np.unique(scenes)), num_questions=most, layers=layers)
 
 
-class Sums:
-    """Shares and baselines summed over each picture's text tokens, by layer, and how many tokens those are."""
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """Shares and baselines of a batch's rows summed over their text tokens, by layer from 0, and how many tokens those are."""
 
-    def __init__(self, num_layers: int, num_pictures: int, num_heads: int) -> None:
-        self.shares = np.zeros((num_layers, num_pictures, num_heads))
-        self.baselines = np.zeros((num_layers, num_pictures))
-        self.tokens = np.zeros(num_pictures)
+    num_asks: int
+    picture: Int[np.ndarray, " row"]
+    tokens: Int[np.ndarray, " row"]
+    shares: Mapping[int, Float[np.ndarray, "row head"]]
+    baselines: Mapping[int, Float[np.ndarray, " row"]]
 
-    def watch(self, batch: Batch, seen: Seen) -> Callable[[int, Tensor], None]:
-        """What looks at each layer's map of a batch and keeps the sums."""
-        numbers = batch.pictures.cpu().numpy()
-        np.add.at(self.tokens, numbers, batch.text.sum(dim=1).cpu().numpy())
 
-        def look(number: int, found: Float[Tensor, "row head query key"]) -> None:
-            np.add.at(self.shares[number], numbers, vision_share(found, batch.vision, batch.text).double().cpu().numpy())
-            np.add.at(self.baselines[number], numbers, seen.share(number).cpu().numpy())
+def _watch(asker: LocalAsker, batch: Batch, pictures: np.ndarray) -> Watched:
+    """One pass over a batch, each layer's map read as it arises."""
+    seen, shares, baselines = Seen(asker, batch), dict[int, np.ndarray](), dict[int, np.ndarray]()
 
-        return look
+    def look(number: int, found: Float[Tensor, "row head query key"]) -> None:
+        shares[number] = vision_share(found, batch.vision, batch.text).double().cpu().numpy()
+        baselines[number] = seen.share(number).cpu().numpy()
+
+    with torch.no_grad(), watching_attention(asker.base, look):  # not inference mode: a model may go on training afterwards
+        asker.score(batch, asker.see(batch, pictures))
+    return Watched(len(batch.asks), batch.pictures.cpu().numpy(), batch.text.sum(dim=1).cpu().numpy(), shares, baselines)
 
 
 def _shares(subject: Subject, cases: Cases) -> tuple[Float[np.ndarray, "layer case head"], Float[np.ndarray, "layer case"]]:
     """Mean share and mean baseline over each picture's text tokens, by layer; rows of one picture count by their tokens."""
     asker, pictures = subject.asker, subject.plan.pictures[cases.before]
-    heads = asker.base.config.get_text_config().num_attention_heads
-    sums, done = Sums(len(layer_sites(asker.base)), len(pictures), heads), 0
+    num_layers, heads = len(layer_sites(asker.base)), asker.base.config.get_text_config().num_attention_heads
+    shares, baselines = np.zeros((num_layers, len(pictures), heads)), np.zeros((num_layers, len(pictures)))
+    tokens, done = np.zeros(len(pictures)), 0
+
+    def run(rows: Sequence[Row]) -> Watched:
+        return _watch(asker, asker.collate(rows, pictures), pictures)
+
     for rows in asker.groups(pictures, cases.asks):
-        batch = asker.collate(rows, pictures)
-        with torch.inference_mode(), watching_attention(asker.base, sums.watch(batch, Seen(asker, batch))):
-            asker.score(batch, asker.see(batch, pictures))
-        done += len(batch.asks)
-        subject.tell(done, len(cases.asks))
-    return sums.shares / sums.tokens[:, None], sums.baselines / sums.tokens
+        for found in asker.fitting(rows, run):
+            np.add.at(tokens, found.picture, found.tokens)
+            for number in range(num_layers):
+                np.add.at(shares[number], found.picture, found.shares[number])
+                np.add.at(baselines[number], found.picture, found.baselines[number])
+            done += found.num_asks
+            subject.tell(done, len(cases.asks))
+    return shares / tokens[:, None], baselines / tokens
 
 
 def vision_share(

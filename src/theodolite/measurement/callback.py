@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from theodolite.measurement.plan import Plan
 from theodolite.measurement.survey import Survey, Way, survey_pairs, survey_world
+from theodolite.records.errors import BadInput
 from theodolite.records.folder import whole_folder
 from theodolite.records.survey import SurveyRecord
 from theodolite.records.writing import run_record, write_survey
@@ -47,9 +49,9 @@ class SurveyCallback(TrainerCallback):  # type: ignore[misc]
 
     `model` is the VLM inside whatever the Trainer wraps: the very parameters that are trained, no copy. `surveying` is from
     `surveying_world` or `surveying_pairs`. Gradients, mode and random state of training are left as they were. Every process runs the
-    survey (sharded parameters need all of them) and the first writes it. `records` holds what was found, by step; how often answers move
-    goes into the Trainer's log history as survey/read/FACTOR->QUERY and survey/leak/FACTOR->QUERY. Raises `ValueError` for an interval
-    below 1.
+    survey and the first writes it; sharded models (FSDP) are refused, since the VLM alone does not gather its parameters. `records` holds
+    what was found, by step; how often answers move goes into the Trainer's log history as survey/read/FACTOR->QUERY and
+    survey/leak/FACTOR->QUERY. Raises `ValueError` for an interval below 1.
     """
 
     def __init__(
@@ -72,6 +74,11 @@ class SurveyCallback(TrainerCallback):  # type: ignore[misc]
         """Surveys the finished model, unless its last step was due anyway."""
         if state.global_step not in self.records:
             self._survey(state)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Raises `BadInput` for a model whose parameters are sharded."""
+        if any(isinstance(parameter, DTensor) for parameter in self.model.parameters()):
+            raise BadInput("the model's parameters are sharded (FSDP), and it cannot be surveyed in training; survey its checkpoints")
 
     def _survey(self, state: TrainerState) -> None:
         started, title = datetime.now(UTC), f"step {state.global_step}"

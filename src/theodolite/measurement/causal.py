@@ -174,6 +174,7 @@ def _erase(subject: Subject, held: HeldOut, sites: tuple[str, ...], progress: Pr
                 control=states[1].erased(),
                 lost=lost.pop(held.factor, None),
                 others_lost=lost,
+                moved={query: states[0].moved(unchanged, keep) for query, keep in _by_query(rows).items()},
             )
         )
     return found
@@ -219,6 +220,11 @@ class Sides:
         """Accuracy of some rows without the change minus that with it."""
         scenes = self.rows["scene"].to_numpy()[keep]
         return rounded(paired_difference(self.right[keep], unchanged.right[keep], scenes, self.confidence, (-1.0, 1.0)))
+
+    def moved(self, unchanged: Sides, keep: Bool[np.ndarray, " row"]) -> Rate:
+        """How often the answers of some rows differ from those without the change, over both sides."""
+        differs = np.mean([self.said[side].chosen != unchanged.said[side].chosen for side in self.said], axis=0)
+        return clustered_rate(differs[keep], self.rows["scene"].to_numpy()[keep], self.confidence)
 
     def _rate(self, values: Float[np.ndarray, " row"], keep: Bool[np.ndarray, " row"]) -> Rate | None:
         return clustered_rate(values[keep], self.rows["scene"].to_numpy()[keep], self.confidence) if keep.any() else None

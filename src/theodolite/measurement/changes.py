@@ -9,6 +9,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Int
 
+from theodolite.measurement.plan import Plan
+
 TRAIN_FRAC = 0.6
 
 
@@ -51,8 +53,18 @@ class Changes:
         return Labelled(self.factor, self.values, picture, level, np.concatenate([self.scene, self.scene])[first])
 
 
-def changes_of(rows: pl.DataFrame, values: Mapping[str, Sequence[str]] | None = None, num_scenes: int | None = None) -> dict[str, Changes]:
-    """The interventions among a survey's rows by factor, each pair of pictures once, of the first `num_scenes` scenes.
+def first_scenes(plan: Plan, rows: pl.DataFrame, num_scenes: int) -> tuple[Plan, pl.DataFrame]:
+    """The interventions of the first scenes, with a pool of their pictures alone, in the same order."""
+    some = rows.filter(pl.col("kind") == "intervention")
+    some = some.filter(pl.col("scene").is_in(some["scene"].unique().sort().head(num_scenes).implode()))
+    used = np.unique(np.concatenate([some["picture_before"].to_numpy(), some["picture_after"].to_numpy()]))
+    number = pl.Series(np.searchsorted(used, np.arange(len(plan.pictures))))
+    some = some.with_columns(number.gather(some[f"picture_{side}"]).alias(f"picture_{side}") for side in ("before", "after"))
+    return Plan(plan.pictures[used], some.select(plan.rows.columns), plan.pair_kind, len(used)), some
+
+
+def changes_of(rows: pl.DataFrame, values: Mapping[str, Sequence[str]] | None = None) -> dict[str, Changes]:
+    """The interventions among a survey's rows by factor, each pair of pictures once.
 
     `values` name each factor's values in order; without them they are those that occur, sorted.
     """
@@ -60,9 +72,6 @@ def changes_of(rows: pl.DataFrame, values: Mapping[str, Sequence[str]] | None = 
         "factor", "scene", "picture_before", "picture_after", "value_before", "value_after"
     )
     pairs = pairs.unique(maintain_order=True).drop_nulls()
-    if num_scenes is not None:
-        first = pairs["scene"].unique().sort().head(num_scenes)
-        pairs = pairs.filter(pl.col("scene").is_in(first.implode()))
     found = {}
     for (name,), part in pairs.group_by(["factor"], maintain_order=True):
         factor = str(name)

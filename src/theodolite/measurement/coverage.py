@@ -113,9 +113,9 @@ def _along(asked: Asked, axis: int, num_values: int) -> tuple[np.ndarray, np.nda
 def _told(asked: list[tuple[np.ndarray, np.ndarray]], first: int, second: int) -> Bool[np.ndarray, "..."] | None:
     told: np.ndarray | None = None
     for answer, support in asked:
-        here = (answer[first] != answer[second]) & support[first] & support[second]
+        here = np.asarray((answer[first] != answer[second]) & support[first] & support[second])
         if here.any():
-            told = here if told is None else told | here
+            told = here if told is None else np.asarray(told | here)
     return told
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from theodolite.asking.answer import Ask
+from theodolite.asking.batches import Row
 from theodolite.asking.local import Edit, LocalAsker
 
 # Correlations below it are left. The library's own 0.01 would leave traces of a factor that few tokens hold.
@@ -116,16 +117,29 @@ def fit_erasers(
     """By site, one eraser for each labelling of the pictures. The question stands behind every picture; its number is not used."""
     fits = {site: ErasureFit(labels) for site in sites}
 
-    def watching(fit: ErasureFit) -> Edit:
-        def watch(tokens: Tensor, numbers: Tensor) -> Tensor:
-            fit.update(tokens, numbers)
-            return tokens
-
-        return watch
+    def run(rows: Sequence[Row]) -> tuple[Tensor, Mapping[str, list[Tensor]]]:
+        """Numbers of the rows' pictures, and what passes each site; nothing is summed before the batch has gone through."""
+        passed: dict[str, list[Tensor]] = {site: [] for site in sites}
+        batch = asker.collate(rows, pictures)
+        asker.score(batch, asker.see(batch, pictures), {site: _keeping(kept) for site, kept in passed.items()})
+        return batch.pictures, passed
 
     asks = [Ask(number, question.question, question.choices) for number in range(len(pictures))]
-    asker.ask(pictures, asks, edits={site: watching(fit) for site, fit in fits.items()})
+    with torch.no_grad():
+        for rows in asker.groups(pictures, asks):
+            for numbers, passed in asker.fitting(rows, run):
+                for site, fit in fits.items():
+                    for tokens in passed[site]:
+                        fit.update(tokens, numbers)
     return {site: fit.erasers() for site, fit in fits.items()}
+
+
+def _keeping(kept: list[Tensor]) -> Edit:
+    def keep(tokens: Tensor, numbers: Tensor) -> Tensor:
+        kept.append(tokens)
+        return tokens
+
+    return keep
 
 
 def shuffle_levels(

@@ -8,15 +8,17 @@ which is more than being small. Work is bounded: the first scenes in order, one 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from theodolite.asking.batches import Batch
+from theodolite.asking.answer import Ask
+from theodolite.asking.batches import Batch, Row
 from theodolite.asking.local import LocalAsker
 from theodolite.measurement.intervals import DIGITS, rounded
 from theodolite.measurement.open_questions import cases_of, first_pictures, open_rows, truth_in
@@ -34,18 +36,23 @@ MOST_BYTES = 2**28  # of displacements that are kept for a picture's other quest
 BOUNDS: Mapping[str, Bounds | None] = {"energy": None, "energy_span": None, "slope": (0.0, 1.0), "slope_span": (0.0, 1.0)}
 
 
+def negligible(eps: float) -> float:
+    """The share of a whole, 0 to 1, below which a difference is rounding: 4e-6 in float32, 0.03 in bfloat16 (`eps` is the dtype's)."""
+    return max(30 * torch.finfo(torch.float32).eps, 4 * eps)
+
+
 def centred(
-    gradients: Float[Tensor, "choice *tokens dim"], scores: Float[Tensor, " choice"]
+    gradients: Float[Tensor, "choice *tokens dim"], scores: Float[Tensor, " choice"], eps: float
 ) -> tuple[Float[Tensor, "choice *tokens dim"], Float[Tensor, " choice"]]:
     """Gradients of the choices' scores about their mean under m = softmax(scores), times sqrt(m): F is the sum of their squares.
 
-    Exactly 0 where what is left is rounding.
+    Exactly 0 where what is left is rounding; `eps` is the relative rounding of the model that gave the gradients, whatever they are in now.
     """
     m = scores.softmax(dim=0)
     weight = m.view(-1, *[1] * (gradients.dim() - 1))
     rooted = (gradients - (weight * gradients).sum(dim=0)) * weight.sqrt()
     whole = float((weight * gradients.square()).sum())
-    rounding = (30 * torch.finfo(gradients.dtype).eps) ** 2
+    rounding = negligible(eps) ** 2
     return rooted * float(float(rooted.square().sum()) > rounding * whole), m
 
 
@@ -166,22 +173,22 @@ def _afters(everything: pl.DataFrame, rows: pl.DataFrame, factors: Sequence[str]
 
 
 def _tally(subject: Subject, rows: pl.DataFrame, afters: Int[np.ndarray, "case factor"]) -> tuple[Tally, int]:
-    """One case a row, in batches of like length; the gradients of a batch are held at once, and no more."""
+    """One case a row, in batches of like length, halved where memory runs out; a batch's gradients are held at once, and no more."""
     asker = LocalAsker(subject.model, subject.asker.processor, ROWS_AT_ONCE, share=False)
     cases = cases_of(rows, "before", apart=True)
     pictures, truth, rng = subject.plan.pictures[cases.before], truth_in(rows, "before"), subject.rng("fisher")
     draws = rng.integers(2**31, size=len(rows))  # by case, whatever the batches
     tally, num_tokens, done = None, 0, 0
+    eps = torch.finfo(asker.base.dtype).eps
     kept: dict[int, Tensor] = {}
-    for group in asker.groups(pictures, cases.asks):
-        batch = asker.collate(group, pictures)
-        for case, scores, gradients, tokens in _gradients(asker, batch, pictures):
+    for slopes in _slopes(asker, pictures, cases.asks):
+        for case, scores, gradients, tokens in slopes.cases():
             moved = kept.get(before := int(cases.before[case]))
             if moved is None:
                 moved = _displacements(subject, tokens, afters[case])
                 if (len(kept) + 1) * moved.numel() * 4 <= MOST_BYTES:
                     kept[before] = moved
-            rooted, _ = centred(gradients, scores)
+            rooted, _ = centred(gradients, scores, eps)
             if tally is None:
                 num_tokens = tokens.shape[0]
                 tally = Tally(torch.zeros(tokens.shape[1], tokens.shape[1], dtype=torch.float64))
@@ -191,34 +198,70 @@ def _tally(subject: Subject, rows: pl.DataFrame, afters: Int[np.ndarray, "case f
             tally.trace.append(float(flat.square().sum()))
             loss = -gradients[truth[case]].flatten()
             tally.found.append(along(rooted.flatten(1), loss, moved, np.random.default_rng(draws[case])))
-        done += len(batch.asks)
+        done += len(slopes.batch.asks)
         subject.tell(done, len(rows))
+    subject.asker.notices += [notice for notice in asker.notices if notice not in subject.asker.notices]
     assert tally is not None
     return tally, num_tokens
 
 
-def _gradients(
-    asker: LocalAsker, batch: Batch, pictures: np.ndarray
-) -> Iterator[tuple[int, Float[Tensor, " choice"], Float[Tensor, "choice token dim"], Float[Tensor, "token dim"]]]:
-    """Each case's number, scores, their gradients by the connector's tokens, and the tokens, float32; one backward pass a choice."""
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Within, no parameter needs a gradient, so that none is held for it; each gets its own setting back."""
+    needing = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in needing:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in needing:
+            parameter.requires_grad_(True)
+
+
+@dataclass(frozen=True, eq=False)
+class Slopes:
+    """Scores of a batch's choices, and by a choice's number within its ask the gradients of these by the connector's tokens; float32."""
+
+    batch: Batch
+    scores: Float[Tensor, " choice"]
+    gradients: tuple[Float[Tensor, "row token dim"], ...]
+    tokens: Float[Tensor, "row token dim"]
+
+    def cases(self) -> Iterator[tuple[int, Float[Tensor, " choice"], Float[Tensor, "choice token dim"], Float[Tensor, "token dim"]]]:
+        """Each case's number, scores, their gradients and the tokens."""
+        owner, by_row = self.batch.ask_of_choice.cpu(), self.batch.pictures.cpu()
+        for position, case in enumerate(self.batch.asks):
+            own, mine = by_row == case, owner == position  # one row, or one a choice where nothing is shared
+            gradients = torch.stack([self.gradients[number][own].sum(dim=0) for number in range(int(mine.sum()))])
+            yield case, self.scores[mine], gradients, self.tokens[own][0]
+
+
+def _slopes(asker: LocalAsker, pictures: np.ndarray, asks: Sequence[Ask]) -> Iterator[Slopes]:
+    """Batch by batch; the parameters are as they were whenever one is given."""
+
+    def run(rows: Sequence[Row]) -> Slopes:
+        with frozen(asker.model):
+            return _differentiate(asker, asker.collate(rows, pictures), pictures)
+
+    for rows in asker.groups(pictures, asks):
+        yield from asker.fitting(rows, run)
+
+
+def _differentiate(asker: LocalAsker, batch: Batch, pictures: np.ndarray) -> Slopes:
+    """One backward pass a choice, all asks of the batch at once."""
     with torch.no_grad():
         sight = asker.see(batch, pictures)
     leaf = sight.tokens.detach().clone().requires_grad_()
     with torch.enable_grad():
         scored = asker.score(batch, replace(sight, tokens=leaf))
-        owner = batch.ask_of_choice
-        # A choice's number within its ask; choices of one ask stand together.
-        order = torch.arange(len(owner), device=owner.device) - torch.searchsorted(owner, owner)
-        slopes = [
-            torch.autograd.grad(scored.choices[order == number].sum(), leaf, retain_graph=True)[0].float().cpu()
-            for number in range(int(order.max()) + 1)
-        ]
-    scores, by_row = scored.choices.detach().double().cpu(), batch.pictures.cpu()
-    for position, case in enumerate(batch.asks):
-        own = by_row == case  # one row, or one a choice where nothing is shared
-        mine = (owner == position).cpu()
-        gradients = torch.stack([slopes[number][own].sum(dim=0) for number in range(int(mine.sum()))])
-        yield case, scores[mine].float(), gradients, leaf[own.to(leaf.device)][0].detach().float().cpu()
+    owner = batch.ask_of_choice
+    # A choice's number within its ask; choices of one ask stand together.
+    order = torch.arange(len(owner), device=owner.device) - torch.searchsorted(owner, owner)
+    gradients = tuple(
+        torch.autograd.grad(scored.choices[order == number].sum(), leaf, retain_graph=True)[0].float().cpu()
+        for number in range(int(order.max()) + 1)
+    )
+    return Slopes(batch, scored.choices.detach().float().cpu(), gradients, leaf.detach().float().cpu())
 
 
 def _displacements(
@@ -226,7 +269,7 @@ def _displacements(
 ) -> Float[Tensor, "factor coordinate"]:
     """Tokens after each intervention minus those before, flat; 0 where there is no intervention, or no more than rounding."""
     moved = torch.zeros(len(after), tokens.numel())
-    rounding = 30 * torch.finfo(subject.asker.base.dtype).eps * float(tokens.norm())
+    rounding = negligible(torch.finfo(subject.asker.base.dtype).eps) * float(tokens.norm())
     there: Bool[np.ndarray, " factor"] = after >= 0
     if there.any():
         with torch.no_grad():

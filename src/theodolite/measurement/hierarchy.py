@@ -87,4 +87,5 @@ def measure_hierarchy(placed: Float[np.ndarray, "replicate value dim"], groups: 
         high=None if high is None else round(high, DIGITS),
         chance=round(float(np.mean(others)), DIGITS),
         p=round(as_good / (1 + len(others)), DIGITS),
+        least_p=round(1 / (1 + len(others)), DIGITS),
     )

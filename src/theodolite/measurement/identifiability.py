@@ -7,8 +7,9 @@ after von Kügelgen et al., NeurIPS 2021. High linear R2 with low DCI and MCC is
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -46,7 +47,7 @@ def known_pictures(changes: Mapping[str, Changes]) -> Table | str:
     """The pictures of which all factors are known, or why there are none.
 
     Where the interventions of a scene all start from one base picture, each tells the base's value of its factor, and the changed
-    picture differs from the base in that factor alone. Base pictures come first; changed ones fill up to `MAX_PICTURES`.
+    picture differs from the base in that factor alone. Base pictures come first; changed ones fill up to `MAX_PICTURES`, factors by turns.
     """
     if not changes:
         return "no factor was changed"
@@ -64,20 +65,17 @@ def known_pictures(changes: Mapping[str, Changes]) -> Table | str:
 
 
 def _tabulate(changes: Mapping[str, Changes], factors: tuple[str, ...], pictures: Mapping[int, int]) -> Table:
-    """Rows of the base pictures, then of the changed ones, each picture once."""
+    """Rows of the base pictures, then of the changed ones, one of each factor by turns; each picture once."""
     base = {scene: np.zeros(len(factors), dtype=np.int64) for scene in pictures}
     for column, name in enumerate(factors):
         for scene, level in zip(changes[name].scene.tolist(), changes[name].level_before.tolist(), strict=True):
             if scene in base:
                 base[scene][column] = level
     rows = {pictures[scene]: (scene, levels) for scene, levels in base.items()}
-    for column, name in enumerate(factors):
-        change = changes[name]
-        for scene, picture, level in zip(change.scene.tolist(), change.after.tolist(), change.level_after.tolist(), strict=True):
-            if scene in base and picture not in rows:
-                levels = base[scene].copy()
-                levels[column] = level
-                rows[picture] = (scene, levels)
+    for turn in zip_longest(*(_changed_rows(changes[name], column, base) for column, name in enumerate(factors))):
+        for row in turn:
+            if row is not None:
+                rows.setdefault(*row)
     kept = list(rows)[:MAX_PICTURES]
     return Table(
         factors,
@@ -86,6 +84,17 @@ def _tabulate(changes: Mapping[str, Changes], factors: tuple[str, ...], pictures
         np.stack([rows[picture][1] for picture in kept]),
         np.array([rows[picture][0] for picture in kept], dtype=np.int64),
     )
+
+
+def _changed_rows(
+    change: Changes, column: int, base: Mapping[int, Int[np.ndarray, " factor"]]
+) -> Iterator[tuple[int, tuple[int, Int[np.ndarray, " factor"]]]]:
+    """Each changed picture with its scene and levels: those of its scene's base, but for its own factor's."""
+    for scene, picture, level in zip(change.scene.tolist(), change.after.tolist(), change.level_after.tolist(), strict=True):
+        if scene in base:
+            levels = base[scene].copy()
+            levels[column] = level
+            yield picture, (scene, levels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,13 +265,13 @@ def identify(
     training: Bool[np.ndarray, " row"],
     folds: Int[np.ndarray, " train"],
     confidence: float,
-) -> SiteIdentifiability:
-    """All measures of one representation; rows of `vectors` are those of the table."""
+) -> SiteIdentifiability | None:
+    """All measures of one representation, None where none of its dimensions varies in training; rows of `vectors` are the table's."""
     inner, outer = vectors[training], vectors[~training]
     train, test, scenes = table.levels[training], table.levels[~training], table.scene[~training]
     axes = choose_axes(inner, outer)
     if axes.num_dims == 0:
-        raise ValueError("a representation of which no dimension varies is nothing; leave the site out")
+        return None
     trees, matched = measure_dci(axes, train, test), match(axes, train, test)
     regressors = (linear(inner, outer, folds), nonlinear(inner, outer, folds))
     blocks = {}
@@ -313,18 +322,29 @@ def measure_identifiability(subject: Subject) -> Identifiability:
     if reason:
         return _nothing(reason)
     folds = deal(table.scene[training], rng)
-    sites, activations = {}, subject.activations
+    sites: dict[str, SiteIdentifiability] = {}
+    left_out: dict[str, str] = {}
+    activations = subject.activations
     for number, site in enumerate(activations.sites):
         subject.tell(number, len(activations.sites))
-        sites[site] = identify(activations.mean(site)[table.picture], table, training, folds, subject.confidence)
+        found = identify(activations.mean(site)[table.picture], table, training, folds, subject.confidence)
+        if found is None:
+            left_out[site] = "it is the same for every training picture"
+        else:
+            sites[site] = found
     subject.tell(len(activations.sites), len(activations.sites))
     return Identifiability(
-        reason=None, num_pictures=len(table.picture), num_scenes=len(np.unique(table.scene)), max_axes=MAX_AXES, sites=sites
+        reason=None if sites else "no site tells any two training pictures apart",
+        num_pictures=len(table.picture),
+        num_scenes=len(np.unique(table.scene)),
+        max_axes=MAX_AXES,
+        sites=sites,
+        left_out=left_out,
     )
 
 
 def _nothing(reason: str) -> Identifiability:
-    return Identifiability(reason=reason, num_pictures=0, num_scenes=0, max_axes=MAX_AXES, sites={})
+    return Identifiability(reason=reason, num_pictures=0, num_scenes=0, max_axes=MAX_AXES, sites={}, left_out={})
 
 
 def _unfit(table: Table, training: Bool[np.ndarray, " row"]) -> str | None:

@@ -188,6 +188,7 @@ def map_positions(
     ]
     return PositionMap(
         site=site,
+        num_pictures=len(tokens),
         cells=None if cells is None else tuple((int(row), int(column)) for row, column in cells),
         accuracy_frac=tuple(round(rate.frac, DIGITS) for rate in rates),
         low=tuple(rate.low if rate.low is None else round(rate.low, DIGITS) for rate in rates),
@@ -234,11 +235,20 @@ def _ladder_of(subject: Subject, labelled: Labelled, task: Task, thresholds: Lad
         num_training_scenes=len(np.unique(task.scenes[task.training])),
         answer_query=query,
         rungs=tuple(rung(told, before, held) for before, told in zip([None, *steps[:-1]], steps, strict=True)),
-        positions=tuple(
-            map_positions(site, activations.tokens(site)[pictures], activations.cells, task, held) for site in activations.token_sites
-        ),
+        positions=_maps(activations, pictures, task, thresholds),
         loss=find_loss(steps, held),
     )
+
+
+def _maps(activations: Activations, pictures: Int[np.ndarray, " row"], task: Task, thresholds: LadderThresholds) -> tuple[PositionMap, ...]:
+    """Over the pictures whose tokens were kept; none where these are too few to be probed."""
+    kept = pictures < activations.num_tokened
+    some = task.take(kept)
+    if not some.can_be_probed:
+        return ()
+    held = Held(some.scenes[~some.training], some.chance_frac, thresholds)
+    places = pictures[kept]
+    return tuple(map_positions(site, activations.tokens(site)[places], activations.cells, some, held) for site in activations.token_sites)
 
 
 def answer_query(queries: Sequence[str], factor: str) -> str | None:

@@ -11,15 +11,17 @@ from typing import Any
 from theodolite.measurement import allocation, causal, fisher
 from theodolite.measurement.allocation import measure_allocation
 from theodolite.measurement.causal import measure_causal
+from theodolite.measurement.changes import TRAIN_FRAC
 from theodolite.measurement.fisher import measure_fisher
 from theodolite.measurement.gap import measure_gap
 from theodolite.measurement.geometry import measure_geometry
 from theodolite.measurement.identifiability import measure_identifiability
 from theodolite.measurement.ladder import measure_ladder
 from theodolite.measurement.likeness import measure_likeness
-from theodolite.measurement.open_questions import open_rows
+from theodolite.measurement.open_questions import inner_layers, open_rows
 from theodolite.measurement.subject import Subject
-from theodolite.records.errors import UnknownName
+from theodolite.models.taps import layer_sites
+from theodolite.records.errors import BadInput, UnknownName
 from theodolite.records.inside import Inside
 
 # Opens a part of a survey under a label; its cost in words is said before. It yields tell(done, total).
@@ -48,21 +50,28 @@ def _num_queries(subject: Subject) -> int:
     return open_rows(subject.rows)["name"].n_unique()
 
 
+def _num_scenes(subject: Subject, most: int, frac: float = 1.0) -> int:
+    """Scenes that a measure with a limit of its own uses, of a share of all."""
+    return min(most, round(frac * open_rows(subject.rows)["scene"].n_unique()))
+
+
 def _allocation(subject: Subject) -> str:
-    return f"one pass over {allocation.NUM_SCENES} pictures with the eager back end"
+    return f"one pass over {_num_scenes(subject, allocation.NUM_SCENES)} pictures with the eager back end"
 
 
 def _fisher(subject: Subject) -> str:
     rows = open_rows(subject.rows)
     choices = 0 if rows.is_empty() else int(rows["choices"].list.len().mean())  # type: ignore[arg-type]
-    return f"about {fisher.NUM_SCENES * _num_queries(subject) * choices:,} backward passes"
+    return f"about {_num_scenes(subject, fisher.NUM_SCENES) * _num_queries(subject) * choices:,} backward passes"
 
 
 def _causal(subject: Subject) -> str:
-    queries, factors, sites = _num_queries(subject), len(subject.changes), 4
-    patched = causal.PATCH_SCENES * factors * (2 * sites + 1)
-    erased = causal.ERASE_SCENES * factors * 4 * sites
-    return f"at most about {(patched + erased + 2 * causal.TOKEN_SCENES * sites) * queries:,} questions asked anew"
+    sites = 1 + len(inner_layers(layer_sites(subject.model)))
+    queries, held_out = _num_queries(subject), 1 - TRAIN_FRAC
+    patched = _num_scenes(subject, causal.PATCH_SCENES, held_out) * 3 * sites
+    erased = _num_scenes(subject, causal.ERASE_SCENES, held_out) * 4 * sites
+    asked = len(subject.changes) * (patched + erased) * min(queries, 1 + causal.NUM_OTHERS)
+    return f"about {asked + 2 * _num_scenes(subject, causal.TOKEN_SCENES) * sites * queries:,} questions asked anew"
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -86,6 +95,8 @@ def quietly(label: str, cost: str) -> Iterator[Callable[..., None]]:
 def measures_named(text: str) -> tuple[str, ...]:
     """The measures of a list such as "ladder,causal", of "all", or of "shadows" (none of the inside). Raises `UnknownName`."""
     names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise BadInput("no measure is named; give a list such as ladder,causal, or all, or shadows for the answers alone")
     known = (*MEASURES, "all", "shadows")
     for name in names:
         if name not in known:

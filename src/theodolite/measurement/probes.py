@@ -165,6 +165,10 @@ class Task:
     folds: Int[np.ndarray, " train"]
     num_levels: int
 
+    def take(self, keep: Bool[np.ndarray, " row"]) -> Task:
+        """The same split of some of the rows."""
+        return Task(self.levels[keep], self.scenes[keep], self.training[keep], self.folds[keep[self.training]], self.num_levels)
+
     @property
     def chance_frac(self) -> float:
         """Share of the commonest level among the held-out rows, 0 to 1: the best that is right without looking."""

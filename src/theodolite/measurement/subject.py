@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
+from torch.distributed.tensor import DTensor
 
 from theodolite.asking.local import LocalAsker
 from theodolite.measurement.activations import Activations, Question, capture
@@ -72,8 +73,10 @@ class Subject:
     @cached_property
     def unembedding(self) -> Float[np.ndarray, "word dim"]:
         """The rows of the output vocabulary's matrix."""
-        weight: Float[np.ndarray, "word dim"] = self.asker.base.get_output_embeddings().weight.detach().float().cpu().numpy()
-        return weight
+        weight = self.asker.base.get_output_embeddings().weight.detach()
+        whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
+        found: Float[np.ndarray, "word dim"] = whole.float().cpu().numpy()
+        return found
 
     @cached_property
     def spoken(self) -> Mapping[str, Spoken]:

@@ -18,7 +18,7 @@ from theodolite.asking.answer import Answer, Ask, Asker, counting
 from theodolite.asking.lens import survey_size
 from theodolite.asking.local import LocalAsker
 from theodolite.measurement.activations import Question
-from theodolite.measurement.changes import changes_of
+from theodolite.measurement.changes import changes_of, first_scenes
 from theodolite.measurement.coverage import measure_coverage
 from theodolite.measurement.measures import Stage, look_inside, quietly
 from theodolite.measurement.official import score_official
@@ -196,9 +196,9 @@ class _Work:
         """The measures of the inside that were asked for, if any."""
         if not self.way.measures:
             return None
-        changes = changes_of(self.rows, values, self.way.inside_scenes)
+        plan, rows = first_scenes(self.plan, self.rows, self.way.inside_scenes)
         confidence = self.way.thresholds.confidence
-        subject = Subject(self.model, self.asker, self.plan, self.rows, changes, groups, questions, confidence, seed)
+        subject = Subject(self.model, self.asker, plan, rows, changes_of(rows, values), groups, questions, confidence, seed)
         found, seconds = look_inside(subject, self.way.measures, self.way.stage)
         self.seconds |= seconds
         return found

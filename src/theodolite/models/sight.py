@@ -69,7 +69,7 @@ def see(model: Any, pixels: Mapping[str, Tensor], num_pictures: int, *, patches:
     tile = pooled.shape[-2] if isinstance(pooled, Tensor) else None
     flat = pooled.flatten(0, -2) if isinstance(pooled, Tensor) else torch.cat(list(pooled))
     past = tuple(_even(torch.cat(list(part)), num_pictures) for part in getattr(output, "deepstack_features", None) or ())
-    found = _even(kept[0].flatten(0, -2), num_pictures) if patches else None
+    found = _even(torch.cat([part.flatten(0, -2) for part in kept]), num_pictures) if patches else None
     return Sight(_even(flat, num_pictures), past, found, tile)
 
 

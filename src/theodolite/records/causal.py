@@ -74,6 +74,10 @@ class Erasure(Part):
         description="accuracy about the factor, before minus after, paired by pair, -1 to 1; null where none is asked about it"
     )
     others_lost: dict[str, Estimate] = Field(description="the same of every other open question, by what it is about")
+    moved: dict[str, Rate] = Field(
+        description="how often the answer to each open question differs from the one without the change, 0 to 1: a factor that nobody asks "
+        "about and that moves an answer was read as a shadow"
+    )
 
 
 class Disturbance(Part):

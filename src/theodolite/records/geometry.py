@@ -23,7 +23,8 @@ class Simplex(Part):
 
     regularity: Tested = Field(
         description="0: all values on one line, 1: regular simplex; (effective dimension of the values - 1) / (values - 2). "
-        "Noise in many channels is regular too: compare with chance"
+        "Noise in many channels is regular too: compare with chance. Placements from differences with shuffled signs are near-regular "
+        "in many dimensions, so chance is close to 1 there and p conservative"
     )
     cosine_gap: float = Field(description="root mean square of (cosine of two values about their centre + 1 / (values - 1)), 0 to 2")
     norm_spread: float = Field(description="standard deviation over mean of the values' distances from their centre, 0 and up")
@@ -37,6 +38,9 @@ class Hierarchy(Part):
     high: float | None = Field(description="upper end")
     chance: float = Field(description="mean of the same over all other ways to put the values into groups of these sizes, 0 to 1")
     p: float = Field(description="share of all ways to form the groups that are at least as orthogonal, this one counted, 0 to 1")
+    least_p: float = Field(
+        description="smallest p that so few ways to form the groups allow, 1 / their number, 0 to 1: 1/3 for two groups of two values"
+    )
 
 
 class Directions(Part):

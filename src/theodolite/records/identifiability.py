@@ -39,10 +39,11 @@ class SiteIdentifiability(Part):
 
 
 class Identifiability(Part):
-    """Identifiability by site; without sites where no pictures have all factors known, and then with the reason."""
+    """Identifiability by site; without sites where no pictures have all factors known or none differ, and then with the reason."""
 
     reason: str | None = Field(description="why there are no sites; null if there are")
     num_pictures: int = Field(description="pictures whose factors are all known")
     num_scenes: int = Field(description="scenes of these pictures")
     max_axes: int = Field(description="above so many dimensions, DCI and MCC read as many principal components")
     sites: dict[str, SiteIdentifiability] = Field(description="by site")
+    left_out: dict[str, str] = Field(description="by site: why it has no numbers, such as a representation alike for all pictures")

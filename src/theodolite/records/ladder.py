@@ -45,6 +45,7 @@ class PositionMap(Part):
     """How well a factor is told from the vision token at each position, of held-out pictures."""
 
     site: str = Field(description="site whose tokens were kept one by one")
+    num_pictures: int = Field(description="pictures whose tokens were kept, on both sides of the split")
     cells: tuple[tuple[int, int], ...] | None = Field(description="row and column of each token; null where pictures differ in their grids")
     accuracy_frac: tuple[float, ...] = Field(description="share of held-out pictures that are told right, 0 to 1, by token")
     low: tuple[float | None, ...] = Field(description="lower ends of its intervals")
@@ -72,7 +73,9 @@ class FactorLadder(Part):
     num_training_scenes: int = Field(description="scenes that probes were trained on")
     answer_query: str | None = Field(description="the open query at whose answer position the answer rung reads; null if none was captured")
     rungs: tuple[Rung, ...] = Field(description="from the encoder to the spoken answer")
-    positions: tuple[PositionMap, ...] = Field(description="one for each site whose single tokens were kept")
+    positions: tuple[PositionMap, ...] = Field(
+        description="one for each site whose single tokens were kept; none where too few pictures were"
+    )
     loss: Loss = Field(description="the step at which the factor is lost")
 
 

@@ -78,15 +78,17 @@ def patch_partner(patch: Patch | None, factor: str, query: str | None = None) ->
 
 
 def erase_partner(erasure: Erasure | None, factor: str) -> Partner:
-    """How many right answers are lost when a factor is erased: those about it, else those of the question that loses most."""
+    """How many right answers are lost when a factor is erased; where no question is about it, how many answers of another move."""
     if erasure is None:
         return Partner("erase", note=f"{factor} was not erased")
     if erasure.lost is not None:
         return Partner("erase", erasure.site, erasure.lost)
-    worst = max(erasure.others_lost, key=lambda query: erasure.others_lost[query].value, default=None)
-    if worst is None:
+    most = max(erasure.moved, key=lambda query: erasure.moved[query].frac, default=None)
+    if most is None:
         return Partner("erase", erasure.site, note="no question was asked")
-    return Partner("erase", erasure.site, erasure.others_lost[worst], f"about {worst}, which loses most: no question is about {factor}")
+    return Partner(
+        "erase", erasure.site, erasure.moved[most], f"of the answers about {most} moved, more than of others: no question is about {factor}"
+    )
 
 
 def answers_moved(responses: Responses) -> tuple[Rate | None, Rate | None]:

@@ -63,7 +63,10 @@ def survey_from_disk(
         steps.console.print(f"{label}: {cost}")
         return steps.step(label)
 
-    way = Way(measures_named(measures), inside_scenes or INSIDE_SCENES, batch, stage=stage)
+    chosen = measures_named(measures)
+    if inside_scenes is not None and not chosen:
+        raise BadInput("--inside-scenes is for measures of the inside; name some, such as --measures ladder, or leave it out")
+    way = Way(chosen, inside_scenes or INSIDE_SCENES, batch, stage=stage)
     trained = read_training(Path(model_path))
     title = trained.facts.arm if trained else Path(model_path).name
     survey_model = _surveying(title, trained, world, pairs, ask, strength, num_scenes, seed)
