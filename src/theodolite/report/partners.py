@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from theodolite.records.causal import PARTNERS, Causal, Erasure, Patch, Responses, SiteDisturbance
+from theodolite.records.causal import PARTNERS, Causal, Erasure, Patch, SiteDisturbance
 from theodolite.records.part import Estimate, Rate
 
 # How far a factor can be told by simple maps is a readout, as the ladder is.
@@ -65,16 +65,21 @@ def _find(causal: Causal, kind: str, site: str, factor: str, query: str | None) 
 
 
 def patch_partner(patch: Patch | None, factor: str, query: str | None = None) -> Partner:
-    """How often answers move when a factor's difference is put in: those to `query`, else to the question about the factor."""
+    """How often answers move when a factor's difference is put in: those to `query`, else to the question about the factor.
+
+    Where there is none, those to the question whose answers move most: what a shadow is made of.
+    """
     if patch is None:
         return Partner("patch", note=f"{factor} was not patched")
     if query is not None:
         moved = patch.by_query.get(query)
         return Partner("patch", patch.site, moved, "" if moved else "this question was not asked there")
-    own, others = answers_moved(patch.subspace)
-    if own is not None:
-        return Partner("patch", patch.site, own)
-    return Partner("patch", patch.site, others, "other questions: none is about it" if others else "no question was asked")
+    if patch.subspace.own is not None:
+        return Partner("patch", patch.site, patch.subspace.own.moved)
+    most = max(patch.by_query, key=lambda name: patch.by_query[name].frac, default=None)
+    if most is None:
+        return Partner("patch", patch.site, note="no question was asked")
+    return Partner("patch", patch.site, patch.by_query[most], f"of the answers about {most}, more than of others: none is about {factor}")
 
 
 def erase_partner(erasure: Erasure | None, factor: str) -> Partner:
@@ -89,9 +94,3 @@ def erase_partner(erasure: Erasure | None, factor: str) -> Partner:
     return Partner(
         "erase", erasure.site, erasure.moved[most], f"of the answers about {most} moved, more than of others: no question is about {factor}"
     )
-
-
-def answers_moved(responses: Responses) -> tuple[Rate | None, Rate | None]:
-    """How often the own question's answer moves, and how often those of the others do; null where none was asked."""
-    own, others = responses.own, responses.others
-    return None if own is None else own.moved, None if others is None else others.moved
