@@ -55,10 +55,11 @@ def test_the_ladder_names_the_step_at_which_each_factor_is_lost() -> None:
     assert glow["connector"].normalised.low is not None and glow["connector"].normalised.low <= 0
 
 
-def test_what_is_present_at_the_answer_and_said_by_no_word_is_named() -> None:
+def test_what_vision_tokens_hold_and_the_answer_position_never_takes_up_is_named() -> None:
     ladder = inside("tone").ladder
     assert ladder is not None
-    assert ladder.factors["hue"].loss.step in ("not kept", "not said"), "the answer about hue is made of tone"
+    loss = ladder.factors["hue"].loss
+    assert (loss.step, loss.kept_at, loss.lost_at) == ("not kept", "layer.4", "answer"), "the answer about hue is made of tone"
     spoken = next(rung for rung in ladder.factors["hue"].rungs if rung.site == "spoken")
     assert spoken.normalised.high is not None and spoken.normalised.high < 0.5
 
@@ -133,4 +134,9 @@ def test_position_maps_hold_the_pictures_whose_tokens_fit_and_no_others(monkeypa
     maps = found.ladder.factors["hue"].positions
     assert [each.site for each in maps] == ["connector", "layer.2", "layer.4"]
     for each in maps:
-        assert each.num_pictures == 60 and min(each.accuracy_frac) > 0.6 and each.cells is not None and len(each.cells) == 64
+        assert (
+            each.num_pictures == 60
+            and min(each.accuracy_frac) > (0.9 if each.site == "connector" else 0.6)
+            and each.cells is not None
+            and len(each.cells) == 64
+        )
