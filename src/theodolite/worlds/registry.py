@@ -1,21 +1,45 @@
-"""The worlds by name."""
+"""The worlds and the galleries by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from theodolite.records.errors import UnknownName
+from theodolite.records.errors import BadInput, UnknownName
 from theodolite.worlds.easy_vqa import EasyVQA
+from theodolite.worlds.gallery import Gallery
+from theodolite.worlds.openmoji import openmoji_gallery
+from theodolite.worlds.openmoji_bases import FACTORS as OPENMOJI_FACTORS
 from theodolite.worlds.shapes import Shapes
 from theodolite.worlds.world import World
 
 WORLDS: Mapping[str, Callable[[], World]] = {Shapes.name: Shapes, EasyVQA.name: EasyVQA}
+GALLERIES: tuple[str, ...] = tuple(f"openmoji:{factor}" for factor in OPENMOJI_FACTORS)
 
 
 def world_named(name: str, strength: float = 0.0, correlation: tuple[str, str] | None = None) -> World:
     """A world, with its default correlation (or another) at a strength of 0 to 1. Raises `UnknownName`, `BadInput`."""
+    if is_gallery(name):
+        raise BadInput(
+            f"{name!r} is a gallery of given pictures, which can be surveyed but not trained on or drawn anew; "
+            f"worlds are {', '.join(WORLDS)}, galleries {', '.join(GALLERIES)}"
+        )
     if name not in WORLDS:
-        raise UnknownName("world", name, tuple(WORLDS))
+        raise UnknownName("world", name, (*WORLDS, *GALLERIES))
     world = WORLDS[name]()
     cause, effect = correlation or world.default_correlation
     return world.correlate(cause, effect, strength)
+
+
+def is_gallery(name: str) -> bool:
+    """Whether a name is that of a gallery, rightly spelled to its end or not: `gallery_named` says what is wrong with it."""
+    return name.partition(":")[0] == "openmoji"
+
+
+def gallery_named(name: str, num_scenes: int | None, seed: int) -> Gallery:
+    """A gallery, of all of its scenes or of some drawn by the seed. Raises `UnknownName`, `BadInput`."""
+    kind, colon, factor = name.partition(":")
+    if kind == "openmoji" and not colon:
+        raise BadInput(f"openmoji is several galleries; give one of {', '.join(GALLERIES)}")
+    if kind != "openmoji":
+        raise UnknownName("gallery", name, GALLERIES)
+    return openmoji_gallery(factor, num_scenes, seed)

@@ -1,0 +1,245 @@
+"""What the npm package `openmoji` says and shows: its entries, their names in plain words, and its colour drawings as pixels.
+
+The package is never part of this one. `theodolite fetch openmoji` puts it where `openmoji_home` looks.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from theodolite.records.errors import BadInput
+
+VERSION = "17.0.0"
+ATTRIBUTION = (
+    "All emojis designed by OpenMoji (https://openmoji.org/) - the open-source emoji and icon project. "
+    "License: CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/)"
+)
+"""The package's own attribution suggestion, from its README."""
+
+GRID = 72  # side of every drawing's view box, hence the unit of lengths that do not depend on a picture's size
+CACHE_BYTES = 256 * 2**20
+
+# Drawings whose name is no description of them: flags, letters and digits, trade marks, signs of user interfaces.
+UNCAPTIONED_GROUPS = ("flags", "component", "extras-unicode")
+UNCAPTIONED_SUBGROUPS = (
+    "keycap", "regional-indicator", "subdivision-flag", "country-flag", "flags",
+    "brand", "ui-element", "interaction", "queer-symbols",
+)  # fmt: skip
+# Names of living people say who, not what.
+UNCAPTIONED_NAMES = ("trump", "Greta Thunberg")
+
+
+@dataclass(frozen=True)
+class Emoji:
+    """One entry of `data/openmoji.json`: its hexcode (also the name of its drawing), its names, and its skin tone.
+
+    `skintone` is "" (none), "1" (light) to "5" (dark), or two such, joined by a comma, for two people.
+    """
+
+    hexcode: str
+    annotation: str
+    group: str
+    subgroup: str
+    tags: tuple[str, ...]
+    skintone: str
+    skintone_combination: str
+    skintone_base_hexcode: str
+    order: int
+
+
+def openmoji_folder() -> Path:
+    """Where the package belongs: THEODOLITE_OPENMOJI if set, else below the cache folder (XDG_CACHE_HOME, or ~/.cache)."""
+    named = os.environ.get("THEODOLITE_OPENMOJI")
+    if named:
+        return Path(named).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "theodolite" / "openmoji" / "node_modules" / "openmoji"
+
+
+def openmoji_home() -> Path:
+    """Folder of the installed package. Raises `BadInput` if it is not there, or not whole."""
+    home = openmoji_folder()
+    for part in (Path("data", "openmoji.json"), Path("color", "svg")):
+        if not (home / part).exists():
+            raise BadInput(
+                f"no OpenMoji in {home} ({part} is missing); install it with `theodolite fetch openmoji`, "
+                "or set THEODOLITE_OPENMOJI to the folder of the npm package"
+            )
+    return home
+
+
+def entries() -> tuple[Emoji, ...]:
+    """Every emoji of the package, in its order. Raises `BadInput`."""
+    return _entries(openmoji_home())
+
+
+@lru_cache(maxsize=4)
+def _entries(home: Path) -> tuple[Emoji, ...]:
+    path = home / "data" / "openmoji.json"
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(_entry(row) for row in rows)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise BadInput(f"{path} is no list of emojis ({found}); install it anew: theodolite fetch openmoji") from error
+
+
+def _entry(row: dict[str, object]) -> Emoji:
+    tags = tuple(tag.strip() for tag in str(row["tags"]).split(",") if tag.strip())
+    return Emoji(
+        hexcode=str(row["hexcode"]),
+        annotation=str(row["annotation"]).strip(),
+        group=str(row["group"]),
+        subgroup=str(row["subgroups"]),
+        tags=tags,
+        skintone=str(row["skintone"]),
+        skintone_combination=str(row["skintone_combination"]),
+        skintone_base_hexcode=str(row["skintone_base_hexcode"]),
+        order=int(str(row["order"] or 0)),
+    )
+
+
+def by_hexcode() -> dict[str, Emoji]:
+    """The entries by their hexcode."""
+    return {emoji.hexcode: emoji for emoji in entries()}
+
+
+def captions() -> tuple[tuple[str, str], ...]:
+    """(hexcode, name in plain words) of every emoji that has no skin tone and a name that describes it, for training on captions.
+
+    Toned drawings are left out, so that no training on captions sees a picture that `openmoji:skin_tone` asks about.
+    """
+    return tuple((emoji.hexcode, plain_name(emoji)) for emoji in entries() if _captioned(emoji))
+
+
+def _captioned(emoji: Emoji) -> bool:
+    if emoji.skintone or emoji.group in UNCAPTIONED_GROUPS or emoji.subgroup in UNCAPTIONED_SUBGROUPS:
+        return False
+    return emoji.annotation not in UNCAPTIONED_NAMES and "\ufffd" not in emoji.annotation and "flag" not in emoji.annotation.lower()
+
+
+def plain_name(emoji: Emoji) -> str:
+    """An emoji's annotation in plain words, without its skin tone: "man: dark skin tone, red hair" is "man with red hair"."""
+    head, _, tail = emoji.annotation.partition(":")
+    for quote, plain in (("\u2019", "'"), ("\u201c", '"'), ("\u201d", '"')):
+        head, tail = head.replace(quote, plain), tail.replace(quote, plain)
+    details = [detail.strip() for detail in tail.split(",") if detail.strip() and not detail.strip().endswith("skin tone")]
+    if not details:
+        return head.strip()
+    if "bald" in details:
+        return f"bald {head}"
+    if details[0].startswith("facing"):
+        return f"{head} {' '.join(details)}"
+    listed = details[0] if len(details) == 1 else f"{', '.join(details[:-1])} and {details[-1]}"
+    if " with " in head:
+        return f"{head}, {listed}"
+    return f"{head} {'of' if emoji.subgroup in ('family', 'person-symbol') else 'with'} {listed}"
+
+
+class _Drawings:
+    """Rasterised drawings, (path, size) to RGBA; the least recently used go when they hold more than `CACHE_BYTES`."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Path, int], UInt8[np.ndarray, "size size 4"]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, path: Path, size: int) -> UInt8[np.ndarray, "size size 4"]:
+        key = (path, size)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        drawn = _rasterise(path, size)
+        drawn.setflags(write=False)
+        self._kept[key] = drawn
+        self._bytes += drawn.nbytes
+        while self._bytes > CACHE_BYTES and len(self._kept) > 1:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return drawn
+
+
+_DRAWINGS = _Drawings()
+
+
+def _rasterise(path: Path, size: int) -> UInt8[np.ndarray, "size size 4"]:
+    if find_spec("resvg_py") is None:
+        raise BadInput('OpenMoji is drawn by resvg-py, which is not installed; install it with: pip install "theodolite[openmoji]"')
+    from resvg_py import svg_to_bytes
+
+    try:
+        # System fonts would make pictures depend on the machine.
+        png = svg_to_bytes(svg_string=path.read_text(encoding="utf-8"), width=size, height=size, skip_system_fonts=True)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise BadInput(f"{path} cannot be drawn ({error}); install the package anew: theodolite fetch openmoji") from error
+    with Image.open(io.BytesIO(bytes(png))) as image:
+        drawn = np.array(image.convert("RGBA"))
+    if drawn.shape != (size, size, 4):
+        raise BadInput(f"{path} is drawn {drawn.shape[1]} x {drawn.shape[0]} pixels; every OpenMoji is square")
+    return drawn
+
+
+def _drawing(hexcode: str, size: int) -> UInt8[np.ndarray, "size size 4"]:
+    return _DRAWINGS.get(_path(hexcode), size)
+
+
+def _path(hexcode: str) -> Path:
+    path = openmoji_home() / "color" / "svg" / f"{hexcode}.svg"
+    if not path.is_file():
+        raise BadInput(f"OpenMoji has no drawing {hexcode!r} ({path}); give a hexcode of its data/openmoji.json, such as 1F44B-1F3FF")
+    return path
+
+
+def drawing_text(hexcode: str) -> str:
+    """The SVG of a drawing. Raises `BadInput`."""
+    return _path(hexcode).read_text(encoding="utf-8")
+
+
+def alpha_of(hexcode: str, size: int) -> UInt8[np.ndarray, "size size"]:
+    """How opaque each pixel of a drawing is, 0 to 255. Raises `BadInput`."""
+    return _drawing(hexcode, size)[..., 3]
+
+
+def draw_emoji(
+    hexcodes: Sequence[str],
+    size: int,
+    grounds: Sequence[tuple[int, int, int]],
+    shifts: Sequence[tuple[int, int]] | None = None,
+) -> UInt8[np.ndarray, "picture size size 3"]:
+    """RGB pictures of drawings, each on its ground, moved by whole pixels (right, down); what leaves the picture is cut off.
+
+    Raises `BadInput` on a drawing that is not there, or where resvg-py is not installed.
+    """
+    moves = shifts if shifts is not None else [(0, 0)] * len(hexcodes)
+    if not len(hexcodes) == len(grounds) == len(moves):
+        raise BadInput(f"{len(hexcodes)} drawings, {len(grounds)} grounds, {len(moves)} shifts; give one of each a picture")
+    if size < 1:
+        raise BadInput(f"pictures of {size} pixels a side; give 1 or more")
+    pictures = np.empty((len(hexcodes), size, size, 3), dtype=np.uint8)
+    for picture, hexcode, ground, (right, down) in zip(pictures, hexcodes, grounds, moves, strict=True):
+        drawn = _moved(_drawing(hexcode, size), right, down).astype(np.uint32)
+        alpha = drawn[..., 3:]
+        # In whole numbers, rounded half up: the same on every machine.
+        picture[:] = (drawn[..., :3] * alpha + np.array(ground, dtype=np.uint32) * (255 - alpha) + 127) // 255
+    return pictures
+
+
+def _moved(drawn: UInt8[np.ndarray, "size size 4"], right: int, down: int) -> UInt8[np.ndarray, "size size 4"]:
+    if not right and not down:
+        return drawn
+    size = len(drawn)
+    moved = np.zeros_like(drawn)
+    rows, columns = slice(max(down, 0), size + min(down, 0)), slice(max(right, 0), size + min(right, 0))
+    from_rows, from_columns = slice(max(-down, 0), size + min(-down, 0)), slice(max(-right, 0), size + min(-right, 0))
+    moved[rows, columns] = drawn[from_rows, from_columns]
+    return moved
