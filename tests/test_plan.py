@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
-from theodolite.measurement.plan import COLUMNS, NUM_TRAINING_SCENES, PAIR_FILE_COLUMNS, BadPairs, Plan, plan_pairs, plan_world, read_pairs
+from theodolite.measurement.plan import COLUMNS, NUM_TRAINING_SCENES, Plan, plan_gallery, plan_pairs, plan_world
+from theodolite.records.errors import BadInput
 from theodolite.studies.disk import write_world
 from theodolite.worlds.easy_vqa import EasyVQA
 from theodolite.worlds.factors import Scenes
+from theodolite.worlds.gallery import TABLE, Gallery
 from theodolite.worlds.prior import Prior
 from theodolite.worlds.shapes import SPACE, Shapes
 
@@ -192,7 +195,7 @@ def test_easy_vqa_plans_are_matched_and_its_training_pictures_are_others() -> No
     assert len(trained) > 100 and not trained & seen
 
 
-# To disk and back
+# To disk and back; what is faulty in a manifest is tried in test_manifest.py
 
 ASK = "shape,colour=red"
 
@@ -207,14 +210,23 @@ def on_disk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shapes, Path]:
 def test_pairs_come_back_from_disk_as_they_were_planned(on_disk: tuple[Shapes, Path]) -> None:
     world, out = on_disk
     plan = plan_world(world, world.policy(ASK), 5, 3, 32)
-    expected = of_kind(plan, "intervention", "nuisance")
-    found = plan_pairs(out / "pairs.parquet", 32)
+    found = plan_pairs(out / "manifest.jsonl", 32)
     assert found.rows.schema == pl.Schema(dict(COLUMNS)) and found.pair_kind == "exact"
+    assert found.rows.equals(of_kind(plan, "intervention", "nuisance", "paraphrase"))
+    assert (found.pictures == plan.pictures[: plan.num_pair_pictures]).all()
+    assert plan_pairs(out / "manifest.jsonl", 48).pictures.shape == (len(found.pictures), 48, 48, 3)
+
+
+def test_matched_pairs_come_back_from_disk_as_matched(tmp_path: Path) -> None:
+    world = EasyVQA()
+    write_world(world, tmp_path / "w", "shape", num_pictures=0, num_scenes=8, size=64, seed=1, overwrite=False, pairs_only=True)
+    plan, found = plan_world(world, world.policy("shape"), 8, 1, 64), plan_pairs(tmp_path / "w" / "manifest.jsonl", 64)
     pictures = ["picture_before", "picture_after"]
-    assert found.rows.drop(pictures).equals(expected.drop(pictures).select(found.rows.drop(pictures).columns))
+    expected = of_kind(plan, "intervention", "nuisance", "paraphrase")
+    assert found.pair_kind == "matched"
+    assert found.rows.drop(pictures).equals(expected.drop(pictures))
     for side in pictures:
         assert (found.pictures[found.rows[side].to_numpy()] == plan.pictures[expected[side].to_numpy()]).all()
-    assert plan_pairs(out / "pairs.parquet", 48).pictures.shape == (len(found.pictures), 48, 48, 3)
 
 
 def test_scenes_and_questions_on_disk_are_those_of_the_world(on_disk: tuple[Shapes, Path]) -> None:
@@ -230,55 +242,29 @@ def test_scenes_and_questions_on_disk_are_those_of_the_world(on_disk: tuple[Shap
         assert row["answer"] == (red if "red" in row["question"] else row["shape"])
 
 
-def changed(out: Path, target: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> Path:
-    path = target / "pairs.parquet"
-    (target / "pairs").symlink_to(out / "pairs")
-    change(pl.read_parquet(out / "pairs.parquet")).write_parquet(path)
-    return path
+# Galleries
+
+ROW = (1, "colour", "red", "blue", "colour", "open", "colour", "Which?", "Which?", ["red", "blue"], "red", "blue", "b", "a")
 
 
-BROKEN: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]] = {
-    "columns": (lambda t: t.drop("factor", "truth_after"), "lacks the columns factor, truth_after; it has scene, value_before"),
-    "rows": (lambda t: t.clear(), "holds no rows"),
-    "picture": (
-        lambda t: t.with_columns(picture_after=pl.lit("pairs/none.png")),
-        r"none\.png, which is not there; .*needs both of its pictures",
-    ),
-    "choices": (lambda t: t.with_columns(choices=pl.lit(["round"])), r"row 0: choices are \['round'\]; give two or more"),
-    "twice": (lambda t: t.with_columns(choices=pl.concat_list("choices", "choices")), "row 0: choices are .* each of them once"),
-    "empty": (lambda t: t.with_columns(choices=pl.concat_list("choices", pl.lit(None, pl.String))), "row 0: choices are .* none empty"),
-    "before": (lambda t: t.with_columns(truth_before=pl.lit("oval")), "row 0: truth_before is 'oval', which is none of its choices"),
-    "after": (
-        lambda t: t.with_row_index().with_columns(truth_after=pl.when(pl.col("index") == 7).then(pl.lit("oval")).otherwise("truth_after")),
-        "row 7: truth_after is 'oval', which is none of its choices",
-    ),
-}
+def gallery(*rows: tuple[Any, ...]) -> Gallery:
+    def render(names: Sequence[str], size: int) -> np.ndarray:
+        return np.stack([np.full((size, size, 3), ord(name), dtype=np.uint8) for name in names])
+
+    return Gallery("two", "matched", pl.DataFrame(list(rows), schema=dict(TABLE), orient="row"), render)
 
 
-@pytest.mark.parametrize("what", BROKEN)
-def test_pairs_that_cannot_be_surveyed_say_why(on_disk: tuple[Shapes, Path], tmp_path: Path, what: str) -> None:
-    change, message = BROKEN[what]
-    path = changed(on_disk[1], tmp_path, change)
-    with pytest.raises(BadPairs, match=message):
-        read_pairs(path)
+def test_rows_of_a_gallery_get_their_kind_from_what_changes() -> None:
+    quiet = (1, "", None, None, "colour", "open", "colour", "Which?", "Which?", ["red", "blue"], "red", "red", "b", "c")
+    worded = (1, "", None, None, "colour", "open", "colour", "Which?", "Which one?", ["red", "blue"], "red", "red", "b", "b")
+    plan = plan_gallery(gallery(ROW, quiet, worded), 4)
+    assert plan.rows.schema == pl.Schema(dict(COLUMNS))
+    assert plan.rows["kind"].to_list() == ["intervention", "nuisance", "paraphrase"]
+    assert plan.rows.select("picture_before", "picture_after").rows() == [(1, 0), (1, 2), (1, 1)]
+    assert plan.pictures[:, 0, 0, 0].tolist() == [ord(name) for name in "abc"]
+    assert (plan.pair_kind, plan.num_pair_pictures) == ("matched", 3)
 
 
-def test_a_picture_that_is_none_is_found_when_it_is_read(on_disk: tuple[Shapes, Path], tmp_path: Path) -> None:
-    (tmp_path / "none.png").write_text("no picture")
-    path = changed(on_disk[1], tmp_path, lambda t: t.with_columns(picture_after=pl.lit("none.png")))
-    assert len(read_pairs(path)) == len(pl.read_parquet(path))
-    with pytest.raises(BadPairs, match=r"none\.png cannot be read .*needs both of its pictures"):
-        plan_pairs(path, 32)
-
-
-def test_pairs_without_optional_columns_are_taken_as_matched(on_disk: tuple[Shapes, Path], tmp_path: Path) -> None:
-    plan = plan_pairs(changed(on_disk[1], tmp_path, lambda t: t.select(PAIR_FILE_COLUMNS)), 32)
-    assert plan.pair_kind == "matched" and (plan.rows["name"] == plan.rows["query"]).all()
-
-
-def test_what_is_no_parquet_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadPairs, match=r"none\.parquet cannot be read as Parquet .*`theodolite world` writes"):
-        plan_pairs(tmp_path / "none.parquet", 32)
-    (tmp_path / "text.parquet").write_text("not a table")
-    with pytest.raises(BadPairs, match=r"text\.parquet cannot be read as Parquet"):
-        plan_pairs(tmp_path / "text.parquet", 32)
+def test_an_empty_gallery_is_refused() -> None:
+    with pytest.raises(BadInput, match="two holds no rows"):
+        plan_gallery(gallery(), 4)

@@ -99,12 +99,13 @@ def test_the_cells_are_what_the_rows_say(short_tour: Path) -> None:
 def test_a_model_is_surveyed_on_pairs_from_a_file(short_tour: Path, tmp_path: Path) -> None:
     done = theodolite("world", "shapes", "--out", tmp_path / "w", "--pictures", "2", "--scenes", "4", "--ask", "shape,row=top")
     assert done.returncode == 0, done.stderr
-    pairs, out = tmp_path / "w" / "pairs.parquet", tmp_path / "out"
+    pairs, out = tmp_path / "w" / "manifest.jsonl", tmp_path / "out"
     done = theodolite("survey", short_tour / "all" / "model", "--pairs", pairs, "--out", out, "--attn", "eager", "--batch", "3")
     assert done.returncode == 0, done.stderr[-3000:]
     record = read_survey(out)
-    assert record.world is None
+    assert record.world is not None and record.world.name == "w" and not record.world.known_prior
     assert record.policy is None
+    assert record.accuracy is not None and record.accuracy.item.rate is not None and record.left_out == {}
     assert record.coverage is None
     assert {cell.query for cell in record.shadows.cells} == {"shape", "row"}
     assert record.shadows.evidence["shape"].asked

@@ -25,10 +25,22 @@ class Ask:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Probability of each choice among the choices, summing to 1, and the mass that the model puts outside all of them, 0 to 1."""
+    """Probability of each choice among the choices, summing to 1, and the mass that the model puts outside all of them, 0 to 1.
 
-    probabilities: Float[np.ndarray, " choice"]
-    outside: float
+    `probabilities` is None where what was said is none of the choices, or no one of them: unanswered, which is never wrong. An answer
+    read from text at temperature 0 has probability 1, and `outside` is None, since nobody knows it.
+    """
+
+    probabilities: Float[np.ndarray, " choice"] | None
+    outside: float | None
+
+    @property
+    def chosen(self) -> int | None:
+        """Position of the most probable choice, the first of equals; None where unanswered."""
+        return None if self.probabilities is None else int(self.probabilities.argmax())
+
+
+UNANSWERED = Answer(None, None)
 
 
 @runtime_checkable

@@ -9,6 +9,9 @@ import typer
 
 from theodolite.cli.app import Overwrite, Strength, WorldName, app, console
 
+manifests = typer.Typer(no_args_is_help=True, help="Pairs of pictures that others made: turn benchmarks into a manifest, and check one.")
+app.add_typer(manifests, name="manifest")
+
 
 @app.command()
 def world(
@@ -20,9 +23,10 @@ def world(
     scenes: Annotated[int, typer.Option(min=1, help="base scenes of pairs")] = 200,
     size: Annotated[int, typer.Option(min=32, help="side of the pictures in pixels")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="seed of everything drawn")] = 0,
+    pairs: Annotated[bool, typer.Option("--pairs", help="write the manifest of the pairs and its pictures only")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Put a world on disk: pictures as PNG, questions and pairs as Parquet."""
+    """Put a world on disk: pictures as PNG, questions as Parquet, pairs as a manifest."""
     from theodolite.studies.disk import write_world
     from theodolite.worlds.registry import world_named
 
@@ -35,5 +39,41 @@ def world(
         size=size,
         seed=seed,
         overwrite=overwrite,
+        pairs_only=pairs,
     )
     console.print(f"{out}: {counts}")
+
+
+@manifests.command()
+def check(
+    manifest: Annotated[Path, typer.Argument(help="a .jsonl or .parquet file beside its pictures", show_default=False)],
+    most: Annotated[int, typer.Option(min=1, help="faults to print; the rest is counted by kind")] = 20,
+) -> None:
+    """Check a manifest row by row, its pictures too; status 1 if rows are faulty."""
+    from theodolite.worlds.manifest import fault_lines, read_manifest
+
+    found = read_manifest(manifest)
+    for line in fault_lines(found.faults, most):
+        print(line)
+    table = found.gallery.table
+    pictures = len({*table["picture_before"], *table["picture_after"]})
+    counts = f"{len(table):,} rows can be used: {table['scene'].n_unique():,} scenes, {pictures:,} pictures, {found.gallery.kind} pairs"
+    print(f"{manifest}: {counts}; {len(found.faults):,} rows are left out")
+    if found.faults:
+        raise typer.Exit(1)
+
+
+@manifests.command()
+def convert(
+    layout: Annotated[str, typer.Argument(help="mmvp, naturalbench, coco_counterfactuals or whatsup", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="folder of the benchmark as its authors give it", show_default=False)],
+    out: Annotated[Path, typer.Option(help="folder for the manifest and its pictures", show_default=False)],
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn a benchmark on disk into a manifest; check it afterwards."""
+    from theodolite.worlds.layouts import convert as convert_layout
+
+    converted = convert_layout(layout, source, out, overwrite=overwrite)
+    for line in converted.lines():
+        print(line)
+    print(f"{converted.manifest}: {converted.num_rows:,} rows; check them with `theodolite manifest check {converted.manifest}`")

@@ -2,62 +2,114 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from theodolite.cli.app import AsJson, Overwrite, app, console, refuse_file, show_surveys
+from theodolite.cli.app import AsJson, Overwrite, app, console, refuse_file
+from theodolite.records.errors import BadInput
+from theodolite.records.survey import SurveyRecord
+
+# Options whose names differ from the words of the functions they are given to.
+FLAGS = {"attention": "--attn", "timeout_s": "--timeout"}
 
 
 @app.command()
 def survey(
-    model: Annotated[str, typer.Argument(help="folder or hub name of a Hugging Face VLM", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(help="folder or hub name of a Hugging Face VLM; with --endpoint, its name there", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(help="folder for the record", show_default=False)],
-    world: Annotated[str | None, typer.Option(help="shapes or easy_vqa: pairs are drawn from it")] = None,
-    pairs: Annotated[Path | None, typer.Option(help="or a Parquet file of pairs, as `theodolite world` writes it")] = None,
+    world: Annotated[
+        str | None, typer.Option(help="shapes or easy_vqa: pairs are drawn from it; or a gallery such as openmoji:skin_tone")
+    ] = None,
+    pairs: Annotated[Path | None, typer.Option(help="or a file of pairs: a manifest, JSONL or Parquet (docs/manifest.md)")] = None,
     ask: Annotated[
         str | None,
         typer.Option(help="the policy to judge by (default: as trained, else all open questions)"),
     ] = None,
     strength: Annotated[float | None, typer.Option(help="strength of the training prior (default: as trained, else 0)")] = None,
-    scenes: Annotated[int | None, typer.Option(min=2, help="base scenes of pairs drawn from a world (default: 200)")] = None,
+    scenes: Annotated[
+        int | None, typer.Option(min=2, help="base scenes of pairs drawn from a world (default: 200); of a gallery all")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="seed of pairs drawn from a world (default: 0)")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="precision of the weights")] = "float32",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ... (default: cpu)")] = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None, typer.Option(help="precision of the weights (default: float32)")
+    ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="rows of tokens at once (default: as memory allows)")] = None,
     measures: Annotated[
         str,
         typer.Option(help="beside the answers: ladder,likeness,allocation,geometry,fisher,causal,gap,identifiability, or all"),
     ] = "shadows",
     inside_scenes: Annotated[int | None, typer.Option(min=2, help="scenes that measures of the inside use (default: 500)")] = None,
-    attn: Annotated[Literal["sdpa", "eager"], typer.Option(help="attention back end")] = "sdpa",
+    attn: Annotated[Literal["sdpa", "eager"] | None, typer.Option(help="attention back end (default: sdpa)")] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="ask a model behind an OpenAI-compatible chat endpoint, such as http://localhost:8000/v1"),
+    ] = None,
+    key_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="endpoint: environment variable that holds the key (default: OPENAI_API_KEY)")
+    ] = None,
+    answers: Annotated[
+        Literal["auto", "logprobs", "text"] | None,
+        typer.Option(help="endpoint: how answers are read (default: auto, which is logprobs where the server offers them)"),
+    ] = None,
+    picture_size: Annotated[int | None, typer.Option(min=16, help="endpoint: side of the pictures in pixels (default: 224)")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="endpoint: requests at once (default: 8)")] = None,
+    per_minute: Annotated[float | None, typer.Option(min=0.01, help="endpoint: most requests a minute (default: no limit)")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0.01, help="endpoint: seconds to wait for an answer (default: 120)")] = None,
+    cache: Annotated[Path | None, typer.Option(help="endpoint: file of answers (default: OUT.responses.sqlite)")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="endpoint: print what it would cost, ask nothing, write nothing")] = False,
+    price_in: Annotated[float | None, typer.Option(min=0, help="endpoint: USD for a million tokens sent")] = None,
+    price_out: Annotated[float | None, typer.Option(min=0, help="endpoint: USD for a million tokens received")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Ask a model about counterfactual pairs and record what moves its answers."""
+    from theodolite.studies.matter import Matter
     from theodolite.studies.progress import Steps
-    from theodolite.studies.single import survey_from_disk
 
-    record = survey_from_disk(
-        model,
-        out,
-        world=world,
-        pairs=pairs,
-        ask=ask,
-        strength=strength,
-        num_scenes=scenes,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        batch=batch,
-        attention=attn,
-        overwrite=overwrite,
-        steps=Steps(console),
-        measures=measures,
-        inside_scenes=inside_scenes,
-    )
-    show_surveys([record])
-    console.print(f"record: {out / 'survey.json'}")
+    matter = Matter(world, pairs, ask, strength, scenes, seed)
+    remote = {
+        "key_env": key_env, "answers": answers, "picture_size": picture_size, "concurrency": concurrency, "per_minute": per_minute,
+        "timeout_s": timeout, "cache": cache, "price_in": price_in, "price_out": price_out,
+    }  # fmt: skip
+    local = {"device": device, "dtype": dtype, "batch": batch, "attention": attn, "inside_scenes": inside_scenes}
+    given_remote, given_local = ({name: value for name, value in each.items() if value is not None} for each in (remote, local))
+    if endpoint is not None:
+        from theodolite.studies.endpoint import survey_endpoint
+
+        _refuse_idle(given_local, "for a model that is loaded here; an endpoint has its own")
+        found = survey_endpoint(
+            model, endpoint, out, matter, measures=measures, dry_run=dry_run, overwrite=overwrite, steps=Steps(console), **given_remote
+        )
+    else:
+        from theodolite.studies.single import survey_from_disk
+
+        _refuse_idle({**given_remote, **({"dry_run": True} if dry_run else {})}, "for a model behind an endpoint; give --endpoint URL too")
+        found = survey_from_disk(model, out, matter, measures=measures, overwrite=overwrite, steps=Steps(console), **given_local)
+    if found is not None:
+        _show_survey(found)
+        console.print(f"record: {out / 'survey.json'}")
+
+
+def _refuse_idle(given: Mapping[str, object], why: str) -> None:
+    """Raises `BadInput` if options were given that mean nothing here."""
+    if given:
+        flags = [FLAGS.get(name, f"--{name.replace('_', '-')}") for name in given]
+        raise BadInput(f"{', '.join(flags)}: {why}, or leave {'them' if len(flags) > 1 else 'it'} out")
+
+
+def _show_survey(record: SurveyRecord) -> None:
+    """Prints a survey's tables, and what they leave unsaid."""
+    from theodolite.studies.table import survey_lines, survey_tables
+
+    for table in survey_tables(record):
+        console.print(table)
+    for line in survey_lines(record):
+        console.print(line, highlight=False)
 
 
 @app.command()

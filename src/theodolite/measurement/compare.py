@@ -76,7 +76,8 @@ def _compared(record: SurveyRecord, alone: int) -> Compared:
 
 
 def _interventions(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.lazy().filter(pl.col("kind") == "intervention").select(*KEYS, "truth_before", "truth_after", *MEASURES).collect()
+    answered = (pl.col("kind") == "intervention") & pl.col("moved").is_not_null()
+    return rows.lazy().filter(answered).select(*KEYS, "truth_before", "truth_after", *MEASURES).collect()
 
 
 def match_rows(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:

@@ -25,19 +25,23 @@ def text_only_answers(train: OfficialSplit, test: OfficialSplit) -> list[str | N
 def score_official(
     world: World, asker: Asker, size: int, tell: Callable[[int, int], None], split: str = "test", train: str = "train"
 ) -> tuple[Score, ...]:
-    """Accuracy, 0 to 1, on an official split: open, yes/no and overall. Every answer that occurs in training is a choice."""
+    """Accuracy, 0 to 1, on an official split: open, yes/no and overall. Every answer that occurs in training is a choice.
+
+    Questions that were not answered are left out.
+    """
     questions, lessons = world.official_split(split), world.official_split(train)
     choices = tuple(sorted(set(lessons.answer)))
     asks = [Ask(int(scene), text, choices) for scene, text in zip(questions.scene, questions.text, strict=True)]
     answers = asker.ask(world.render(questions.scenes, size), asks, counting(len(asks), tell))
-    said = [choices[int(answer.probabilities.argmax())] for answer in answers]
+    said = [answer.chosen for answer in answers]
+    answered = np.array([chosen is not None for chosen in said], dtype=bool)
     truth = np.array(questions.answer)
-    right = np.array(said) == truth
+    right = np.array(["" if chosen is None else choices[chosen] for chosen in said]) == truth
     blind = np.array(text_only_answers(lessons, questions), dtype=object) == truth
     forms = np.array([world.query(name).form for name in questions.query])
     found = []
     for form in ("open", "yes_no", "conjunction", "overall"):
-        part = forms == form if form != "overall" else np.ones(len(forms), dtype=bool)
+        part = answered & (forms == form) if form != "overall" else answered
         if not part.any():
             continue
         rate = clustered_rate(right[part].astype(float), questions.scene[part])

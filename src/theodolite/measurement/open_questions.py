@@ -115,7 +115,7 @@ def ask_edited(
 ) -> Said:
     """Answers in the order of the asks, with vision tokens edited on the way."""
     answers: list[Answer] = asker.ask(pictures, asks, edits=edits)
-    return Said.of([answer.probabilities for answer in answers])
+    return Said.of([answer.probabilities for answer in answers if answer.probabilities is not None])  # a model that is here answers all
 
 
 def inner_layers(sites: Sequence[str]) -> tuple[str, ...]:

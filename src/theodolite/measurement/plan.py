@@ -6,18 +6,19 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import polars as pl
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
 
 from theodolite.records.errors import BadInput
 from theodolite.records.rows import COLUMNS
 from theodolite.worlds.factors import Scenes
-from theodolite.worlds.query import Form, Policy, Query
-from theodolite.worlds.world import PairKind, Pairs, World
+from theodolite.worlds.gallery import Gallery
+from theodolite.worlds.manifest import read_manifest
+from theodolite.worlds.query import Policy, Query
+from theodolite.worlds.world import Pairs, World
 
 NUM_TRAINING_SCENES = 200
 
@@ -34,10 +35,6 @@ class Plan:
     rows: pl.DataFrame
     pair_kind: str
     num_pair_pictures: int  # they come first; the pictures of training rows, which depend on the policy, follow
-
-
-class BadPairs(BadInput):
-    """A file of pairs that cannot be surveyed; the message says which row and why."""
 
 
 def plan_world(world: World, policy: Policy, num_scenes: int, seed: int, size: int) -> Plan:
@@ -114,95 +111,27 @@ def _training_rows(world: World, policy: Policy, offset: int, rng: np.random.Gen
     return rows, scenes.take(np.array(kept, dtype=int))
 
 
-PAIR_FILE_COLUMNS = (
-    "scene", "factor", "value_before", "value_after", "query", "form", "question", "choices",
-    "truth_before", "truth_after", "picture_before", "picture_after",
-)  # fmt: skip
+def plan_gallery(gallery: Gallery, size: int) -> Plan:
+    """The comparisons of a gallery, row by row, over its pictures in the order of their names, at `size` pixels a side.
 
-
-def plan_pairs(path: Path, size: int) -> Plan:
-    """The comparisons of a Parquet file of pairs, one question a row; pictures are files named relative to it.
-
-    Columns are `PAIR_FILE_COLUMNS` (`theodolite world` writes such a file); a row whose factor is "" is nuisance only. Raises `BadPairs`.
+    A row that names a factor is an intervention; of those that name none, two pictures are nuisance and one picture under two questions
+    a paraphrase. There are no training rows: nobody knows what training asked. Raises `BadInput` if the gallery has no rows.
     """
-    return plan_table(read_pairs(path), path.parent, size)
-
-
-def read_pairs(path: Path) -> pl.DataFrame:
-    """The table of a file of pairs, checked; its pictures are there, but not yet read. Raises `BadPairs`."""
-    try:
-        table = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise BadPairs(f"{path} cannot be read as Parquet ({error}); give the pairs.parquet that `theodolite world` writes") from error
-    table = _checked(path, table)
-    for name in _picture_names(table):
-        if not (path.parent / name).is_file():
-            raise BadPairs(f"{path} names the picture {name}, which is not there; every pair needs both of its pictures")
-    return table
-
-
-def plan_table(table: pl.DataFrame, folder: Path, size: int) -> Plan:
-    """The comparisons of a table from `read_pairs`, with its pictures from files named relative to `folder`. Raises `BadPairs`."""
-    names = _picture_names(table)
+    table = gallery.table
+    if table.is_empty():
+        raise BadInput(f"{gallery.name} holds no rows; there is nothing to ask")
+    names = sorted({*table["picture_before"], *table["picture_after"]})
     number = {name: index for index, name in enumerate(names)}
-    pictures = np.stack([_read_picture(folder / name, size) for name in names])
+    same = pl.col("picture_before") == pl.col("picture_after")
+    quiet = pl.when(same).then(pl.lit("paraphrase")).otherwise(pl.lit("nuisance"))
     rows = table.with_columns(
-        kind=pl.when(pl.col("factor") == "").then(pl.lit("nuisance")).otherwise(pl.lit("intervention")),
-        name=pl.col("query") if "name" not in table.columns else pl.col("name"),
-        question_before="question",
-        question_after="question",
+        kind=pl.when(pl.col("factor") == "").then(quiet).otherwise(pl.lit("intervention")),
         picture_before=pl.col("picture_before").replace_strict(number, return_dtype=pl.Int64),
         picture_after=pl.col("picture_after").replace_strict(number, return_dtype=pl.Int64),
     )
-    pair_kind = table["pair_kind"][0] if "pair_kind" in table.columns else "matched"
-    return Plan(pictures, rows.select(list(COLUMNS)), pair_kind, len(pictures))
+    return Plan(gallery.render(names, size), rows.select(list(COLUMNS)), gallery.kind, len(names))
 
 
-def _picture_names(table: pl.DataFrame) -> list[str]:
-    return sorted({*table["picture_before"], *table["picture_after"]})
-
-
-def _checked(path: Path, table: pl.DataFrame) -> pl.DataFrame:
-    """The table with the types of `COLUMNS`. Raises `BadPairs` that names the column or the row that is not as it should be."""
-    missing = [name for name in PAIR_FILE_COLUMNS if name not in table.columns]
-    if missing:
-        raise BadPairs(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}")
-    if table.is_empty():
-        raise BadPairs(f"{path} holds no rows; there is nothing to ask")
-    for name in PAIR_FILE_COLUMNS:
-        wanted = pl.String if name.startswith("picture_") else COLUMNS.get(name, pl.String)
-        try:
-            table = table.with_columns(pl.col(name).cast(wanted))
-        except pl.exceptions.PolarsError as error:
-            raise BadPairs(f"{path}: column {name} is {table[name].dtype}, expected {wanted}") from error
-        if not name.startswith("value_") and table[name].null_count():
-            raise BadPairs(f"{path}: column {name} is empty in {table[name].null_count()} rows; fill it")
-    _check_words(path, table, "form", get_args(Form))
-    if "pair_kind" in table.columns:
-        _check_words(path, table, "pair_kind", get_args(PairKind))
-    _check_choices(path, table.with_row_index("row"))
-    return table
-
-
-def _check_choices(path: Path, table: pl.DataFrame) -> None:
-    """Every row needs two choices or more, all of them different, and both truths among them."""
-    different = pl.col("choices").list.drop_nulls().list.n_unique()
-    for row in table.filter((different < 2) | (different < pl.col("choices").list.len())).head(1).iter_rows(named=True):
-        raise BadPairs(f"{path}, row {row['row']}: choices are {row['choices']}; give two or more, each of them once and none empty")
-    for side in ("truth_before", "truth_after"):
-        for row in table.filter(~pl.col("choices").list.contains(pl.col(side))).head(1).iter_rows(named=True):
-            raise BadPairs(f"{path}, row {row['row']}: {side} is {row[side]!r}, which is none of its choices {row['choices']}")
-
-
-def _check_words(path: Path, table: pl.DataFrame, column: str, known: tuple[str, ...]) -> None:
-    other = sorted(str(word) for word in set(table[column]) - set(known))
-    if other:
-        raise BadPairs(f"{path}: column {column} holds {other[0]!r}; it may hold {', '.join(known)}")
-
-
-def _read_picture(path: Path, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
-    except (OSError, UnidentifiedImageError) as error:
-        raise BadPairs(f"picture {path} cannot be read ({error}); every pair needs both of its pictures") from error
+def plan_pairs(path: Path, size: int) -> Plan:
+    """The comparisons of a manifest (see `worlds.manifest`), its faulty rows left out. Raises `BadManifest` if none can be used."""
+    return plan_gallery(read_manifest(path).gallery, size)

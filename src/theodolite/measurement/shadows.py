@@ -14,7 +14,7 @@ import polars as pl
 
 from theodolite.measurement.stats import clustered_rate
 from theodolite.records.part import Rate
-from theodolite.records.survey import Cell, Competence, Evidence, Noise, Shadows, Thresholds, Verdict
+from theodolite.records.survey import Cell, Competence, Evidence, Noise, Shadows, Thresholds, Unanswered, Verdict
 
 Bit = bool | None  # None: the interval straddles the threshold
 # The columns that are measured: texts and probabilities of a large survey are not copied into every part of it.
@@ -31,26 +31,52 @@ def measure_shadows(
     asked: frozenset[str],
     thresholds: Thresholds,
 ) -> Shadows:
-    """All shadow quantities of answered rows.
+    """All shadow quantities of a survey's rows. Unanswered ones are counted, and left out of everything else.
 
     `dependence` maps each query's name to the factors its answer depends on, `asked` holds the names that the policy supports.
     """
+    unanswered = tuple(_unanswered(rows))
     rows = rows.select(MEASURED)
     competence = tuple(_competences(rows, thresholds.confidence))
-    noise_cells = tuple(_noises(rows, thresholds.confidence))
+    answered = rows.filter(pl.col("moved").is_not_null())
+    noise_cells = tuple(_noises(answered, thresholds.confidence))
     unfit = _cannot_be_asked(competence)
     evidence = {factor: _judge(rows, factor, dependence, asked, noise_cells, unfit, thresholds) for factor in factors}
-    outside = pl.concat([rows["outside_before"], rows["outside_after"]])
+    outside = pl.concat([rows["outside_before"], rows["outside_after"]]).drop_nulls()
     return Shadows(
         thresholds=thresholds,
-        cells=tuple(_cells(rows, thresholds.confidence)),
+        cells=tuple(_cells(answered, thresholds.confidence)),
         noise=_floors(noise_cells),
         noise_cells=noise_cells,
         competence=competence,
         verdicts={factor: found.verdict for factor, found in evidence.items()},
         evidence=evidence,
-        outside_mass=float(np.mean(outside.to_numpy())),
+        outside_mass=float(np.mean(outside.to_numpy())) if len(outside) else None,
+        unanswered=unanswered,
     )
+
+
+def _unanswered(rows: pl.DataFrame) -> list[Unanswered]:
+    """Queries with questions that were not answered. A question about a picture counts once, however many rows it stands in."""
+    if not (rows["answer_before"].null_count() or rows["answer_after"].null_count()):
+        return []
+    sides = [
+        rows.select(
+            "query",
+            "form",
+            pl.col(f"question_{side}").alias("question"),
+            pl.col(f"picture_{side}").alias("picture"),
+            pl.col("choices"),
+            pl.col(f"answer_{side}").is_null().alias("unanswered"),
+        )
+        for side in ("before", "after")
+    ]
+    questions = pl.concat(sides).unique(maintain_order=True)
+    return [
+        Unanswered(query=query, form=form, num_questions=len(part), num_unanswered=missing, frac=missing / len(part))
+        for (query, form), part in questions.group_by(["query", "form"], maintain_order=True)
+        if (missing := int(part["unanswered"].sum()))
+    ]
 
 
 def _rate(rows: pl.DataFrame, column: str, confidence: float) -> Rate:
@@ -117,7 +143,7 @@ def _competences(rows: pl.DataFrame, confidence: float) -> list[Competence]:
         ("training", "training"),
     )
     for kind, scenes in kinds:
-        part = rows.filter(pl.col("kind") == kind)
+        part = rows.filter((pl.col("kind") == kind) & pl.col("answer_before").is_not_null())
         for (query, form), group in part.group_by(["query", "form"], maintain_order=True):
             correct = group.with_columns(correct=pl.col("answer_before") == pl.col("truth_before"))
             # Per question, since "is it red?" and "is it not red?" have different commonest answers.
@@ -159,7 +185,8 @@ def _judge(
     moving = rows.filter(
         (pl.col("kind") == "intervention") & (pl.col("factor") == factor) & (pl.col("form") == "open") & pl.col("name").is_in(sorted(asked))
     )
-    usable = moving.filter(~pl.col("query").is_in(sorted(query for query, form in unfit if form == "open")))
+    fit = moving.filter(~pl.col("query").is_in(sorted(query for query, form in unfit if form == "open")))
+    usable = fit.filter(pl.col("moved").is_not_null())
     dependent = pl.col("name").is_in(sorted(name for name in asked if factor in dependence[name]))
     reads = usable.filter(dependent)
     read = _rate(reads, "moved", thresholds.confidence) if len(reads) else None
@@ -168,8 +195,11 @@ def _judge(
     # were is fit to be asked, nobody knows.
     nothing_else = len(moving) > 0 and not len(moving.filter(~dependent))
     leaking = _any_above(leaks, thresholds.leak_above_noise_frac) if leaks else (False if nothing_else else None)
+    silent = set(fit.filter(~dependent)["query"]) - {leak.query for leak in leaks}
+    if leaking is False and silent:
+        leaking = None  # a query that was never answered may leak
     worst = max(leaks, key=lambda leak: leak.rate.frac - leak.floor, default=None)
-    gone = supported and read is None and len(moving.filter(dependent)) > 0
+    gone = supported and read is None and len(moving.filter(dependent)) > 0 and not len(fit.filter(dependent))
     return Evidence(
         asked=supported,
         read=read,

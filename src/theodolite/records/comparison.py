@@ -17,9 +17,9 @@ class Compared(Part):
 
     title: str = Field(description="the survey's title")
     policy: str | None = Field(description="the policy that it was judged by; null: nobody said")
-    weights_sha256: str = Field(description="over the model's parameters and buffers by name")
+    weights_sha256: str | None = Field(description="over the model's parameters and buffers by name; null: it stands behind an endpoint")
     rows_sha256: str = Field(description="over the rows of the survey")
-    num_rows_alone: int = Field(description="intervention rows that the other survey lacks, which are left out")
+    num_rows_alone: int = Field(description="intervention rows that the other survey lacks or left unanswered, which are left out")
 
 
 class Change(Part):

@@ -86,3 +86,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Where theodolite keeps what can be made or fetched again: THEODOLITE_CACHE, else theodolite in XDG_CACHE_HOME or ~/.cache."""
+    if own := os.environ.get("THEODOLITE_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "theodolite"

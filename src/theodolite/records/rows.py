@@ -45,20 +45,24 @@ PLANNED: Mapping[str, Column] = {
 
 def _answered(side: str) -> dict[str, Column]:
     return {
-        f"answer_{side}": Column(pl.String(), f"the choice that is most probable {side}"),
+        f"answer_{side}": Column(pl.String(), f"the choice that is most probable {side}; null: unanswered, which is not wrong"),
         f"probabilities_{side}": Column(
-            pl.List(pl.Float64()), f"probabilities {side} of the choices, in their order, among themselves: they sum to 1"
+            pl.List(pl.Float64()),
+            f"probabilities {side} of the choices, in their order, among themselves: they sum to 1; an answer read from text has 1; "
+            "null: unanswered",
         ),
-        f"outside_{side}": Column(pl.Float64(), f"probability {side} that the model gives to none of the choices, 0 to 1"),
+        f"outside_{side}": Column(
+            pl.Float64(), f"probability {side} that the model gives to none of the choices, 0 to 1; null: not known, or unanswered"
+        ),
     }
 
 
 ANSWERED: Mapping[str, Column] = {
     **_answered("before"),
     **_answered("after"),
-    "moved": Column(pl.Boolean(), "whether the answer after differs from the answer before"),
-    "right": Column(pl.Boolean(), "whether both answers are the true ones"),
-    "variation": Column(pl.Float64(), "total variation between the two answer distributions, 0 to 1"),
+    "moved": Column(pl.Boolean(), "whether the answer after differs from the answer before; null where one is missing"),
+    "right": Column(pl.Boolean(), "whether both answers are the true ones; null where one is missing"),
+    "variation": Column(pl.Float64(), "total variation between the two answer distributions, 0 to 1; null where one is missing"),
 }
 ROWS: Mapping[str, Column] = {**PLANNED, **ANSWERED}
 

@@ -7,7 +7,9 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from theodolite.records.accuracy import Accuracy
 from theodolite.records.coverage import Coverage
+from theodolite.records.endpoint import EndpointConfig
 from theodolite.records.errors import BadInput
 from theodolite.records.inside import Inside
 from theodolite.records.part import Part, Rate
@@ -60,6 +62,16 @@ class Competence(Part):
     chance_frac: float = Field(description="how often the commonest true answer of each question would be right")
 
 
+class Unanswered(Part):
+    """How many questions of a query were not answered by one of their choices. They count as nothing: neither right nor wrong."""
+
+    query: str = Field(description="the factor that is asked about; two, joined by &, in a conjunction")
+    form: str = Field(description="open, yes_no or conjunction")
+    num_questions: int = Field(description="different questions about different pictures, of all kinds of rows")
+    num_unanswered: int = Field(description="of those, how many have no answer")
+    frac: float = Field(description="num_unanswered by num_questions, 0 to 1")
+
+
 class Evidence(Part):
     """What a verdict rests on; read and leak are null where there is nothing to measure them by."""
 
@@ -94,7 +106,12 @@ class Shadows(Part):
     competence: tuple[Competence, ...] = Field(description="one for each query, form and kind of scenes")
     verdicts: dict[str, Verdict] = Field(description="the verdict of each factor")
     evidence: dict[str, Evidence] = Field(description="what each factor's verdict rests on")
-    outside_mass: float = Field(description="mean probability that the model gives to none of the choices, 0 to 1")
+    outside_mass: float | None = Field(
+        description="mean probability that the model gives to none of the choices, 0 to 1; null: unknown, since answers were read from text"
+    )
+    unanswered: tuple[Unanswered, ...] = Field(
+        default=(), description="queries of which some questions were not answered; all other numbers leave those rows out"
+    )
 
 
 class Example(Part):
@@ -107,16 +124,16 @@ class Example(Part):
     question: str = Field(description="the question that both pictures are asked")
     truth_before: str = Field(description="the true answer for the first picture")
     truth_after: str = Field(description="the true answer for the second picture")
-    answer_before: str = Field(description="the model's answer to the first picture")
-    answer_after: str = Field(description="the model's answer to the second picture")
+    answer_before: str | None = Field(description="the model's answer to the first picture; null: none of the choices")
+    answer_after: str | None = Field(description="the model's answer to the second picture; null: none of the choices")
     picture_before: str = Field(description="file of the first picture, relative to the record's folder")
     picture_after: str = Field(description="file of the second picture, relative to the record's folder")
 
 
 class WorldConfig(Part):
-    """The world that was surveyed; `pair_kind` says whether pairs are exact or matched."""
+    """The world or the gallery that was surveyed; `pair_kind` says whether pairs are exact or matched."""
 
-    name: str = Field(description="the world's name")
+    name: str = Field(description="the world's name, or the gallery's")
     pair_kind: Literal["exact", "matched"] = Field(
         description="exact: the same scene drawn again; matched: two real pictures alike in all other factors"
     )
@@ -127,6 +144,10 @@ class WorldConfig(Part):
         description="each with cause and effect (factors), strength (0 to 1: how often the cause sets the effect) "
         "and map (the effect's values that each value of the cause sets)"
     )
+    known_prior: bool = Field(
+        default=True, description="false: a gallery of given pictures, of which nobody knows how training drew its scenes"
+    )
+    attribution: str | None = Field(default=None, description="what the pictures' licence asks to be said; null: nothing")
 
 
 class ModelConfig(Part):
@@ -136,6 +157,11 @@ class ModelConfig(Part):
     weights_sha256: str = Field(description="over parameters and buffers by name")
     num_parameters: int = Field(description="parameters in all")
     dtype: str = Field(description="precision of the parameters, float32 for example")
+
+    @property
+    def words(self) -> str:
+        """In a line."""
+        return f"{self.family}, {self.num_parameters:,} parameters, {self.dtype}"
 
 
 class TrainingFacts(Part):
@@ -167,7 +193,7 @@ class Score(Part):
     low: float | None = Field(description="lower end of the interval of accuracy_frac, clustered by picture")
     high: float | None = Field(description="upper end of the interval of accuracy_frac, clustered by picture")
     text_only_frac: float = Field(description="share answered right by the commonest training answer to the same text")
-    num_questions: int = Field(description="questions behind it")
+    num_questions: int = Field(description="questions behind it, the unanswered left out")
 
 
 class SurveyRecord(Part):
@@ -176,11 +202,12 @@ class SurveyRecord(Part):
     version: Literal[1] = Field(default=VERSION, description="version of the format; another one is refused")
     kind: Literal["survey"] = Field(default="survey", description="which record this is")
     title: str = Field(description="the policy's short name, or the model's folder")
-    world: WorldConfig | None = Field(description="the world that the pairs come from; null: they came from a file")
-    model: ModelConfig = Field(description="the model, and a hash of its weights")
+    world: WorldConfig | None = Field(description="the world or gallery that the pairs come from; null: nobody described it")
+    model: ModelConfig | EndpointConfig = Field(description="the model, with a hash of its weights, or the endpoint that it stands behind")
     policy: str | None = Field(description="the policy that verdicts speak about; null: nobody said what was asked")
     seed: int = Field(description="seed of the pairs; 0 where they came from a file")
-    num_scenes: int = Field(description="base scenes that were asked for; in a file of pairs, those it has")
+    num_scenes: int = Field(description="base scenes that were asked for; in a gallery or a file of pairs, those it has")
+    left_out: dict[str, int] = Field(default={}, description="rows of pairs that could not be used, by reason")
     pictures_sha256: str = Field(description="over the pictures of the pairs: the same for every model and policy")
     rows_sha256: str = Field(description="over the rows of rows.parquet")
     coverage: Coverage | None = Field(
@@ -188,6 +215,7 @@ class SurveyRecord(Part):
     )
     shadows: Shadows = Field(description="what the answers show")
     training: TrainingFacts | None = Field(description="what the model was trained on; null: nobody described it")
+    accuracy: Accuracy | None = Field(default=None, description="how often given pairs are answered right; null: not of given pairs")
     scores: tuple[Score, ...] = Field(default=(), description="accuracy on the world's official splits, where it has any")
     examples: tuple[Example, ...] = Field(default=(), description="pairs to look at, never chosen by their answers")
     inside: Inside | None = Field(default=None, description="measures of the model's inside; null: none was asked for")

@@ -39,7 +39,7 @@ class Arm:
     def factors(self) -> tuple[str, ...]:
         """Factors in the world's order; without a world, in order of first mention."""
         if self.record.world is not None:
-            return tuple(self.record.world.factors)
+            return tuple(dict.fromkeys([*self.record.world.factors, *self.record.shadows.evidence]))
         shadows = self.record.shadows
         return tuple(dict.fromkeys([*shadows.evidence, *(cell.factor for cell in shadows.cells)]))
 

@@ -11,12 +11,13 @@ from typing import Literal
 from theodolite.records.survey import Example
 from theodolite.report.arms import Arm
 
-Mark = Literal["read", "missed", "leak", "steady"]
+Mark = Literal["read", "missed", "leak", "steady", "unanswered"]
 MARK_MEANING: dict[Mark, str] = {
     "read": "the truth moves and so does the answer",
     "missed": "the truth moves and the answer does not",
     "leak": "the truth stands still and the answer moves",
     "steady": "truth and answer both stand still",
+    "unanswered": "what was said is none of the choices",
 }
 
 
@@ -29,6 +30,8 @@ class Reply:
 
     @property
     def mark(self) -> Mark:
+        if self.example.answer_before is None or self.example.answer_after is None:
+            return "unanswered"
         truth_moves = self.example.truth_before != self.example.truth_after
         answer_moves = self.example.answer_before != self.example.answer_after
         if truth_moves:
@@ -36,12 +39,14 @@ class Reply:
         return "leak" if answer_moves else "steady"
 
     @property
-    def right_before(self) -> bool:
-        return self.example.answer_before == self.example.truth_before
+    def right_before(self) -> bool | None:
+        """None: unanswered."""
+        return None if self.example.answer_before is None else self.example.answer_before == self.example.truth_before
 
     @property
-    def right_after(self) -> bool:
-        return self.example.answer_after == self.example.truth_after
+    def right_after(self) -> bool | None:
+        """None: unanswered."""
+        return None if self.example.answer_after is None else self.example.answer_after == self.example.truth_after
 
 
 @dataclass(frozen=True, eq=False)

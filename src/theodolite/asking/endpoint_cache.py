@@ -1,0 +1,72 @@
+"""Answers of endpoints on disk, by the content of the request: what was paid for once is never asked again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from theodolite.records.errors import BadInput
+
+WAIT_S = 60.0  # for other processes that write to the same file
+AT_ONCE = 500  # keys in one look-up
+
+
+def content_key(content: Any) -> str:
+    """SHA-256, in hex, of a request's content as JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+class ResponseCache:
+    """A SQLite file of answers by key. Every answer is written as it arrives, whole or not at all; processes may share the file.
+
+    The first answer to a request stands: `put` gives what is kept. None as path keeps answers in memory. Raises `BadInput` for a file
+    that is something else.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        with self._refusing():
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._base = sqlite3.connect(str(path or ":memory:"), timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+            self._base.execute("CREATE TABLE IF NOT EXISTS responses (key TEXT PRIMARY KEY, response TEXT NOT NULL) WITHOUT ROWID")
+
+    def put(self, key: str, response: Any) -> Any:
+        """Keeps an answer, unless there is one; gives the one that is kept."""
+        with self._refusing(), self._lock:
+            self._base.execute("INSERT OR IGNORE INTO responses VALUES (?, ?)", (key, json.dumps(response)))
+        return self.find([key])[key]
+
+    def find(self, keys: Sequence[str]) -> dict[str, Any]:
+        """The answers that there are."""
+        found: dict[str, Any] = {}
+        with self._refusing(), self._lock:
+            for start in range(0, len(keys), AT_ONCE):
+                part = list(keys[start : start + AT_ONCE])
+                marks = ",".join("?" * len(part))
+                found |= dict(self._base.execute(f"SELECT key, response FROM responses WHERE key IN ({marks})", part))
+        return {key: json.loads(response) for key, response in found.items()}
+
+    @property
+    def num_kept(self) -> int:
+        """How many answers there are."""
+        with self._refusing(), self._lock:
+            return int(self._base.execute("SELECT COUNT(*) FROM responses").fetchone()[0])
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._base.close()
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise BadInput(f"the cache of answers {self.path} cannot be used ({error}); give another file with --cache") from error

@@ -1,0 +1,89 @@
+"""The survey of a model behind an endpoint, as the command line runs it. Nothing is loaded; answers only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from theodolite.asking.endpoint import CostAsker, EndpointAsker, Estimate
+from theodolite.asking.endpoint_cache import ResponseCache
+from theodolite.asking.endpoint_channel import KEY_ENV, EndpointSettings
+from theodolite.measurement.measures import measures_named
+from theodolite.measurement.survey import Candidate, Survey, Way
+from theodolite.records.folder import refuse_taken, whole_folder
+from theodolite.records.survey import SurveyRecord
+from theodolite.records.writing import run_record, write_survey
+from theodolite.studies.matter import Matter, surveying
+from theodolite.studies.progress import Steps
+from theodolite.studies.single import stage_in
+
+
+def survey_endpoint(
+    model: str,
+    url: str,
+    out: Path,
+    matter: Matter,
+    *,
+    overwrite: bool,
+    steps: Steps,
+    measures: str = "shadows",
+    dry_run: bool = False,
+    key_env: str = KEY_ENV,
+    answers: Literal["auto", "logprobs", "text"] = "auto",
+    picture_size: int = 224,
+    concurrency: int = 8,
+    per_minute: float | None = None,
+    timeout_s: float = 120.0,
+    cache: Path | None = None,
+    price_in: float | None = None,
+    price_out: float | None = None,
+) -> SurveyRecord | None:
+    """Surveys a model behind an endpoint, writes the record to `out`, and returns it; None in a dry run, which only tells the cost.
+
+    Answers are kept in `cache`, beside the record unless said otherwise, so that a survey that was stopped goes on where it was. Prices are
+    USD for a million tokens. Raises `BadInput` on anything that cannot be used.
+    """
+    if not dry_run:
+        refuse_taken(out, overwrite=overwrite)
+    settings = EndpointSettings(
+        base_url=url,
+        model=model,
+        key_env=key_env,
+        answers=answers,
+        picture_size=picture_size,
+        concurrency=concurrency,
+        per_minute=per_minute,
+        timeout_s=timeout_s,
+    )
+    title = model.rstrip("/").rpartition("/")[2]
+    way = Way(measures_named(measures), stage=stage_in(steps))
+    survey_candidate = surveying(matter, title, None, steps.console.print)
+    path = cache or out.with_name(f"{out.name}.responses.sqlite")
+
+    def announce(estimate: Estimate) -> None:
+        steps.console.print(estimate.words(price_in, price_out), highlight=False)
+
+    answered = ResponseCache(path if path.exists() or not dry_run else None)
+    try:
+        if dry_run:
+            trial = CostAsker(settings, answered, announce)
+            survey_candidate(Candidate(trial, picture_size, trial.describe), way)
+            return None
+        started = datetime.now(UTC)
+        asker = EndpointAsker(settings, answered, announce)
+        survey = survey_candidate(Candidate(asker, picture_size, asker.describe, asker.notices), way)
+    finally:
+        answered.close()
+    _write(out, survey, started, overwrite, steps.console.print)
+    return survey.record
+
+
+def _write(out: Path, survey: Survey, started: datetime, overwrite: bool, say: Callable[[str], None]) -> None:
+    for notice in survey.notices:
+        say(f"note: {notice}")
+    update = {"pairs_per_s": round(survey.pairs_per_s, 3), "notices": survey.notices}
+    run = run_record("survey", started, survey.seconds).model_copy(update=update)
+    with whole_folder(out, overwrite=overwrite) as folder:
+        write_survey(folder, survey.record, survey.rows, survey.pictures, run)
