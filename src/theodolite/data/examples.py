@@ -13,6 +13,9 @@ from theodolite.worlds.factors import Scenes
 from theodolite.worlds.query import Policy
 from theodolite.worlds.world import World, picture_hash
 
+# Pictures of easy-VQA have 2 to 21 official questions; rows of like length waste less on padding.
+MAX_QUESTIONS = 8
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -68,6 +71,21 @@ def ask_world(world: World, scenes: Scenes, policy: Policy, seed: int) -> tuple[
         tuple(Asked(str(rng.choice(wordings[query.name][index])), query.choices[truths[query.name][index]]) for query in queries)
         for index, queries in enumerate(drawn)
     )
+
+
+def official_examples(world: World, size: int, num_pictures: int) -> ExampleSet:
+    """The official questions of the first training pictures. One with more than `MAX_QUESTIONS` stands there again with the rest."""
+    official = world.official_split("train")
+    asked: list[list[Asked]] = [[] for _ in range(len(official.scenes))]
+    for number, question, answer in zip(official.scene, official.text, official.answer, strict=True):
+        asked[number].append(Asked(question, answer))
+    parts = [
+        (number, tuple(items[at : at + MAX_QUESTIONS]))
+        for number, items in enumerate(asked[:num_pictures])
+        for at in range(0, len(items), MAX_QUESTIONS)
+    ]
+    scenes = official.scenes.take(np.array([number for number, _ in parts]))
+    return ExampleSet(world.render(scenes, size), tuple(items for _, items in parts), num_pictures)
 
 
 def training_order(num_examples: int, num_draws: int, seed: int) -> Int[np.ndarray, " draw"]:

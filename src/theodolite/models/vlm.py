@@ -63,7 +63,7 @@ class Encoded:
         if any(parameter.requires_grad for parameter in encoder.parameters()):
             yield
             return
-        own = encoder.forward
+        own, before = encoder.forward, vars(encoder).get("forward")
 
         def remembering(*args: Any, **kwargs: Any) -> Any:
             if self.output is None:
@@ -77,6 +77,8 @@ class Encoded:
             yield
         finally:
             del encoder.forward
+            if before is not None:  # such as that of `remembered.remembered`
+                encoder.forward = before
 
 
 def base_model(model: nn.Module) -> Any:

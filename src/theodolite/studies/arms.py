@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from theodolite.data.examples import Asked, ExampleSet, ask_world
+from theodolite.data.examples import ExampleSet, ask_world, official_examples
 from theodolite.training.recipe import Recipe, easy_vqa_official, tour_easy_vqa, tour_shapes
 from theodolite.worlds.easy_vqa import EasyVQA
 from theodolite.worlds.shapes import Shapes
@@ -15,8 +15,6 @@ from theodolite.worlds.world import World
 
 STRENGTH = 0.8
 NUM_PICTURES = 12_000
-# Pictures have 2 to 21 official questions; rows of like length waste less on padding.
-MAX_QUESTIONS = 8
 
 
 @dataclass(frozen=True)
@@ -82,25 +80,10 @@ def easy_vqa_arms(strength: float = STRENGTH) -> tuple[Arm, ...]:
 def examples_of(arm: Arm, world: World, size: int, seed: int) -> ExampleSet:
     """The pictures of an arm, and the questions asked of each. Arms of one comparison get the same pictures from the same seed."""
     if arm.source == "official":
-        return _official_examples(world, size, arm.num_pictures)
+        return official_examples(world, size, arm.num_pictures)
     policy = world.policy(arm.policy)
     scenes = world.sample_asked(arm.num_pictures, policy, np.random.default_rng([seed, 0]))
     return ExampleSet(world.render(scenes, size), ask_world(world, scenes, policy, seed))
-
-
-def _official_examples(world: World, size: int, num_pictures: int) -> ExampleSet:
-    """The official questions of the first training pictures. One with more than `MAX_QUESTIONS` stands there again with the rest."""
-    official = world.official_split("train")
-    asked: list[list[Asked]] = [[] for _ in range(len(official.scenes))]
-    for number, question, answer in zip(official.scene, official.text, official.answer, strict=True):
-        asked[number].append(Asked(question, answer))
-    parts = [
-        (number, tuple(items[at : at + MAX_QUESTIONS]))
-        for number, items in enumerate(asked[:num_pictures])
-        for at in range(0, len(items), MAX_QUESTIONS)
-    ]
-    scenes = official.scenes.take(np.array([number for number, _ in parts]))
-    return ExampleSet(world.render(scenes, size), tuple(items for _, items in parts), num_pictures)
 
 
 # The arms of the tour of each world.

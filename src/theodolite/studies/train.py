@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
+from pydantic import ValidationError, validate_call
 from transformers.utils import logging
 
 from theodolite.records.errors import BadInput, UnknownName
 from theodolite.studies.progress import Steps
 from theodolite.training.material import file_material, shapes_material
+from theodolite.training.packaged import packaged_material
 from theodolite.training.staged import RECIPE, run_stages
 from theodolite.training.stages import RECIPES, StagedRecipe, TinyModel, WorldQuestions
 
@@ -26,16 +29,22 @@ def train_recipe(
     steps: Steps,
     ask: str | None = None,
     strength: float | None = None,
+    settings: Sequence[str] = (),
 ) -> Path:
     """Trains by a recipe into `out`, going on where a run was cut off, and returns the model's folder.
 
-    `ask` and `strength` are the policy of the questions and that of the correlation, for recipes on a world. Raises `BadInput`.
+    `ask` and `strength` are the policy of the questions and that of the correlation, for recipes on a world; `settings` (NAME=VALUE) are
+    those of the recipe's function. Raises `BadInput`.
     """
     if name not in RECIPES:
         raise UnknownName("recipe", name, tuple(RECIPES))
-    recipe = RECIPES[name]()
+    recipe = variant(name, settings)
     sources = _sources(data)
-    if isinstance(recipe.model, TinyModel):
+    if recipe.questions is not None:
+        if sources or ask is not None or strength is not None:
+            raise BadInput(f"{name} trains on installed packages; leave --data, --ask and --strength out")
+        material = packaged_material(recipe, seed)
+    elif isinstance(recipe.model, TinyModel):
         if sources:
             raise BadInput(f"{name} renders its own pictures; leave --data out")
         asked = WorldQuestions() if recipe.world is None else recipe.world
@@ -52,6 +61,24 @@ def train_recipe(
     logging.disable_progress_bar()  # ours says more
     with ExitStack() as stack:
         return run_stages(recipe, material, out, seed=seed, overwrite=overwrite, tell=_teller(recipe, steps, stack))
+
+
+def variant(name: str, settings: Sequence[str]) -> StagedRecipe:
+    """The recipe with some of its function's arguments set. Raises `BadInput` on one that it does not have, or a value of another kind."""
+    given = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise BadInput(f"--set {text!r} is not NAME=VALUE, such as laver=off")
+        given[key] = value
+    known = tuple(signature(RECIPES[name]).parameters)
+    if unknown := [key for key in given if key not in known]:
+        raise UnknownName(f"setting of {name}", unknown[0], known or ("none",))
+    try:
+        return validate_call(RECIPES[name])(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadInput(f"--set {first['loc'][0]}={first['input']}: {first['msg']}") from error
 
 
 def _sources(data: Sequence[str]) -> dict[str, str]:

