@@ -23,7 +23,7 @@ from theodolite.asking.endpoint_prompt import LETTERS
 
 @dataclass(frozen=True)
 class Asked:
-    """A request: its number from 0, the decoded body, and its headers."""
+    """A request: its number from 0, the decoded body, and its headers, in Title-Case."""
 
     number: int
     body: dict[str, Any]
@@ -97,7 +97,7 @@ def serving(reply: Callable[[Asked], Reply]) -> Iterator[Server]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with lock:
-                asked = Asked(len(server.asked), body, dict(self.headers))
+                asked = Asked(len(server.asked), body, {name.title(): value for name, value in self.headers.items()})
                 server.asked.append(asked)
                 server.now += 1
                 server.most_at_once = max(server.most_at_once, server.now)

@@ -62,6 +62,7 @@ def test_shares_are_those_of_whole_maps_and_the_back_end_is_restored() -> None:
     assert abs(one.layers["layer.2"].excess.value) > 1e-3 and one.layers["layer.2"].excess.low is None
 
 
+@pytest.mark.contract("inside")
 @pytest.mark.parametrize("name", NAMES)
 def test_in_every_family_what_gets_attention_is_what_counts_as_seen(name: str) -> None:
     """Random weights give every seen token some attention, and nothing else any."""

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from theodolite.asking.answer import Ask, answer_from_scores
+from theodolite.asking.batches import Row
 from theodolite.asking.lens import survey_size
 from theodolite.asking.local import LocalAsker
 from theodolite.models.export import export_vlm
@@ -27,6 +28,9 @@ ASKS = [
     for picture in (1, 0)
     for question, choices in (("what colour", ("red", "blue")), ("what shape a b c", ("round", "a b c", "d e")), ("yes no", ("yes", "no")))
 ]
+
+# PaliGemma's pictures see the question.
+SHARING = tuple(name for name in NAMES if name != "paligemma")
 
 
 @cache
@@ -71,6 +75,7 @@ def alone(model: Any, processor: Halves, pool: np.ndarray, ask: Ask) -> np.ndarr
     return np.array(scores)
 
 
+@pytest.mark.contract("asking")
 @pytest.mark.parametrize("name", NAMES)
 def test_every_family_is_asked_as_its_own_forward_answers_shared_or_not(name: str) -> None:
     model, processor, pool = built(name)
@@ -83,6 +88,33 @@ def test_every_family_is_asked_as_its_own_forward_answers_shared_or_not(name: st
         assert bool(asker.notices) == (name == "paligemma")
 
 
+def rows_of_asks(asker: LocalAsker, pool: np.ndarray) -> list[Row]:
+    return [row for rows in asker.groups(pool, ASKS) for row in rows]
+
+
+@pytest.mark.contract("shared prefix")
+@pytest.mark.parametrize("name", SHARING)
+def test_a_picture_runs_once_for_all_of_its_questions_and_a_question_once_for_its_choices(name: str) -> None:
+    model, processor, pool = built(name)
+    shared, apart = (rows_of_asks(LocalAsker(model, processor, share=share), pool) for share in (True, False))
+    assert sorted(row.picture for row in shared) == [0, 1] and all(len(row.ends) == 3 for row in shared)
+    assert len(apart) == len(ASKS) and all(len(row.ends) == 1 for row in apart)
+    assert sum(len(row.tokens) for row in shared) < 0.75 * sum(len(row.tokens) for row in apart)
+
+
+@pytest.mark.contract("shared prefix", no="its pictures see the question")
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(SHARING)))
+def test_where_a_picture_sees_the_question_every_choice_has_a_picture_of_its_own(name: str) -> None:
+    model, processor, pool = built(name)
+    asker = LocalAsker(model, processor)
+    assert len(rows_of_asks(asker, pool)) == sum(len(ask.choices) for ask in ASKS)
+    (notice,) = asker.notices
+    assert notice == f"in {name} the picture sees the question, so every question runs with a picture of its own"
+    adapt(model, Adaptation("mixed", "2d"))
+    assert len(rows_of_asks(LocalAsker(model, processor), pool)) == 2, "mixed attention hides the question from the picture"
+
+
+@pytest.mark.contract("mixed, 2D")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("adaptation", [Adaptation("mixed", "2d"), Adaptation("native", "2d")], ids=str)
 def test_an_adapted_model_of_every_family_is_asked_alike_shared_or_not(name: str, adaptation: Adaptation) -> None:
@@ -99,6 +131,7 @@ def test_an_adapted_model_of_every_family_is_asked_alike_shared_or_not(name: str
     assert (moved > 1e-4) == changes, moved
 
 
+@pytest.mark.contract("export")
 @pytest.mark.parametrize("name", NAMES)
 def test_every_family_loads_from_a_folder_without_torchvision_and_answers_alike(name: str, tmp_path: Path) -> None:
     model, processor, pool = built(name)

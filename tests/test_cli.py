@@ -64,7 +64,7 @@ def test_help_says_what_a_default_comes_from() -> None:
         (("survey", "nowhere", "--out", "x", "--world", "shapes"), ("nowhere",)),
         (("survey", "nowhere", "--out", "x", "--pairs", "p", "--ask", "shape"), ("--ask:", "leave them out")),
         (("survey", "nowhere", "--out", "x", "--pairs", "p", "--scenes", "200", "--seed", "0"), ("--scenes, --seed:", "leave them out")),
-        (("survey", "nowhere", "--out", "x", "--pairs", "p"), ("p cannot be read as Parquet",)),  # before any model is looked for
+        (("survey", "nowhere", "--out", "x", "--pairs", "p"), ("p",)),  # before any model is looked for
         (("survey", "nowhere", "--out", "taken/file/x", "--world", "shapes"), ("taken/file is a file",)),
         (("world", "shapes", "--out", ".", "--overwrite"), ("current directory",)),
         (("report", "nowhere", "--out", "page.html"), ("nowhere", "survey.json")),
@@ -103,11 +103,12 @@ def test_bad_input_shows_no_traceback_and_a_bad_option_lists_the_right_ones() ->
 def test_a_world_on_disk_holds_pictures_questions_and_pairs(tmp_path: Path) -> None:
     done = theodolite("world", "shapes", "--out", tmp_path / "w", "--pictures", "6", "--scenes", "3", "--size", "48", "--strength", "0.9")
     assert done.returncode == 0, done.stderr
-    scenes, questions, pairs = (pl.read_parquet(tmp_path / "w" / f"{name}.parquet") for name in ("scenes", "questions", "pairs"))
+    scenes, questions = (pl.read_parquet(tmp_path / "w" / f"{name}.parquet") for name in ("scenes", "questions"))
+    pairs = pl.read_ndjson(tmp_path / "w" / "manifest.jsonl", infer_schema_length=None)
     assert len(scenes) == 6
     assert len(questions) == 6 * 9  # every open question of every picture
     assert set(pairs["factor"]) == {*scenes.columns} - {"picture", "nuisance"} | {""}
-    for name in (*scenes["picture"], *pairs["picture_before"], *pairs["picture_after"]):
+    for name in (*scenes["picture"], *pairs["picture"], *pairs["edited"].drop_nulls()):
         with Image.open(tmp_path / "w" / name) as picture:
             assert picture.size == (48, 48)
 

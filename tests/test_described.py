@@ -91,12 +91,12 @@ def test_the_fields_of_a_file_are_those_of_its_section_and_of_the_sections_it_li
         assert list(found) == list(fields), heading
         checked.add(heading)
         for field, (kind, _) in fields.items():
-            for part in re.findall(r"\[(\w+)\]", kind):
-                held = found[field]
-                several = held if isinstance(held, list) else list(held.values()) if kind.startswith("map") else [held]
-                for item in several:
-                    if item is not None:
-                        check(part, item)
+            parts = re.findall(r"\[(\w+)\]", kind)
+            held = found[field]
+            several = held if isinstance(held, list) else list(held.values()) if kind.startswith("map") else [held]
+            for item in several if parts else ():
+                if item is not None:  # of several kinds of part it is one
+                    check(next((part for part in parts if list(documented(part)) == list(item)), parts[0]), item)
 
     check(name, json.loads((written / name).read_text()))
     assert name in checked

@@ -105,6 +105,7 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
 # Where theodolite is not installed
 
 
+@pytest.mark.contract("export")
 @pytest.mark.parametrize("name", EVERY)
 def test_an_adapted_model_gives_the_logits_of_training_where_theodolite_is_not(name: str, answered: Mapping[str, Any]) -> None:
     assert "TheodoliteForConditionalGeneration" in answered[name]["class"]
@@ -116,12 +117,14 @@ def test_an_adapted_model_gives_the_logits_of_training_where_theodolite_is_not(n
         assert not torch.allclose(model_of(name)(**batch_of(name)).logits[real], expected[real], atol=1e-2)
 
 
+@pytest.mark.contract("export")
 @pytest.mark.parametrize("name", EVERY)
 def test_it_generates_there_what_whole_passes_of_training_give_token_by_token(name: str, answered: Mapping[str, Any]) -> None:
     expected = written_by_hand(adapted_of(name), prompts_of(name), elsewhere.NEW_TOKENS)
     assert answered[name]["new"].tolist() == expected.tolist()
 
 
+@pytest.mark.contract("export")
 @pytest.mark.parametrize("name", EVERY)
 def test_text_without_pictures_runs_there_as_in_the_stock_model_to_the_bit(name: str, answered: Mapping[str, Any]) -> None:
     with torch.inference_mode():
@@ -136,6 +139,7 @@ def test_without_its_code_it_does_not_load_and_says_why(name: str, answered: Map
     assert said["flash"].startswith("ValueError: attention 'flash_attention_2'") and said["flash"].endswith("eager, sdpa, flex_attention")
 
 
+@pytest.mark.contract("export")
 @pytest.mark.parametrize("name", EVERY)
 def test_it_can_be_saved_there_and_loaded_again(name: str, answered: Mapping[str, Any]) -> None:
     assert answered[name]["saved again"]
@@ -155,6 +159,7 @@ def test_what_goes_with_a_model_imports_torch_transformers_and_itself_alone() ->
 # Stock where nothing is adapted
 
 
+@pytest.mark.contract("export")
 @pytest.mark.parametrize("name", (*tiny_families.NAMES, "patches"))
 def test_a_model_that_is_not_adapted_is_a_stock_checkpoint(name: str, tmp_path: Path) -> None:
     model = model_of(name)

@@ -71,6 +71,7 @@ def test_all_weights_belong_to_encoder_connector_language_model_or_head(name: st
     assert rest == set(family.connector_parameters)
 
 
+@pytest.mark.contract("own forward")
 @every_family
 def test_a_hook_that_replaces_nothing_leaves_the_logits_as_they_are_to_the_bit(name: str) -> None:
     given = inputs(name, model_of(name))
@@ -146,6 +147,7 @@ def one_by_one(name: str, model: Any) -> list[dict[str, Tensor]]:
     return [reader.join(reader.read_conversation(part)) for part in (pictures[:1], pictures[1:3], pictures[3:])]
 
 
+@pytest.mark.contract("pictures")
 @every_family
 def test_cells_go_row_by_row_and_occur_once(name: str) -> None:
     model = model_of(name)
@@ -169,6 +171,7 @@ UNSCALED = {
 }
 
 
+@pytest.mark.contract("pictures")
 @every_family
 def test_painting_over_a_cell_moves_the_one_feature_that_the_grid_puts_there(name: str) -> None:
     """With the encoder's attention silenced, so that patches do not mix."""
@@ -328,6 +331,7 @@ def test_ids_and_logits_are_those_of_processors_that_need_torchvision() -> None:
         agrees_with_the_whole_processor(name)
 
 
+@pytest.mark.contract("pictures")
 @every_family
 def test_a_rendered_template_holds_the_marker_once_for_each_picture(name: str) -> None:
     words, reader = parts(name)[1], reader_of(name)
@@ -361,6 +365,7 @@ def test_pictures_are_cut_as_the_image_processor_is_set(name: str, settings: dic
     assert len(picture_grids(config, read.inputs)) == fewer and read.tokens == 4
 
 
+@pytest.mark.contract("pictures")
 @every_family
 def test_joined_pictures_give_the_features_of_each_alone(name: str) -> None:
     model, reader = model_of(name), reader_of(name)

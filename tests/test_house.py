@@ -30,8 +30,10 @@ LEVELS = {
 }
 HEAVY = {"torch", "transformers", "accelerate", "safetensors", "tokenizers"}
 FREE_OF_TORCH = (
+    "measurement.accuracy",
     "measurement.advise",
     "measurement.annotated",
+    "measurement.blind",
     "measurement.compare",
     "measurement.coverage",
     "measurement.matched",

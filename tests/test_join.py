@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -38,16 +39,22 @@ def save_tower(folder: Path, kind: str) -> Path:
     return folder
 
 
-def save_language_model(folder: Path, template: str | None = TEMPLATE) -> Path:
-    words = ("<unk>", "</s>", "user", "assistant", ":", "what", "is", "it", "round", "two")
+WORDS = ("<unk>", "</s>", "user", "assistant", ":", "what", "is", "it", "round", "two")
+LLAMA = hf.LlamaConfig(**TEXT, num_key_value_heads=1, bos_token_id=None, eos_token_id=1, tie_word_embeddings=False)
+
+
+def save_language_model(
+    folder: Path, template: str | None = TEMPLATE, config: hf.PreTrainedConfig = LLAMA, words: tuple[str, ...] = WORDS
+) -> Path:
     tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>", pad_token="</s>")
     fast.chat_template = template
     fast.save_pretrained(folder)
-    config = hf.LlamaConfig(**TEXT, vocab_size=10, num_key_value_heads=1, bos_token_id=None, eos_token_id=1, tie_word_embeddings=False)
+    config = copy.deepcopy(config)
+    config.vocab_size = len(words)
     torch.manual_seed(3)
-    hf.LlamaForCausalLM(config).save_pretrained(folder)
+    hf.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 
 
@@ -84,3 +91,28 @@ def test_plain_texts_go_through_the_template_as_before() -> None:
 def test_a_language_model_without_a_template_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no chat template; take an instruction-tuned"):
         join_vlm("unused", str(save_language_model(tmp_path / "language", None)))
+
+
+def test_the_connector_is_drawn_from_the_seed_alone(tmp_path: Path) -> None:
+    language = save_language_model(tmp_path / "language")
+
+    def connector(encoder: str, seed: int) -> torch.Tensor:
+        model, _ = join_vlm(encoder, str(language), seed=seed)
+        return model.model.multi_modal_projector.linear_2.weight
+
+    torch.manual_seed(0)
+    first, state = connector("patches:16/8", 5), torch.random.get_rng_state()
+    assert torch.equal(first, connector("patches:16/8", 5)) and not torch.equal(first, connector("patches:16/8", 6))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert 0.015 < float(first.detach().std()) < 0.025 and not model_is_meta(join_vlm("conv", str(language))[0])
+
+
+def model_is_meta(model: torch.nn.Module) -> bool:
+    return any(value.is_meta for value in (*model.parameters(), *model.buffers()))
+
+
+def test_the_picture_token_starts_as_the_mean_of_all_others(tmp_path: Path) -> None:
+    model, processor = join_vlm("patches:16/8", str(save_language_model(tmp_path / "language")))
+    assert processor.tokenizer.convert_tokens_to_ids("<image>") == model.config.image_token_id == 10
+    for table in (model.get_input_embeddings().weight, model.lm_head.weight):
+        torch.testing.assert_close(table[10], table[:10].mean(dim=0))

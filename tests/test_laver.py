@@ -75,6 +75,7 @@ def step(learner: Learner, tutor: Tutor, batch: Mapping[str, Any]) -> tuple[Any,
     return learner(taught, 5), taught
 
 
+@pytest.mark.contract("own forward")
 @pytest.mark.parametrize("name", NAMES)
 def test_the_unadapted_pass_is_the_stock_forward_to_the_bit(name: str) -> None:
     model, _, _ = tiny_families.tiny(name)
@@ -89,6 +90,7 @@ def test_the_unadapted_pass_is_the_stock_forward_to_the_bit(name: str) -> None:
         assert torch.equal(read(model, view, STOCK).logits, stock)
 
 
+@pytest.mark.contract("LaVer")
 @pytest.mark.parametrize("branch", BRANCHES)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_is_finite_and_its_gradients_are_where_they_belong(name: str, branch: str) -> None:
@@ -109,6 +111,7 @@ def test_a_step_is_finite_and_its_gradients_are_where_they_belong(name: str, bra
     assert all(value.grad is None and not value.requires_grad for value in tutor.teacher.shadow.values())
 
 
+@pytest.mark.contract("LaVer")
 @pytest.mark.parametrize("branch", BRANCHES)
 @pytest.mark.parametrize("attention", ["mixed", "native"])
 @pytest.mark.parametrize("name", NAMES)
@@ -130,6 +133,7 @@ def stand_in(batch: Mapping[str, Any]) -> dict[str, Any]:
     return {**batch, "pixel_values": torch.rand(pixels.shape, generator=generator).to(pixels.dtype)}
 
 
+@pytest.mark.contract("masks")
 @pytest.mark.parametrize("branch", BRANCHES)
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_masked_cannot_be_seen(name: str, branch: str) -> None:
@@ -144,6 +148,7 @@ def test_what_is_masked_cannot_be_seen(name: str, branch: str) -> None:
     assert (teacher - other_teacher).abs().max() > 1e-4
 
 
+@pytest.mark.contract("mixed, 2D")
 @pytest.mark.parametrize("name", NAMES)
 def test_mixed_attention_lets_a_picture_see_itself_and_nothing_later(name: str) -> None:
     """Another second picture moves no token before it; another tail of the first picture moves the picture's head."""

@@ -116,6 +116,7 @@ def test_white_space_between_prompt_and_answer_may_differ_and_nothing_else() -> 
         maker(template=last).make(example(TWO_TURNS, num_pictures=2))
 
 
+@pytest.mark.contract("samples")
 @pytest.mark.parametrize("name", NAMES)
 def test_tokens_are_those_of_the_whole_text_at_once(name: str) -> None:
     """For every family: pictures tokenised as runs, and cut where answers begin, give what the library's Processor gives."""

@@ -112,6 +112,7 @@ def test_a_folder_with_other_files_is_refused_and_kept(tmp_path: Path) -> None:
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+@pytest.mark.contract("stages")
 @pytest.mark.parametrize("name", tiny_families.NAMES)
 def test_the_alignment_trains_the_connector_alone_and_the_others_leave_the_encoder_frozen(name: str) -> None:
     model, _, _ = tiny_families.tiny(name)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -13,34 +16,103 @@ from theodolite.asking.answer import Ask
 from theodolite.asking.lens import survey_size
 from theodolite.asking.local import LocalAsker
 from theodolite.measurement.measures import MEASURES, measures_named
-from theodolite.measurement.plan import plan_world
+from theodolite.measurement.plan import Plan, plan_world
 from theodolite.measurement.survey import Survey, Way, survey, survey_pairs
 from theodolite.models.processor import Halves
 from theodolite.models.taps import layer_sites, touching, watching_attention
 from theodolite.records.errors import BadInput, UnknownName
+from theodolite.records.inside import Inside
 from tiny_families import NAMES, tiny
 
+FACTORS = ("shape", "colour")
+# What passes through the model again; the other measures are arithmetic on what the ladder's pass left.
 PASSING = ("ladder", "likeness", "allocation", "fisher", "causal", "gap")
+# Features of inner encoder layers go past the connector's output, to which a direction there says nothing.
+DEEP = ("qwen3_vl",)
 
 
-def surveyed(name: str, seed: int = 0) -> Survey:
-    model, image_processor, tokenizer = tiny(name, seed)
-    plan = plan_world(WORLD, WORLD.policy("shape"), 3, 0, min(survey_size(image_processor), 56))
-    return survey_pairs(model, Halves(image_processor, tokenizer, model.config), plan, title=name, way=Way(PASSING))
+def small_plan(size: int) -> Plan:
+    """Pairs of six scenes in two factors, and a few questions on the training distribution."""
+    plan = plan_world(WORLD, WORLD.policy("shape"), 6, 0, size)
+    kind = pl.col("kind")
+    pairs = plan.rows.filter((kind != "training") & ((kind != "intervention") | pl.col("factor").is_in(FACTORS)))
+    return replace(plan, rows=pl.concat([pairs, plan.rows.filter(kind == "training").head(6)]))
 
 
+def surveyed(name: str, measures: tuple[str, ...] = tuple(MEASURES)) -> Survey:
+    model, image_processor, tokenizer = tiny(name)
+    plan = small_plan(min(survey_size(image_processor), 56))
+    return survey_pairs(model, Halves(image_processor, tokenizer, model.config), plan, title=name, way=Way(measures))
+
+
+@cache
+def first(name: str) -> Survey:
+    return surveyed(name)
+
+
+def inside(name: str) -> Inside:
+    found = first(name).record.inside
+    assert found is not None
+    return found
+
+
+@pytest.mark.contract("inside")
 @pytest.mark.parametrize("name", NAMES)
-def test_every_family_is_surveyed_inside_and_out_and_repeats_to_the_byte(name: str) -> None:
-    found = surveyed(name)
-    inside = found.record.inside
-    assert inside is not None and inside.num_scenes == 3
-    assert all(getattr(inside, measure) is not None for measure in PASSING)
-    assert inside.likeness is not None and set(inside.likeness.sites) == {"encoder", "connector", "layer.1", "layer.2"}
-    assert inside.fisher is not None and inside.fisher.trace.value > 0
-    assert inside.allocation is not None and all(0 < layer.share.value < 1 for layer in inside.allocation.layers.values())
+def test_every_measure_of_the_inside_gives_a_record_of_every_family(name: str) -> None:
+    found = inside(name)
+    assert found.num_scenes == 6 and found.measures == tuple(MEASURES)
+    assert all(getattr(found, measure) is not None for measure in MEASURES)
+    assert found.likeness is not None and set(found.likeness.sites) == {"encoder", "connector", "layer.1", "layer.2"}
+    assert found.fisher is not None and found.fisher.trace.value > 0
+    assert found.allocation is not None and all(0 < layer.share.value < 1 for layer in found.allocation.layers.values())
+    assert found.geometry is not None and set(found.geometry.sites) == set(found.likeness.sites)
+    assert found.causal is not None and found.causal.sites == ("connector", "layer.1")
+    assert {each.site for each in found.causal.mean} == {"connector", "layer.1"}
+    assert found.identifiability is not None and found.identifiability.reason is None
+    assert all(set(site.factors) == set(FACTORS) for site in found.identifiability.sites.values())
+
+
+def patched(name: str) -> set[tuple[str, str]]:
+    causal = inside(name).causal
+    assert causal is not None and {(each.factor, each.site) for each in causal.erase} == {(each.factor, each.site) for each in causal.patch}
+    return {(each.factor, each.site) for each in causal.patch}
+
+
+@pytest.mark.contract("directions")
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(DEEP)))
+def test_factors_are_patched_and_erased_at_the_connector_and_in_layers(name: str) -> None:
+    assert patched(name) == {(factor, site) for factor in FACTORS for site in ("connector", "layer.1")}
+
+
+@pytest.mark.contract("directions", no="not at the connector, which features of inner encoder layers go past")
+@pytest.mark.parametrize("name", DEEP)
+def test_where_features_go_past_the_connector_factors_are_patched_and_erased_in_layers_alone(name: str) -> None:
+    assert patched(name) == {(factor, "layer.1") for factor in FACTORS}
+
+
+@pytest.mark.contract("ladder")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_ladder_of_every_family_has_a_rung_at_every_site_and_ends_in_words(name: str) -> None:
+    ladder = inside(name).ladder
+    assert ladder is not None and ladder.left_out == {} and tuple(ladder.factors) == FACTORS
+    for factor, found in ladder.factors.items():
+        sites = ["encoder", "connector", "layer.1", "layer.2", "answer", *(["spoken"] if factor == "shape" else [])]
+        assert [rung.site for rung in found.rungs] == sites and found.answer_query == "shape"
+        assert all((rung.drop is None) == (rung.site == "encoder") for rung in found.rungs)
+        assert all((rung.control is None) == (rung.site == "spoken") for rung in found.rungs)
+        assert len({rung.accuracy.num_scenes for rung in found.rungs}) == 1
+
+
+@pytest.mark.contract("survey")
+@pytest.mark.parametrize("name", NAMES)
+def test_every_family_is_surveyed_and_a_second_survey_repeats_to_the_byte(name: str) -> None:
+    found = first(name)
     assert bool(found.notices) == (name == "paligemma")
-    assert found.pairs_per_s > 0 and set(PASSING) <= set(found.seconds)
-    assert surveyed(name).record.to_json() == found.record.to_json()
+    assert found.pairs_per_s > 0 and set(MEASURES) <= set(found.seconds)
+    assert found.record.shadows.cells and found.record.model.family == name
+    again = surveyed(name, PASSING).record
+    without = inside(name).model_copy(update={"measures": PASSING, "geometry": None, "identifiability": None})
+    assert again.to_json() == found.record.model_copy(update={"inside": without}).to_json()
 
 
 def test_a_model_object_and_a_world_are_enough_in_python() -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,36 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from forked import Forked
+
 HERE = Path(__file__).parent
 BRANCHES = ("separate", "joint")
 RUNS: dict[str, Path] = {}
+SERVERS: list[Forked] = []
 
 
 @pytest.fixture(scope="module", autouse=True)
-def folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     RUNS["root"] = tmp_path_factory.mktemp("trajectories")
+    yield
+    while SERVERS:
+        SERVERS.pop().close()
+
+
+def environment() -> dict[str, str]:
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {**{key: value for key, value in os.environ.items() if key not in ("WORLD_SIZE", "RANK", "LOCAL_RANK")}, **own}
+
+
+def fork(folder: Path, options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """One run in a process of its own, which has its imports already."""
+    if not SERVERS:
+        SERVERS.append(Forked(HERE / "trajectory.py", environment()))
+    return SERVERS[0].run(folder.parent / f"{folder.name}.txt", str(folder), json.dumps(options))
 
 
 def start(folder: Path, options: dict[str, Any], processes: int = 1) -> subprocess.CompletedProcess[str]:
-    """One run: a process of its own, or several under torchrun."""
-    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    environment = {**{key: value for key, value in os.environ.items() if key not in ("WORLD_SIZE", "RANK", "LOCAL_RANK")}, **own}
+    """One run from nothing: a process of its own, or several under torchrun."""
     command = [sys.executable]
     if processes > 1:
         with socket.socket() as probe:
@@ -51,7 +68,7 @@ def start(folder: Path, options: dict[str, Any], processes: int = 1) -> subproce
         capture_output=True,
         text=True,
         check=False,
-        env=environment,
+        env=environment(),
         timeout=500,
     )
 
@@ -60,7 +77,7 @@ def start(folder: Path, options: dict[str, Any], processes: int = 1) -> subproce
 def run(processes: int = 1, **options: Any) -> tuple[list[float], dict[str, Tensor], list[dict[str, float]]]:
     """Losses a step, final trained weights and the whole log; each run is made once."""
     where = RUNS["root"] / "-".join([str(processes), *(f"{key}={value}" for key, value in sorted(options.items()))])
-    done = start(where, options, processes)
+    done = fork(where, options) if processes == 1 else start(where, options, processes)
     assert done.returncode == 0, done.stderr[-3000:]
     return read(where)
 

@@ -19,13 +19,11 @@ def language(
     as_json: AsJson = False,
 ) -> None:
     """What training on pictures cost the language: loss a token of plain text that no stage trained on."""
-    import json
-
     from theodolite.studies.language import language_losses, language_table
     from theodolite.studies.progress import Steps
 
-    first, changes = language_losses(models, text or [], Steps(console))
+    found = language_losses(models, text or [], Steps(console))
     if as_json:
-        print(json.dumps({"first": first.model_dump(), "changes": [change.model_dump() for change in changes]}, indent=1))
+        print(found.to_json(), end="")
         return
-    console.print(language_table(first, changes))
+    console.print(language_table(found))

@@ -4,11 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from theodolite.cli.app import AsJson, Overwrite, app, console, refuse_file
+from theodolite.cli.survey_options import (
+    Answers,
+    Asked,
+    Attention,
+    Cache,
+    Concurrency,
+    Device,
+    DryRun,
+    Endpoint,
+    InsideScenes,
+    KeyName,
+    Measures,
+    Model,
+    Out,
+    PairsFile,
+    PairsSeed,
+    PerMinute,
+    PictureSize,
+    Precision,
+    PriceIn,
+    PriceOut,
+    PriorStrength,
+    RowsAtOnce,
+    Scenes,
+    Timeout,
+    WorldOrGallery,
+)
 from theodolite.records.errors import BadInput
 from theodolite.records.survey import SurveyRecord
 
@@ -18,53 +45,31 @@ FLAGS = {"attention": "--attn", "timeout_s": "--timeout"}
 
 @app.command()
 def survey(
-    model: Annotated[
-        str, typer.Argument(help="folder or hub name of a Hugging Face VLM; with --endpoint, its name there", show_default=False)
-    ],
-    out: Annotated[Path, typer.Option(help="folder for the record", show_default=False)],
-    world: Annotated[
-        str | None, typer.Option(help="shapes or easy_vqa: pairs are drawn from it; or a gallery such as openmoji:skin_tone")
-    ] = None,
-    pairs: Annotated[Path | None, typer.Option(help="or a file of pairs: a manifest, JSONL or Parquet (docs/manifest.md)")] = None,
-    ask: Annotated[
-        str | None,
-        typer.Option(help="the policy to judge by (default: as trained, else all open questions)"),
-    ] = None,
-    strength: Annotated[float | None, typer.Option(help="strength of the training prior (default: as trained, else 0)")] = None,
-    scenes: Annotated[
-        int | None, typer.Option(min=2, help="base scenes of pairs drawn from a world (default: 200); of a gallery all")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="seed of pairs drawn from a world (default: 0)")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ... (default: cpu)")] = None,
-    dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"] | None, typer.Option(help="precision of the weights (default: float32)")
-    ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="rows of tokens at once (default: as memory allows)")] = None,
-    measures: Annotated[
-        str,
-        typer.Option(help="beside the answers: ladder,likeness,allocation,geometry,fisher,causal,gap,identifiability, or all"),
-    ] = "shadows",
-    inside_scenes: Annotated[int | None, typer.Option(min=2, help="scenes that measures of the inside use (default: 500)")] = None,
-    attn: Annotated[Literal["sdpa", "eager"] | None, typer.Option(help="attention back end (default: sdpa)")] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="ask a model behind an OpenAI-compatible chat endpoint, such as http://localhost:8000/v1"),
-    ] = None,
-    key_env: Annotated[
-        str | None, typer.Option(metavar="NAME", help="endpoint: environment variable that holds the key (default: OPENAI_API_KEY)")
-    ] = None,
-    answers: Annotated[
-        Literal["auto", "logprobs", "text"] | None,
-        typer.Option(help="endpoint: how answers are read (default: auto, which is logprobs where the server offers them)"),
-    ] = None,
-    picture_size: Annotated[int | None, typer.Option(min=16, help="endpoint: side of the pictures in pixels (default: 224)")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="endpoint: requests at once (default: 8)")] = None,
-    per_minute: Annotated[float | None, typer.Option(min=0.01, help="endpoint: most requests a minute (default: no limit)")] = None,
-    timeout: Annotated[float | None, typer.Option(min=0.01, help="endpoint: seconds to wait for an answer (default: 120)")] = None,
-    cache: Annotated[Path | None, typer.Option(help="endpoint: file of answers (default: OUT.responses.sqlite)")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="endpoint: print what it would cost, ask nothing, write nothing")] = False,
-    price_in: Annotated[float | None, typer.Option(min=0, help="endpoint: USD for a million tokens sent")] = None,
-    price_out: Annotated[float | None, typer.Option(min=0, help="endpoint: USD for a million tokens received")] = None,
+    model: Model,
+    out: Out,
+    world: WorldOrGallery = None,
+    pairs: PairsFile = None,
+    ask: Asked = None,
+    strength: PriorStrength = None,
+    scenes: Scenes = None,
+    seed: PairsSeed = None,
+    device: Device = None,
+    dtype: Precision = None,
+    batch: RowsAtOnce = None,
+    measures: Measures = "shadows",
+    inside_scenes: InsideScenes = None,
+    attn: Attention = None,
+    endpoint: Endpoint = None,
+    key_env: KeyName = None,
+    answers: Answers = None,
+    picture_size: PictureSize = None,
+    concurrency: Concurrency = None,
+    per_minute: PerMinute = None,
+    timeout: Timeout = None,
+    cache: Cache = None,
+    dry_run: DryRun = False,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Ask a model about counterfactual pairs and record what moves its answers."""

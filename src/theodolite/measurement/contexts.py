@@ -62,6 +62,7 @@ class Outcomes:
     outcome: Int[np.ndarray, " row"]
     example: Int[np.ndarray, " row"]
     _surprises: dict[Context, Surprise] = field(default_factory=dict, repr=False)
+    _losses: dict[Context, float] = field(default_factory=dict, repr=False)
 
     def take(self, kept: Bool[np.ndarray, " row"]) -> Outcomes:
         return Outcomes(self.levels[kept], self.outcome[kept], self.example[kept])
@@ -97,9 +98,11 @@ class Outcomes:
 
     def left_out_loss(self, context: Context) -> float:
         """Summed log loss, in nats, of a smoothed count table over `context`, each example predicted from all others."""
-        here, hit = self._tallies(context)
-        chance = (hit.total - hit.own + PRIOR_WEIGHT * self.shares) / (here.total - here.own + PRIOR_WEIGHT)
-        return float(-np.log(chance).sum())
+        if context not in self._losses:
+            here, hit = self._tallies(context)
+            chance = (hit.total - hit.own + PRIOR_WEIGHT * self.shares) / (here.total - here.own + PRIOR_WEIGHT)
+            self._losses[context] = float(-np.log(chance).sum())
+        return self._losses[context]
 
     def surprise(self, context: Context) -> Surprise:
         """Log loss of each row in nats under a count table over `context`, its mean free of the counts' bias.

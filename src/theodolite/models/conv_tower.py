@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, LlavaConfig, LlavaForConditional
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-__all__ = ["ConvTower", "ConvTowerConfig", "LlavaConfig", "LlavaForConditionalGeneration"]
+__all__ = ["ConvTower", "ConvTowerConfig", "TowerLlava", "TowerLlavaConfig"]
 
 
 class ConvTowerConfig(PreTrainedConfig):
@@ -95,6 +95,18 @@ class ConvTower(PreTrainedModel):
         tokens = (maps + self.position).flatten(2).transpose(1, 2)
         # LLaVA picks a layer out of `hidden_states`; the tower offers its last.
         return BaseModelOutputWithPooling(last_hidden_state=tokens, hidden_states=(tokens,))
+
+
+class TowerLlavaConfig(LlavaConfig):
+    """The configuration of a stock LLaVA on this tower, in a class of its own: see `TowerLlava`."""
+
+
+class TowerLlava(LlavaForConditionalGeneration):
+    """A stock LLaVA on this tower. What is loaded with `trust_remote_code` is marked as foreign code for the rest of the process, whose
+    weights are taken by other names: the stock class itself must not be, or the next LLaVA would lose its head without a word.
+    """
+
+    config_class = TowerLlavaConfig
 
 
 AutoConfig.register(ConvTowerConfig.model_type, ConvTowerConfig, exist_ok=True)

@@ -7,17 +7,24 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
-from theodolite.models import adapted, attention, conv_tower, grids, layout, positions
+from theodolite.models import adapted, attention, cells_tower, conv_tower, grids, layout, lite0_tower, positions
 from theodolite.models.families import EXPORTED, Family, family_of
 from theodolite.models.vlm import Adaptation, adaptation_of, base_model
 from theodolite.records.errors import BadInput
 
 # Files that go with an adapted model. They import torch, transformers and each other.
 SHIPPED = (adapted, attention, grids, layout, positions)
+# Vision towers of types that transformers does not know: the file that goes with a model, by the type of its tower.
+TOWERS: Mapping[str, ModuleType] = {
+    conv_tower.ConvTowerConfig.model_type: conv_tower,
+    lite0_tower.Lite0TowerConfig.model_type: lite0_tower,
+    cells_tower.CellsTowerConfig.model_type: cells_tower,
+}
 MODELING = "modeling_theodolite"
 CONFIG_CLASS, MODEL_CLASS = "TheodoliteConfig", "TheodoliteForConditionalGeneration"
 CODE = '''"""A {model}, adapted: {adaptation} (see adapted.py)."""
@@ -54,14 +61,16 @@ def export_vlm(model: nn.Module, processor: Any | None, folder: str | Path, stat
     weights = _weights(model, state_dict)
     adaptation = effective_adaptation(base.config)
     folder = Path(folder)
-    base.save_pretrained(folder, state_dict=weights, save_original_format=adaptation.is_stock)
+    # Code in the folder reads weights by the names that they have now; stock code by the old ones, too, which others may want.
+    has_code = not adaptation.is_stock or _tower(base.config.to_dict()) is not None
+    base.save_pretrained(folder, state_dict=weights, save_original_format=not has_code)
     path = folder / "config.json"
     settings = adapted.release_text_config(json.loads(path.read_text()))
     for name in ("adaptation", "auto_map"):
         settings.pop(name, None)
     settings |= _stock_settings(family, settings) if adaptation.is_stock else _adapted_settings(family, adaptation)
     path.write_text(json.dumps(settings if adaptation.is_stock else adapted.hold_text_config(settings), indent=2, sort_keys=True) + "\n")
-    _write_code(folder, family, adaptation, _has_conv_tower(settings))
+    _write_code(folder, family, adaptation, _tower(settings))
     if processor is not None:
         processor.save_pretrained(folder)
 
@@ -104,10 +113,12 @@ def _weights(model: nn.Module, state_dict: Mapping[str, Tensor] | None) -> dict[
 
 
 def _stock_settings(family: Family, settings: Mapping[str, Any]) -> dict[str, Any]:
-    config, model = (kind.__name__ for kind in stock_classes(family))
-    code = {"AutoConfig": f"conv_tower.{config}", "AutoModelForImageTextToText": f"conv_tower.{model}"}
-    own = {"auto_map": code} if _has_conv_tower(settings) else {}
-    return {"model_type": family.name, "architectures": [model], **own}
+    tower = _tower(settings)
+    own: dict[str, Any] = {}
+    if tower is not None:
+        code = _file(tower).stem
+        own["auto_map"] = {"AutoConfig": f"{code}.TowerLlavaConfig", "AutoModelForImageTextToText": f"{code}.TowerLlava"}
+    return {"model_type": family.name, "architectures": [stock_classes(family)[1].__name__], **own}
 
 
 def _adapted_settings(family: Family, adaptation: Adaptation) -> dict[str, Any]:
@@ -119,14 +130,19 @@ def _adapted_settings(family: Family, adaptation: Adaptation) -> dict[str, Any]:
     }
 
 
-def _has_conv_tower(settings: Mapping[str, Any]) -> bool:
-    return bool(settings["vision_config"]["model_type"] == conv_tower.ConvTowerConfig.model_type)
+def _tower(settings: Mapping[str, Any]) -> ModuleType | None:
+    """The file of a tower of ours; None for a stock tower."""
+    return TOWERS.get(settings["vision_config"]["model_type"])
 
 
-def _write_code(folder: Path, family: Family, adaptation: Adaptation, has_conv_tower: bool) -> None:
-    modules = (() if adaptation.is_stock else SHIPPED) + ((conv_tower,) if has_conv_tower else ())
+def _file(module: ModuleType) -> Path:
+    return Path(str(module.__file__))
+
+
+def _write_code(folder: Path, family: Family, adaptation: Adaptation, tower: ModuleType | None) -> None:
+    modules = (() if adaptation.is_stock else SHIPPED) + ((tower,) if tower else ())
     for module in modules:
-        shutil.copyfile(str(module.__file__), folder / Path(str(module.__file__)).name)
+        shutil.copyfile(_file(module), folder / _file(module).name)
     if adaptation.is_stock:
         return
     config, model = (kind.__name__ for kind in stock_classes(family))
@@ -135,7 +151,7 @@ def _write_code(folder: Path, family: Family, adaptation: Adaptation, has_conv_t
         model=model,
         adaptation=f"attention {adaptation.attention}, positions {adaptation.positions}",
         # Importing the tower registers it, which its configuration needs.
-        imports="from .conv_tower import ConvTower as ConvTower\n" if has_conv_tower else "",
+        imports=f"from .{_file(tower).stem} import {tower.__all__[0]} as {tower.__all__[0]}\n" if tower else "",
         config_class=CONFIG_CLASS,
         model_class=MODEL_CLASS,
         model_type=EXPORTED + family.name,

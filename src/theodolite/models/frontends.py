@@ -62,9 +62,9 @@ class Pixels:
         return (values - self.mean) / self.std
 
 
-def image_processor() -> SiglipImageProcessorPil:
-    """The image processor of both front ends (Pillow only), for pictures of 64 x 64."""
-    return SiglipImageProcessorPil(size={"height": SIZE, "width": SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_convert_rgb=True)
+def image_processor(size: int = SIZE) -> SiglipImageProcessorPil:
+    """The image processor of both front ends (Pillow only), for square pictures of `size` pixels a side."""
+    return SiglipImageProcessorPil(size={"height": size, "width": size}, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_convert_rgb=True)
 
 
 def pretrained_tower() -> ConvTower:
@@ -81,15 +81,15 @@ def pretrained_tower() -> ConvTower:
     return tower
 
 
-def raw_patches() -> SiglipVisionModel:
-    """Raw pixels as tokens: a stock SigLIP whose patch embedding is the identity, 8 x 8 tokens of 192 numbers.
+def raw_patches(size: int = SIZE, patch: int = PATCH) -> SiglipVisionModel:
+    """Raw pixels as tokens: a stock SigLIP whose patch embedding is the identity; 8 x 8 tokens of 192 numbers unless told otherwise.
 
     Its one layer adds nothing to what it is given: LLaVA takes the output of a layer, so there must be one.
     """
-    width = 3 * PATCH * PATCH
+    width = 3 * patch * patch
     config = SiglipVisionConfig(
-        image_size=SIZE,
-        patch_size=PATCH,
+        image_size=size,
+        patch_size=patch,
         hidden_size=width,
         intermediate_size=width,
         num_hidden_layers=1,
@@ -98,7 +98,7 @@ def raw_patches() -> SiglipVisionModel:
     )
     tower = SiglipVisionModel(config)
     weights = {name: torch.zeros_like(value) for name, value in tower.state_dict().items()}
-    weights["embeddings.patch_embedding.weight"] = torch.eye(width).view(width, 3, PATCH, PATCH)
+    weights["embeddings.patch_embedding.weight"] = torch.eye(width).view(width, 3, patch, patch)
     weights |= {name: torch.ones_like(value) for name, value in weights.items() if "norm" in name and "weight" in name}
     tower.load_state_dict(weights)
     return tower

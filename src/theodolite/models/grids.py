@@ -59,7 +59,7 @@ def _pair(size: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _tower_grid(vision: Any) -> tuple[int, int]:
+def tower_grid(vision: Any) -> tuple[int, int]:
     """Rows and columns of a fixed-size vision tower's patches; stages of a hierarchical one (`depths`) halve them."""
     (height, width), (patch_height, patch_width) = _pair(vision.image_size), _pair(vision.patch_size)
     shrink = 2 ** (len(getattr(vision, "depths", (1,))) - 1)
@@ -70,12 +70,12 @@ def _by_tower(config: Any, inputs: Inputs) -> list[Tensor]:
     """LLaVA and PaliGemma: every patch of the tower is a token."""
     if inputs.get("image_sizes") is not None:
         raise ValueError("image_sizes belong to a vision tower that takes pictures of any size (Pixtral), which has no grids here")
-    return [grid(*_tower_grid(config.vision_config))] * len(inputs["pixel_values"])
+    return [grid(*tower_grid(config.vision_config))] * len(inputs["pixel_values"])
 
 
 def _pooled(config: Any, inputs: Inputs) -> list[Tensor]:
     """Gemma 3: square windows of patches are averaged, so that about `mm_tokens_per_image` tokens remain."""
-    rows, _ = _tower_grid(config.vision_config)
+    rows, _ = tower_grid(config.vision_config)
     side = rows // (rows // math.isqrt(config.mm_tokens_per_image))
     return [grid(side, side)] * len(inputs["pixel_values"])
 
@@ -124,7 +124,7 @@ def _anyres(config: Any, inputs: Inputs) -> list[Tensor]:
     A line break has the row it ends and the column behind the last. The tiles have rows and columns of their own, so the places of the base
     view occur again. A picture that is not alone in its conversation (`batch_num_images`) has a base view and one line break.
     """
-    side = _tower_grid(config.vision_config)[0]
+    side = tower_grid(config.vision_config)[0]
     sizes = [(int(height), int(width)) for height, width in inputs["image_sizes"].tolist()]
     counts = inputs.get("batch_num_images")
     alone = [True] * len(sizes) if counts is None else [count == 1 for count in torch.as_tensor(counts).tolist() for _ in range(count)]

@@ -1,13 +1,16 @@
-"""A pretrained vision tower and a pretrained language model, joined by a new connector into a stock LLaVA."""
+"""A vision encoder and a pretrained language model, joined by a new connector into a stock LLaVA."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
-    AutoImageProcessor,
-    AutoModel,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlavaConfig,
@@ -15,71 +18,132 @@ from transformers import (
     LlavaProcessor,
 )
 
-from theodolite.models.frontends import picture_size
+from theodolite.models.encoders import Encoder, encoder_named
+from theodolite.models.load import loading
 from theodolite.records.errors import BadInput
 
 IMAGE = "<image>"
+# What configurations call numbers that logits are divided by, multiplied with, or capped at, behind the head.
+LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+WORKS = "Llama, Mistral, Qwen2, Qwen3, Gemma, Gemma 3 (text), Phi-3, OLMo2, SmolLM3, StableLM and GPT-NeoX work"
 
 
 def join_vlm(
-    tower_name: str, language_model_name: str, attention: str = "sdpa", seed: int = 0
+    encoder: str, language_model: str, attention: str = "sdpa", seed: int = 0, chat_template: str | None = None
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """A LLaVA of a tower (CLIP, SigLIP, SigLIP2 ...) and a language model, weights of both as they are, and a random two-layer connector.
+    """A LLaVA in float32 of an encoder and a language model, weights of both as they are, and a random two-layer connector.
 
-    A tower with a class token gives its patches' last layer but one, as LLaVA has it; others give all tokens of their last layer. Raises
-    `BadInput` if the tower is none of fixed size, or the language model's tokenizer has no chat template.
+    `encoder` is `conv`, `patches:SIZE/PATCH`, `lite0:SIZE/STRIDE` or a Hugging Face vision model (folder or hub name); `language_model` a
+    Hugging Face causal language model, `FILE.gguf`, or `smollm2`. An encoder with a class token gives its patches' last layer but one, as
+    LLaVA has it; others give all tokens of their last layer. The connector is drawn from `seed` alone.
+
+    Raises `BadInput` if either cannot be had or joined, or there is no chat template.
     """
-    tokenizer = AutoTokenizer.from_pretrained(language_model_name)
-    if not tokenizer.chat_template:
-        raise BadInput(f"{language_model_name} has no chat template; take an instruction-tuned language model")
-    processor = AutoImageProcessor.from_pretrained(tower_name)
-    whole = AutoModel.from_pretrained(tower_name, attn_implementation=attention)
-    # Two-tower models keep the vision part within them.
-    tower = getattr(whole, "vision_model", whole)
-    language_model = AutoModelForCausalLM.from_pretrained(language_model_name, attn_implementation=attention)
-    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
-    if len(tokenizer) > language_model.get_input_embeddings().num_embeddings:
-        language_model.resize_token_embeddings(len(tokenizer))
-    vision = tower.config
-    side = picture_size(processor) // vision.patch_size
-    if picture_size(processor) != vision.image_size:
-        raise BadInput(
-            f"{tower_name} takes pictures of {vision.image_size}, its image processor makes {picture_size(processor)}; give one that fits"
-        )
-    strategy = "default" if _has_class_token(tower) else "full"
-    config = LlavaConfig(
-        vision_config=vision,
-        text_config=language_model.config,
-        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
-        image_seq_length=side**2,
-        vision_feature_layer=-2 if strategy == "default" else -1,
-        vision_feature_select_strategy=strategy,
-        tie_word_embeddings=language_model.config.tie_word_embeddings,
-    )
-    model = _empty(config, attention, seed)
-    model.model.vision_tower.load_state_dict(tower.state_dict())
-    model.model.language_model.load_state_dict(language_model.model.state_dict())
-    model.lm_head.load_state_dict(language_model.get_output_embeddings().state_dict())
-    return model, LlavaProcessor(
-        image_processor=processor,
-        tokenizer=tokenizer,
-        patch_size=vision.patch_size,
-        vision_feature_select_strategy=strategy,
-        image_token=IMAGE,
-        num_additional_image_tokens=1 if strategy == "default" else 0,
-        chat_template=with_pictures(tokenizer.chat_template),
-    )
-
-
-def _empty(config: LlavaConfig, attention: str, seed: int) -> LlavaForConditionalGeneration:
-    config._attn_implementation = attention
+    decoder, tokenizer = language_model_named(language_model, attention)
+    template = chat_template or tokenizer.chat_template
+    if not template:
+        raise BadInput(f"{language_model} has no chat template; take an instruction-tuned language model, or give a template")
+    _check_structure(language_model, decoder)
     with torch.random.fork_rng():
+        eye = encoder_named(encoder, attention)
+        _add_picture_token(decoder, tokenizer)
         torch.manual_seed(seed)
-        return LlavaForConditionalGeneration(config)
+        model = _joined(eye, decoder, tokenizer.convert_tokens_to_ids(IMAGE), attention)
+    _check_same(model, decoder, language_model)
+    return model, LlavaProcessor(
+        image_processor=eye.image_processor,
+        tokenizer=tokenizer,
+        patch_size=eye.token_size,
+        vision_feature_select_strategy=model.config.vision_feature_select_strategy,
+        image_token=IMAGE,
+        num_additional_image_tokens=1 if eye.has_class_token else 0,
+        chat_template=with_pictures(template),
+    )
 
 
-def _has_class_token(tower: Any) -> bool:
-    return any("class_embedding" in name or "cls_token" in name for name, _ in tower.named_parameters())
+def language_model_named(name: str, attention: str = "sdpa") -> tuple[Any, Any]:
+    """A causal language model in float32 and its tokenizer: `smollm2`, `FILE.gguf`, or a Hugging Face folder or name. Raises `BadInput`."""
+    if name == "smollm2" or name.endswith(".gguf"):
+        from theodolite.models.gguf import load_gguf, smollm2_path
+
+        return load_gguf(smollm2_path() if name == "smollm2" else Path(name), attention)
+    with loading("language model", name):
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name)
+        _check_config(name, config)
+        model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=torch.float32, attn_implementation=attention)
+    return model, tokenizer
+
+
+def _check_config(name: str, config: Any) -> None:
+    """Raises `BadInput` for language models that LLaVA would not run as they are, as far as their configuration tells."""
+    scaled = [f"{setting} {value}" for setting in LOGIT_SETTINGS if (value := getattr(config, setting, None)) not in (None, 1)]
+    if scaled:
+        raise BadInput(f"{name} ({config.model_type}) changes its logits ({', '.join(scaled)}), which LLaVA would leave out; {WORKS}")
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise BadInput(f"{name} ({config.model_type}) is no causal language model; {WORKS}")
+    with torch.device("meta"):
+        _check_structure(name, AutoModelForCausalLM.from_config(config))
+
+
+def _check_structure(name: str, decoder: Any) -> None:
+    """Raises `BadInput` unless the model is one that the Auto classes make, with a head that LLaVA has, and tied as LLaVA ties."""
+    base, head = decoder.base_model, decoder.get_output_embeddings()
+    problem = ""
+    if base is decoder or type(base) is not MODEL_MAPPING[type(decoder.config)]:
+        problem = "keeps its layers in a class of their own"
+    elif not isinstance(head, nn.Linear) or head.bias is not None:
+        problem = "has a head that is more than a matrix"
+    elif decoder.config.tie_word_embeddings and not isinstance(getattr(base, "embed_tokens", None), nn.Embedding):
+        problem = "ties its head to a table that is not called embed_tokens"
+    if problem:
+        raise BadInput(f"{name} ({decoder.config.model_type}) {problem}, which LLaVA cannot take; {WORKS}")
+
+
+def _add_picture_token(decoder: Any, tokenizer: Any) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]}, replace_extra_special_tokens=False)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    old = decoder.get_input_embeddings().num_embeddings
+    if len(tokenizer) > old:
+        decoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        # No text has taught the new token's row anything. The mean of the others is as unlikely to be answered as words are on average.
+        for table in {decoder.get_input_embeddings().weight, decoder.get_output_embeddings().weight}:
+            table.data[old:] = table.data[:old].mean(dim=0)
+
+
+def _joined(eye: Encoder, decoder: Any, image_token_id: int, attention: str) -> LlavaForConditionalGeneration:
+    """The LLaVA, its parts put in whole: only the connector is made here."""
+    config = LlavaConfig(
+        vision_config=eye.tower.config,
+        text_config=decoder.config,
+        image_token_id=image_token_id,
+        image_seq_length=eye.num_tokens,
+        vision_feature_layer=-2 if eye.has_class_token else -1,
+        vision_feature_select_strategy="default" if eye.has_class_token else "full",
+        tie_word_embeddings=decoder.config.tie_word_embeddings,
+    )
+    config._attn_implementation = attention
+    with torch.device("meta"):
+        model = LlavaForConditionalGeneration(config)
+    connector = type(model.model.multi_modal_projector)(config)
+    model.model.multi_modal_projector = connector.apply(model._init_weights)
+    model.model.vision_tower = eye.tower
+    model.model.language_model = decoder.base_model
+    model.lm_head = decoder.get_output_embeddings()
+    model.tie_weights()
+    model.generation_config = decoder.generation_config
+    return model.eval()
+
+
+def _check_same(model: LlavaForConditionalGeneration, decoder: Any, name: str) -> None:
+    """Raises `BadInput` if the joined model does not read text as the language model does, to the bit."""
+    size = decoder.get_input_embeddings().num_embeddings
+    ids = torch.arange(1, 9)[None] * (size // 9 or 1) % size
+    with torch.no_grad():
+        same = torch.equal(model(input_ids=ids).logits, decoder(input_ids=ids).logits)
+    if not same:
+        raise BadInput(f"{name} ({decoder.config.model_type}) does not read text in LLaVA as it does alone; {WORKS}")
 
 
 def with_pictures(template: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +31,7 @@ def load_vlm(path: str | Path, device: str = "cpu", dtype: DType = "float32", at
 
     The family is checked before any weights are read. A model that was exported adapted is loaded by the code here, not by its folder's.
     """
+    path = model_folder(path)
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
         raise BadInput(f"{path} holds no config.json; give the folder of a Hugging Face model, such as runs/tour/all/model")
     try:
@@ -36,20 +39,27 @@ def load_vlm(path: str | Path, device: str = "cpu", dtype: DType = "float32", at
         torch.empty(0, device=target)
     except (RuntimeError, AssertionError) as error:
         raise BadInput(f"device {device!r} is not to be had here ({str(error).splitlines()[0]}); give cpu, cuda or cuda:1") from error
-    disable_progress_bar()  # transformers' own, one for each model
-    try:
+    with loading("model", path):
         config = _config(path)
         kind = _kind(config, path)
         model = kind.from_pretrained(path, config=config, dtype=getattr(torch, dtype), attn_implementation=attention)
         processor = load_processor(path, config)
+    return model.to(target).eval(), processor
+
+
+@contextmanager
+def loading(what: str, path: str | Path) -> Iterator[None]:
+    """What is raised by transformers within is raised as `BadInput`: no such `what` can be loaded from there, and why."""
+    disable_progress_bar()  # transformers' own, one for each model
+    try:
+        yield
     except BadInput:
         raise
     except (OSError, ImportError) as error:
-        raise BadInput(f"no model can be loaded from {path}: {_first_line(error)}") from error
+        raise BadInput(f"no {what} can be loaded from {path}: {_first_line(error)}") from error
     except BROKEN as error:
         found = f"{type(error).__name__}: {_first_line(error)}"
-        raise BadInput(f"no model can be loaded from {path} ({found}); give the name of a whole Hugging Face model") from error
-    return model.to(target).eval(), processor
+        raise BadInput(f"no {what} can be loaded from {path} ({found}); give the name of a whole Hugging Face {what}") from error
 
 
 def _config(path: str | Path) -> Any:
@@ -90,3 +100,9 @@ def adapted_classes(name: str) -> tuple[Any, Any]:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "no reason given")
+
+
+def model_folder(path: str | Path) -> str | Path:
+    """The folder of the model: that of a finished training run where `path` is the run's, else `path` itself."""
+    inside = Path(path) / "model"
+    return inside if not (Path(path) / "config.json").is_file() and (inside / "config.json").is_file() else path

@@ -11,10 +11,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from theodolite.records.advice import Advice
+from theodolite.records.blind import BlindRecord
 from theodolite.records.comparison import Comparison
 from theodolite.records.data_coverage import DataCoverage
 from theodolite.records.rows import ROWS, Column
 from theodolite.records.survey import RunRecord, SurveyRecord
+from theodolite.records.text_loss import TextLosses
 from theodolite.records.training import TrainingRecord
 
 FILES: Mapping[str, type[BaseModel]] = {
@@ -24,6 +26,8 @@ FILES: Mapping[str, type[BaseModel]] = {
     "theodolite compare --json": Comparison,
     "theodolite advise --json": Advice,
     "theodolite coverage DATA --json": DataCoverage,
+    "theodolite language --json": TextLosses,
+    "blind.json": BlindRecord,
 }
 ROWS_FILE = "rows.parquet"
 WORDS: Mapping[object, tuple[str, str]] = {

@@ -30,5 +30,12 @@ class TextLossChange(Part):
         description="change of the loss a token relative to the first, 0.005 for half a per cent more; interval paired by window"
     )
 
+
+class TextLosses(Part):
+    """The loss of one model on plain text, and how others differ from it."""
+
+    first: TextLoss = Field(description="the model that the others are compared with")
+    changes: tuple[TextLossChange, ...] = Field(description="one for each other model")
+
     def to_json(self) -> str:
         return self.model_dump_json(indent=1) + "\n"

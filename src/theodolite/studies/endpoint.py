@@ -65,17 +65,19 @@ def survey_endpoint(
     def announce(estimate: Estimate) -> None:
         steps.console.print(estimate.words(price_in, price_out), highlight=False)
 
+    def candidate(kept: ResponseCache) -> Candidate:
+        asker = CostAsker(settings, kept, announce) if dry_run else EndpointAsker(settings, kept, announce)
+        return Candidate(asker, picture_size, asker.describe, () if dry_run else asker.notices)
+
+    candidate(ResponseCache(None)).refuse_measures(way.measures)  # before a file is made
+    started = datetime.now(UTC)
     answered = ResponseCache(path if path.exists() or not dry_run else None)
     try:
-        if dry_run:
-            trial = CostAsker(settings, answered, announce)
-            survey_candidate(Candidate(trial, picture_size, trial.describe), way)
-            return None
-        started = datetime.now(UTC)
-        asker = EndpointAsker(settings, answered, announce)
-        survey = survey_candidate(Candidate(asker, picture_size, asker.describe, asker.notices), way)
+        survey = survey_candidate(candidate(answered), way)
     finally:
         answered.close()
+    if dry_run:
+        return None
     _write(out, survey, started, overwrite, steps.console.print)
     return survey.record
 

@@ -16,13 +16,13 @@ from theodolite.models.join import language_model_named
 from theodolite.models.load import load_vlm, model_folder
 from theodolite.records.errors import BadInput
 from theodolite.records.part import Estimate
-from theodolite.records.text_loss import TextLoss, TextLossChange
+from theodolite.records.text_loss import TextLosses
 from theodolite.studies.progress import Steps
 
 DESCRIPTIONS = "scikit-learn's descriptions of its data sets"
 
 
-def language_losses(models: Sequence[str], texts: Sequence[Path], steps: Steps) -> tuple[TextLoss, tuple[TextLossChange, ...]]:
+def language_losses(models: Sequence[str], texts: Sequence[Path], steps: Steps) -> TextLosses:
     """The loss of the first model, and how each of the others differs from it. Raises `BadInput`."""
     text, source = _text(texts)
     losses = []
@@ -30,16 +30,17 @@ def language_losses(models: Sequence[str], texts: Sequence[Path], steps: Steps) 
         model, tokenizer = _language_model(name)
         with steps.step(f"text, {name}") as tell:
             losses.append(measure_text_loss(model, tokenizer, text, name=name, source=source, tell=tell))
-    return losses[0], tuple(text_loss_change(losses[0], other) for other in losses[1:])
+    return TextLosses(first=losses[0], changes=tuple(text_loss_change(losses[0], other) for other in losses[1:]))
 
 
-def language_table(first: TextLoss, changes: Sequence[TextLossChange]) -> Table:
+def language_table(found: TextLosses) -> Table:
     """One line a model: nats a token with interval, and the change relative to the first."""
+    first = found.first
     table = Table(title=f"next-token loss on {first.text}: {first.num_tokens:,} tokens in {first.num_windows} windows")
     for column in ("model", "nats a token", "change, per cent"):
         table.add_column(column)
     table.add_row(first.model, _shown(first.nats_per_token, 1, 4), "")
-    for change in changes:
+    for change in found.changes:
         table.add_row(change.after.model, _shown(change.after.nats_per_token, 1, 4), _shown(change.relative, 100, 2))
     return table
 

@@ -1,0 +1,57 @@
+"""The command that looks for pictures which an encoder cannot tell apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from theodolite.cli.app import Overwrite, app, console
+
+
+@app.command()
+def blind(
+    pictures: Annotated[Path, typer.Argument(help="folder of pictures, with folders below it", show_default=False)],
+    same: Annotated[
+        str,
+        typer.Option(
+            help="the encoder that takes pairs for the same: a Hugging Face vision model, a VLM, conv or lite0", show_default=False
+        ),
+    ],
+    different: Annotated[str, typer.Option(help="the encoder that tells them apart", show_default=False)],
+    out: Annotated[Path, typer.Option(help="folder for the manifest, its pictures and a contact sheet", show_default=False)],
+    high: Annotated[float, typer.Option(min=-1, max=1, help="least cosine in the first")] = 0.95,
+    low: Annotated[float, typer.Option(min=-1, max=1, help="largest cosine in the second")] = 0.6,
+    most: Annotated[int, typer.Option(min=1, help="pairs to write")] = 300,
+    per_picture: Annotated[int, typer.Option(min=0, help="how often one picture may be in a pair; 0: any number")] = 3,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="precision of the weights")] = "float32",
+    batch: Annotated[int, typer.Option(min=1, help="pictures at once")] = 32,
+    vectors: Annotated[Path | None, typer.Option(help="where vectors are kept for the next search (default: theodolite's cache)")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find pairs of pictures that one encoder takes for the same and another does not, as a manifest to be labelled."""
+    from theodolite.studies.blind import SHEET, Search, blind_lines, blind_tables, mine_blind_pairs
+    from theodolite.studies.progress import Steps
+
+    record = mine_blind_pairs(
+        pictures,
+        same,
+        different,
+        out,
+        Search(high, low, most, per_picture or None),
+        device=device,
+        dtype=dtype,
+        batch=batch,
+        vectors=vectors,
+        overwrite=overwrite,
+        steps=Steps(console),
+    )
+    for table in blind_tables(record):
+        console.print(table)
+    for line in blind_lines(record):
+        console.print(line, soft_wrap=True)
+    if record.pairs:
+        manifest = out / "manifest.jsonl"
+        console.print(f"look at {out / SHEET}, fill in {manifest}, then: theodolite manifest check {manifest}", soft_wrap=True)

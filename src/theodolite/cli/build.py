@@ -1,0 +1,38 @@
+"""The command that puts a model together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from theodolite.cli.app import Overwrite, app, console
+
+
+@app.command()
+def build(
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="a Hugging Face vision model (folder or hub name), patches:SIZE/PATCH (raw pixels), lite0:SIZE/STRIDE, or conv",
+            show_default=False,
+        ),
+    ],
+    llm: Annotated[
+        str, typer.Option(help="a Hugging Face causal language model (folder or hub name), FILE.gguf, or smollm2", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="folder for the model", show_default=False)],
+    seed: Annotated[int, typer.Option(min=0, help="seed of the connector, the one part that is new")] = 0,
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="precision of the weights on disk")] = "float32",
+    chat_template: Annotated[
+        Path | None, typer.Option(help="file of a chat template (Jinja), for language models that have none", show_default=False)
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Join a vision encoder and a language model by a new connector into one LLaVA, ready to be trained."""
+    from theodolite.studies.build import build_model
+
+    for line in build_model(encoder, llm, out, seed=seed, dtype=dtype, chat_template=chat_template, overwrite=overwrite):
+        console.print(line, highlight=False)
+    console.print(f"model: {out}")
