@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,7 @@ from small import WORLD
 from theodolite.asking.answer import UNANSWERED, Answer, Ask
 from theodolite.asking.endpoint import EndpointAsker, Estimate
 from theodolite.asking.endpoint_cache import ResponseCache, content_key
-from theodolite.asking.endpoint_channel import Channel, EndpointSettings, _told_wait
+from theodolite.asking.endpoint_channel import Channel, EndpointSettings
 from theodolite.asking.endpoint_offers import detect_offers
 from theodolite.asking.endpoint_prompt import picture_tokens, prompt_of, text_tokens
 from theodolite.asking.endpoint_reading import answer_of_logprobs, answer_of_text, read_choice
@@ -209,14 +207,6 @@ def test_a_final_refusal_in_the_middle_says_what_the_server_said() -> None:
     with serving(reply) as server, pytest.raises(BadInput, match="HTTP 404: the model has left"):
         asker_at(server).ask(PICTURES, ASKS)
     assert questions(server) <= 3  # those that were on their way
-
-
-def test_retry_after_is_read_as_seconds_or_a_date_and_a_long_one_ends_the_run() -> None:
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    assert _told_wait({"retry-after": "2.5"}) == 2.5 and _told_wait({}) is None and _told_wait({"retry-after": "soon"}) is None
-    assert _told_wait({"retry-after": format_datetime(now + timedelta(seconds=7), usegmt=True)}, lambda: now) == 7.0
-    with serving(lambda asked: Reply({}, 429, {"Retry-After": "9999"})) as server, pytest.raises(BadInput, match="wait 9999 s"):
-        asker_at(server).ask(PICTURES, ASKS)
 
 
 def test_requests_a_minute_are_spaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,7 +185,8 @@ def test_the_key_reaches_the_server_and_nothing_else(tmp_path: Path, monkeypatch
     def telling(asked: Asked) -> Reply:
         assert asked.headers["Authorization"] == f"Bearer {KEY}"
         if "logprobs" in asked.body or ("row" in asked.prompt and state["angry"]):
-            return Reply({"error": {"message": f"the key {KEY} is bad"}}, 400)
+            # A form of request that it does not take, and a refusal for good.
+            return Reply({"error": {"message": f"the key {KEY} is bad"}}, 400 if "logprobs" in asked.body else 403)
         at = int(asked.picture.astype(np.int64).sum()) % len(asked.choices)
         return said(f"{LETTERS[at]}. {KEY}" if at == 0 else LETTERS[at], model=f"tiny {KEY}")
 

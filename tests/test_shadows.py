@@ -298,3 +298,29 @@ def test_yes_no_pairs_are_split_by_whether_their_truth_moves() -> None:
     assert [c.truth_moves for c in found.cells if (c.factor, c.query) == ("colour", "shape")] == [False]
     assert found.evidence["shape"].asked and found.evidence["shape"].read is None and found.verdicts["shape"] == "undecided"
     assert set(found.noise) == {"row"}
+
+
+def test_an_open_question_whose_truth_stands_still_in_some_pairs_is_read_by_the_others_alone() -> None:
+    """The question "is it a?" as an open question, as manifests may have it: a right answer moves only where the truth does."""
+    rows = answered(honest, ["shape=a", "colour"]).with_columns(form=pl.lit("open"))
+    found = shadows_of(rows)
+    assert found.verdicts["shape"] == "identified" and found.evidence["shape"].read is not None
+    assert found.evidence["shape"].read.frac == 1.0
+    still = rows.filter((pl.col("factor") == "shape") & (pl.col("name") == "shape=a") & (pl.col("truth_before") == pl.col("truth_after")))
+    assert len(still) > 20
+
+
+def test_chance_is_guessing_where_every_scene_has_choices_of_its_own() -> None:
+    """A model that guesses among four names of a hundred is at chance, though no name is common."""
+    rng = np.random.default_rng(1)
+    rows = answered(honest, ["shape", "colour"])
+    names = [f"name {number}" for number in range(100)]
+    choices = [list(rng.choice(names, 4, replace=False)) for _ in range(len(rows))]
+    guessed = rows.with_columns(
+        choices=pl.Series(choices),
+        truth_before=pl.Series([each[0] for each in choices]),
+        answer_before=pl.Series([each[int(rng.integers(4))] for each in choices]),
+    ).with_columns(answer_after="answer_before", truth_after="truth_before")
+    cells = [cell for cell in shadows_of(guessed).competence if cell.query == "shape"]
+    assert {cell.chance_frac for cell in cells} == {0.25}
+    assert shadows_of(guessed).verdicts["shape"] == "cannot_be_asked"

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 
 from theodolite.asking.answer import UNANSWERED, Answer, Ask, Tell
 from theodolite.asking.endpoint_cache import ResponseCache, content_key
-from theodolite.asking.endpoint_channel import Channel, EndpointSettings
+from theodolite.asking.endpoint_channel import Channel, EndpointSettings, Refused
 from theodolite.asking.endpoint_offers import Reading, detect_offers, reading_of, request_of, top_of
 from theodolite.asking.endpoint_prompt import (
     PROMPT_SHA256,
@@ -32,6 +32,9 @@ from theodolite.records.endpoint import EndpointConfig, Offers
 Pictures = UInt8[np.ndarray, "picture height width 3"]
 MILLION = 1_000_000
 UNKNOWN = Offers(logprobs=0, seed=True, temperature=True, limit_name="max_tokens")
+
+# What servers answer where one picture or question is too much for them, or not to be answered.
+OF_ONE_QUESTION = (400, 413, 422)
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,8 @@ class EndpointAsker:
             tell(waiting[key])
         self.notices.append(f"{len(asks):,} questions: {len(todo):,} asked of the endpoint, the rest known from the cache or asked twice")
         responses = [found[job.key] for job in jobs]
+        if refused := [found[key]["refused"] for key in waiting if "refused" in found[key]]:
+            self.notices.append(f"{len(refused):,} of them the endpoint refused, which counts as unanswered; it said: {refused[0]}")
         self._served |= {response["model"] for response in responses if response["model"]}
         return [_read(reading, response, ask) for response, ask in zip(responses, asks, strict=True)]
 
@@ -132,7 +137,14 @@ class EndpointAsker:
 
         def fetch(job: _Job) -> tuple[str, Any]:
             request = request_of(self.settings, offers, reading, messages_of(job.prompt, pictures[job.picture]))
-            return job.key, self.cache.put(job.key, _kept(self.channel.send(request)))
+            try:
+                response = _kept(self.channel.send(request))
+            except Refused as error:
+                if error.status not in OF_ONE_QUESTION:
+                    raise
+                # The server took the probe of this form, so it is this picture or these words that it will not answer.
+                response = {"text": None, "top": None, "model": None, "refused": f"HTTP {error.status}: {error.said}"}
+            return job.key, self.cache.put(job.key, response)
 
         with ThreadPoolExecutor(self.settings.concurrency) as pool:
             try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -56,8 +58,12 @@ class EndpointSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(self.base_url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # brackets that do not close, a port that is no number
+            usable = False
+        if not usable:
             raise BadInput("the endpoint is no web address; give one such as http://localhost:8000/v1")
         if parts.query or parts.fragment:
             raise BadInput(f"the endpoint {self.public_url} has a query behind it; a key belongs into an environment variable (--key-env)")
@@ -73,6 +79,8 @@ class EndpointSettings:
         found = os.environ.get(self.key_env)
         if not found and self.key_env != KEY_ENV:
             raise BadInput(f"the environment variable {self.key_env} is not set; put the endpoint's key into it")
+        if found and not (found.isascii() and found.isprintable()):
+            raise BadInput(f"the key in {self.key_env} holds signs that no key has (quotation marks, line ends); copy it anew")
         return found or None
 
 
@@ -96,6 +104,7 @@ class Channel:
         secrets |= {unquote(secret) for secret in secrets if secret}
         self._secrets = sorted((secret for secret in secrets if secret and len(secret) >= LEAST_SECRET), key=len, reverse=True)
         self._client = openai.OpenAI(base_url=settings.base_url, api_key=key or NO_KEY, max_retries=0, timeout=settings.timeout_s)
+        weakref.finalize(self, self._client.close)  # else its connections stay open until the process ends
         self._lock = threading.Lock()
         self._free_at = 0.0  # on the monotonic clock: when the next request may go
         self._stopped = threading.Event()
@@ -159,9 +168,9 @@ class Channel:
         self._pause(start - monotonic())
 
     def _hold_back(self, attempt: int, told: float | None) -> None:
-        if told is None:
-            wait = min(self.settings.first_wait_s * 2.0**attempt, self.settings.longest_wait_s)
-            self._pause(wait * random.uniform(0.5, 1.0))  # so that threads do not all come back at once
+        own = min(self.settings.first_wait_s * 2.0**attempt, self.settings.longest_wait_s) * random.uniform(0.5, 1.0)
+        if told is None or told < own:  # at random, so that threads do not all come back at once
+            self._pause(own)
             return
         if told > self.settings.most_told_s:
             raise BadInput(
@@ -203,7 +212,8 @@ def _told_wait(headers: Mapping[str, str], now: Callable[[], datetime] = lambda:
     if told is None:
         return None
     try:
-        return max(float(told), 0.0)
+        seconds = float(told)
+        return max(seconds, 0.0) if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:

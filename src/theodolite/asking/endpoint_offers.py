@@ -10,6 +10,7 @@ import numpy as np
 
 from theodolite.asking.endpoint_channel import Channel, EndpointSettings, Refused
 from theodolite.asking.endpoint_prompt import messages_of, prompt_of
+from theodolite.asking.endpoint_reading import answer_of_logprobs
 from theodolite.records.endpoint import Offers
 from theodolite.records.errors import BadInput
 
@@ -34,12 +35,14 @@ def request_of(settings: EndpointSettings, offers: Offers, reading: Reading, mes
 
 def top_of(response: Mapping[str, Any]) -> dict[str, float] | None:
     """Log-probabilities in nats of the likeliest first tokens; None where the answer bears none."""
-    content = (response["choices"][0].get("logprobs") or {}).get("content") or []
-    if not content or not isinstance(content[0], dict):
+    held = response["choices"][0].get("logprobs")
+    content = held.get("content") if isinstance(held, dict) else None
+    if not isinstance(content, list) or not content or not isinstance(content[0], dict):
         return None
+    likeliest = content[0].get("top_logprobs")
     found: dict[str, float] = {}
-    for entry in [*(content[0].get("top_logprobs") or []), content[0]]:
-        if isinstance(entry.get("token"), str) and isinstance(entry.get("logprob"), int | float):
+    for entry in [*(likeliest if isinstance(likeliest, list) else []), content[0]]:
+        if isinstance(entry, dict) and isinstance(entry.get("token"), str) and isinstance(entry.get("logprob"), int | float):
             found.setdefault(entry["token"], float(entry["logprob"]))
     return found or None
 
@@ -51,7 +54,7 @@ def detect_offers(channel: Channel) -> Offers:
     everything = Offers(logprobs=most, seed=True, temperature=True, limit_name="max_tokens")
     response = trial.response(everything)
     if response is not None:
-        return everything if top_of(response) else everything.model_copy(update={"logprobs": 0})
+        return everything if _tells_letters(response) else everything.model_copy(update={"logprobs": 0})
     offers = trial.least()
     for feature in ("temperature", "seed"):
         more = offers.model_copy(update={feature: True})
@@ -60,14 +63,20 @@ def detect_offers(channel: Channel) -> Offers:
         more = offers.model_copy(update={"logprobs": number})
         response = trial.response(more)
         if response is not None:
-            return more if top_of(response) else offers
+            return more if _tells_letters(response) else offers
     return offers
+
+
+def _tells_letters(response: Mapping[str, Any]) -> bool:
+    """Whether some likely first token is an option letter: a model that thinks first, or begins with words, is read as text."""
+    top = top_of(response)
+    return top is not None and answer_of_logprobs(top, 2).probabilities is not None
 
 
 def reading_of(settings: EndpointSettings, offers: Offers) -> Reading:
     """How answers are read. Raises `BadInput` if log-probabilities are wanted where there are none."""
     if settings.answers == "logprobs" and not offers.logprobs:
-        raise BadInput(f"{settings.public_url} tells no log-probabilities; leave --answers out, or give --answers text")
+        raise BadInput(f"{settings.public_url} tells no log-probabilities of option letters; leave --answers out, or give --answers text")
     return "logprobs" if offers.logprobs and settings.answers != "text" else "text"
 
 

@@ -23,7 +23,6 @@ app = typer.Typer(
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 WorldName = Annotated[str, typer.Argument(help="shapes or easy_vqa", show_default=False)]
-Strength = Annotated[float, typer.Option(help="how strongly shape sets colour: 0 (independent) to 1")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 WorldOrData = Annotated[
     str, typer.Argument(metavar="WORLD|DATA", help="shapes, easy_vqa, or a Parquet file of annotated examples", show_default=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from theodolite.cli.app import AsJson, app, console
 
@@ -22,7 +23,7 @@ def language(
     from theodolite.studies.language import language_losses, language_table
     from theodolite.studies.progress import Steps
 
-    found = language_losses(models, text or [], Steps(console))
+    found = language_losses(models, text or [], Steps(Console(stderr=True) if as_json else console))
     if as_json:
         print(found.to_json(), end="")
         return

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from theodolite.cli.app import Overwrite, Strength, WorldName, app, console
+from theodolite.cli.app import Overwrite, WorldName, app, console
+from theodolite.records.errors import BadInput
 
 manifests = typer.Typer(no_args_is_help=True, help="Pairs of pictures that others made: turn benchmarks into a manifest, and check one.")
 app.add_typer(manifests, name="manifest")
@@ -17,9 +18,9 @@ app.add_typer(manifests, name="manifest")
 def world(
     name: WorldName,
     out: Annotated[Path, typer.Option(help="folder for pictures, questions and pairs", show_default=False)],
-    strength: Strength = 0.0,
+    strength: Annotated[float | None, typer.Option(help="how strongly shape sets colour: 0 (independent, the default) to 1")] = None,
     ask: Annotated[str | None, typer.Option(help="the policy that asks (default: all open questions)")] = None,
-    pictures: Annotated[int, typer.Option(min=1, help="pictures drawn from the prior")] = 1000,
+    pictures: Annotated[int | None, typer.Option(min=1, help="pictures drawn from the prior (default: 1000)")] = None,
     scenes: Annotated[int, typer.Option(min=1, help="base scenes of pairs")] = 200,
     size: Annotated[int, typer.Option(min=32, help="side of the pictures in pixels")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="seed of everything drawn")] = 0,
@@ -30,11 +31,15 @@ def world(
     from theodolite.studies.disk import write_world
     from theodolite.worlds.registry import world_named
 
+    if pairs and (strength is not None or pictures is not None):
+        raise BadInput(
+            "--pairs: pairs come from the independent prior and no other picture is written; leave --strength and --pictures out"
+        )
     counts = write_world(
-        world_named(name, strength),
+        world_named(name, strength or 0.0),
         out,
         ask,
-        num_pictures=pictures,
+        num_pictures=pictures or 1000,
         num_scenes=scenes,
         size=size,
         seed=seed,

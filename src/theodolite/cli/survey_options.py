@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 Model = Annotated[str, typer.Argument(help="folder or hub name of a Hugging Face VLM; with --endpoint, its name there", show_default=False)]
-Out = Annotated[Path, typer.Option(help="folder for the record", show_default=False)]
+Out = Annotated[Path | None, typer.Option(help="folder for the record (default: runs/survey-MODEL-WORLD)", show_default=False)]
 WorldOrGallery = Annotated[
     str | None, typer.Option(help="shapes or easy_vqa: pairs are drawn from it; or a gallery such as openmoji:skin_tone")
 ]

@@ -46,7 +46,7 @@ FLAGS = {"attention": "--attn", "timeout_s": "--timeout"}
 @app.command()
 def survey(
     model: Model,
-    out: Out,
+    out: Out = None,
     world: WorldOrGallery = None,
     pairs: PairsFile = None,
     ask: Asked = None,
@@ -76,6 +76,7 @@ def survey(
     from theodolite.studies.matter import Matter
     from theodolite.studies.progress import Steps
 
+    target = out or _folder(model, world, pairs)
     matter = Matter(world, pairs, ask, strength, scenes, seed)
     remote = {
         "key_env": key_env, "answers": answers, "picture_size": picture_size, "concurrency": concurrency, "per_minute": per_minute,
@@ -88,16 +89,23 @@ def survey(
 
         _refuse_idle(given_local, "for a model that is loaded here; an endpoint has its own")
         found = survey_endpoint(
-            model, endpoint, out, matter, measures=measures, dry_run=dry_run, overwrite=overwrite, steps=Steps(console), **given_remote
+            model, endpoint, target, matter, measures=measures, dry_run=dry_run, overwrite=overwrite, steps=Steps(console), **given_remote
         )
     else:
         from theodolite.studies.single import survey_from_disk
 
         _refuse_idle({**given_remote, **({"dry_run": True} if dry_run else {})}, "for a model behind an endpoint; give --endpoint URL too")
-        found = survey_from_disk(model, out, matter, measures=measures, overwrite=overwrite, steps=Steps(console), **given_local)
+        found = survey_from_disk(model, target, matter, measures=measures, overwrite=overwrite, steps=Steps(console), **given_local)
     if found is not None:
         _show_survey(found)
-        console.print(f"record: {out / 'survey.json'}")
+        console.print(f"record: {target / 'survey.json'}")
+
+
+def _folder(model: str, world: str | None, pairs: Path | None) -> Path:
+    """Where the record goes if nobody said: named by the model and by what it is surveyed on."""
+    subject = world or (pairs.resolve().parent.name if pairs else "nothing")
+    name = Path(model).resolve().name if Path(model).is_dir() else model.rpartition("/")[2]
+    return Path("runs") / f"survey-{name}-{subject.replace(':', '-')}"
 
 
 def _refuse_idle(given: Mapping[str, object], why: str) -> None:

@@ -20,21 +20,11 @@ from theodolite.models.grids import picture_grids
 from theodolite.models.pictures import PictureReader, Read
 from theodolite.objectives.language import IGNORE
 from theodolite.records.errors import BadInput
+from theodolite.worlds.upright import upright
 
 TooLong = Literal["drop", "refuse"]
 # What Pillow raises on missing, foreign, cut and damaged files (13.0, found by damaging files of 12 formats at random), and on huge ones.
 UNREADABLE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError, Image.DecompressionBombWarning)
-# How a viewer turns a picture whose EXIF data say so (Exif 2.3, tag 274).
-ORIENTATION = 274
-TURNED = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +124,7 @@ def open_picture(picture: Picture) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if not isinstance(picture, Image.Image):
                 picture = stack.enter_context(Image.open(BytesIO(picture) if isinstance(picture, bytes) else picture))
-            turn = TURNED.get(picture.getexif().get(ORIENTATION, 1))
-            plain = picture.convert("RGB")
-            return plain if turn is None else plain.transpose(turn)
+            return upright(picture).convert("RGB")
     except UNREADABLE as error:
         raise Unfit("unreadable", f"{name} ({type(error).__name__}: {error})") from error
 

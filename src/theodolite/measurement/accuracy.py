@@ -20,11 +20,13 @@ def measure_accuracy(rows: pl.DataFrame, confidence: float = 0.95) -> Accuracy |
     items = _items(rows)
     if items.is_empty():
         return None
-    by_question = items.group_by("scene", "question", "choices", maintain_order=True).agg(*_TOGETHER, several=pl.len() > 1)
-    by_picture = items.group_by("scene", "picture", maintain_order=True).agg(
+    # Pictures and questions that are there for the noise floor would make groups that no benchmark has.
+    edited = _items(rows.filter(pl.col("kind") == "intervention"))
+    by_question = edited.group_by("scene", "question", "choices", maintain_order=True).agg(*_TOGETHER, several=pl.len() > 1)
+    by_picture = edited.group_by("scene", "picture", maintain_order=True).agg(
         *_TOGETHER, several=pl.struct("question", "choices").n_unique() > 1
     )
-    by_scene = items.group_by("scene", maintain_order=True).agg(*_TOGETHER, several=(pl.len() > 2) & (pl.col("picture").n_unique() > 1))
+    by_scene = edited.group_by("scene", maintain_order=True).agg(*_TOGETHER, several=(pl.len() > 2) & (pl.col("picture").n_unique() > 1))
     return Accuracy(
         item=_share(items, confidence),
         pair=_several(_pairs(rows).with_columns(several=True), confidence),

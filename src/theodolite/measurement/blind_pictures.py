@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from theodolite.records.errors import BadInput
 from theodolite.worlds.manifest_faults import Faulty
 from theodolite.worlds.manifest_pictures import FORMATS, inspect
+from theodolite.worlds.upright import on_white
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -82,11 +83,7 @@ def open_picture(path: Path) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd but readable files
         with Image.open(whole, formats=FORMATS) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.has_transparency_data:
-                upright = upright.convert("RGBA")
-                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-            return upright.convert("RGB")
+            return on_white(image)
 
 
 def reader(found: Found, file: PictureFile) -> Callable[[], Image.Image | None]:

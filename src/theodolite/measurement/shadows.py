@@ -19,8 +19,8 @@ from theodolite.records.survey import Cell, Competence, Evidence, Noise, Shadows
 Bit = bool | None  # None: the interval straddles the threshold
 # The columns that are measured: texts and probabilities of a large survey are not copied into every part of it.
 MEASURED = (
-    "kind", "scene", "factor", "query", "form", "name", "truth_before", "truth_after", "answer_before", "moved", "right", "variation",
-    "outside_before", "outside_after",
+    "kind", "scene", "factor", "query", "form", "name", "choices", "truth_before", "truth_after", "answer_before",
+    "answer_after", "moved", "right", "variation", "outside_before", "outside_after",
 )  # fmt: skip
 
 
@@ -148,13 +148,15 @@ def _competences(rows: pl.DataFrame, confidence: float) -> list[Competence]:
             correct = group.with_columns(correct=pl.col("answer_before") == pl.col("truth_before"))
             # Per question, since "is it red?" and "is it not red?" have different commonest answers.
             commonest = group.group_by("name").agg(top=pl.col("truth_before").value_counts().struct.field("count").max())
+            # Where every scene has choices of its own, no answer is common, and guessing is the better blind rule.
+            guessing = float((1 / group["choices"].list.len()).to_numpy().mean())
             found.append(
                 Competence(
                     query=query,
                     form=form,
                     scenes=scenes,
                     rate=_rate(correct, "correct", confidence),
-                    chance_frac=float(commonest["top"].sum()) / len(group),
+                    chance_frac=max(float(commonest["top"].sum()) / len(group), guessing),
                 )
             )
     return found
@@ -188,7 +190,8 @@ def _judge(
     fit = moving.filter(~pl.col("query").is_in(sorted(query for query, form in unfit if form == "open")))
     usable = fit.filter(pl.col("moved").is_not_null())
     dependent = pl.col("name").is_in(sorted(name for name in asked if factor in dependence[name]))
-    reads = usable.filter(dependent)
+    # A query that depends on the factor may keep its truth in some pairs ("is it red?" of green and blue): those say nothing of read.
+    reads = usable.filter(dependent & (pl.col("truth_before") != pl.col("truth_after")))
     read = _rate(reads, "moved", thresholds.confidence) if len(reads) else None
     leaks = _leaks(usable.filter(~dependent), _floors(noise), thresholds.confidence)
     # Where every open query depends on the factor there is nothing to leak into. Where none was asked, or none of those that

@@ -59,7 +59,9 @@ class Competence(Part):
         description="decorrelated: base scenes of the pairs; training: scenes drawn as training asked of them"
     )
     rate: Rate = Field(description="how often the answer is right")
-    chance_frac: float = Field(description="how often the commonest true answer of each question would be right")
+    chance_frac: float = Field(
+        description="how often the commonest true answer of each question is right, or guessing among its choices if that is better"
+    )
 
 
 class Unanswered(Part):

@@ -47,27 +47,20 @@ def survey_endpoint(
     """
     if not dry_run:
         refuse_taken(out, overwrite=overwrite)
-    settings = EndpointSettings(
-        base_url=url,
-        model=model,
-        key_env=key_env,
-        answers=answers,
-        picture_size=picture_size,
-        concurrency=concurrency,
-        per_minute=per_minute,
-        timeout_s=timeout_s,
-    )
-    title = model.rstrip("/").rpartition("/")[2]
+    settings = EndpointSettings(url, model, key_env, answers, picture_size, concurrency, per_minute, timeout_s)
     way = Way(measures_named(measures), stage=stage_in(steps))
-    survey_candidate = surveying(matter, title, None, steps.console.print)
-    path = cache or out.with_name(f"{out.name}.responses.sqlite")
+    survey_candidate = surveying(matter, model.rstrip("/").rpartition("/")[2], None, steps.console.print)
+    path = cache or _beside(out)
 
     def announce(estimate: Estimate) -> None:
         steps.console.print(estimate.words(price_in, price_out), highlight=False)
 
     def candidate(kept: ResponseCache) -> Candidate:
-        asker = CostAsker(settings, kept, announce) if dry_run else EndpointAsker(settings, kept, announce)
-        return Candidate(asker, picture_size, asker.describe, () if dry_run else asker.notices)
+        if dry_run:
+            trial = CostAsker(settings, kept, announce)
+            return Candidate(trial, picture_size, trial.describe)
+        asker = EndpointAsker(settings, kept, announce)
+        return Candidate(asker, picture_size, asker.describe, asker.notices)
 
     candidate(ResponseCache(None)).refuse_measures(way.measures)  # before a file is made
     started = datetime.now(UTC)
@@ -80,6 +73,12 @@ def survey_endpoint(
         return None
     _write(out, survey, started, overwrite, steps.console.print)
     return survey.record
+
+
+def _beside(out: Path) -> Path:
+    """The file of answers that goes with a record's folder."""
+    whole = out.resolve()
+    return whole.with_name(f"{whole.name}.responses.sqlite")
 
 
 def _write(out: Path, survey: Survey, started: datetime, overwrite: bool, say: Callable[[str], None]) -> None:

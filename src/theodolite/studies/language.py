@@ -9,11 +9,12 @@ from typing import Any
 
 from rich.table import Table
 from torch import nn
+from transformers import PreTrainedConfig
 
 from theodolite.measurement.text_loss import measure_text_loss, text_loss_change
 from theodolite.models.families import EXPORTED, FAMILIES
 from theodolite.models.join import language_model_named
-from theodolite.models.load import load_vlm, model_folder
+from theodolite.models.load import load_vlm, loading, model_folder
 from theodolite.records.errors import BadInput
 from theodolite.records.part import Estimate
 from theodolite.records.text_loss import TextLosses
@@ -66,15 +67,11 @@ def _text(paths: Sequence[Path]) -> tuple[str, str]:
 
 def _language_model(name: str) -> tuple[nn.Module, Any]:
     """A VLM's or a language model's module, in float32, and its tokenizer. Raises `BadInput`."""
-    folder = model_folder(name)
-    if Path(folder).is_dir() and _is_vlm(Path(folder)):
-        model, processor = load_vlm(folder)
-        return model, processor.tokenizer
-    return language_model_named(str(folder), "sdpa")
-
-
-def _is_vlm(folder: Path) -> bool:
-    from transformers import PreTrainedConfig
-
-    kind = str(PreTrainedConfig.get_config_dict(folder)[0].get("model_type"))
-    return kind.removeprefix(EXPORTED) in FAMILIES
+    folder = str(model_folder(name))
+    if name != "smollm2" and not name.endswith(".gguf"):
+        with loading("model", folder):
+            kind = str(PreTrainedConfig.get_config_dict(folder)[0].get("model_type"))
+        if kind.removeprefix(EXPORTED) in FAMILIES:
+            model, processor = load_vlm(folder)
+            return model, processor.tokenizer
+    return language_model_named(folder, "sdpa")

@@ -6,7 +6,9 @@ A recipe is a function that returns its whole configuration; variants change a f
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from theodolite.models.build import DecoderSize
 from theodolite.models.frontends import FrontEnd
@@ -16,6 +18,7 @@ from theodolite.objectives.laver import LaverSettings
 from theodolite.objectives.schedules import EMASchedule
 
 MIXED = Adaptation("mixed", "2d")
+AtLeast0, AtLeast1, AtLeast3 = (Annotated[int, Field(ge=least)] for least in (0, 1, 3))
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,9 @@ def tiny_laver() -> StagedRecipe:
     )
 
 
-def smol(data: Literal["easy_vqa"] = "easy_vqa", laver: bool = True, lora_rank: int = 0, steps: int = 300, batch: int = 8) -> StagedRecipe:
+def smol(
+    data: Literal["easy_vqa"] = "easy_vqa", laver: bool = True, lora_rank: AtLeast0 = 0, steps: AtLeast3 = 300, batch: AtLeast1 = 8
+) -> StagedRecipe:
     """SmolLM2-135M-Instruct with EfficientNet-Lite0, both pretrained and both from packages, in under 90 minutes on two cores.
 
     Stage 1 aligns the connector on captions of OpenMoji and easy-VQA; stages 2 and 3 ask the official training questions, stage 2 with

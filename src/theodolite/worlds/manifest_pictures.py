@@ -15,10 +15,11 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
 from theodolite.records.errors import BadInput
 from theodolite.worlds.manifest_faults import Faulty
+from theodolite.worlds.upright import ORIENTATION, on_white
 
 MAX_SIDE = 16_384
 MAX_PIXELS = 64_000_000  # 256 MB decoded at 4 bytes a pixel, which bounds the memory of a check
@@ -28,7 +29,6 @@ GROUND = (128, 128, 128)  # beside a picture that is not square
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")  # 8 bits a channel, or fewer
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-ORIENTATION = 0x0112
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG's colour types
 MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"II*\0", b"MM\0*")  # of `FORMATS`; two letters of BMP are too few to tell
 # What files begin with that are pictures to people, yet of no format that is read here.
@@ -108,11 +108,7 @@ def render(folder: Path, names: Sequence[str], size: int) -> UInt8[np.ndarray, "
 
 
 def _square(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    upright = ImageOps.exif_transpose(image)
-    if upright.has_transparency_data:
-        upright = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-    whole = upright.convert("RGB")
+    whole = on_white(image)
     scale = size / max(whole.size)
     width, height = (max(1, round(side * scale)) for side in whole.size)
     if (width, height) != whole.size:

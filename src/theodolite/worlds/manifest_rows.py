@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -118,7 +119,7 @@ def _parse(line: bytes) -> Mapping[str, Any] | Faulty:
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
-        twice.extend(name for name in names if names.count(name) > 1)
+        twice.extend(name for name, count in Counter(names).items() if count > 1)
         return dict(pairs)
 
     try:
@@ -240,7 +241,7 @@ def _choices(value: object) -> tuple[str, ...]:
     if len(choices) < 2:
         raise Faulty("too few choices", f"there is {len(choices) or 'no'} choice", "give two or more")
     same = [choice.strip() for choice in choices]
-    if twice := next((choice for choice in same if same.count(choice) > 1), None):
+    if twice := next((choice for choice, count in Counter(same).items() if count > 1), None):
         raise Faulty("repeated choice", f"the choice {twice!r} stands twice", "give each of them once")
     return choices
 
