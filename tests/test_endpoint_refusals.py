@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from io import StringIO
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from endpoint_server import Asked, Reply, by_pixels, refused, said, serving
 from test_endpoint import ASKS, PICTURES, asker_at, questions
 from theodolite.asking.endpoint_channel import EndpointSettings, _told_wait
 from theodolite.asking.endpoint_offers import top_of
 from theodolite.records.errors import BadInput
+from theodolite.studies.endpoint import survey_endpoint
+from theodolite.studies.matter import Matter
+from theodolite.studies.progress import Steps
+from theodolite.worlds.easy_vqa import EasyVQA
 
 
 def test_retry_after_is_read_as_seconds_or_a_date_and_a_long_one_ends_the_run() -> None:
@@ -79,3 +86,31 @@ def test_a_key_with_signs_that_no_key_has_is_refused_unseen(monkeypatch: pytest.
     with pytest.raises(BadInput, match="OPENAI_API_KEY holds signs") as caught:
         EndpointSettings("http://localhost:1/v1", "m").key()
     assert "12345678" not in str(caught.value)
+
+
+def test_a_server_that_breaks_on_fields_that_it_does_not_know_is_asked_in_plainer_words() -> None:
+    def reply(asked: Asked) -> Reply:
+        if "logprobs" in asked.body or "seed" in asked.body:
+            return Reply({"error": {"message": "internal error"}}, 500)
+        return by_pixels(asked)
+
+    with serving(reply) as server:
+        asker = asker_at(server)
+        answers = asker.ask(PICTURES, ASKS[:2])
+        offers = asker.describe().offers
+    assert (offers.logprobs, offers.seed, offers.temperature) == (0, False, True)
+    assert all(answer.chosen is not None for answer in answers)
+
+
+def test_the_cost_of_a_survey_is_told_once_for_all_of_it_before_it_starts(tmp_path: Path) -> None:
+    """Official questions are asked after the pairs; what they cost is said before."""
+    told: list[str] = []
+    console = Console(file=StringIO(), width=200)
+    with serving(by_pixels) as server:
+        matter = Matter("easy_vqa", None, "shape", None, 2, None)
+        done = survey_endpoint("tiny", server.url, tmp_path / "out", matter, overwrite=False, steps=Steps(console), dry_run=True)
+        told = [line for line in console.file.getvalue().splitlines() if "requests after the cache" in line]
+        assert done is None and len(told) == 1 and not server.asked
+    number = int(told[0].split(" questions")[0].replace(",", ""))
+    assert number > len(EasyVQA().official_split("test").text)
+    assert list(tmp_path.iterdir()) == []

@@ -46,6 +46,14 @@ class Estimate:
     tokens_in: int
     tokens_out: int
 
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(
+            self.num_questions + other.num_questions,
+            self.num_requests + other.num_requests,
+            self.tokens_in + other.tokens_in,
+            self.tokens_out + other.tokens_out,
+        )
+
     def words(self, price_in: float | None = None, price_out: float | None = None) -> str:
         """In a line; prices are USD for a million tokens."""
         line = (
@@ -86,7 +94,11 @@ class EndpointAsker:
 
     @property
     def offers(self) -> Offers:
-        """What the server offers: from the cache, else by asking it."""
+        """What the server offers."""
+        return self.detect()
+
+    def detect(self) -> Offers:
+        """Finds out what the server offers: from the cache, else by asking it."""
         if self._offers is None:
             self._offers = stored_offers(self.settings, self.cache)
         if self._offers is None:
@@ -135,7 +147,17 @@ class EndpointAsker:
     def _fetch(self, offers: Offers, reading: Reading, pictures: Pictures, todo: Sequence[_Job]) -> Iterator[tuple[str, Any]]:
         """Keys and responses as they arrive, each in the cache already."""
 
+        failures: list[BaseException] = []
+
         def fetch(job: _Job) -> tuple[str, Any]:
+            try:
+                return answer(job)
+            except BaseException as error:
+                failures.append(error)  # the first is the cause; the others only stop because of it
+                self.channel.stop()  # here, since this thread would take the next question before anybody hears of it
+                raise
+
+        def answer(job: _Job) -> tuple[str, Any]:
             request = request_of(self.settings, offers, reading, messages_of(job.prompt, pictures[job.picture]))
             try:
                 response = _kept(self.channel.send(request))
@@ -149,6 +171,8 @@ class EndpointAsker:
         with ThreadPoolExecutor(self.settings.concurrency) as pool:
             try:
                 for future in as_completed([pool.submit(fetch, job) for job in todo]):
+                    if future.exception() is not None:
+                        raise failures[0]
                     yield future.result()
             except BaseException:  # Ctrl-C, too: requests on their way are kept, and no more are sent
                 self.channel.stop()

@@ -84,6 +84,10 @@ class EndpointSettings:
         return found or None
 
 
+class Exhausted(BadInput):
+    """A question on which the server failed every time."""
+
+
 class Channel:
     """Sends requests, from several threads at once, and gives back what the server answered, with no secret in it.
 
@@ -110,10 +114,10 @@ class Channel:
         self._stopped = threading.Event()
         self.num_sent = 0
 
-    def send(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def send(self, request: Mapping[str, Any], retries: int | None = None) -> dict[str, Any]:
         """The server's answer to a chat request, as decoded JSON with a list of choices."""
-        trouble = ""
-        for attempt in range(self.settings.retries + 1):
+        trouble, most = "", self.settings.retries if retries is None else retries
+        for attempt in range(most + 1):
             self._await_turn()
             try:
                 return self._once(request)
@@ -126,10 +130,10 @@ class Channel:
                 trouble, told = self.hide(str(error) or type(error).__name__), None
             except Nonsense as error:
                 trouble, told = self.hide(str(error)), None
-            if attempt < self.settings.retries:
+            if attempt < most:
                 self._hold_back(attempt, told)
-        raise BadInput(
-            f"{self.settings.public_url} failed {self.settings.retries + 1} times on one question ({trouble}); what was answered is kept, "
+        raise Exhausted(
+            f"{self.settings.public_url} failed {most + 1} times on one question ({trouble}); what was answered is kept, "
             "and running the command again goes on from there"
         )
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from theodolite.asking.endpoint_channel import Channel, EndpointSettings, Refused
+from theodolite.asking.endpoint_channel import Channel, EndpointSettings, Exhausted, Refused
 from theodolite.asking.endpoint_prompt import messages_of, prompt_of
 from theodolite.asking.endpoint_reading import answer_of_logprobs
 from theodolite.records.endpoint import Offers
@@ -89,9 +89,15 @@ class _Trial:
     def response(self, offers: Offers, *, pictured: bool = True) -> dict[str, Any] | None:
         """What the server answers; None where it refuses the request's form. Raises `Refused` where it refuses anything else."""
         try:
-            return self._send(offers, pictured)
+            # Some servers break on a field that they do not know, instead of refusing it; the plainest form gets all its tries.
+            plain = not (offers.logprobs or offers.seed or offers.temperature)
+            return self._send(offers, pictured, None if plain else 1)
         except Refused as error:
             if error.status not in SHAPE_OF_REQUEST:
+                raise
+            return None
+        except Exhausted:
+            if plain:
                 raise
             return None
 
@@ -115,8 +121,8 @@ class _Trial:
             return error.said
         return "nothing"
 
-    def _send(self, offers: Offers, pictured: bool) -> dict[str, Any]:
+    def _send(self, offers: Offers, pictured: bool, retries: int | None = None) -> dict[str, Any]:
         settings = self.channel.settings
         picture = np.full((settings.picture_size, settings.picture_size, 3), 128, dtype=np.uint8)
         reading: Reading = "logprobs" if offers.logprobs else "text"
-        return self.channel.send(request_of(settings, offers, reading, messages_of(PROMPT, picture if pictured else None)))
+        return self.channel.send(request_of(settings, offers, reading, messages_of(PROMPT, picture if pictured else None)), retries)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import psutil
 from jaxtyping import UInt8
 
 from theodolite.records.errors import BadInput
@@ -121,6 +122,7 @@ def plan_gallery(gallery: Gallery, size: int) -> Plan:
     if table.is_empty():
         raise BadInput(f"{gallery.name} holds no rows; there is nothing to ask")
     names = sorted({*table["picture_before"], *table["picture_after"]})
+    _refuse_too_many(gallery.name, len(names), size)
     number = {name: index for index, name in enumerate(names)}
     same = pl.col("picture_before") == pl.col("picture_after")
     quiet = pl.when(same).then(pl.lit("paraphrase")).otherwise(pl.lit("nuisance"))
@@ -130,6 +132,16 @@ def plan_gallery(gallery: Gallery, size: int) -> Plan:
         picture_after=pl.col("picture_after").replace_strict(number, return_dtype=pl.Int64),
     )
     return Plan(gallery.render(names, size), rows.select(list(COLUMNS)), gallery.kind, len(names))
+
+
+def _refuse_too_many(name: str, num_pictures: int, size: int) -> None:
+    """All pictures of a survey are held at once; raises `BadInput` before they are read where half of the free memory would not do."""
+    needed, free = num_pictures * size * size * 3, psutil.virtual_memory().available
+    if needed > free / 2:
+        raise BadInput(
+            f"{name} has {num_pictures:,} pictures, which take {needed / 2**30:.1f} GiB at {size} pixels, where {free / 2**30:.1f} GiB are "
+            "free; survey a part of them: fewer --scenes, or a shorter manifest"
+        )
 
 
 def plan_pairs(path: Path, size: int) -> Plan:

@@ -77,11 +77,17 @@ class Candidate:
 
     def refuse_measures(self, measures: Sequence[str]) -> None:
         """Raises `BadInput` if measures are wanted of an inside that is not here."""
-        if measures and self.local is None:
-            raise BadInput(
-                f"--measures {','.join(measures)}: they look inside the model, and an endpoint gives answers only; "
-                "leave --measures out, or survey the model from its folder"
-            )
+        if self.local is None:
+            refuse_inside(measures)
+
+
+def refuse_inside(measures: Sequence[str]) -> None:
+    """Raises `BadInput` if there are measures of the inside, for a model that gives answers only."""
+    if measures:
+        raise BadInput(
+            f"--measures {','.join(measures)}: they look inside the model, and an endpoint gives answers only; "
+            "leave --measures out, or survey the model from its folder"
+        )
 
 
 @dataclass(eq=False)

@@ -12,6 +12,7 @@ from theodolite.asking.endpoint_cache import ResponseCache
 from theodolite.asking.endpoint_channel import KEY_ENV, EndpointSettings
 from theodolite.measurement.measures import measures_named
 from theodolite.measurement.survey import Candidate, Survey, Way
+from theodolite.measurement.survey_work import refuse_inside
 from theodolite.records.folder import refuse_taken, whole_folder
 from theodolite.records.survey import SurveyRecord
 from theodolite.records.writing import run_record, write_survey
@@ -52,27 +53,31 @@ def survey_endpoint(
     survey_candidate = surveying(matter, model.rstrip("/").rpartition("/")[2], None, steps.console.print)
     path = cache or _beside(out)
 
-    def announce(estimate: Estimate) -> None:
-        steps.console.print(estimate.words(price_in, price_out), highlight=False)
-
-    def candidate(kept: ResponseCache) -> Candidate:
-        if dry_run:
-            trial = CostAsker(settings, kept, announce)
-            return Candidate(trial, picture_size, trial.describe)
-        asker = EndpointAsker(settings, kept, announce)
-        return Candidate(asker, picture_size, asker.describe, asker.notices)
-
-    candidate(ResponseCache(None)).refuse_measures(way.measures)  # before a file is made
+    asker: EndpointAsker | None = None
+    refuse_inside(way.measures)  # before a file is made
     started = datetime.now(UTC)
     answered = ResponseCache(path if path.exists() or not dry_run else None)
     try:
-        survey = survey_candidate(candidate(answered), way)
+        if not dry_run:
+            asker = EndpointAsker(settings, answered)
+            asker.detect()  # what it offers decides what a question costs
+        total = _cost(settings, answered, lambda trial: survey_candidate(trial, Way()))
+        steps.console.print(total.words(price_in, price_out), highlight=False)
+        if asker is None:
+            return None
+        survey = survey_candidate(Candidate(asker, picture_size, asker.describe, asker.notices), way)
     finally:
         answered.close()
-    if dry_run:
-        return None
     _write(out, survey, started, overwrite, steps.console.print)
     return survey.record
+
+
+def _cost(settings: EndpointSettings, answered: ResponseCache, survey: Callable[[Candidate], object]) -> Estimate:
+    """What a whole survey will take, official questions and all: it is gone through once without asking anybody."""
+    parts: list[Estimate] = []
+    trial = CostAsker(settings, answered, parts.append)
+    survey(Candidate(trial, settings.picture_size, trial.describe))
+    return sum(parts, Estimate(0, 0, 0, 0))
 
 
 def _beside(out: Path) -> Path:
