@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from theodolite.records.errors import BadInput
 
@@ -39,6 +40,7 @@ def load_gguf(path: Path, attention: str = "sdpa") -> tuple[PreTrainedModel, Any
         raise BadInput(f"there is no file {path}; give a GGUF file")
     if importlib.util.find_spec("gguf") is None:
         raise BadInput('reading GGUF needs the package gguf; say: pip install "theodolite[smol]"')
+    disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         model = AutoModelForCausalLM.from_pretrained(
