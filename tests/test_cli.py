@@ -61,6 +61,8 @@ def test_help_says_what_a_default_comes_from() -> None:
         (("train", "tiny-laver", "--ask", "shap"), ("shap", "shape, colour")),
         (("tour", "--world", "moon"), ("moon", "shapes, easy_vqa")),
         (("survey", "nowhere", "--out", "x"), ("--world", "--pairs")),
+        (("world", "shapes", "--out", "x", "--pairs", "--pictures", "3"), ("--pictures", "leave")),
+        (("train", "smol", "--set", "steps=-5"), ("steps=-5", "greater")),
         (("survey", "nowhere", "--out", "x", "--world", "shapes"), ("nowhere",)),
         (("survey", "nowhere", "--out", "x", "--pairs", "p", "--ask", "shape"), ("--ask:", "leave them out")),
         (("survey", "nowhere", "--out", "x", "--pairs", "p", "--scenes", "200", "--seed", "0"), ("--scenes, --seed:", "leave them out")),

@@ -376,6 +376,18 @@ def test_pictures_are_shown_upright_and_whole(tmp_path: Path) -> None:
     assert (hole == 255).all()
 
 
+def test_a_picture_with_exif_data_that_cannot_be_written_back_is_turned_all_the_same(tmp_path: Path) -> None:
+    # Two entries: the width as text, which is a number by the standard, and the orientation.
+    width, turned = struct.pack("<HHI4s", 0x0100, 2, 4, b"abc\0"), struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + width + turned + struct.pack("<I", 0)
+    stored = Image.new("RGB", (40, 20), "red")
+    stored.paste("blue", (20, 0, 40, 20))
+    stored.save(tmp_path / "odd.jpg", exif=exif, quality=95)
+    write_manifest(tmp_path / "m.jsonl", [small(tmp_path, picture="odd.jpg", kind="matched")])
+    (odd,) = read_manifest(tmp_path / "m.jsonl").gallery.render(["odd.jpg"], 40)
+    assert odd[4, 20, 0] > 200 > 60 > odd[35, 20, 0]
+
+
 def test_a_picture_that_changes_after_it_was_checked_is_refused(tmp_path: Path) -> None:
     write_manifest(tmp_path / "m.jsonl", [small(tmp_path)])
     gallery = read_manifest(tmp_path / "m.jsonl").gallery

@@ -108,3 +108,12 @@ def test_an_item_counts_once_and_training_rows_do_not_count() -> None:
     assert found.pair.rate is not None
     assert (found.item.rate.num_pairs, found.pair.rate.num_pairs, found.item.rate.frac) == (4, 3, 1.0)
     assert measure_accuracy(pl.DataFrame([training])) is None
+
+
+def test_rows_that_are_there_for_the_noise_floor_make_no_group() -> None:
+    """A pair under one question, and the same picture once more under another seed: items, and no group."""
+    edited = pair(0, "q", ("yes", "no"), ("yes", "no"))
+    noise = pair(0, "q", ("yes", "no"), ("yes", "yes"), kind="nuisance", picture_after=7)
+    found, alone = measured(edited, noise), measured(edited)
+    assert found.item.rate is not None and found.item.rate.frac == pytest.approx(2 / 3)
+    assert found.group is None and (found.question, found.picture) == (alone.question, alone.picture)

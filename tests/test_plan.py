@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -268,3 +269,10 @@ def test_rows_of_a_gallery_get_their_kind_from_what_changes() -> None:
 def test_an_empty_gallery_is_refused() -> None:
     with pytest.raises(BadInput, match="two holds no rows"):
         plan_gallery(gallery(), 4)
+
+
+def test_a_gallery_that_would_not_fit_into_memory_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = gallery(ROW)
+    monkeypatch.setattr("theodolite.measurement.plan.psutil.virtual_memory", lambda: SimpleNamespace(available=8 * 8 * 3 * 2))
+    with pytest.raises(BadInput, match=r"2 pictures, which take .* survey a part"):
+        plan_gallery(many, 8)

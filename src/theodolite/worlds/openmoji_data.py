@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from theodolite.records.errors import BadInput
+from theodolite.records.folder import cache_folder
 
 VERSION = "17.0.0"
 ATTRIBUTION = (
@@ -60,12 +61,11 @@ class Emoji:
 
 
 def openmoji_folder() -> Path:
-    """Where the package belongs: THEODOLITE_OPENMOJI if set, else below the cache folder (XDG_CACHE_HOME, or ~/.cache)."""
+    """Where the package belongs: THEODOLITE_OPENMOJI if set, else below the cache folder."""
     named = os.environ.get("THEODOLITE_OPENMOJI")
     if named:
         return Path(named).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "theodolite" / "openmoji" / "node_modules" / "openmoji"
+    return cache_folder() / "openmoji" / "node_modules" / "openmoji"
 
 
 def openmoji_home() -> Path:
