@@ -16,7 +16,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from theodolite.models.connectors import CONNECTORS, Connector, exchange_connector
 from theodolite.models.frontends import PATCH, SIZE, FrontEnd, front_end, image_processor
+from theodolite.records.errors import UnknownName
 
 SPECIAL = ("<pad>", "<unk>", "<image>", "<answer>", "</s>")
 CHAT_TEMPLATE = (
@@ -62,9 +64,13 @@ def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def build_vlm(
-    texts: Iterable[str], seed: int, decoder: DecoderSize = DecoderSize(), frontend: FrontEnd = "conv"
+    texts: Iterable[str], seed: int, decoder: DecoderSize = DecoderSize(), frontend: FrontEnd = "conv", connector: Connector = "mlp"
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """A LLaVA with a frozen front end and random connector and decoder, and its processor. `texts` hold every word it needs."""
+    """A LLaVA with a frozen front end and random connector and decoder, and its processor. `texts` hold every word it needs.
+
+    Of one seed, all but the connector starts from the same weights whatever the connector. Raises `UnknownName` for one that there is not.
+    """
+    connector = connector_named(connector)
     tokenizer = word_tokenizer(texts)
     processor = LlavaProcessor(
         image_processor=image_processor(),
@@ -101,6 +107,14 @@ def build_vlm(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlavaForConditionalGeneration(config)
+        exchange_connector(model, connector)
     model.model.vision_tower.load_state_dict(tower.state_dict())
     model.model.vision_tower.requires_grad_(False)
     return model, processor
+
+
+def connector_named(name: str) -> Connector:
+    """The name, if it is one of a connector. Raises `UnknownName`."""
+    if name not in CONNECTORS:
+        raise UnknownName("connector", name, tuple(CONNECTORS))
+    return name  # type: ignore[return-value]

@@ -11,8 +11,10 @@ from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import LlavaForConditionalGeneration
 
-from theodolite.models import adapted, attention, cells_tower, conv_tower, grids, layout, lite0_tower, positions
+from theodolite.models import adapted, attention, cells_tower, connectors, conv_tower, grids, layout, lite0_tower, positions
+from theodolite.models.connectors import STOCK, ConnectorLlava, connector_of
 from theodolite.models.families import EXPORTED, Family, family_of
 from theodolite.models.vlm import Adaptation, adaptation_of, base_model
 from theodolite.records.errors import BadInput
@@ -25,11 +27,13 @@ TOWERS: Mapping[str, ModuleType] = {
     lite0_tower.Lite0TowerConfig.model_type: lite0_tower,
     cells_tower.CellsTowerConfig.model_type: cells_tower,
 }
+# Which class makes a stock class's models with the connectors that it lacks, too.
+CONNECTED: Mapping[type, type] = {LlavaForConditionalGeneration: ConnectorLlava}
 MODELING = "modeling_theodolite"
 CONFIG_CLASS, MODEL_CLASS = "TheodoliteConfig", "TheodoliteForConditionalGeneration"
 CODE = '''"""A {model}, adapted: {adaptation} (see adapted.py)."""
 
-from transformers import {config}, {model}
+from transformers import {library}
 
 from .adapted import Adapted, AdaptedConfig, Stock, adapted_forward
 {imports}
@@ -48,9 +52,10 @@ class {model_class}(Adapted, {model}):
 def export_vlm(model: nn.Module, processor: Any | None, folder: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
     """Writes a VLM (and its processor) to a folder from which it loads where theodolite is not installed. The model stays as it is.
 
-    Not adapted, it is a stock checkpoint. Adapted, its folder holds code besides: `from_pretrained` wants `trust_remote_code=True`, without
-    which it raises, as the stock classes do. Adapters of peft are merged into a copy. `state_dict` are the whole weights, by the names of
-    `model.state_dict()`, where the model's own are cut into shards. Raises `BadInput` for a quantised model.
+    Not adapted, it is a stock checkpoint. Adapted, or with a connector that stock classes lack, its folder holds code besides:
+    `from_pretrained` wants `trust_remote_code=True`, without which it raises, as the stock classes do. Adapters of peft are merged into a
+    copy. `state_dict` are the whole weights, by the names of `model.state_dict()`, where the model's own are cut into shards. Raises
+    `BadInput` for a quantised model, and for 2D positions of a resampler's tokens.
     """
     base = base_model(model)
     family = family_of(base.config)
@@ -60,17 +65,23 @@ def export_vlm(model: nn.Module, processor: Any | None, folder: str | Path, stat
         )
     weights = _weights(model, state_dict)
     adaptation = effective_adaptation(base.config)
+    _refuse_places(base.config, adaptation)
+    is_stock = adaptation.is_stock and connector_of(base.config) == STOCK
     folder = Path(folder)
     # Code in the folder reads weights by the names that they have now; stock code by the old ones, too, which others may want.
-    has_code = not adaptation.is_stock or _tower(base.config.to_dict()) is not None
+    has_code = not is_stock or _tower(base.config.to_dict()) is not None
     base.save_pretrained(folder, state_dict=weights, save_original_format=not has_code)
     path = folder / "config.json"
     settings = adapted.release_text_config(json.loads(path.read_text()))
     for name in ("adaptation", "auto_map"):
         settings.pop(name, None)
-    settings |= _stock_settings(family, settings) if adaptation.is_stock else _adapted_settings(family, adaptation)
-    path.write_text(json.dumps(settings if adaptation.is_stock else adapted.hold_text_config(settings), indent=2, sort_keys=True) + "\n")
-    _write_code(folder, family, adaptation, _tower(settings))
+    settings |= _stock_settings(family, settings) if is_stock else _adapted_settings(family, adaptation)
+    path.write_text(json.dumps(settings if is_stock else adapted.hold_text_config(settings), indent=2, sort_keys=True) + "\n")
+    modules = (_tower(settings),) if is_stock else (*SHIPPED, connectors if connector_of(base.config) != STOCK else None, _tower(settings))
+    for module in filter(None, modules):
+        shutil.copyfile(_file(module), folder / _file(module).name)
+    if not is_stock:
+        (folder / f"{MODELING}.py").write_text(_code(family, adaptation, connector_of(base.config), _tower(settings)))
     if processor is not None:
         processor.save_pretrained(folder)
 
@@ -95,6 +106,20 @@ def stock_classes(family: Family) -> tuple[type, type]:
     return config, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[config]
 
 
+def connected_classes(family: Family) -> tuple[type, type]:
+    """The same, with a class that makes each connector of ours as well."""
+    config, model = stock_classes(family)
+    return config, CONNECTED.get(model, model)
+
+
+def _refuse_places(config: Any, adaptation: Adaptation) -> None:
+    if connector_of(config) == "resampler" and adaptation.positions == "2d":
+        raise BadInput(
+            "2D positions want tokens that have a place in the picture, and a resampler's have none; adapt the model with positions "
+            "'native', or take another connector (linear, mlp, local)"
+        )
+
+
 def _weights(model: nn.Module, state_dict: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     """All weights by the names of the stock class, adapters merged."""
     from peft import PeftModel, get_peft_model
@@ -104,8 +129,8 @@ def _weights(model: nn.Module, state_dict: Mapping[str, Tensor] | None) -> dict[
     if state_dict is None:
         return dict(copy.deepcopy(model).merge_and_unload().state_dict())
     base, name = base_model(model), model.active_adapter
-    stock = stock_classes(family_of(base.config))[1]
-    whole = get_peft_model(stock(copy.deepcopy(base.config)), copy.deepcopy(model.peft_config[name]), adapter_name=name)
+    kind = connected_classes(family_of(base.config))[1]
+    whole = get_peft_model(kind(copy.deepcopy(base.config)), copy.deepcopy(model.peft_config[name]), adapter_name=name)
     # Merging writes into the weights, and those that are given are not ours to change.
     whole.load_state_dict({path: value.clone() for path, value in state_dict.items()}, assign=True)
     base_model(whole).tie_weights()
@@ -139,22 +164,22 @@ def _file(module: ModuleType) -> Path:
     return Path(str(module.__file__))
 
 
-def _write_code(folder: Path, family: Family, adaptation: Adaptation, tower: ModuleType | None) -> None:
-    modules = (() if adaptation.is_stock else SHIPPED) + ((tower,) if tower else ())
-    for module in modules:
-        shutil.copyfile(_file(module), folder / _file(module).name)
-    if adaptation.is_stock:
-        return
-    config, model = (kind.__name__ for kind in stock_classes(family))
-    code = CODE.format(
+def _code(family: Family, adaptation: Adaptation, connector: str, tower: ModuleType | None) -> str:
+    """The file that defines the classes of an adapted model, or of one whose connector is not the stock one."""
+    config, stock = (kind.__name__ for kind in stock_classes(family))
+    is_connected = connector != STOCK
+    model = connected_classes(family)[1].__name__ if is_connected else stock
+    imports = f"from .{_file(connectors).stem} import {model}\n" if is_connected else ""
+    # Importing the tower registers it, which its configuration needs.
+    imports += f"from .{_file(tower).stem} import {tower.__all__[0]} as {tower.__all__[0]}\n" if tower else ""
+    return CODE.format(
         config=config,
         model=model,
+        library=config if is_connected else f"{config}, {stock}",
         adaptation=f"attention {adaptation.attention}, positions {adaptation.positions}",
-        # Importing the tower registers it, which its configuration needs.
-        imports=f"from .{_file(tower).stem} import {tower.__all__[0]} as {tower.__all__[0]}\n" if tower else "",
+        imports=imports,
         config_class=CONFIG_CLASS,
         model_class=MODEL_CLASS,
         model_type=EXPORTED + family.name,
         stock=stock_of(family),
     )
-    (folder / f"{MODELING}.py").write_text(code)

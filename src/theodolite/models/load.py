@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConf
 from transformers.utils.logging import disable_progress_bar
 
 from theodolite.models.adapted import Adapted, AdaptedConfig, adapted_forward
-from theodolite.models.export import CONFIG_CLASS, MODEL_CLASS, effective_adaptation, stock_classes, stock_of
+from theodolite.models.export import CONFIG_CLASS, MODEL_CLASS, connected_classes, effective_adaptation, stock_of
 from theodolite.models.families import EXPORTED, FAMILIES, family_of
 from theodolite.models.processor import load_processor
 from theodolite.records.errors import BadInput
@@ -84,12 +84,13 @@ def _kind(config: Any, path: str | Path) -> Any:
 
 @cache
 def adapted_classes(name: str) -> tuple[Any, Any]:
-    """The configuration class and the model class of a family's adapted models, as the code in their folders has them.
+    """The configuration class and the model class of a family's adapted models, as the code in their folders has them: those with
+    connectors of ours, too.
 
     From then on the Auto classes know them too: loading a processor looks for the class of the configuration that lies beside it.
     """
     family = FAMILIES[name]
-    stock_config, stock_model = stock_classes(family)
+    stock_config, stock_model = connected_classes(family)
     config = type(CONFIG_CLASS, (AdaptedConfig, stock_config), {"model_type": EXPORTED + name, "__module__": __name__})
     own = {"config_class": config, "stock": stock_of(family), "forward": adapted_forward(stock_model), "__module__": __name__}
     model = type(MODEL_CLASS, (Adapted, stock_model), own)

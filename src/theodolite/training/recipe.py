@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from theodolite.models.build import DecoderSize
+from theodolite.models.connectors import Connector
 from theodolite.models.frontends import FrontEnd
 
 
@@ -29,6 +30,7 @@ class Recipe:
     attention: Literal["eager", "sdpa"] = "eager"
     decoder: DecoderSize = field(default_factory=DecoderSize)
     frontend: FrontEnd = "conv"
+    connector: Connector = "mlp"
 
 
 def tour_shapes() -> Recipe:
