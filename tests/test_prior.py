@@ -13,6 +13,7 @@ from theodolite.records.errors import BadInput
 from theodolite.worlds.factors import Factor, FactorSpace, Scene, Scenes, UnknownName
 from theodolite.worlds.prior import Prior
 from theodolite.worlds.query import Ask, Policy, Query, open_query, yes_no_query
+from theodolite.worlds.shapes import Shapes
 
 SIZES = {"three": 3, "four": 4, "other": 4, "eight": 8, "two": 2}
 SPACE = FactorSpace(tuple(Factor(name, tuple(f"{name}-{i}" for i in range(size))) for name, size in SIZES.items()))
@@ -260,3 +261,19 @@ def test_a_fractional_rate_is_right_on_average_and_rounded_to_its_neighbours() -
     assert set(twos) == {(0, 0), (1, 0), (1, 1)} and twos[1, 1] / (twos[1, 0] + twos[1, 1]) == pytest.approx(0.5, abs=0.05)
     assert asked.rates(scenes, prior)[1] == pytest.approx(0.5 * (scenes.of_factor("two") == 1))
     assert str(Ask(query("two"), "two-1", 0.5)) == "two:two-1*0.5"
+
+
+def test_rates_that_sum_to_a_whole_number_cost_every_scene_exactly_as_many_questions() -> None:
+    world = Shapes().correlate("shape", "colour", 0.8)
+    policy = world.policy("shape:agree*0.5,shape:odd*2,row:agree*1.5")
+    scenes = world.sample(4000, np.random.default_rng(0))
+    drawn = policy.draw(scenes, world.prior, np.random.default_rng(1))
+    assert {len(asked) for asked in drawn} == {2}
+    agrees = world.prior.agrees(scenes)
+    shapes = np.array([sum(query.name == "shape" for query in asked) for asked in drawn])
+    assert set(shapes[~agrees]) == {2}
+    assert set(shapes[agrees]) == {0, 1}
+    assert abs(shapes[agrees].mean() - 0.5) < 0.03
+    # Many lines, one of which is asked of a scene: sixteenths do not sum to 1 in floating point.
+    many = world.policy(",".join(f"{query.name}*{1 / 49!r}" for query in world.queries[:49]))
+    assert {len(asked) for asked in many.draw(scenes, world.prior, np.random.default_rng(2))} == {1}

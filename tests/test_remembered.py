@@ -1,4 +1,4 @@
-"""Features of a frozen encoder on disk: the same numbers, computed once, and never stale."""
+"""Features of a frozen encoder on disk or in memory: the same numbers, computed once, and never stale."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from small import tiny_vlm
-from theodolite.models.remembered import FeatureStore, remembered
+from theodolite.models.remembered import FeatureStore, MemoryStore, remembered
 from theodolite.models.vlm import Encoded
 from theodolite.records.errors import BadInput
 
@@ -101,3 +101,14 @@ def test_two_writers_of_one_key_keep_the_first(tmp_path: Path) -> None:
     assert torch.equal(one.get([b"a"])[b"a"], torch.ones(2)) and set(one.get([b"a", b"b", b"c"])) == {b"a", b"b"}
     with sqlite3.connect(tmp_path / "f.sqlite") as store:
         assert store.execute("SELECT count(*) FROM feature").fetchone() == (2,)
+
+
+def test_memory_keeps_what_it_has_room_for_and_gives_the_encoders_own_features(model: Any) -> None:
+    tower = model.model.vision_tower
+    expected = tower(pixels(6), output_hidden_states=True).hidden_states[-1]
+    runs = counted(tower)
+    one = expected[0].nbytes
+    with remembered(tower, -1, MemoryStore(limit_gib=4.5 * one / 2**30)):
+        for _ in range(2):
+            assert torch.allclose(tower(pixels(6)).hidden_states[-1], expected, atol=1e-6)
+    assert runs == [6, 2], "two did not fit, and are made anew"

@@ -7,6 +7,7 @@ import sys
 # The help lists commands in the order of these imports.
 # isort: off
 from theodolite.cli import training
+from theodolite.cli import studies
 from theodolite.cli import questions
 from theodolite.cli import surveys
 from theodolite.cli import language
@@ -19,7 +20,21 @@ from theodolite.cli import fetch
 from theodolite.cli.app import app, console, show_surveys
 from theodolite.records.errors import BadInput
 
-__all__ = ["app", "blind", "build", "console", "fetch", "language", "main", "materials", "questions", "show_surveys", "surveys", "training"]
+__all__ = [
+    "app",
+    "blind",
+    "build",
+    "console",
+    "fetch",
+    "language",
+    "main",
+    "materials",
+    "questions",
+    "show_surveys",
+    "studies",
+    "surveys",
+    "training",
+]
 
 
 def main() -> None:

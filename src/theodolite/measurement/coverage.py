@@ -176,6 +176,14 @@ def proxies(enumeration: Enumeration) -> tuple[dict[str, float], dict[str, float
     return single, joint_bits
 
 
+def asked_fracs(prior: Prior, policy: Policy) -> dict[str, float]:
+    """p(q): the share, 0 to 1, of the asked questions that each query of a policy is, by its name. Raises `BadInput`."""
+    here = Enumeration(prior, policy)
+    weights = {item.query.name: float((here.weights * item.rate).sum()) for item in here.asked}
+    total = sum(weights.values())
+    return {name: weight / total if total else 0.0 for name, weight in weights.items()}
+
+
 def measure_coverage(prior: Prior, policy: Policy) -> Coverage:
     """All coverage quantities of a policy under a prior, exact (`resolved_frac` says if it had to be estimated).
 

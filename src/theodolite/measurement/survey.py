@@ -113,7 +113,7 @@ def ask_world(
     plan = plan_world(world, policy, num_scenes, seed, candidate.size)
     work = Work.of(candidate, plan, way or Way())
     scores: tuple[Score, ...] = ()
-    if world.official_splits:
+    if world.official_splits and work.way.official:
         with work.way.stage("official questions", "the world's own test questions") as tell:
             scores = score_official(world, candidate.asker, candidate.size, tell)
     shadows = measure_shadows(

@@ -47,13 +47,17 @@ class Survey:
 
 @dataclass(frozen=True)
 class Way:
-    """How to survey: measures of the inside and the scenes they use, rows at once (None: as memory allows), lines of verdicts."""
+    """How to survey: measures of the inside and the scenes they use, rows at once (None: as memory allows), lines of verdicts.
+
+    Without `official` the questions that came with a world's pictures are not asked.
+    """
 
     measures: tuple[str, ...] = ()
     inside_scenes: int = INSIDE_SCENES
     batch: int | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
     stage: Stage = quietly
+    official: bool = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""What a frozen encoder made of pictures, kept on disk by content, so that no picture runs through it twice."""
+"""What a frozen encoder made of pictures, kept by content on disk or in memory, so that no picture runs through it twice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors.torch import load, save
@@ -17,8 +17,41 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from theodolite.models.fingerprint import weights_hash
 from theodolite.records.errors import BadInput
 
+# So much is kept in memory; what comes after is made anew at each visit.
+LIMIT_GIB = 2.0
 # Several processes may write one store; each waits so long for the others.
 PATIENCE_S = 60.0
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Where features are kept, by the hash of what they were made from."""
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
+        """Those of the keys that are there, with their tensors."""
+
+    def put(self, features: dict[bytes, Tensor]) -> None:
+        """Keeps tensors by key."""
+
+
+class MemoryStore:
+    """Tensors in this process's memory, up to `limit_gib`."""
+
+    def __init__(self, limit_gib: float = LIMIT_GIB) -> None:
+        self.limit, self.size = limit_gib * 2**30, 0
+        self.kept: dict[bytes, Tensor] = {}
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
+        """Those of the keys that are there, with their tensors."""
+        return {key: self.kept[key] for key in keys if key in self.kept}
+
+    def put(self, features: dict[bytes, Tensor]) -> None:
+        """Keeps tensors by key while there is room."""
+        for key, value in features.items():
+            if self.size + value.nbytes > self.limit:
+                return
+            self.kept[key] = value.clone()  # a slice would hold on to the whole batch that it was cut from
+            self.size += value.nbytes
 
 
 class FeatureStore:
@@ -54,7 +87,7 @@ class FeatureStore:
 
 
 @contextmanager
-def remembered(encoder: nn.Module, layers: int | Sequence[int], store: FeatureStore) -> Iterator[None]:
+def remembered(encoder: nn.Module, layers: int | Sequence[int], store: Store) -> Iterator[None]:
     """Within, the frozen encoder runs only on pictures whose hidden states at `layers` are not in the store.
 
     The key is over the encoder's weights, the precision it runs in, the layers, and the picture's pixels. Raises `BadInput` for an encoder

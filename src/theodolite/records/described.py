@@ -15,6 +15,7 @@ from theodolite.records.blind import BlindRecord
 from theodolite.records.comparison import Comparison
 from theodolite.records.data_coverage import DataCoverage
 from theodolite.records.rows import ROWS, Column
+from theodolite.records.study import GridRun, StudyRecord
 from theodolite.records.survey import RunRecord, SurveyRecord
 from theodolite.records.text_loss import TextLosses
 from theodolite.records.training import TrainingRecord
@@ -28,6 +29,8 @@ FILES: Mapping[str, type[BaseModel]] = {
     "theodolite coverage DATA --json": DataCoverage,
     "theodolite language --json": TextLosses,
     "blind.json": BlindRecord,
+    "runs.jsonl": GridRun,
+    "study.json": StudyRecord,
 }
 ROWS_FILE = "rows.parquet"
 WORDS: Mapping[object, tuple[str, str]] = {

@@ -244,9 +244,14 @@ def text_colour(field: str) -> Any:
     return alt.condition(f"datum.{field} !== null && datum.{field} > {WHITE_TEXT_FROM}", alt.value(PAPER), alt.value(INK))
 
 
-def finish_chart(chart: alt.HConcatChart | Panel, title: str, datasets: dict[str, list[Spec]]) -> Spec:
-    """The specification as a dictionary, titled and with its data; without its schema's address, since nothing is loaded."""
-    heading = alt.TitleParams(title, anchor="start", fontSize=13, fontWeight=600, color=INK, offset=10)
+def finish_chart(
+    chart: alt.HConcatChart | Panel, title: str, datasets: dict[str, list[Spec]], heading: alt.TitleParams | None = None
+) -> Spec:
+    """The specification as a dictionary, titled and with its data; without its schema's address, since nothing is loaded.
+
+    `heading` stands in the place of the title that is drawn above the chart.
+    """
+    heading = heading or alt.TitleParams(title, anchor="start", fontSize=13, fontWeight=600, color=INK, offset=10)
     styled = (
         chart.properties(title=heading, background="transparent", padding=2)
         .configure(font=FONT)

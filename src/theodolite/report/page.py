@@ -52,7 +52,7 @@ def build_page(surveys: Sequence[Stored]) -> str:
         for arm in arms
         for view in [view_inside(arm)]
     ]
-    return _environment().get_template("page.html.j2").render(
+    return environment().get_template("page.html.j2").render(
         arms=arms,
         groups=[(group[0].arm, group) for _, found in groupby(lines, lambda line: line.arm.anchor) for group in [list(found)]],
         worlds=_worlds(arms),
@@ -95,7 +95,7 @@ def _worlds(arms: Sequence[Arm]) -> list[tuple[WorldConfig, list[tuple[list[str]
     ]
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
     """Templates with every text escaped; a name that a template misspells is an error, not a blank."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),

@@ -62,7 +62,7 @@ def read_stored(folder: Path) -> Stored:
     names = {name for example in record.examples for name in (example.picture_before, example.picture_after)}
     found = {name: _read_picture(home, name) for name in sorted(names)}
     pictures = {name: data for name, data in found.items() if data is not None}
-    return Stored(record, _read_run(home / "run.json"), pictures)
+    return Stored(record, read_run(home / "run.json"), pictures)
 
 
 def coverage_facts(record: SurveyRecord) -> CoverageFacts | None:
@@ -77,7 +77,8 @@ def coverage_facts(record: SurveyRecord) -> CoverageFacts | None:
         raise BadRecord(f"coverage of {record.title!r}: {where}: {first['msg']}; survey the model again") from error
 
 
-def _read_run(path: Path) -> RunRecord | None:
+def read_run(path: Path) -> RunRecord | None:
+    """How a record came to be, from its run.json; null if there is none. Raises `BadRecord` if it cannot be understood."""
     if not path.is_file():
         return None
     try:

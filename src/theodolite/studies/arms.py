@@ -31,10 +31,12 @@ class Arm:
     strength: float
     num_pictures: int
     source: Literal["policy", "official"] = "policy"
+    # The arms that it is compared with, by a word of theirs; empty: all of its source.
+    among: str = ""
 
     @property
     def comparison(self) -> str:
-        return self.source
+        return self.among or self.source
 
 
 def policy_arms(recipe: Recipe, target: str, filler: str, strength: float, num_pictures: int) -> tuple[Arm, ...]:

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
-from theodolite.measurement.survey import Survey, Way, survey_world
-from theodolite.models.build import build_vlm
+from theodolite.measurement.survey import Way
 from theodolite.models.export import export_vlm
-from theodolite.models.fingerprint import weights_hash
-from theodolite.models.frontends import SIZE
 from theodolite.models.load import load_vlm
 from theodolite.records.errors import UnknownName
 from theodolite.records.folder import FolderTaken, whole_folder, write_whole
 from theodolite.records.survey import SurveyRecord, read_survey
-from theodolite.records.training import NAME, TrainedOn, TrainingRecord, read_training
+from theodolite.records.training import NAME, read_training
 from theodolite.records.writing import run_record, write_survey
 from theodolite.report.page import write_report
-from theodolite.studies.arms import TOURS, Arm, examples_of
+from theodolite.studies.arms import TOURS, Arm
+from theodolite.studies.perform import Run, survey_run, surveyed_as, train_run
 from theodolite.studies.progress import Steps
-from theodolite.training.run import Origin, train
-from theodolite.worlds.registry import world_named
-from theodolite.worlds.world import World
 
 NUM_SCENES = 200
 
@@ -45,10 +38,9 @@ class Tour:
 
 @dataclass(frozen=True)
 class Stop:
-    """One arm under one seed, and where its record lies: `out/<arm>` for the first seed, `out/seed-<n>/<arm>` for others."""
+    """One run, and where its record lies: `out/<arm>` for the first seed, `out/seed-<n>/<arm>` for others."""
 
-    arm: Arm
-    seed: int
+    run: Run
     folder: Path
     label: str
 
@@ -63,7 +55,8 @@ def stops_of(tour: Tour, out: Path) -> list[Stop]:
     for number, seed in enumerate(tour.seeds):
         for arm in tour.arms:
             folder = out / arm.name if number == 0 else out / f"seed-{seed}" / arm.name
-            stops.append(Stop(arm, seed, folder, arm.name if len(tour.seeds) == 1 else f"{arm.name}, seed {seed}"))
+            run = Run(tour.world, arm, seed, tour.num_scenes)
+            stops.append(Stop(run, folder, arm.name if len(tour.seeds) == 1 else f"{arm.name}, seed {seed}"))
     return stops
 
 
@@ -73,30 +66,15 @@ def take_tour(tour: Tour, out: Path, *, overwrite: bool, steps: Steps) -> list[S
     Raises `FolderTaken` if `out` holds anything that this tour would not make.
     """
     stops = stops_of(tour, out)
-    _refuse_other(tour, stops, out, overwrite=overwrite)
+    _refuse_other(stops, out, overwrite=overwrite)
     for stop in stops:
-        _take_stop(tour, stop, steps)
+        _take_stop(stop, steps)
     folders = [stop.folder for stop in stops]
     write_report(folders, out / "report.html")
     return [read_survey(folder) for folder in folders]
 
 
-def setup_of(tour: Tour, stop: Stop) -> TrainedOn:
-    """What decides the outcome of a stop's training."""
-    arm = stop.arm
-    return TrainedOn(
-        world=tour.world,
-        correlation=world_named(tour.world).default_correlation,
-        strength=arm.strength,
-        policy=arm.policy,
-        source=arm.source,
-        recipe=asdict(arm.recipe),
-        seed=stop.seed,
-        num_pictures=arm.num_pictures,
-    )
-
-
-def _refuse_other(tour: Tour, stops: list[Stop], out: Path, *, overwrite: bool) -> None:
+def _refuse_other(stops: list[Stop], out: Path, *, overwrite: bool) -> None:
     """Raises `FolderTaken` on anything in `out` that this tour would not make. Overwriting removes only what it would make."""
     if out.exists() and not out.is_dir():
         raise FolderTaken(f"{out} is a file; give a folder")
@@ -108,75 +86,40 @@ def _refuse_other(tour: Tour, stops: list[Stop], out: Path, *, overwrite: bool) 
             raise FolderTaken(f"{out} holds {found.name}, which this tour does not make; give another --out, or move it away")
     for stop in stops:
         record = None if overwrite else read_training(stop.model)
-        if record is not None and record.setup != setup_of(tour, stop):
+        if record is not None and record.setup != stop.run.setup:
             raise FolderTaken(f"{stop.model} was trained in another way; give another --out, or --overwrite to train it anew")
     for stop in stops if overwrite else ():
         shutil.rmtree(stop.folder, ignore_errors=True)
 
 
-def _take_stop(tour: Tour, stop: Stop, steps: Steps) -> None:
+def _take_stop(stop: Stop, steps: Steps) -> None:
     """Trains and surveys one arm, each unless its outcome is there."""
     started, before = datetime.now(UTC), time.monotonic()
-    world = world_named(tour.world, stop.arm.strength)
     if read_training(stop.model) is None:
-        _train(tour, stop, world, steps)
+        _train(stop, steps)
     else:
         steps.reuse(f"train {stop.label}")
     between = time.monotonic()
-    if _is_surveyed(tour, stop):
+    trained = read_training(stop.model)
+    if (stop.folder / "survey.json").is_file() and surveyed_as(stop.run, read_survey(stop.folder), trained):
         steps.reuse(f"survey {stop.label}")
         return
     model, processor = load_vlm(stop.model)  # as it lies on disk, so that anyone can repeat the survey from there
-    survey = _survey(tour, stop, world, model, processor, steps)
+    way = Way(stage=lambda label, cost: steps.step(f"survey {stop.label}: {label}"))
+    survey = survey_run(stop.run, model, processor, trained, way)
     seconds = {"training": between - before, "survey": time.monotonic() - between}
     attention, device = model.config._attn_implementation, str(model.device)
     run = run_record("tour", started, seconds, attention, device, threads=torch.get_num_threads())
     write_survey(stop.folder, survey.record, survey.rows, survey.pictures, run)
 
 
-def _train(tour: Tour, stop: Stop, world: World, steps: Steps) -> None:
-    arm = stop.arm
-    with steps.step(f"draw {stop.label}") as tell:
-        tell(0, 1, f"{arm.num_pictures:,} pictures of {world.name}")
-        examples = examples_of(arm, world, SIZE, stop.seed)
-        model, processor = build_vlm(world.texts, stop.seed, decoder=arm.recipe.decoder, frontend=arm.recipe.frontend)
+def _train(stop: Stop, steps: Steps) -> None:
     with steps.step(f"train {stop.label}") as tell:
-        outcome = train(
-            model,
-            processor,
-            examples,
-            arm.recipe,
-            origin=Origin(arm.name, arm.comparison, world.name, arm.strength, arm.source, arm.policy),
-            seed=stop.seed,
-            tell=lambda step, loss: tell(step, arm.recipe.steps, "" if loss is None else f"loss {loss:.3f}"),
-        )
-    record = TrainingRecord(setup=setup_of(tour, stop), facts=outcome.facts, weights_sha256=weights_hash(model), losses=outcome.losses)
+        trained = train_run(stop.run, tell)
     (stop.folder / "survey.json").unlink(missing_ok=True)
     with whole_folder(stop.model, overwrite=True) as folder:
-        export_vlm(model, processor, folder)
-        write_whole(folder / NAME, record.to_json())
-
-
-def _is_surveyed(tour: Tour, stop: Stop) -> bool:
-    """Whether the record at a stop is of these very weights and as large as this tour wants it."""
-    if not (stop.folder / "survey.json").is_file():
-        return False
-    found, trained = read_survey(stop.folder), read_training(stop.model)
-    return trained is not None and found.model.weights_sha256 == trained.weights_sha256 and found.num_scenes == tour.num_scenes
-
-
-def _survey(tour: Tour, stop: Stop, world: World, model: nn.Module, processor: Any, steps: Steps) -> Survey:
-    trained = read_training(stop.model)
-    return survey_world(
-        model,
-        processor,
-        world,
-        world.policy(stop.arm.policy),
-        title=stop.arm.name,
-        num_scenes=tour.num_scenes,
-        training=trained.facts if trained else None,
-        way=Way(stage=lambda label, cost: steps.step(f"survey {stop.label}: {label}")),
-    )
+        export_vlm(trained.model, trained.processor, folder)
+        write_whole(folder / NAME, trained.record.to_json())
 
 
 def tour_named(name: str, num_seeds: int = 1, *, short: bool = False) -> Tour:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,8 +17,11 @@ from transformers import PrinterCallback, TrainingArguments
 from theodolite.data.collate import Collator
 from theodolite.data.examples import ExampleSet, order_hash, training_order
 from theodolite.data.visits import Draws
+from theodolite.models.families import family_of
 from theodolite.models.frontends import Pixels
 from theodolite.models.prompts import Prompter
+from theodolite.models.remembered import MemoryStore, remembered
+from theodolite.models.vlm import base_model
 from theodolite.objectives.language import Language
 from theodolite.records.survey import TrainingFacts
 from theodolite.training.launch import refuse_many_processes
@@ -66,7 +70,7 @@ def train(
     order = training_order(len(examples), recipe.steps * recipe.batch, seed)
     watch = Watch(tell)
     model.set_attn_implementation(recipe.attention)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _remembering(model):
         trainer = ObjectiveTrainer(
             model=Learner(model, Language()),
             args=training_arguments(recipe, seed, scratch),
@@ -79,6 +83,15 @@ def train(
     watch.refuse_unfinished()
     model.eval()
     return Outcome(_facts(examples, order, prompter, recipe, origin, seed), watch.thinned())
+
+
+def _remembering(model: nn.Module) -> AbstractContextManager[None]:
+    """Within, a frozen tower sees each picture once, however often it is visited."""
+    base = base_model(model)
+    encoder = base.get_submodule(family_of(base.config).encoder)
+    if any(weight.requires_grad for weight in encoder.parameters()):
+        return nullcontext()
+    return remembered(encoder, base.config.vision_feature_layer, MemoryStore())
 
 
 def _facts(

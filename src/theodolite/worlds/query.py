@@ -154,9 +154,16 @@ class Policy:
         return np.stack([ask.rate * ask.inside(scenes, prior) for ask in self.asks])
 
     def draw(self, scenes: Scenes, prior: Prior, rng: np.random.Generator) -> list[list[Query]]:
-        """The queries asked of each scene: rates are counts, their fractions are rounded at random."""
-        rates = self.rates(scenes, prior)
-        counts = np.floor(rates + rng.random(rates.shape)).astype(int)
+        """The queries asked of each scene: rates are counts, their fractions are rounded at random.
+
+        One number is drawn a scene and the rates are summed along the lines before they are rounded (systematic sampling), so that
+        a scene whose rates sum to a whole number is asked exactly so many questions: fractions then cost no arm more than another.
+        """
+        sums = self.rates(scenes, prior).cumsum(axis=0)
+        offset = rng.random(sums.shape)[:1]
+        # Sums of fractions such as 0.1 miss the whole number by a rounding, which must not cost a question.
+        levels = np.floor(np.round(sums, 9) + offset)
+        counts = np.diff(levels, axis=0, prepend=np.floor(offset)).astype(int)
         return [[ask.query for ask, count in zip(self.asks, column, strict=True) for _ in range(count)] for column in counts.T]
 
 

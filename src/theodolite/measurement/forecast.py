@@ -1,0 +1,137 @@
+"""Forecasts of read and leak, and how right they were: rank correlation, error and calibration on policies and worlds never fitted on.
+
+What is foretold is known before training (coverage, its limit, pressure, proxy bits); what it is held against is known only after it
+(accuracy), or says nothing of what is asked where (frequency, the modality gap).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float
+from scipy import stats
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from theodolite.measurement.stats import bootstrap
+from theodolite.records.part import Estimate
+from theodolite.records.study import AnsweredRight, GridRun
+
+NUM_RESAMPLES = 400
+NUM_BINS = 5
+# What each forecast may look at, for answers that should move (read) and for those that should not (leak).
+FORECASTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "questions": {
+        "read": ("coverage", "coverage_limit", "pressure_bits"),
+        "leak": ("proxy_bits", "coverage", "coverage_limit", "pressure_bits"),
+    },
+    "accuracy": {"read": ("accuracy",), "leak": ("accuracy",)},
+    "frequency": {"read": ("frequency",), "leak": ("frequency",)},
+    "gap": {"read": ("gap_first", "gap_last"), "leak": ("gap_first", "gap_last")},
+}
+COLUMNS = {
+    "world": pl.String, "policy": pl.String, "seed": pl.Int64, "factor": pl.String, "query": pl.String, "kind": pl.String,
+    "measured": pl.Float64, "coverage": pl.Float64, "coverage_limit": pl.Float64, "pressure_bits": pl.Float64, "proxy_bits": pl.Float64,
+    "accuracy": pl.Float64, "frequency": pl.Float64, "gap_first": pl.Float64, "gap_last": pl.Float64,
+}  # fmt: skip
+
+
+def cells_table(lines: Iterable[GridRun]) -> pl.DataFrame:
+    """One row for each run, asked open query and factor: how often its answers move, and all that a forecast may look at.
+
+    `policy` names world, correlation, strength and policy: what all seeds of an arm have in common. `accuracy` is that on questions as in
+    training, above chance (0: chance, 1: all right); the gap is relative, at the connector and behind the last layer (null: not measured).
+    """
+    rows = [row for line in lines for row in _rows(line)]
+    return pl.DataFrame(rows, schema=COLUMNS, orient="row")
+
+
+def _rows(line: GridRun) -> Iterable[tuple[object, ...]]:
+    told, setup = line.foretold, line.setup
+    policy = f"{setup.world} {'-'.join(setup.correlation)} {setup.strength:g} {setup.policy} {line.facts.arm}"
+    right = {found.query: _above_chance(found.frac, found.chance_frac) for found in line.answered if _of_training(found)}
+    gaps = list(line.gap.values())
+    first, last = (gaps[0], gaps[-1]) if gaps else (None, None)
+    for cell in line.cells:
+        query = cell.query
+        if cell.form != "open" or query not in told.asked_frac:
+            continue
+        yield (
+            setup.world, policy, setup.seed, cell.factor, query, "read" if cell.truth_moves else "leak", cell.moved_frac,
+            told.coverage.get(query, 0.0), told.coverage_limit.get(query, 0.0), told.pressure_bits.get(query, 0.0),
+            told.proxy_bits.get(f"{cell.factor}->{query}", 0.0), right.get(query), told.asked_frac[query], first, last,
+        )  # fmt: skip
+
+
+def _of_training(found: AnsweredRight) -> bool:
+    return found.form == "open" and found.scenes == "training"
+
+
+def _above_chance(frac: float, chance: float) -> float:
+    return (frac - chance) / (1 - chance) if chance < 1 else 0.0
+
+
+def rank_correlation(table: pl.DataFrame, column: str, seed: int = 0) -> Estimate | None:
+    """Spearman's rho of a column with what was measured, -1 to 1, interval by policy; null where one never varies."""
+    rows = table.drop_nulls([column, "measured"])
+    if rows.is_empty() or rows[column].n_unique() < 2 or rows["measured"].n_unique() < 2:
+        return None
+    arrays = (rows[column].to_numpy(), rows["measured"].to_numpy())
+    return bootstrap(_rho, arrays, policy_numbers(rows), np.random.default_rng(seed), NUM_RESAMPLES)
+
+
+def _rho(one: Float[np.ndarray, " row"], other: Float[np.ndarray, " row"]) -> float:
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return float("nan")
+    return float(stats.spearmanr(one, other).statistic)
+
+
+def policy_numbers(rows: pl.DataFrame) -> np.ndarray:
+    """The policy of each row as a number: the unit over which a forecast is to hold."""
+    return rows["policy"].rank("dense").cast(pl.Int64).to_numpy()
+
+
+def foretell(fitted: pl.DataFrame, unseen: pl.DataFrame, columns: Sequence[str]) -> Float[np.ndarray, " row"]:
+    """The forecast, 0 to 1, of the rows of `unseen` by a logistic regression that was fitted on other rows.
+
+    A rate is as many ones and zeros: each row is fitted as a 1 with its rate as the weight, and a 0 with the rest. Rows are weighted so
+    that every policy counts alike. Raises `ValueError` on missing values.
+    """
+    told, rate = fitted.select(columns).to_numpy(), fitted["measured"].to_numpy()
+    sizes = fitted.join(fitted.group_by("policy").len(), on="policy", how="left", maintain_order="left")["len"].to_numpy()
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    weights = np.concatenate([rate, 1 - rate]) / np.concatenate([sizes, sizes])
+    kept = weights > 0
+    labels = np.concatenate([np.ones(len(rate)), np.zeros(len(rate))])
+    scale = len(rate) / weights.sum()
+    model.fit(np.concatenate([told, told])[kept], labels[kept], logisticregression__sample_weight=scale * weights[kept])
+    return np.asarray(model.predict_proba(unseen.select(columns).to_numpy())[:, 1])
+
+
+def absolute_error(forecast: Float[np.ndarray, " row"], measured: Float[np.ndarray, " row"]) -> float:
+    """Mean absolute difference of forecast and measured rates, 0 to 1."""
+    return float(np.abs(forecast - measured).mean())
+
+
+def calibration_error(forecast: Float[np.ndarray, " row"], measured: Float[np.ndarray, " row"]) -> float:
+    """Mean, over bins of equal width and weighted by their rows, of |mean forecast - mean measured|, 0 to 1.
+
+    The expected calibration error of Guo et al. (arXiv 1706.04599), for rates in place of single outcomes.
+    """
+    return float(sum(share * abs(told - found) for share, told, found in reliability(forecast, measured)))
+
+
+def reliability(forecast: Float[np.ndarray, " row"], measured: Float[np.ndarray, " row"]) -> list[tuple[float, float, float]]:
+    """For each bin that holds any rows: its share of them, mean forecast and mean measured rate."""
+    bins = np.minimum((forecast * NUM_BINS).astype(int), NUM_BINS - 1)
+    inside: list[Bool[np.ndarray, " row"]] = [bins == number for number in range(NUM_BINS)]
+    return [(float(part.mean()), float(forecast[part].mean()), float(measured[part].mean())) for part in inside if part.any()]
+
+
+def error_difference(rows: pl.DataFrame, one: Float[np.ndarray, " row"], other: Float[np.ndarray, " row"], seed: int = 0) -> Estimate:
+    """Mean absolute error of `one` less that of `other`, -1 to 1 (below 0: `one` is nearer), with an interval by policy."""
+    gain = np.abs(one - rows["measured"].to_numpy()) - np.abs(other - rows["measured"].to_numpy())
+    return bootstrap(lambda values: float(values.mean()), (gain,), policy_numbers(rows), np.random.default_rng(seed), NUM_RESAMPLES)

@@ -1,0 +1,171 @@
+"""What a study writes: a line for each finished run of its grid (`runs.jsonl`), and what follows from them (`study.json`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from theodolite.records.folder import write_whole
+from theodolite.records.part import Part
+from theodolite.records.survey import BadRecord, TrainingFacts, Verdict
+from theodolite.records.training import TrainedOn
+
+VERSION: Literal[1] = 1
+RUNS, STUDY = "runs.jsonl", "study.json"
+Finding = Literal["holds", "fails", "undecided"]
+
+
+class Foretold(Part):
+    """What a run's questions cover, computed before any training; factors and pairs that a map leaves out have 0."""
+
+    coverage: dict[str, float] = Field(description="chance that two scenes alike in all but the factor are told apart, by factor")
+    coverage_limit: dict[str, float] = Field(description="the same with equal weights on all scenes, by factor")
+    reach: dict[str, float] = Field(description="the same under the independent prior, by factor")
+    pressure_bits: dict[str, float] = Field(description="bits that one asked question feels of the factor, by factor")
+    proxy_bits: dict[str, float] = Field(description="bits that a factor tells of an answer not about it, keyed factor->query")
+    asked_frac: dict[str, float] = Field(description="share of the asked questions that a query is, by query")
+
+
+class MovedCell(Part):
+    """How often the answers to one kind of question move with one factor."""
+
+    factor: str = Field(description="the factor that is changed")
+    query: str = Field(description="the factor that is asked about; two, joined by &, in a conjunction")
+    form: str = Field(description="open, yes_no or conjunction")
+    truth_moves: bool = Field(description="true: a read cell; false: a leak cell")
+    moved_frac: float = Field(description="share of pairs in which the model's answer changes, 0 to 1")
+    low: float | None = Field(description="lower end of its interval, by scene")
+    high: float | None = Field(description="upper end of its interval, by scene")
+    variation: float = Field(description="mean total variation between the two answer distributions, 0 to 1")
+    right_frac: float = Field(description="share of pairs answered right before and after")
+    num_scenes: int = Field(description="scenes behind it")
+
+
+class AnsweredRight(Part):
+    """How often one kind of question is answered right."""
+
+    query: str = Field(description="the factor that is asked about; two, joined by &, in a conjunction")
+    form: str = Field(description="open, yes_no or conjunction")
+    scenes: Literal["decorrelated", "training"] = Field(description="decorrelated scenes, or new ones drawn as in training")
+    frac: float = Field(description="share answered right, 0 to 1")
+    chance_frac: float = Field(description="what the best rule reaches that never sees the picture")
+
+
+class GridRun(Part):
+    """One finished run of a study: how it was trained, what was foretold of it, and what its answers showed. A line of runs.jsonl."""
+
+    version: Literal[1] = Field(default=VERSION, description="version of the format; another one is refused")
+    kind: Literal["grid-run"] = Field(default="grid-run", description="which record this is")
+    key: str = Field(description="name of the run: readable words, and a hash of everything that decides its outcome")
+    setup: TrainedOn = Field(description="what decides the outcome of its training")
+    facts: TrainingFacts = Field(description="what it saw; equal hashes prove that two runs saw the same pictures in the same order")
+    num_scenes: int = Field(description="base scenes of its survey")
+    final_loss: float = Field(description="mean loss over the last tenth of training, nats a token")
+    num_trained: int = Field(description="parameters that were trained")
+    foretold: Foretold = Field(description="what its questions cover, computed before any training")
+    verdicts: dict[str, Verdict] = Field(description="the verdict of each factor")
+    noise: dict[str, float] = Field(description="noise floor of each open query")
+    cells: tuple[MovedCell, ...] = Field(description="one for each factor, query, form, and whether the truth moves")
+    answered: tuple[AnsweredRight, ...] = Field(description="one for each query, form and kind of scenes")
+    gap: dict[str, float] = Field(description="relative modality gap by site, 0 to 2; empty: not measured")
+    survey_sha256: str = Field(description="over the whole survey.json that this line is taken from")
+
+
+class Claim(Part):
+    """One claim under test, the rule that was fixed before the runs, and what came of it."""
+
+    name: str = Field(description="short name, the same from run to run of the study")
+    statement: str = Field(description="the claim in a sentence")
+    source: str = Field(description="who claims it: the essay, a trial, the paper")
+    essay_question: int | None = Field(description="which open question of the essay it speaks to, 1 to 5; null: none")
+    rule: str = Field(description="when it holds and when it fails, in words; anything else is undecided")
+    finding: Finding = Field(description="holds, fails or undecided")
+    effect: float | None = Field(description="the number that the rule is about; null: there was nothing to measure it by")
+    low: float | None = Field(description="lower end of its interval; null: fewer than two seeds, or nothing to tell how far off it is")
+    high: float | None = Field(description="upper end of its interval")
+    unit: str = Field(description="what the effect is, in words")
+    by_seed: dict[int, float] = Field(description="the effect in each seed, by seed")
+    num_seeds: int = Field(description="seeds behind it: the unit of independence")
+    num_runs: int = Field(description="runs behind it")
+
+
+class Point(Part):
+    """One mark of a figure: the mean over seeds with its interval, and the seeds themselves."""
+
+    panel: str = Field(description="which part of the figure it stands in")
+    series: str = Field(description="which line or colour it belongs to")
+    x: str | float = Field(description="where it stands")
+    value: float = Field(description="mean over seeds")
+    low: float | None = Field(description="lower end of the interval; null: fewer than two seeds")
+    high: float | None = Field(description="upper end of the interval")
+    by_seed: dict[int, float] = Field(description="the value in each seed, by seed")
+
+
+class Figure(Part):
+    """A figure as numbers; the page and the picture are drawn from it."""
+
+    name: str = Field(description="short name, part of the picture's file name")
+    title: str = Field(description="what it shows, in a line")
+    caption: str = Field(description="what to look at and how it was measured")
+    x_title: str = Field(description="what the horizontal axis is")
+    y_title: str = Field(description="what the vertical axis is")
+    y_range: tuple[float, float] | None = Field(description="ends of the vertical axis; null: as the numbers ask")
+    joined: bool = Field(description="whether points of a series are joined by a line: where x is a quantity")
+    points: tuple[Point, ...] = Field(description="its marks, in order")
+
+
+class StudyRecord(Part):
+    """What a study found. Bytewise equal when it is made again from the same runs."""
+
+    version: Literal[1] = Field(default=VERSION, description="version of the format; another one is refused")
+    kind: Literal["study"] = Field(default="study", description="which record this is")
+    name: str = Field(description="name of the study, as the command takes it")
+    question: str = Field(description="the one question that it answers")
+    command: str = Field(description="the command that makes it")
+    quick: bool = Field(description="true: a small part of the grid only, which shows signs and no more")
+    confidence: float = Field(description="level of all intervals")
+    seeds: tuple[int, ...] = Field(description="seeds of its runs")
+    num_runs: int = Field(description="finished runs behind it")
+    num_missing: int = Field(description="runs of the grid that are not there")
+    claims: tuple[Claim, ...] = Field(description="the claims under test, with what came of each")
+    figures: tuple[Figure, ...] = Field(description="figures, as numbers")
+    notes: tuple[str, ...] = Field(description="what a reader must know: comparisons that are not matched, runs that are missing")
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=1) + "\n"
+
+
+def read_runs(folder: Path) -> dict[str, GridRun]:
+    """The finished runs in a study's folder by key; none if there is no such file. Raises `BadRecord` on a line that is none."""
+    path = folder / RUNS
+    if not path.is_file():
+        return {}
+    found: dict[str, GridRun] = {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            run = GridRun.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the line"
+            raise BadRecord(f"{path}, line {number}, is no run of version {VERSION}: {where}: {first['msg']}; delete that line") from error
+        found[run.key] = run
+    return found
+
+
+def write_runs(folder: Path, runs: list[GridRun]) -> None:
+    """All finished runs as one file, a line each; whole or as it was before. Raises `BadInput` if it cannot be written."""
+    write_whole(folder / RUNS, "".join(run.model_dump_json() + "\n" for run in runs))
+
+
+def read_study(folder: Path) -> StudyRecord:
+    """The study in a folder. Raises `BadRecord` if there is none or it is of another version."""
+    path = folder / STUDY
+    if not path.is_file():
+        raise BadRecord(f"{folder} holds no {STUDY}; make it with `theodolite study`")
+    try:
+        return StudyRecord.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise BadRecord(f"{path} is no study of version {VERSION}; make it again with `theodolite study`") from error

@@ -1,0 +1,93 @@
+"""The studies by name, and how one is made: its grid is run, its claims are judged, its page is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from rich.table import Table
+
+from theodolite.records.errors import BadInput, UnknownName
+from theodolite.records.folder import write_whole
+from theodolite.records.study import STUDY, GridRun, StudyRecord, read_runs
+from theodolite.report.study import write_study_page
+from theodolite.report.study_charts import write_study_pictures
+from theodolite.studies.cores import num_cores, on_cores
+from theodolite.studies.costs import Costs
+from theodolite.studies.flip import FLIP
+from theodolite.studies.forecast import FORECAST
+from theodolite.studies.grid import Backend, Ledger, RunsFailed, run_grid
+from theodolite.studies.lock import LOCK
+from theodolite.studies.progress import Steps
+from theodolite.studies.ray_cluster import on_ray
+from theodolite.studies.study import Study, conclude
+
+STUDIES: Mapping[str, Study] = {study.name: study for study in (FLIP, LOCK, FORECAST)}
+Place = Literal["cores", "ray"]
+
+
+def study_named(name: str) -> Study:
+    """A study. Raises `UnknownName`."""
+    if name not in STUDIES:
+        raise UnknownName("study", name, tuple(STUDIES))
+    return STUDIES[name]
+
+
+def make_study(
+    name: str, seeds: Sequence[int], out: Path, steps: Steps, *, quick: bool = False, on: Place = "cores", workers: int | None = None
+) -> StudyRecord:
+    """Runs what the folder lacks of a study's grid, then judges and draws all that it holds.
+
+    The folder holds `runs.jsonl` (a line for each finished run), `study.json`, `index.html`, a picture for each figure, `run.json`, and in
+    `surveys/` the whole record of each run. Runs that failed are told at the end, and what is said rests on the others: raises
+    `RunsFailed` then. Raises `BadInput` for a study that reads others which are not there.
+    """
+    study = study_named(name)
+    runs, others = study.grid(seeds, quick), read_beside(study, out)
+    backend, workers = _backend(on, workers)
+    failed: RunsFailed | None = None
+    try:
+        run_grid(runs, out, backend, workers, steps)
+    except RunsFailed as error:
+        failed = error
+    record = conclude(study, runs, read_runs(out), others, command=command_of(name, seeds, quick), quick=quick)
+    write_whole(out / STUDY, record.to_json())
+    write_study_page(out)
+    write_study_pictures(out)
+    if failed is not None:
+        raise failed
+    return record
+
+
+def plan_study(name: str, seeds: Sequence[int], out: Path, *, quick: bool = False, workers: int | None = None) -> Table:
+    """What a study's grid will cost, with what the folder holds of it; nothing is run."""
+    runs, ledger = study_named(name).grid(seeds, quick), Ledger.of(out)
+    return Costs.of(runs, ledger.seconds).table(runs, set(ledger.lines), workers or num_cores())
+
+
+def read_beside(study: Study, out: Path) -> list[GridRun]:
+    """The finished runs of the studies that one reads, from the folders beside its own. Raises `BadInput` where there are none."""
+    found: list[GridRun] = []
+    for other in study.reads:
+        lines = read_runs(out.parent / other)
+        if not lines:
+            raise BadInput(
+                f"{study.name} reads the runs of {other}, and {out.parent / other} holds none; run `theodolite study {other}` first"
+            )
+        found.extend(lines.values())
+    return found
+
+
+def command_of(name: str, seeds: Sequence[int], quick: bool) -> str:
+    """The command that makes a study."""
+    return f"theodolite study {name} --quick" if quick else f"theodolite study {name} --seeds {len(seeds)}"
+
+
+def _backend(on: Place, workers: int | None) -> tuple[Backend, int]:
+    if on == "ray":
+        if workers is not None:
+            raise BadInput("--workers is for the cores of this machine; Ray uses all that its cluster has, so leave it out")
+        return on_ray()
+    number = num_cores() if workers is None else workers
+    return on_cores(number), number

@@ -1,0 +1,224 @@
+"""flip: does a factor's status turn on the questions alone? Pictures, order and counts stay; only what is asked changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from theodolite.measurement.claims import Rule, Statement
+from theodolite.records.study import Claim, Figure, GridRun, Point
+from theodolite.studies.arms import Arm, easy_vqa_arms
+from theodolite.studies.perform import Run
+from theodolite.studies.study import Found, Study, answered, difference, level, moved, point
+from theodolite.training.recipe import tour_shapes
+from theodolite.worlds.easy_vqa import EasyVQA
+from theodolite.worlds.shapes import Shapes
+
+TARGET, PROXY, FILLER = "shape", "colour", "row"
+STRENGTHS = (0.0, 0.5, 0.8, 0.9, 0.95, 1.0)
+MAIN, RARE = 0.8, 0.95
+NUM_PICTURES, NUM_SCENES = 12_000, 100
+STEPS, QUICK_STEPS = 300, 240
+# Factors that nothing is correlated with and nobody asks about.
+INERT = ("size", "column", "texture", "ground", "letter", "tilt", "sheen")
+
+LEAK = moved(PROXY, TARGET, truth_moves=False)
+READ = moved(TARGET, TARGET, truth_moves=True)
+PROXY_READ = moved(PROXY, PROXY, truth_moves=True)
+
+
+def policies() -> dict[str, str]:
+    """What each arm asks of a picture: two questions always. Where the target is not asked, the filler is.
+
+    *odd2* and *odd4* ask the target twice and four times as often of scenes that break the correlation; *conjunctions* asks whether two
+    values are there ("is it red and round?"), yes as often as no.
+    """
+    pairs = [f"{TARGET}={one}&{PROXY}={other}" for one in Shapes().space[TARGET].values for other in Shapes().space[PROXY].values]
+    halves = [line for pair in pairs for line in (f"{pair}:yes*0.5", f"{pair}:no*{0.5 / (len(pairs) - 1)!r}")]
+    return {
+        "agree": f"{TARGET}:agree,{FILLER}:odd,{FILLER}",
+        "all": f"{TARGET},{FILLER}",
+        "both": f"{TARGET},{PROXY}",
+        "odd2": f"{TARGET},{TARGET}:odd,{FILLER}:agree",
+        "odd4": f"{TARGET}:agree*0.5,{TARGET}:odd*2,{FILLER}:agree*1.5",
+        "conjunctions": ",".join([*halves, FILLER]),
+    }
+
+
+def grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
+    """Every arm at 0.8, the main arms at every strength, and the three policies of easy-VQA's tour; quick: agree and all at 0.8 only.
+
+    Odd scenes are asked more often where they are rare, too. At strength 1 there are none, so that *agree* and *all* are one.
+    """
+    recipe = replace(tour_shapes(), name="study-shapes", steps=QUICK_STEPS if quick else STEPS)
+    arms = [
+        Arm(name, policy, recipe, strength, NUM_PICTURES)
+        for strength in STRENGTHS
+        for name, policy in policies().items()
+        if name in (("agree", "all") if quick and strength == MAIN else () if quick else _arms_at(strength))
+    ]
+    official = () if quick else tuple(arm for arm in easy_vqa_arms(MAIN) if arm.source == "policy")
+    measures = () if quick else ("gap",)
+    return tuple(
+        Run(world, arm, seed, NUM_SCENES, measures=measures, official=False)
+        for seed in seeds
+        for world, members in ((Shapes.name, arms), (EasyVQA.name, official))
+        for arm in members
+    )
+
+
+def _arms_at(strength: float) -> Sequence[str]:
+    if strength == MAIN:
+        return tuple(policies())
+    return {1.0: ("all", "both"), RARE: ("agree", "all", "both", "odd2", "odd4")}.get(strength, ("agree", "all", "both"))
+
+
+def inert_leak(line: GridRun) -> float | None:
+    """The largest leak into the target's answer of any factor that nothing is correlated with and nobody asks about, 0 to 1."""
+    found = [number for name in INERT if (number := moved(name, TARGET, truth_moves=False)(line)) is not None]
+    return max(found, default=None)
+
+
+ESSAY = "essay, 'The Coverage Lock'"
+TRIAL = "a trial before this study"
+DIFFER = "difference of shares of pairs, paired by seed"
+SHADOW = Statement(
+    "shadow",
+    "Asked of agreeing scenes only, colour is a shadow: answers about shape follow it, and asked of all scenes they do not "
+    "(strength 0.8, the same pictures).",
+    ESSAY, Rule("above", 0.5), f"do(colour) -> shape answer, agree less all: {DIFFER}", 3,
+)  # fmt: skip
+READS = Statement(
+    "reads", "With the same change of questions, shape goes from unread to read (strength 0.8).",
+    ESSAY, Rule("above", 0.5), f"do(shape) -> shape answer, all less agree: {DIFFER}", 2,
+)  # fmt: skip
+IDENTIFIED = Statement(
+    "identified", "Asked for both, colour no longer leaks into answers about shape (strength 0.8).",
+    ESSAY, Rule("above", 0.5), f"do(colour) -> shape answer, agree less both: {DIFFER}", 3,
+)  # fmt: skip
+COLOUR_READ = Statement(
+    "colour read", "Asked for both, colour is read (strength 0.8).",
+    ESSAY, Rule("above", 0.5), "do(colour) -> colour answer in both: share of pairs", 2,
+)  # fmt: skip
+RESIDUE = Statement(
+    "inert residue", "A factor that is correlated with nothing and asked by nobody stays inert, whatever else is asked (strength 0.8).",
+    ESSAY, Rule("within", 0.1), f"largest leak of such a factor into the shape answer, agree less both: {DIFFER}", 3,
+)  # fmt: skip
+ENTANGLED = Statement(
+    "entangled", "Where shape and colour are one (strength 1), asking for both changes nothing: colour leaks all the same.",
+    TRIAL, Rule("within", 0.1), f"do(colour) -> shape answer, all less both: {DIFFER}", 3,
+)  # fmt: skip
+ENTANGLED_LEAK = Statement(
+    "entangled leak", "And there it leaks into nearly every answer about shape, although colour is asked and read.",
+    TRIAL, Rule("above", 0.9), "do(colour) -> shape answer in both at strength 1: share of pairs", 3,
+)  # fmt: skip
+QUESTIONS_ONLY = Statement(
+    "questions only", "Pictures without any correlation will do: asking only of agreeing scenes makes the shadow by itself (strength 0).",
+    ESSAY, Rule("above", 0.5), f"do(colour) -> shape answer, agree less all: {DIFFER}", 3,
+)  # fmt: skip
+ODD = Statement(
+    "odd scenes", "Where the correlation is strong (0.95), asking odd scenes four times as often frees shape of colour sooner.",
+    ESSAY, Rule("above", 0.05), f"do(colour) -> shape answer, all less odd4: {DIFFER}", 4,
+)  # fmt: skip
+CONJUNCTIONS = Statement(
+    "conjunctions", "Questions that join both factors make shape be read without asking for it alone (strength 0.8).",
+    ESSAY, Rule("above", 0.5), "do(shape) -> conjunction answer where the truth moves: share of pairs", 4,
+)  # fmt: skip
+EASY = Statement(
+    "easy-VQA", "The same on easy-VQA's own pictures and questions (382 pictures, strength 0.8; a model that reads colour alone would "
+    "follow it in 0.75 of pairs there).",
+    ESSAY, Rule("above", 0.5), f"do(colour) -> shape answer, agree less all: {DIFFER}", 3,
+)  # fmt: skip
+
+
+def judge(found: Found) -> tuple[Claim, ...]:
+    """Every claim that the runs can speak to."""
+    shapes = found.where(lambda run: run.world == Shapes.name)
+    easy = found.where(lambda run: run.world == EasyVQA.name)
+    conjunction = moved(TARGET, f"{TARGET}&{PROXY}", truth_moves=True, form="conjunction")
+    claims = [
+        difference(SHADOW, shapes.arm("agree", MAIN), shapes.arm("all", MAIN), LEAK),
+        difference(READS, shapes.arm("all", MAIN), shapes.arm("agree", MAIN), READ),
+    ]
+    if not shapes.arm("both").pairs:
+        return tuple(claims)
+    return (
+        *claims,
+        difference(IDENTIFIED, shapes.arm("agree", MAIN), shapes.arm("both", MAIN), LEAK),
+        level(COLOUR_READ, shapes.arm("both", MAIN), PROXY_READ),
+        difference(RESIDUE, shapes.arm("agree", MAIN), shapes.arm("both", MAIN), inert_leak),
+        difference(ENTANGLED, shapes.arm("all", 1.0), shapes.arm("both", 1.0), LEAK),
+        level(ENTANGLED_LEAK, shapes.arm("both", 1.0), LEAK),
+        difference(QUESTIONS_ONLY, shapes.arm("agree", 0.0), shapes.arm("all", 0.0), LEAK),
+        difference(ODD, shapes.arm("all", RARE), shapes.arm("odd4", RARE), LEAK),
+        level(CONJUNCTIONS, shapes.arm("conjunctions", MAIN), conjunction),
+        difference(EASY, easy.arm("agree"), easy.arm("all"), LEAK),
+    )
+
+
+PANELS = (
+    (f"do({PROXY}) → {TARGET} answer: leak", LEAK),
+    (f"do({TARGET}) → {TARGET} answer: read", READ),
+)
+
+
+def draw(found: Found) -> tuple[Figure, ...]:
+    """The flip itself, what strength does to it, and the same on easy-VQA."""
+    figures = [_bars(found, Shapes.name, "flip", ("agree", "all", "both"), "The same pictures, other questions")]
+    if found.where(lambda run: run.arm.strength == 1.0).pairs:
+        figures.append(_lines(found))
+        figures.append(_bars(found, EasyVQA.name, "flip-easy-vqa", ("agree", "all", "odd"), "The same on easy-VQA's pictures"))
+    return tuple(figures)
+
+
+def _bars(found: Found, world: str, name: str, arms: Sequence[str], title: str) -> Figure:
+    chosen = found.where(lambda run: run.world == world and run.arm.strength == MAIN)
+
+    def points() -> Iterator[Point]:
+        for panel, value in PANELS:
+            for arm in arms:
+                yield from point(panel, panel, arm, chosen.arm(arm), value)
+
+    return Figure(
+        name=name,
+        title=title,
+        caption=f"Share of counterfactual pairs in which the answer about {TARGET} moves, at strength {MAIN:g}. Points are seeds, bars "
+        f"95 % intervals over seeds. agree: {TARGET} is asked only of scenes in which it agrees with {PROXY}; all: of every scene; "
+        f"both: {PROXY}, too.",
+        x_title="what is asked",
+        y_title="share of pairs in which the answer moves",
+        y_range=(0.0, 1.0),
+        joined=False,
+        points=tuple(points()),
+    )
+
+
+def _lines(found: Found) -> Figure:
+    chosen = found.where(lambda run: run.world == Shapes.name)
+
+    def points() -> Iterator[Point]:
+        panels = (*PANELS, (f"{TARGET} answered right, as in training", answered(TARGET)))
+        for panel, value in panels:
+            for arm in policies():
+                for strength in STRENGTHS:
+                    yield from point(panel, arm, strength, chosen.arm(arm, strength), value)
+
+    return Figure(
+        name="flip-strength",
+        title="Strength of the correlation, and what is asked",
+        caption="Each line is one way to ask of the same pictures. Where the correlation is whole (1), no question tells the two apart.",
+        x_title="strength of the correlation in the pictures",
+        y_title="share",
+        y_range=(0.0, 1.0),
+        joined=True,
+        points=tuple(points()),
+    )
+
+
+FLIP = Study(
+    name="flip",
+    question="Does a factor's status turn on the questions alone?",
+    grid=grid,
+    judge=judge,
+    draw=draw,
+)

@@ -1,0 +1,222 @@
+"""forecast: does what is computed before training tell where a model will fail? Against accuracy, frequency, and the modality gap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from theodolite.measurement.claims import Rule, Statement
+from theodolite.measurement.claims import judge as judge_by
+from theodolite.measurement.forecast import (
+    FORECASTS,
+    calibration_error,
+    cells_table,
+    error_difference,
+    foretell,
+    policy_numbers,
+    rank_correlation,
+    reliability,
+)
+from theodolite.measurement.stats import bootstrap
+from theodolite.records.part import Estimate
+from theodolite.records.study import Claim, Figure, Point
+from theodolite.studies.arms import Arm
+from theodolite.studies.flip import ESSAY, NUM_PICTURES, NUM_SCENES, STEPS
+from theodolite.studies.perform import Run
+from theodolite.studies.study import Found, Study
+from theodolite.training.recipe import tour_shapes
+from theodolite.worlds.easy_vqa import EasyVQA
+from theodolite.worlds.shapes import Shapes
+
+NUM_POLICIES, QUICK_POLICIES = 10, 2
+DRAWN_BY = 2026
+# Letters are read off few pixels and learned slowly, so a short run says nothing of them.
+FACTORS = ("shape", "colour", "size", "column", "row", "texture", "ground", "tilt")
+STRENGTHS = (0.5, 0.8, 0.9, 0.95)
+REGIONS = ("all", "agree", "odd")
+Drawn = tuple[tuple[str, str], float, str]
+
+
+def drawn_policies(number: int) -> list[Drawn]:
+    """Correlations, strengths and policies drawn once and for all, so that nobody chose them: (cause and effect, strength, policy).
+
+    Cause is asked in a region, with even odds the effect in a region too, else another factor of all scenes; and a fourth factor of all, so
+    that no picture goes without a question.
+    """
+    rng = np.random.default_rng(DRAWN_BY)
+    found = []
+    for _ in range(number):
+        cause, effect, other, filler = (str(name) for name in rng.choice(FACTORS, 4, replace=False))
+        strength = float(rng.choice(STRENGTHS))
+        first, second = (str(region) for region in rng.choice(REGIONS, 2))
+        both = bool(rng.random() < 0.5)
+        asked = [_ask(cause, first), _ask(effect, second) if both else other, filler]
+        found.append(((cause, effect), strength, ",".join(asked)))
+    return found
+
+
+def _ask(name: str, region: str) -> str:
+    return name if region == "all" else f"{name}:{region}"
+
+
+def grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
+    """Policies on factors that no other study ties or asks together: what forecasts that were fitted on those are held against."""
+    recipe = replace(tour_shapes(), name="study-shapes", steps=STEPS)
+    drawn = drawn_policies(QUICK_POLICIES if quick else NUM_POLICIES)
+    return tuple(
+        Run(
+            Shapes.name,
+            Arm(f"drawn {number}", policy, recipe, strength, NUM_PICTURES, among=f"drawn {number}"),
+            seed,
+            NUM_SCENES,
+            correlation=correlation,
+            measures=("gap",),
+            official=False,
+        )
+        for seed in seeds
+        for number, (correlation, strength, policy) in enumerate(drawn)
+    )
+
+
+RANKS = {
+    "coverage": ("read", "coverage", "Coverage foretells how far a factor that is asked about is read"),
+    "coverage limit": ("read", "coverage_limit", "Its limit under endless data foretells it"),
+    "pressure": ("read", "pressure_bits", "Pressure foretells it"),
+    "proxy bits": ("leak", "proxy_bits", "Proxy bits foretell how far a factor leaks into answers that are not about it"),
+}
+RHO = "Spearman's rho over runs, queries and factors, interval by policy"
+NEARER = "mean absolute error of the forecast from the questions less that from {rival}, interval by policy"
+RIVALS = {
+    "accuracy": "accuracy on questions as in training",
+    "frequency": "how often each question is asked",
+    "gap": "the modality gap",
+}
+UNSEEN = {"policies": "policies that it was never fitted on", "world": "a world that it was never fitted on (easy-VQA)"}
+LINE = 0.5
+
+
+def judge(found: Found) -> tuple[Claim, ...]:
+    """Every claim that the runs can speak to."""
+    own, others = cells_table(line for _, line in found.pairs), cells_table(found.others)
+    everything = pl.concat([own, others])
+    claims = [_rank(everything, name) for name in RANKS]
+    for name in ("gap_first", "gap_last"):
+        for kind in ("read", "leak"):
+            claims.append(_gap(everything.filter(pl.col("kind") == kind), name, kind))
+    for unseen, (fitted, held) in _splits(own, others).items():
+        for kind in ("read", "leak"):
+            rows = [part.filter(pl.col("kind") == kind).drop_nulls() for part in (fitted, held)]
+            if all(len(part) for part in rows):
+                claims += _held_out(rows[0], rows[1], kind, unseen)
+    return tuple(claims)
+
+
+def _splits(own: pl.DataFrame, others: pl.DataFrame) -> dict[str, tuple[pl.DataFrame, pl.DataFrame]]:
+    """What is fitted on, and what is held out: the drawn policies of this study; the world of easy-VQA."""
+    easy = pl.col("world") == EasyVQA.name
+    return {"policies": (others.filter(~easy), own), "world": (pl.concat([others.filter(~easy), own]), others.filter(easy))}
+
+
+def _claim(statement: Statement, estimate: Estimate | None, rows: pl.DataFrame) -> Claim:
+    """A claim whose interval is by policy; seeds are counted, not spread over."""
+    return judge_by(statement, estimate, {}, rows.select("policy", "seed").n_unique()).model_copy(
+        update={"num_seeds": rows["seed"].n_unique()}
+    )
+
+
+def _rank(everything: pl.DataFrame, name: str) -> Claim:
+    kind, column, text = RANKS[name]
+    rows = everything.filter(pl.col("kind") == kind)
+    return _claim(Statement(name, f"{text}.", ESSAY, Rule("above", LINE), RHO, 2), rank_correlation(rows, column), rows)
+
+
+def _gap(rows: pl.DataFrame, column: str, kind: str) -> Claim:
+    where = "at the connector" if column == "gap_first" else "behind the last layer"
+    text = f"The geometric modality gap {where} tells nothing of {kind}."
+    statement = Statement(f"gap {where}, {kind}", text, ESSAY, Rule("within", 0.2), RHO, 2)
+    return _claim(statement, rank_correlation(rows, column), rows)
+
+
+def _held_out(fitted: pl.DataFrame, held: pl.DataFrame, kind: str, unseen: str) -> list[Claim]:
+    """Nearer than each rival, and calibrated, on what was never fitted on."""
+    told = {name: foretell(fitted, held, columns[kind]) for name, columns in FORECASTS.items()}
+    claims = []
+    for rival, words in RIVALS.items():
+        text = f"On {UNSEEN[unseen]}, the questions alone foretell {kind} better than {words} does."
+        statement = Statement(f"{kind}, {unseen}: {rival}", text, ESSAY, Rule("below", 0.0), NEARER.format(rival=words), 2)
+        claims.append(_claim(statement, error_difference(held, told["questions"], told[rival]), held))
+    text = f"On {UNSEEN[unseen]}, the forecast of {kind} from the questions is calibrated."
+    unit = "expected calibration error, 5 bins of forecast, interval by policy"
+    statement = Statement(f"{kind}, {unseen}: calibration", text, ESSAY, Rule("below", 0.1), unit, 2)
+    arrays = (told["questions"], held["measured"].to_numpy())
+    claims.append(_claim(statement, bootstrap(calibration_error, arrays, policy_numbers(held), np.random.default_rng(0), 400), held))
+    return claims
+
+
+def draw(found: Found) -> tuple[Figure, ...]:
+    """How far forecasts are off on what they were not fitted on, and how well the one from the questions is calibrated."""
+    own, others = cells_table(line for _, line in found.pairs), cells_table(found.others)
+    errors, bins = [], []
+    for unseen, (fitted, held) in _splits(own, others).items():
+        for kind in ("read", "leak"):
+            rows = [part.filter(pl.col("kind") == kind).drop_nulls() for part in (fitted, held)]
+            if all(len(part) for part in rows):
+                panel = f"{kind}, unseen {unseen}"
+                errors += list(_error_points(panel, rows[0], rows[1], kind))
+                bins += list(_bin_points(panel, rows[0], rows[1], kind))
+    return (
+        Figure(
+            name="forecast",
+            title="How far forecasts are off where they were not fitted",
+            caption="Mean absolute error of a logistic regression on what is named below, fitted on other runs and held against "
+            "policies or a world that it never saw; shorter is better. Bars are 95 % intervals by policy.",
+            x_title="what the forecast looks at",
+            y_title="mean absolute error of the rate",
+            y_range=None,
+            joined=False,
+            points=tuple(errors),
+        ),
+        Figure(
+            name="forecast-calibration",
+            title="Forecast from the questions against what was measured",
+            caption="Each point is a fifth of the scale of forecasts that holds any rows; on the diagonal a forecast is calibrated.",
+            x_title="mean forecast",
+            y_title="mean measured rate",
+            y_range=(0.0, 1.0),
+            joined=True,
+            points=tuple(bins),
+        ),
+    )
+
+
+def _error_points(panel: str, fitted: pl.DataFrame, held: pl.DataFrame, kind: str) -> Iterator[Point]:
+    measured = held["measured"].to_numpy()
+    for name, columns in FORECASTS.items():
+        off = np.abs(foretell(fitted, held, columns[kind]) - measured)
+        found = bootstrap(lambda values: float(values.mean()), (off,), policy_numbers(held), np.random.default_rng(0), 400)
+        yield _point(panel, "forecast", name, found, {})
+
+
+def _bin_points(panel: str, fitted: pl.DataFrame, held: pl.DataFrame, kind: str) -> Iterator[Point]:
+    told = foretell(fitted, held, FORECASTS["questions"][kind])
+    for _, forecast, measured in reliability(told, held["measured"].to_numpy()):
+        yield Point(panel=panel, series="measured", x=round(forecast, 3), value=round(measured, 5), low=None, high=None, by_seed={})
+
+
+def _point(panel: str, series: str, x: str, found: Estimate, by_seed: dict[int, float]) -> Point:
+    low, high = (None if end is None else round(end, 5) for end in (found.low, found.high))
+    return Point(panel=panel, series=series, x=x, value=round(found.value, 5), low=low, high=high, by_seed=by_seed)
+
+
+FORECAST = Study(
+    name="forecast",
+    question="Does what is computed before training tell where a model will fail?",
+    grid=grid,
+    judge=judge,
+    draw=draw,
+    reads=("flip", "lock"),
+    notes=("Seeds are pooled here: forecasts are about policies, so the policy is the unit of all intervals.",),
+)

@@ -1,0 +1,205 @@
+"""lock: does scale move the boundary? One policy that covers nothing of shape; more data, steps, width or connector, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from theodolite.measurement.claims import Rule, Statement, over_seeds
+from theodolite.measurement.claims import judge as judge_by
+from theodolite.models.build import DecoderSize
+from theodolite.records.study import Claim, Figure, GridRun, Point
+from theodolite.studies.arms import Arm
+from theodolite.studies.flip import ESSAY, FILLER, LEAK, MAIN, NUM_SCENES, PROXY, READ, STEPS, TARGET, TRIAL, policies
+from theodolite.studies.perform import Run
+from theodolite.studies.study import DIFFERENCE, SHARE, Found, Study, Value, answered, difference, point
+from theodolite.training.recipe import Recipe, tour_shapes
+from theodolite.worlds.shapes import Shapes
+
+# Few enough that sixteen times as many are still seen within the base's steps.
+NUM_PICTURES = 1_200
+BASE = "base"
+HEAD_WIDTH = 32
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step along an axis of scale: its arm's name, where it stands on the axis, and what of the base it changes."""
+
+    axis: str
+    at: str
+    recipe: Recipe
+    num_pictures: int = NUM_PICTURES
+
+    @property
+    def name(self) -> str:
+        return f"{self.axis} {self.at}"
+
+
+def base_recipe() -> Recipe:
+    """What every step starts from."""
+    return replace(tour_shapes(), name="study-shapes", steps=STEPS)
+
+
+def axes() -> Mapping[str, tuple[Step, ...]]:
+    """The steps along each axis, smallest first, the base left out."""
+    base = base_recipe()
+
+    def wider(times: int) -> DecoderSize:
+        width = times * base.decoder.width
+        return replace(base.decoder, width=width, num_heads=width // HEAD_WIDTH)
+
+    large = replace(base.decoder, initial_std=base.decoder.width**-0.5)
+    return {
+        "data": tuple(Step("data", f"x{times}", base, times * NUM_PICTURES) for times in (4, 16)),
+        "steps": tuple(Step("steps", f"x{times}", replace(base, steps=times * base.steps)) for times in (4, 8)),
+        "width": tuple(Step("width", f"x{times}", replace(base, decoder=wider(times))) for times in (2, 4)),
+        "connector": tuple(Step("connector", kind, replace(base, connector=kind)) for kind in ("linear", "resampler", "local")),
+        "start": (Step("start", "x4.4", replace(base, decoder=large)),),
+    }
+
+
+def grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
+    """The base, every step along every axis, and the base asked of all scenes for comparison; quick: the base and four times the data."""
+    uncovered, covered = policies()["agree"], policies()["all"]
+    base = base_recipe()
+    steps = axes()["data"][:1] if quick else tuple(step for members in axes().values() for step in members)
+    arms = [
+        Arm(BASE, uncovered, base, MAIN, NUM_PICTURES),
+        Arm("covered", covered, base, MAIN, NUM_PICTURES),
+        *(Arm(step.name, uncovered, step.recipe, MAIN, step.num_pictures) for step in steps),
+    ]
+    measures = () if quick else ("gap",)
+    return tuple(Run(Shapes.name, arm, seed, NUM_SCENES, measures=measures) for seed in seeds for arm in arms)
+
+
+def trained_right(line: GridRun) -> float | None:
+    """Share of questions answered right, 0 to 1, of new scenes drawn and asked as in training: mean of both questions."""
+    found = [number for query in (TARGET, FILLER) if (number := answered(query)(line)) is not None]
+    return sum(found) / len(found) if found else None
+
+
+UNMOVED = "The leak of colour into shape answers stays where it was when there is {more}."
+MORE = {
+    "data": "sixteen times the data", "steps": "eight times the steps", "width": "four times the width",
+}  # fmt: skip
+CONNECTOR = "The leak of colour into shape answers is the same through a {kind} connector as through the MLP."
+KINDS = {"linear": "linear", "resampler": "resampler", "local": "locality-preserving"}
+LEAKS = f"do({PROXY}) -> {TARGET} answer, scaled less base: difference of shares of pairs, paired by seed"
+WHOLE = Statement(
+    "locked", "However much is scaled, colour stays a shadow: the smallest leak of all scaled models is still most of the pairs.",
+    ESSAY, Rule("above", 0.5), f"do({PROXY}) -> {TARGET} answer, smallest over data, steps, width and connector: share of pairs", 2,
+)  # fmt: skip
+UNREAD = Statement(
+    "unread", "However much is scaled, shape stays unread: the largest read rate of all scaled models stays low.",
+    ESSAY, Rule("below", 0.5), f"do({TARGET}) -> {TARGET} answer, largest over data, steps, width and connector: share of pairs", 2,
+)  # fmt: skip
+RISES = Statement(
+    "accuracy rises", "Meanwhile accuracy on questions as in training rises: more of everything looks like progress.",
+    ESSAY, Rule("above", 0.0), "answered right as in training, mean of data x16, steps x8 and width x4 less base: difference of shares", 2,
+)  # fmt: skip
+START = Statement(
+    "larger start", "Larger weights to start from (1 / sqrt(width) in place of 0.02) lower the leak, at the same coverage of 0.",
+    TRIAL, Rule("below", -0.1), f"do({PROXY}) -> {TARGET} answer, larger start less base: difference of shares of pairs, paired by seed", 2,
+)  # fmt: skip
+COVERED = Statement(
+    "other questions", "Other questions do what scale does not: asked of all scenes, the base reads shape.",
+    ESSAY, Rule("above", 0.5), f"do({TARGET}) -> {TARGET} answer, covered less base: difference of shares of pairs, paired by seed", 2,
+)  # fmt: skip
+SCALED = ("data", "steps", "width", "connector")
+
+
+def judge(found: Found) -> tuple[Claim, ...]:
+    """Every claim that the runs can speak to."""
+    base, members = found.arm(BASE), axes()
+    claims = []
+    for axis, more in MORE.items():
+        last = found.arm(members[axis][-1].name)
+        if last.pairs:
+            text = UNMOVED.format(more=more)
+            claims.append(difference(Statement(f"{axis} unmoved", text, ESSAY, Rule("within", 0.1), LEAKS, 2), last, base, LEAK))
+    for step in members["connector"]:
+        other = found.arm(step.name)
+        if other.pairs:
+            text = CONNECTOR.format(kind=KINDS[step.at])
+            claims.append(difference(Statement(f"{step.at} unmoved", text, ESSAY, Rule("within", 0.1), LEAKS, 2), other, base, LEAK))
+    whole = [_over_steps(WHOLE, found, min, LEAK), _over_steps(UNREAD, found, max, READ), _rises(found)]
+    start = [difference(START, found.arm(members["start"][0].name), base, LEAK)] if found.arm(members["start"][0].name).pairs else []
+    return (*claims, *whole, difference(COVERED, found.arm("covered"), base, READ), *start)
+
+
+def _scaled(found: Found) -> list[Found]:
+    """The runs of each step that is there, axis after axis."""
+    steps = [found.arm(step.name) for axis in SCALED for step in axes()[axis]]
+    return [members for members in steps if members.pairs]
+
+
+def _over_steps(statement: Statement, found: Found, extreme: Callable[[Iterable[float]], float], value: Value) -> Claim:
+    """The extreme over all scaled models, seed by seed; seeds in which one of them is missing are left out."""
+    steps = _scaled(found)
+    each = [members.by_seed(value) for members in steps]
+    seeds = sorted(set.intersection(*(set(numbers) for numbers in each))) if each else []
+    by_seed = {seed: extreme(numbers[seed] for numbers in each) for seed in seeds}
+    num_scenes = min((members.num_scenes for members in steps), default=0)
+    estimate = over_seeds(by_seed, SHARE, num_scenes) if by_seed else None
+    return judge_by(statement, estimate, by_seed, sum(len(members.pairs) for members in steps))
+
+
+def _rises(found: Found) -> Claim:
+    """Mean gain in accuracy of the largest step along data, steps and width."""
+    lasts = [members for axis in MORE if (members := found.arm(axes()[axis][-1].name)).pairs]
+    base = found.arm(BASE).by_seed(trained_right)
+    each = [members.by_seed(trained_right) for members in lasts]
+    seeds = sorted(set(base).intersection(*each)) if each else []
+    by_seed = {seed: sum(numbers[seed] for numbers in each) / len(each) - base[seed] for seed in seeds}
+    num_scenes = found.arm(BASE).num_scenes
+    estimate = over_seeds(by_seed, DIFFERENCE, num_scenes) if by_seed else None
+    return judge_by(RISES, estimate, by_seed, len(found.arm(BASE).pairs) + sum(len(members.pairs) for members in lasts))
+
+
+PANELS = {
+    "data": "pictures (x 1,200)", "steps": "steps (x 300)", "width": "width (x 128)", "connector": "connector",
+    "start": "weights at the start",
+}  # fmt: skip
+SERIES = (
+    (f"do({PROXY}) → {TARGET} answer: leak", LEAK),
+    (f"do({TARGET}) → {TARGET} answer: read", READ),
+    ("answered right, as in training", trained_right),
+)
+
+
+def draw(found: Found) -> tuple[Figure, ...]:
+    """Leak, read and accuracy along each axis of scale."""
+
+    def points() -> Iterator[Point]:
+        for axis, steps in axes().items():
+            for series, value in SERIES:
+                yield from point(PANELS[axis], series, "mlp" if axis == "connector" else "x1", found.arm(BASE), value)
+                for step in steps:
+                    yield from point(PANELS[axis], series, step.at, found.arm(step.name), value)
+
+    return (
+        Figure(
+            name="lock",
+            title="More of everything, asked the same questions",
+            caption=f"The policy asks {TARGET} only of scenes in which it agrees with {PROXY}, so its coverage is 0 whatever is scaled. "
+            "Each panel changes one thing of the base (1,200 pictures, 300 steps, width 128, MLP). Points are seeds, bars 95 % intervals.",
+            x_title="scale",
+            y_title="share",
+            y_range=(0.0, 1.0),
+            joined=True,
+            points=tuple(points()),
+        ),
+    )
+
+
+LOCK = Study(
+    name="lock",
+    question="Does scale move the boundary?",
+    grid=grid,
+    judge=judge,
+    draw=draw,
+    notes=(
+        "Arms differ in what is scaled, so their pictures or steps differ on purpose; seeds pair the weights at the start and the order.",
+    ),
+)

@@ -1,0 +1,64 @@
+"""Runs on many machines through Ray: nothing is shared between them but this package; records come back to the process that asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from theodolite.records.errors import BadInput
+from theodolite.studies.cores import ONE_THREAD
+from theodolite.studies.grid import Backend, Failure, Outcome
+from theodolite.studies.perform import Performed, Run, perform
+
+# How often Ray begins a run again whose machine was lost.
+RETRIES = 2
+
+
+def on_ray(performing: Callable[[Run], Performed] = perform) -> tuple[Backend, int]:
+    """A back end on the Ray cluster that RAY_ADDRESS names, else on one of this machine's cores, and how many cores it has.
+
+    Each run takes one core. This very package is sent to the machines, its dependencies must be there. Raises `BadInput` without ray.
+    """
+    ray = _ray()
+    if not ray.is_initialized():
+        import theodolite
+
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS"),
+            runtime_env={"env_vars": ONE_THREAD, "py_modules": [theodolite]},
+            include_dashboard=False,
+            log_to_driver=False,
+        )
+    remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_guarded)
+
+    def backend(runs: Sequence[Run]) -> Iterator[Outcome]:
+        running = {remote.remote(run, performing): run for run in runs}
+        while running:
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            run = running.pop(done)
+            try:
+                yield run, ray.get(done)
+            except ray.exceptions.RayError as error:
+                yield run, Failure(f"Ray lost it: {str(error).splitlines()[0]}")
+
+    return backend, int(ray.cluster_resources().get("CPU", 1))
+
+
+def _guarded(run: Run, performing: Callable[[Run], Performed]) -> Performed | Failure:
+    """One run on a machine of the cluster."""
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        return performing(run)
+    except Exception as error:  # noqa: BLE001 whatever is wrong with one run, the others go on
+        return Failure(f"{type(error).__name__}: {error}")
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise BadInput("--on ray needs Ray; install it with: pip install 'theodolite[ray]'") from error
+    return ray

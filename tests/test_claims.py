@@ -1,0 +1,92 @@
+"""Claims: effects over seeds, their intervals, and what a rule that was fixed beforehand makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from theodolite.measurement.claims import Rule, Statement, judge, over_seeds
+
+ABOVE, BELOW, WITHIN = Rule("above", 0.5), Rule("below", 0.5), Rule("within", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("rule", "low", "high", "finding"),
+    [
+        (ABOVE, 0.51, 0.9, "holds"),
+        (ABOVE, 0.1, 0.49, "fails"),
+        (ABOVE, 0.4, 0.6, "undecided"),
+        (ABOVE, 0.5, 0.6, "undecided"),
+        (BELOW, 0.51, 0.9, "fails"),
+        (BELOW, 0.1, 0.49, "holds"),
+        (BELOW, 0.4, 0.6, "undecided"),
+        (WITHIN, -0.09, 0.09, "holds"),
+        (WITHIN, -0.11, 0.09, "undecided"),
+        (WITHIN, 0.11, 0.3, "fails"),
+        (WITHIN, -0.3, -0.11, "fails"),
+        (WITHIN, -0.3, 0.3, "undecided"),
+        (ABOVE, None, None, "undecided"),
+    ],
+)
+def test_a_rule_wants_the_whole_interval_on_one_side(rule: Rule, low: float | None, high: float | None, finding: str) -> None:
+    assert rule.judge(low, high) == finding
+
+
+def test_the_interval_is_students_over_seeds() -> None:
+    values = {0: 0.2, 1: 0.5, 2: 0.4, 3: 0.6, 4: 0.3}
+    found = over_seeds(values, None)
+    numbers = np.array(list(values.values()))
+    low, high = stats.t.interval(0.95, 4, numbers.mean(), stats.sem(numbers))
+    assert (found.value, found.low, found.high) == pytest.approx((0.4, low, high))
+    assert found.num_scenes == 5
+
+
+def test_an_interval_stays_within_what_the_number_can_be() -> None:
+    found = over_seeds({0: 0.9, 1: 1.0, 2: 1.0}, (0.0, 1.0))
+    assert found.high == 1.0
+    assert found.low is not None and found.low < 0.9
+
+
+def test_one_seed_has_no_interval_and_decides_nothing() -> None:
+    found = over_seeds({0: 1.0}, (0.0, 1.0), 100)
+    assert (found.low, found.high) == (None, None)
+    assert ABOVE.judge(found.low, found.high) == "undecided"
+
+
+def test_where_all_seeds_agree_the_scenes_say_how_far_off_the_number_may_be() -> None:
+    # Of 500 scenes none moved: the exact binomial's upper end, where Student's interval would have width 0.
+    found = over_seeds(dict.fromkeys(range(5), 0.0), (0.0, 1.0), 500)
+    assert found.low == 0.0
+    assert found.high == pytest.approx(1 - 0.025 ** (1 / 500))
+    ceiling = over_seeds(dict.fromkeys(range(5), 1.0), (0.0, 1.0), 500)
+    assert (ceiling.low, ceiling.high) == pytest.approx((1 - found.high, 1.0))  # type: ignore[operator]
+    nobody = over_seeds(dict.fromkeys(range(5), 0.0), None, 500)
+    assert (nobody.low, nobody.high) == (None, None)
+
+
+def test_intervals_over_seeds_hold_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    held = [
+        found.low <= 0.3 <= found.high  # type: ignore[operator]
+        for draw in rng.normal(0.3, 0.1, (1000, 5))
+        for found in [over_seeds(dict(enumerate(draw.tolist())), None)]
+    ]
+    assert 0.93 < np.mean(held) < 0.97
+
+
+def test_a_claim_says_its_rule_and_keeps_every_seed() -> None:
+    statement = Statement("name", "Text.", "essay", ABOVE, "a share", 3)
+    by_seed = {1: 0.9, 0: 0.8}
+    claim = judge(statement, over_seeds(by_seed, (0.0, 1.0)), by_seed, 4)
+    assert claim.by_seed == {0: 0.8, 1: 0.9}
+    assert (claim.num_seeds, claim.num_runs, claim.essay_question) == (2, 4, 3)
+    assert claim.rule == "holds if the interval lies above 0.5, fails if it lies below"
+    assert str(WITHIN) == "holds if the interval lies within 0.1 of 0, fails if it lies outside"
+    nothing = judge(statement, None, {}, 0)
+    assert (nothing.finding, nothing.effect, nothing.low) == ("undecided", None, None)
+
+
+def test_no_seed_has_no_mean() -> None:
+    with pytest.raises(ValueError, match="no seed"):
+        over_seeds({}, None)
