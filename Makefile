@@ -32,8 +32,9 @@ smol: $(READY)
 tour: $(READY)
 	$(BIN)/theodolite tour $(TOUR_OPTIONS)
 
+# Files are dealt out to as many processes as there are cores, each with one thread.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 check: lint
 	$(BIN)/python -m pytest tests/test_house.py

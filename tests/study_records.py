@@ -105,7 +105,8 @@ def claim(name: str, **changed: Any) -> Claim:
         "high": 0.9613,
         "unit": "difference of shares of pairs",
         "by_seed": {seed: 0.92 + 0.005 * seed for seed in SEEDS},
-        "num_seeds": 5,
+        "independent": "seed",
+        "num_independent": 5,
         "num_runs": 10,
     }
     return Claim(name=name, **{**told, **changed})
@@ -120,6 +121,7 @@ def study(**changed: Any) -> StudyRecord:
         "confidence": 0.95,
         "seeds": SEEDS,
         "num_runs": 150,
+        "keys": (),
         "num_missing": 0,
         "claims": (
             claim("flip"),
@@ -129,11 +131,11 @@ def study(**changed: Any) -> StudyRecord:
             ),
             claim(
                 "odd", statement="Odd scenes asked twice as often halve the leak.", finding="undecided", effect=0.4, low=None,
-                high=None, by_seed={0: 0.4}, num_seeds=1, num_runs=2, essay_question=2,
+                high=None, by_seed={0: 0.4}, num_independent=1, num_runs=2, essay_question=2,
             ),
             claim(
                 "none", statement="A conjunction does what both questions do.", finding="undecided", effect=None, low=None, high=None,
-                by_seed={}, num_seeds=0, num_runs=0,
+                by_seed={}, num_independent=0, num_runs=0,
             ),
         ),
         "figures": (flip_figure(), lock_figure(), forecast_figure()),
@@ -166,11 +168,13 @@ def grid_run(policy: str, strength: float, seed: int, leak: float, **changed: An
             moved("size", "shape", False, 0.01),
         ),
         "answered": (
-            AnsweredRight(query="shape", form="open", scenes="training", frac=near(0.98, seed), chance_frac=0.26),
-            AnsweredRight(query="shape", form="open", scenes="decorrelated", frac=near(1 - 0.7 * leak, seed), chance_frac=0.26),
+            AnsweredRight(query="shape", form="open", scenes="training", frac=near(0.98, seed), low=0.9, chance_frac=0.26),
+            AnsweredRight(query="shape", form="open", scenes="decorrelated", frac=near(1 - 0.7 * leak, seed), low=0.1, chance_frac=0.26),
         ),
         "gap": {},
         "survey_sha256": "56" * 32,
+        "revision": None,
+        "torch": "2.13.0",
     }  # fmt: skip
     return GridRun(setup=setup, facts=facts.model_copy(update=changed), **told)
 
@@ -204,6 +208,7 @@ def timed(runs: Sequence[GridRun]) -> RunRecord:
 def write(folder: Path, record: StudyRecord, runs: Sequence[GridRun] = (), *, run: bool = True) -> Path:
     """A study's folder as a study writes it: study.json, and runs.jsonl and run.json if there are runs."""
     folder.mkdir(parents=True, exist_ok=True)
+    record = record.model_copy(update={"keys": tuple(run.key for run in runs)})
     (folder / "study.json").write_text(record.to_json(), encoding="utf-8")
     if runs:
         write_runs(folder, list(runs))

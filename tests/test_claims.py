@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from theodolite.measurement.claims import Rule, Statement, judge, over_seeds
+from theodolite.measurement.claims import Rule, Statement, difference_over_seeds, judge, over_seeds
 
 ABOVE, BELOW, WITHIN = Rule("above", 0.5), Rule("below", 0.5), Rule("within", 0.1)
 
@@ -35,7 +35,7 @@ def test_a_rule_wants_the_whole_interval_on_one_side(rule: Rule, low: float | No
 
 def test_the_interval_is_students_over_seeds() -> None:
     values = {0: 0.2, 1: 0.5, 2: 0.4, 3: 0.6, 4: 0.3}
-    found = over_seeds(values, None)
+    found = over_seeds(values)
     numbers = np.array(list(values.values()))
     low, high = stats.t.interval(0.95, 4, numbers.mean(), stats.sem(numbers))
     assert (found.value, found.low, found.high) == pytest.approx((0.4, low, high))
@@ -43,34 +43,50 @@ def test_the_interval_is_students_over_seeds() -> None:
 
 
 def test_an_interval_stays_within_what_the_number_can_be() -> None:
-    found = over_seeds({0: 0.9, 1: 1.0, 2: 1.0}, (0.0, 1.0))
+    found = over_seeds({0: 0.9, 1: 1.0, 2: 1.0})
     assert found.high == 1.0
     assert found.low is not None and found.low < 0.9
 
 
 def test_one_seed_has_no_interval_and_decides_nothing() -> None:
-    found = over_seeds({0: 1.0}, (0.0, 1.0), 100)
+    found = over_seeds({0: 1.0}, 100)
     assert (found.low, found.high) == (None, None)
     assert ABOVE.judge(found.low, found.high) == "undecided"
 
 
 def test_where_all_seeds_agree_the_scenes_say_how_far_off_the_number_may_be() -> None:
     # Of 500 scenes none moved: the exact binomial's upper end, where Student's interval would have width 0.
-    found = over_seeds(dict.fromkeys(range(5), 0.0), (0.0, 1.0), 500)
+    found = over_seeds(dict.fromkeys(range(5), 0.0), 500)
     assert found.low == 0.0
     assert found.high == pytest.approx(1 - 0.025 ** (1 / 500))
-    ceiling = over_seeds(dict.fromkeys(range(5), 1.0), (0.0, 1.0), 500)
+    ceiling = over_seeds(dict.fromkeys(range(5), 1.0), 500)
     assert (ceiling.low, ceiling.high) == pytest.approx((1 - found.high, 1.0))  # type: ignore[operator]
-    nobody = over_seeds(dict.fromkeys(range(5), 0.0), None, 500)
+    nobody = over_seeds(dict.fromkeys(range(5), 0.0))
     assert (nobody.low, nobody.high) == (None, None)
+    # In between, equal seeds are a chance of rounding: the scenes' own interval, which is wide.
+    middle = over_seeds({0: 0.37, 1: 0.37}, 200)
+    assert (middle.low, middle.high) == pytest.approx(stats.binomtest(74, 200).proportion_ci(), abs=1e-9)
+
+
+def test_differences_are_paired_by_seed_and_equal_ones_have_the_width_of_their_scenes() -> None:
+    found, by_seed = difference_over_seeds({0: 0.9, 1: 0.8, 2: 0.7}, {2: 0.5, 1: 0.5, 3: 0.1})
+    assert found is not None
+    assert by_seed == pytest.approx({1: 0.3, 2: 0.2})
+    low, high = stats.t.interval(0.95, 1, 0.25, 0.05)
+    assert (found.value, found.low, found.high) == pytest.approx((0.25, low, min(high, 1.0)))
+    same, _ = difference_over_seeds(dict.fromkeys(range(5), 1.0), dict.fromkeys(range(5), 1.0), 500)
+    unseen = 1 - 0.025 ** (1 / 500)
+    assert same is not None
+    assert (same.value, same.low, same.high) == pytest.approx((0.0, -unseen, unseen))
+    assert difference_over_seeds({0: 1.0}, {1: 1.0}) == (None, {})
 
 
 def test_intervals_over_seeds_hold_the_truth_as_often_as_they_say() -> None:
     rng = np.random.default_rng(0)
     held = [
-        found.low <= 0.3 <= found.high  # type: ignore[operator]
-        for draw in rng.normal(0.3, 0.1, (1000, 5))
-        for found in [over_seeds(dict(enumerate(draw.tolist())), None)]
+        found.low <= 0.5 <= found.high  # type: ignore[operator]
+        for draw in rng.normal(0.5, 0.05, (1000, 5))
+        for found in [over_seeds(dict(enumerate(draw.tolist())))]
     ]
     assert 0.93 < np.mean(held) < 0.97
 
@@ -78,9 +94,9 @@ def test_intervals_over_seeds_hold_the_truth_as_often_as_they_say() -> None:
 def test_a_claim_says_its_rule_and_keeps_every_seed() -> None:
     statement = Statement("name", "Text.", "essay", ABOVE, "a share", 3)
     by_seed = {1: 0.9, 0: 0.8}
-    claim = judge(statement, over_seeds(by_seed, (0.0, 1.0)), by_seed, 4)
+    claim = judge(statement, over_seeds(by_seed), by_seed, 4)
     assert claim.by_seed == {0: 0.8, 1: 0.9}
-    assert (claim.num_seeds, claim.num_runs, claim.essay_question) == (2, 4, 3)
+    assert (claim.independent, claim.num_independent, claim.num_runs, claim.essay_question) == ("seed", 2, 4, 3)
     assert claim.rule == "holds if the interval lies above 0.5, fails if it lies below"
     assert str(WITHIN) == "holds if the interval lies within 0.1 of 0, fails if it lies outside"
     nothing = judge(statement, None, {}, 0)
@@ -89,4 +105,4 @@ def test_a_claim_says_its_rule_and_keeps_every_seed() -> None:
 
 def test_no_seed_has_no_mean() -> None:
     with pytest.raises(ValueError, match="no seed"):
-        over_seeds({}, None)
+        over_seeds({})

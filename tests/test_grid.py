@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 
 import polars as pl
@@ -19,14 +20,17 @@ from filelock import FileLock
 from rich.console import Console
 
 from grid_runs import RECIPE, Pretended, tiny_grid, tiny_run
+from theodolite.models.build import DecoderSize
 from theodolite.records.errors import BadInput
 from theodolite.records.study import read_runs
 from theodolite.records.survey import BadRecord, read_survey
+from theodolite.studies.arms import Arm
 from theodolite.studies.cores import on_cores
 from theodolite.studies.costs import Costs, arithmetic, hours
 from theodolite.studies.grid import LOCK, SURVEYS, RunsFailed, in_order, run_grid
-from theodolite.studies.perform import Performed, perform
+from theodolite.studies.perform import Performed, Run, perform
 from theodolite.studies.progress import Steps
+from theodolite.training.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -185,14 +189,30 @@ def test_a_run_repeats_and_its_line_is_taken_from_its_survey(tmp_path: Path, one
     assert json.loads(done.files["run.json"])["host"]["torch_threads"] >= 1
 
 
+OTHERWISE: dict[type, dict[str, object]] = {
+    Run: {"world": "easy_vqa", "seed": 1, "num_scenes": 4, "correlation": ("row", "colour"), "measures": ("gap",), "inside_scenes": 7,
+          "official": False, "survey_seed": 1},
+    Arm: {"name": "other", "policy": "row", "strength": 0.5, "num_pictures": 9, "source": "official", "among": "others"},
+    Recipe: {"name": "other", "steps": 3, "batch": 5, "learning_rate": 2e-3, "warmup_frac": 0.2, "beta2": 0.9, "weight_decay": 0.1,
+             "clip_norm": 2.0, "precision": "fp32", "attention": "sdpa", "decoder": DecoderSize(), "frontend": "patches",
+             "connector": "linear"},
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "change",
-    [{"seed": 1}, {"strength": 0.5}, {"steps": 3}, {"name": "agree"}, {"learning_rate": 2e-3}],
-    ids=lambda change: next(iter(change)),
+    ("kind", "name"), [(kind, field.name) for kind in OTHERWISE for field in fields(kind) if field.type not in ("Arm", "Recipe")]
 )
-def test_whatever_decides_the_outcome_is_in_a_runs_key(change: dict[str, object]) -> None:
-    assert tiny_run(**change).key != tiny_run().key  # type: ignore[arg-type]
-    assert tiny_run().key == tiny_run().key
+def test_whatever_decides_the_outcome_is_in_a_runs_key(kind: type, name: str) -> None:
+    run = replace(tiny_run(), measures=("ladder",))
+    change = {name: OTHERWISE[kind][name]}
+    if kind is Run:
+        other = replace(run, **change)
+    elif kind is Arm:
+        other = replace(run, arm=replace(run.arm, **change))
+    else:
+        other = replace(run, arm=replace(run.arm, recipe=replace(run.arm.recipe, **change)))
+    assert other.key != run.key
+    assert replace(run).key == run.key
 
 
 def test_costs_are_arithmetic_until_a_run_was_timed_and_then_follow_it() -> None:

@@ -21,7 +21,7 @@ from theodolite.measurement.forecast import (
     rank_correlation,
 )
 from theodolite.records.errors import UnknownName
-from theodolite.records.study import Foretold, GridRun
+from theodolite.records.study import AnsweredRight, Foretold, GridRun
 from theodolite.studies import flip, forecast, lock
 from theodolite.studies.catalogue import STUDIES, command_of, study_named
 from theodolite.studies.perform import Run
@@ -38,7 +38,10 @@ def line(run: Run, leak: float, read: float, right: float = 0.9, **changed: obje
     made = grid_run(run.arm.policy, run.arm.strength, run.seed, 0.0)
     cells = (moved("colour", "shape", False, leak), moved("shape", "shape", True, read), moved("colour", "colour", True, 0.9))
     others = tuple(moved(name, "shape", False, 0.01) for name in flip.INERT)
-    answered = tuple(found.model_copy(update={"frac": right}) for found in made.answered)
+    answered = tuple(
+        AnsweredRight(query=query, form="open", scenes="training", frac=right, low=right - 0.05, chance_frac=0.26)
+        for query in ("shape", "colour", "row")
+    )
     facts = made.facts.model_copy(
         update={
             "arm": run.arm.name,
@@ -113,7 +116,7 @@ def test_every_claim_of_the_flip_is_judged_and_the_essays_own_world_makes_them_h
     assert found["odd scenes"] == "fails", "this made-up world is free of colour at 0.95 already"
     assert found["conjunctions"] == "undecided", "and its lines hold no conjunctions"
     assert (record.num_runs, record.num_missing, record.notes) == (len(runs), 0, ())
-    assert all(claim.num_seeds == 5 for claim in record.claims if claim.name != "conjunctions")
+    assert all(claim.num_independent == 5 for claim in record.claims if claim.name != "conjunctions")
     assert {figure.name for figure in record.figures} == {"flip", "flip-strength", "flip-easy-vqa"}
     assert conclude(flip.FLIP, runs, lines(runs, locked), command="theodolite study flip --seeds 5", quick=False) == record
 
@@ -131,7 +134,7 @@ def test_runs_that_are_missing_are_told_and_seeds_without_their_pair_left_out() 
     gone = next(run.key for run in runs if run.arm.name == "all" and run.seed == 1)
     del made[gone]
     record = conclude(flip.FLIP, runs, made, command="", quick=True)
-    assert record.num_missing == 1
+    assert record.num_missing == 1 and gone not in record.keys
     assert any("1 of 6 runs of the grid are missing" in note for note in record.notes)
     assert set(record.claims[0].by_seed) == {0, 2}
 
@@ -182,6 +185,41 @@ def test_the_lock_holds_where_scale_does_nothing_and_breaks_where_it_frees() -> 
     freed = judged("width x4")
     assert freed["width unmoved"] == freed["locked"] == freed["unread"] == "fails"
     assert freed["data unmoved"] == "holds"
+
+
+def test_a_scaled_model_that_is_missing_leaves_open_what_is_said_of_all() -> None:
+    runs = lock.grid(range(5))
+    made = lines(
+        [run for run in runs if run.arm.name != "width x4"], lambda run: line(run, 0.95 - 0.005 * run.seed, 0.05 + 0.01 * run.seed)
+    )
+    found = {claim.name: claim.finding for claim in conclude(lock.LOCK, runs, made, command="", quick=False).claims}
+    assert found["locked"] == found["unread"] == found["accuracy rises"] == found["width unmoved"] == "undecided"
+    assert found["data unmoved"] == "holds"
+
+
+def test_a_model_that_never_learned_its_question_says_nothing_of_it() -> None:
+    runs = flip.grid(range(3), quick=True)
+
+    def unlearned(run: Run) -> GridRun:
+        return line(run, 0.0, 0.0, 0.28) if run.arm.name == "agree" and run.seed == 1 else locked(run)
+
+    record = conclude(flip.FLIP, runs, lines(runs, unlearned), command="", quick=True)
+    assert set(record.claims[0].by_seed) == {0, 2}
+    assert any("seed1" in note and "at chance as in training" in note for note in record.notes)
+
+
+def test_runs_of_one_seed_are_surveyed_on_the_same_scenes_and_of_another_on_others() -> None:
+    for study in STUDIES.values():
+        assert all(run.survey_seed == run.seed for run in study.grid(range(3), False))
+        assert len({run.num_scenes for run in study.grid(range(1), False)}) == 1
+
+
+def test_a_figure_without_points_is_told_and_not_drawn() -> None:
+    runs = flip.grid(range(2))
+    made = lines([run for run in runs if run.world == "shapes"], locked)
+    record = conclude(flip.FLIP, runs, made, command="", quick=False)
+    assert {figure.name for figure in record.figures} == {"flip", "flip-strength"}
+    assert any("flip-easy-vqa" in note for note in record.notes)
 
 
 def test_the_lock_scales_one_thing_at_a_time() -> None:
@@ -263,27 +301,54 @@ def test_a_cell_knows_the_coverage_of_what_is_asked_and_the_proxy_of_what_is_cha
     assert "colour" not in table["query"].to_list(), "nobody asked about colour"
 
 
-def test_the_forecast_study_is_judged_on_what_it_was_not_fitted_on() -> None:
+def foretold_runs(opposite: bool) -> tuple[list[GridRun], Sequence[Run], dict[str, GridRun]]:
+    """Runs of other studies and of forecast's own, in which leak follows proxy bits; or, in its own, the other way round."""
     rng = np.random.default_rng(0)
 
     def told(run: Run) -> GridRun:
+        cause, effect = run.setup.correlation
         bits = float(rng.uniform(0, 2))
         foretold = Foretold(
-            coverage={"shape": 1 - bits / 2}, coverage_limit={}, reach={}, pressure_bits={"shape": 2 - bits},
-            proxy_bits={"colour->shape": bits}, asked_frac={"shape": float(rng.uniform(0.3, 0.6))},
+            coverage={cause: 1 - bits / 2}, coverage_limit={}, reach={}, pressure_bits={cause: 2 - bits},
+            proxy_bits={f"{effect}->{cause}": bits}, asked_frac={cause: float(rng.uniform(0.3, 0.6))},
         )  # fmt: skip
+        drawn = run.arm.name.startswith("drawn") and opposite
+        leak = (1 - bits / 2 if drawn else bits / 2) * 0.9 + float(rng.uniform(0, 0.1))
+        read = 0.9 * (bits / 2 if drawn else 1 - bits / 2) + float(rng.uniform(0, 0.1))
+        noise = tuple(moved(name, cause, False, float(rng.uniform(0, 0.1))) for name in ("size", "letter"))
+        right = AnsweredRight(query=cause, form="open", scenes="training", frac=float(rng.uniform(0.8, 1)), low=0.7, chance_frac=0.26)
         gap = {"connector": float(rng.uniform(0, 1)), "layer.4": float(rng.uniform(0, 1))}
-        read = 0.9 * (1 - bits / 2) + float(rng.uniform(0, 0.1))
-        return line(run, bits / 2, read, float(rng.uniform(0.8, 1)), foretold=foretold, gap=gap)
+        cells = (moved(effect, cause, False, leak), moved(cause, cause, True, read), *noise)
+        return line(run, 0.0, 0.0, foretold=foretold, gap=gap, cells=cells, answered=(right,))
 
     runs = forecast.grid(range(2))
-    others = [told(run) for run in flip.grid(range(2))]
-    record = conclude(forecast.FORECAST, runs, lines(runs, told), others, command="", quick=False)
+    return [told(run) for run in flip.grid(range(2))], runs, lines(runs, told)
+
+
+def test_the_forecast_study_is_judged_on_what_it_was_not_fitted_on() -> None:
+    others, runs, own = foretold_runs(opposite=False)
+    record = conclude(forecast.FORECAST, runs, own, others, command="", quick=False)
     found = {claim.name: claim.finding for claim in record.claims}
-    assert found["proxy bits"] == found["coverage"] == "holds"
-    assert found["read, policies: accuracy"] == found["read, policies: frequency"] == "holds"
-    assert "read, world: gap" in found
+    assert found["proxy bits"] == found["coverage"] == "holds", "factors that are only noise do not hide it"
+    assert {found[f"{kind}, policies: {rival}"] for kind in ("read", "leak") for rival in ("accuracy", "frequency", "gap")} == {"holds"}
+    assert found["leak, world: gap"] == "undecided", "three policies are too few"
+    assert all(claim.independent == "policy" for claim in record.claims)
     assert {figure.name for figure in record.figures} == {"forecast", "forecast-calibration"}
+
+
+def test_a_law_that_turns_round_on_what_was_held_out_makes_the_forecast_fail() -> None:
+    others, runs, own = foretold_runs(opposite=True)
+    found = {claim.name: claim.finding for claim in conclude(forecast.FORECAST, runs, own, others, command="", quick=False).claims}
+    assert {found[f"{kind}, policies: {rival}"] for kind in ("read", "leak") for rival in ("accuracy", "frequency", "gap")} == {"fails"}
+    assert found["leak, policies: calibration"] == "fails"
+
+
+def test_nothing_is_both_fitted_on_and_held_out() -> None:
+    others, _, own = foretold_runs(opposite=False)
+    for name, (fitted, held) in forecast._splits(cells_table(own.values()), cells_table(others)).items():
+        column = "world" if name == "world" else "policy"
+        assert len(fitted) and len(held)
+        assert not set(fitted[column]) & set(held[column]), name
 
 
 def test_studies_are_known_by_name() -> None:

@@ -75,9 +75,9 @@ def test_the_claims_of_the_page_are_those_of_the_record_to_the_last_digit(source
     for row, claim in zip(rows, STUDY.claims, strict=True):
         numbers = [claim.effect, claim.low, claim.high]
         assert [row[f"data-{name}"] for name in ("effect", "low", "high")] == ["" if number is None else repr(number) for number in numbers]
-        assert (row["data-finding"], int(row["data-num-seeds"]), int(row["data-num-runs"])) == (
+        assert (row["data-finding"], int(row["data-num-independent"]), int(row["data-num-runs"])) == (
             claim.finding,
-            claim.num_seeds,
+            claim.num_independent,
             claim.num_runs,
         )
     chips = [found["class"] for found in source.of("span") if found.get("class") in ("chip holds", "chip fails", "chip undecided")]

@@ -17,7 +17,6 @@ from theodolite.records.part import Estimate
 from theodolite.records.study import Claim, Finding
 
 CONFIDENCE = 0.95
-Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -63,31 +62,60 @@ class Statement:
     essay_question: int | None = None
 
 
-def over_seeds(by_seed: Mapping[int, float], bounds: Bounds | None, num_scenes: int = 0, confidence: float = CONFIDENCE) -> Estimate:
-    """Mean over seeds with Student's interval, n - 1 degrees of freedom; ends are null for fewer than two seeds. `num_scenes` of the result
-    counts seeds.
+def over_seeds(by_seed: Mapping[int, float], num_scenes: int = 0, confidence: float = CONFIDENCE) -> Estimate:
+    """Mean share over seeds, 0 to 1, with Student's interval, n - 1 degrees of freedom, cut to 0 and 1; ends are null for fewer than two
+    seeds. `num_scenes` of the result counts seeds.
 
-    Where all seeds agree to the digit (answers at a floor or a ceiling), Student's interval would have width 0. Then the scenes speak: of
-    `num_scenes` in all seeds none differed, so a share of them up to u may (exact binomial), each by as much as `bounds` let it. Without
-    scenes or bounds the ends are null. Raises `ValueError` on no seeds.
+    Where all seeds agree to the digit (answers at a floor or a ceiling), Student's interval would have width 0. Then it is the exact
+    binomial's at the `num_scenes` scenes of all seeds together, which are different ones in each; without any the ends are null. Raises
+    `ValueError` on no seeds.
     """
     if not by_seed:
         raise ValueError("no seed was run, so there is no mean; leave the number out")
     values, seeds = np.array(list(by_seed.values())), np.array(list(by_seed))
     found = clustered_mean(values, seeds, confidence)
-    if len(by_seed) < 2:
-        return found
     low, high = found.low, found.high
-    if low is None and bounds is not None and num_scenes > 0:
-        unseen = exact_interval(0.0, float(num_scenes), confidence)[1]
-        low, high = found.value - unseen * (found.value - bounds[0]), found.value + unseen * (bounds[1] - found.value)
-    if low is not None and high is not None and bounds is not None:
-        low, high = max(low, bounds[0]), min(high, bounds[1])
+    if len(by_seed) > 1 and low is None and num_scenes > 0:
+        low, high = exact_interval(min(max(found.value, 0.0), 1.0), float(num_scenes), confidence)
+    if low is not None and high is not None:
+        low, high = max(low, 0.0), min(high, 1.0)
     return Estimate(value=found.value, low=low, high=high, num_scenes=found.num_scenes)
 
 
-def judge(statement: Statement, found: Estimate | None, by_seed: Mapping[int, float], num_runs: int) -> Claim:
-    """A claim with what came of it: `found` is the effect (None: nothing to measure it by), `by_seed` what it is in each seed."""
+def difference_over_seeds(
+    one: Mapping[int, float], other: Mapping[int, float], num_scenes: int = 0, confidence: float = CONFIDENCE
+) -> tuple[Estimate | None, dict[int, float]]:
+    """`one` less `other`, -1 to 1, paired by seed, and what it is in each; null where no seed has both. Intervals as in `over_seeds`.
+
+    Where all differences agree to the digit, the ends are those of the two shares' own exact intervals, less each other: wide, and safe.
+    """
+    seeds = sorted(one.keys() & other.keys())
+    by_seed = {seed: one[seed] - other[seed] for seed in seeds}
+    if not by_seed:
+        return None, {}
+    found = clustered_mean(np.array(list(by_seed.values())), np.array(seeds), confidence)
+    low, high = found.low, found.high
+    if len(seeds) > 1 and low is None and num_scenes > 0:
+        first, second = (
+            exact_interval(float(np.mean([side[seed] for seed in seeds])), float(num_scenes), confidence) for side in (one, other)
+        )
+        low, high = first[0] - second[1], first[1] - second[0]
+    if low is not None and high is not None:
+        low, high = max(low, -1.0), min(high, 1.0)
+    return Estimate(value=found.value, low=low, high=high, num_scenes=found.num_scenes), by_seed
+
+
+def judge(
+    statement: Statement,
+    found: Estimate | None,
+    by_seed: Mapping[int, float],
+    num_runs: int,
+    independent: Literal["seed", "policy"] = "seed",
+) -> Claim:
+    """A claim with what came of it: `found` is the effect (None: nothing to measure it by), `by_seed` what it is in each seed.
+
+    The `num_scenes` of `found` count what its interval was taken over.
+    """
     low, high = (found.low, found.high) if found else (None, None)
     return Claim(
         name=statement.name,
@@ -101,6 +129,7 @@ def judge(statement: Statement, found: Estimate | None, by_seed: Mapping[int, fl
         high=None if high is None else round(high, 5),
         unit=statement.unit,
         by_seed={seed: round(value, 5) for seed, value in sorted(by_seed.items())},
-        num_seeds=len(by_seed),
+        independent=independent,
+        num_independent=0 if found is None else found.num_scenes,
         num_runs=num_runs,
     )

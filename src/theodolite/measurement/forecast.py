@@ -6,7 +6,7 @@ What is foretold is known before training (coverage, its limit, pressure, proxy 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -22,6 +22,7 @@ from theodolite.records.study import AnsweredRight, GridRun
 
 NUM_RESAMPLES = 400
 NUM_BINS = 5
+FEWEST = 6
 # What each forecast may look at, for answers that should move (read) and for those that should not (leak).
 FORECASTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "questions": {
@@ -42,7 +43,9 @@ COLUMNS = {
 def cells_table(lines: Iterable[GridRun]) -> pl.DataFrame:
     """One row for each run, asked open query and factor: how often its answers move, and all that a forecast may look at.
 
-    `policy` names world, correlation, strength and policy: what all seeds of an arm have in common. `accuracy` is that on questions as in
+    Of leaks, only those of the two tied factors: no other can be a proxy, and a rank correlation over cells that are all noise would be one
+    of noise. `policy` names world, correlation, strength and policy: what all seeds, and arms that differ in scale alone, have in common.
+    Queries that a model answers at chance even as in training are left out. `accuracy` is that on questions as in
     training, above chance (0: chance, 1: all right); the gap is relative, at the connector and behind the last layer (null: not measured).
     """
     rows = [row for line in lines for row in _rows(line)]
@@ -51,13 +54,15 @@ def cells_table(lines: Iterable[GridRun]) -> pl.DataFrame:
 
 def _rows(line: GridRun) -> Iterable[tuple[object, ...]]:
     told, setup = line.foretold, line.setup
-    policy = f"{setup.world} {'-'.join(setup.correlation)} {setup.strength:g} {setup.policy} {line.facts.arm}"
+    policy = f"{setup.world} {'-'.join(setup.correlation)} {setup.strength:g} {setup.policy}"
     right = {found.query: _above_chance(found.frac, found.chance_frac) for found in line.answered if _of_training(found)}
+    fit = {found.query for found in line.answered if _of_training(found) and found.low is not None and found.low > found.chance_frac}
     gaps = list(line.gap.values())
     first, last = (gaps[0], gaps[-1]) if gaps else (None, None)
     for cell in line.cells:
         query = cell.query
-        if cell.form != "open" or query not in told.asked_frac:
+        asked = cell.form == "open" and query in told.asked_frac and query in fit
+        if not asked or not (cell.truth_moves or cell.factor in setup.correlation):
             continue
         yield (
             setup.world, policy, setup.seed, cell.factor, query, "read" if cell.truth_moves else "leak", cell.moved_frac,
@@ -80,7 +85,7 @@ def rank_correlation(table: pl.DataFrame, column: str, seed: int = 0) -> Estimat
     if rows.is_empty() or rows[column].n_unique() < 2 or rows["measured"].n_unique() < 2:
         return None
     arrays = (rows[column].to_numpy(), rows["measured"].to_numpy())
-    return bootstrap(_rho, arrays, policy_numbers(rows), np.random.default_rng(seed), NUM_RESAMPLES)
+    return over_policies(_rho, arrays, rows, seed)
 
 
 def _rho(one: Float[np.ndarray, " row"], other: Float[np.ndarray, " row"]) -> float:
@@ -89,9 +94,14 @@ def _rho(one: Float[np.ndarray, " row"], other: Float[np.ndarray, " row"]) -> fl
     return float(stats.spearmanr(one, other).statistic)
 
 
-def policy_numbers(rows: pl.DataFrame) -> np.ndarray:
-    """The policy of each row as a number: the unit over which a forecast is to hold."""
-    return rows["policy"].rank("dense").cast(pl.Int64).to_numpy()
+def over_policies(statistic: Callable[..., float], arrays: Sequence[np.ndarray], rows: pl.DataFrame, seed: int = 0) -> Estimate:
+    """A statistic of rows, with the interval of resampled policies: the unit over which a forecast is to hold.
+
+    Ends are null for fewer than `FEWEST` policies, whose resamples say too little (three gave a nominal 95 % interval some 75 %).
+    """
+    policies = rows["policy"].rank("dense").cast(pl.Int64).to_numpy()
+    found = bootstrap(statistic, arrays, policies, np.random.default_rng(seed), NUM_RESAMPLES)
+    return found if found.num_scenes >= FEWEST else found.model_copy(update={"low": None, "high": None})
 
 
 def foretell(fitted: pl.DataFrame, unseen: pl.DataFrame, columns: Sequence[str]) -> Float[np.ndarray, " row"]:
@@ -134,4 +144,13 @@ def reliability(forecast: Float[np.ndarray, " row"], measured: Float[np.ndarray,
 def error_difference(rows: pl.DataFrame, one: Float[np.ndarray, " row"], other: Float[np.ndarray, " row"], seed: int = 0) -> Estimate:
     """Mean absolute error of `one` less that of `other`, -1 to 1 (below 0: `one` is nearer), with an interval by policy."""
     gain = np.abs(one - rows["measured"].to_numpy()) - np.abs(other - rows["measured"].to_numpy())
-    return bootstrap(lambda values: float(values.mean()), (gain,), policy_numbers(rows), np.random.default_rng(seed), NUM_RESAMPLES)
+    return over_policies(_mean, (gain,), rows, seed)
+
+
+def _mean(values: Float[np.ndarray, " row"]) -> float:
+    return float(values.mean())
+
+
+def mean_error(rows: pl.DataFrame, forecast: Float[np.ndarray, " row"]) -> Estimate:
+    """Mean absolute error of a forecast, 0 to 1, with an interval by policy."""
+    return over_policies(_mean, (np.abs(forecast - rows["measured"].to_numpy()),), rows)

@@ -50,6 +50,7 @@ class AnsweredRight(Part):
     form: str = Field(description="open, yes_no or conjunction")
     scenes: Literal["decorrelated", "training"] = Field(description="decorrelated scenes, or new ones drawn as in training")
     frac: float = Field(description="share answered right, 0 to 1")
+    low: float | None = Field(description="lower end of its interval, by scene; null below two scenes")
     chance_frac: float = Field(description="what the best rule reaches that never sees the picture")
 
 
@@ -71,6 +72,8 @@ class GridRun(Part):
     answered: tuple[AnsweredRight, ...] = Field(description="one for each query, form and kind of scenes")
     gap: dict[str, float] = Field(description="relative modality gap by site, 0 to 2; empty: not measured")
     survey_sha256: str = Field(description="over the whole survey.json that this line is taken from")
+    revision: str | None = Field(description="revision of the code that made it, with +changes if files differed; null: not a checkout")
+    torch: str = Field(description="version of torch that made it")
 
 
 class Claim(Part):
@@ -87,7 +90,8 @@ class Claim(Part):
     high: float | None = Field(description="upper end of its interval")
     unit: str = Field(description="what the effect is, in words")
     by_seed: dict[int, float] = Field(description="the effect in each seed, by seed")
-    num_seeds: int = Field(description="seeds behind it: the unit of independence")
+    independent: Literal["seed", "policy"] = Field(description="the unit of independence, over which the interval is taken")
+    num_independent: int = Field(description="how many of them are behind it")
     num_runs: int = Field(description="runs behind it")
 
 
@@ -127,7 +131,8 @@ class StudyRecord(Part):
     quick: bool = Field(description="true: a small part of the grid only, which shows signs and no more")
     confidence: float = Field(description="level of all intervals")
     seeds: tuple[int, ...] = Field(description="seeds of its runs")
-    num_runs: int = Field(description="finished runs behind it")
+    num_runs: int = Field(description="finished runs of its grid behind it")
+    keys: tuple[str, ...] = Field(description="those runs, by key: the folder may hold others")
     num_missing: int = Field(description="runs of the grid that are not there")
     claims: tuple[Claim, ...] = Field(description="the claims under test, with what came of each")
     figures: tuple[Figure, ...] = Field(description="figures, as numbers")

@@ -53,7 +53,10 @@ class Matched:
 
 def write_study_page(folder: Path) -> None:
     """Writes index.html of the study in a folder beside its records. Raises `BadRecord` on records that cannot be understood."""
-    page = build_study_page(read_study(folder), list(read_runs(folder).values()), read_run(folder / "run.json"))
+    study = read_study(folder)
+    used = set(study.keys)
+    runs = [run for run in read_runs(folder).values() if run.key in used]
+    page = build_study_page(study, runs, read_run(folder / "run.json"))
     write_whole(folder / PAGE, page)
 
 
@@ -65,6 +68,7 @@ def build_study_page(study: StudyRecord, runs: Sequence[GridRun] = (), how: RunR
     shown.globals.update(
         show_effect=study_words.show_effect,
         show_claim_seeds=study_words.show_claim_seeds,
+        num_units=study_words.num_units,
         show_seeds=study_words.show_seeds,
         show_measured=words.show_measured,
         show_x=study_words.show_x,

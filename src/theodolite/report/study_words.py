@@ -56,8 +56,14 @@ def show_claim_seeds(claim: Claim) -> str:
 
 
 def num_of(count: int, what: str) -> str:
-    """A count with its noun: "1 seed", "5 seeds"."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    """A count with its noun: "1 seed", "5 seeds", "10 policies"."""
+    many = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{count:,} {what if count == 1 else many}"
+
+
+def num_units(claim: Claim) -> str:
+    """What a claim's interval is taken over, and how many: "5 seeds"."""
+    return num_of(claim.num_independent, claim.independent)
 
 
 def show_span(seconds: float) -> str:
@@ -85,12 +91,12 @@ def claims_begin(name: str) -> str:
 
 
 def claims_text(record: StudyRecord) -> str:
-    """A study's claims as a Markdown table: claim, verdict, effect with interval, seeds, runs."""
-    lines = ["| claim | verdict | effect | seeds | runs |", "|---|---|---|---|---|"]
+    """A study's claims as a Markdown table: claim, verdict, effect with interval, units of independence, runs."""
+    lines = ["| claim | verdict | effect | n | runs |", "|---|---|---|---|---|"]
     for claim in record.claims:
         effect = " ".join(part for part in show_effect(claim) if part)
         unit = f" ({_plain(claim.unit)})" if claim.effect is not None and claim.unit else ""
-        lines.append(_row(_plain(claim.statement), _verdict(record, claim), effect + unit, f"{claim.num_seeds}", f"{claim.num_runs:,}"))
+        lines.append(_row(_plain(claim.statement), _verdict(record, claim), effect + unit, num_units(claim), f"{claim.num_runs:,}"))
     return "\n".join(lines)
 
 
@@ -104,7 +110,7 @@ def results_text(records: Sequence[StudyRecord]) -> str:
         for claim in record.claims:
             effect, interval = show_effect(claim)
             unit = f" ({_plain(claim.unit)})" if claim.effect is not None and claim.unit else ""
-            count = f"{num_of(claim.num_seeds, 'seed')}, {num_of(claim.num_runs, 'run')}"
+            count = f"{num_units(claim)}, {num_of(claim.num_runs, 'run')}"
             asked = essay_words(claim.essay_question)
             lines.append(_row(_plain(claim.statement), _verdict(record, claim), effect + unit, interval or NO_NUMBER, count, asked, link))
     return "\n".join(lines)
@@ -157,7 +163,7 @@ def _row(*cells: str) -> str:
 
 
 def claims_table(record: StudyRecord) -> Table:
-    """A study's claims as the command line prints them: claim, verdict, effect with interval, seeds, runs."""
+    """A study's claims as the command line prints them: claim, verdict, effect with interval, units of independence, runs."""
     parts = [num_of(len(record.seeds), "seed"), num_of(record.num_runs, "run"), f"intervals at {100 * record.confidence:g} %"]
     if record.num_missing:
         parts.append(f"{num_of(record.num_missing, 'run')} missing")
@@ -167,11 +173,11 @@ def claims_table(record: StudyRecord) -> Table:
     table.add_column("claim", ratio=3)
     table.add_column("verdict", no_wrap=True)
     table.add_column("effect", ratio=2)
-    table.add_column("seeds", justify="right")
+    table.add_column("n", justify="right")
     table.add_column("runs", justify="right")
     for claim in record.claims:
         effect = " ".join(part for part in show_effect(claim) if part)
         shown = Text(effect) if claim.effect is None else Text(f"{effect}\n").append(claim.unit, style="dim")
         finding = Text(claim.finding, style=STYLES[claim.finding])
-        table.add_row(Text(claim.statement), finding, shown, f"{claim.num_seeds}", f"{claim.num_runs:,}")
+        table.add_row(Text(claim.statement), finding, shown, num_units(claim), f"{claim.num_runs:,}")
     return table

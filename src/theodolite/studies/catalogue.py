@@ -44,7 +44,8 @@ def make_study(
     `RunsFailed` then. Raises `BadInput` for a study that reads others which are not there.
     """
     study = study_named(name)
-    runs, others = study.grid(seeds, quick), read_beside(study, out)
+    runs = study.grid(seeds, quick)
+    others, absent = read_beside(study, seeds, out)
     backend, workers = _backend(on, workers)
     failed: RunsFailed | None = None
     try:
@@ -52,11 +53,14 @@ def make_study(
     except RunsFailed as error:
         failed = error
     record = conclude(study, runs, read_runs(out), others, command=command_of(name, seeds, quick), quick=quick)
+    record = record.model_copy(update={"notes": (*record.notes, *absent)})
     write_whole(out / STUDY, record.to_json())
-    write_study_page(out)
-    write_study_pictures(out)
-    if failed is not None:
-        raise failed
+    try:
+        write_study_page(out)
+        write_study_pictures(out)
+    finally:
+        if failed is not None:
+            raise failed
     return record
 
 
@@ -66,17 +70,22 @@ def plan_study(name: str, seeds: Sequence[int], out: Path, *, quick: bool = Fals
     return Costs.of(runs, ledger.seconds).table(runs, set(ledger.lines), workers or num_cores())
 
 
-def read_beside(study: Study, out: Path) -> list[GridRun]:
-    """The finished runs of the studies that one reads, from the folders beside its own. Raises `BadInput` where there are none."""
+'def read_beside(study: Study, seeds: Sequence[int], out: Path) -> tuple[list[GridRun], list[str]]:
+    """The finished runs of the studies that one reads, of the same seeds, from the folders beside its own; and in words, what is missing.
+
+    Raises `BadInput` where there are none.
+    """
     found: list[GridRun] = []
+    absent = []
     for other in study.reads:
-        lines = read_runs(out.parent / other)
-        if not lines:
-            raise BadInput(
-                f"{study.name} reads the runs of {other}, and {out.parent / other} holds none; run `theodolite study {other}` first"
-            )
-        found.extend(lines.values())
-    return found
+        lines, wanted = read_runs(out.parent / other), [run.key for run in STUDIES[other].grid(seeds, False)]
+        there = [lines[key] for key in wanted if key in lines]
+        if not there:
+            raise BadInput(f"{study.name} reads the runs of {other}, and {out.parent / other} holds none; run `theodolite study {other}` first")
+        if len(there) < len(wanted):
+            absent.append(f"of the runs of {other} that are read, {len(wanted) - len(there)} of {len(wanted)} are missing")
+        found.extend(there)
+    return found, absent
 
 
 def command_of(name: str, seeds: Sequence[int], quick: bool) -> str:

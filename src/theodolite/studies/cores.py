@@ -20,8 +20,15 @@ from theodolite.studies.grid import Backend, Failure, Outcome
 from theodolite.studies.perform import Performed, Run, perform
 
 Performing = Callable[[Run], Performed]
-# Libraries read these when they are loaded, so they must stand before. Passive: a thread that waits leaves its core alone.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
+# Libraries read these when they are loaded, so they must stand before. Passive: a thread that waits leaves its core alone. No GPU: as many
+# runs at once as there are cores would fill it, and its numbers are others.
+ONE_CORE = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "passive",
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUDA_VISIBLE_DEVICES": "",
+}
 
 
 def num_cores() -> int:
@@ -36,7 +43,7 @@ def on_cores(workers: int, performing: Performing = perform) -> Backend:
 
     def backend(runs: Sequence[Run]) -> Iterator[Outcome]:
         waiting, alive = list(runs), dict[Connection, _Child]()
-        with _environment(ONE_THREAD):
+        with _environment(ONE_CORE):
             context = _context()
             try:
                 while waiting or alive:
@@ -72,7 +79,7 @@ class _Child:
         """What it sent; a failure where it went without a word."""
         try:
             found: Performed | Failure = self.ours.recv()
-        except EOFError:
+        except (EOFError, OSError):  # the latter in the middle of what it sent
             self.process.join()
             found = Failure(f"its process ended with {self.process.exitcode}; if it was killed, is memory short? give fewer --workers")
         self.process.join()
@@ -113,11 +120,14 @@ def _context() -> BaseContext:
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Sets environment variables for processes that are started within, where they are not set already."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
+    """Sets environment variables for processes that are started within."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        for name in added:
-            del os.environ[name]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

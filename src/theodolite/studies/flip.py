@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from theodolite.measurement.claims import Rule, Statement
+from theodolite.measurement.claims import Rule, Statement, over_seeds
+from theodolite.measurement.claims import judge as judge_by
 from theodolite.records.study import Claim, Figure, GridRun, Point
 from theodolite.studies.arms import Arm, easy_vqa_arms
 from theodolite.studies.perform import Run
-from theodolite.studies.study import Found, Study, answered, difference, level, moved, point
+from theodolite.studies.study import Found, Study, answered, difference, fit, level, moved, point
 from theodolite.training.recipe import tour_shapes
 from theodolite.worlds.easy_vqa import EasyVQA
 from theodolite.worlds.shapes import Shapes
@@ -22,9 +23,9 @@ STEPS, QUICK_STEPS = 300, 240
 # Factors that nothing is correlated with and nobody asks about.
 INERT = ("size", "column", "texture", "ground", "letter", "tilt", "sheen")
 
-LEAK = moved(PROXY, TARGET, truth_moves=False)
-READ = moved(TARGET, TARGET, truth_moves=True)
-PROXY_READ = moved(PROXY, PROXY, truth_moves=True)
+LEAK = fit(moved(PROXY, TARGET, truth_moves=False), TARGET)
+READ = fit(moved(TARGET, TARGET, truth_moves=True), TARGET)
+PROXY_READ = fit(moved(PROXY, PROXY, truth_moves=True), PROXY)
 
 
 def policies() -> dict[str, str]:
@@ -60,7 +61,7 @@ def grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
     official = () if quick else tuple(arm for arm in easy_vqa_arms(MAIN) if arm.source == "policy")
     measures = () if quick else ("gap",)
     return tuple(
-        Run(world, arm, seed, NUM_SCENES, measures=measures, official=False)
+        Run(world, arm, seed, NUM_SCENES, measures=measures, official=False, survey_seed=seed)
         for seed in seeds
         for world, members in ((Shapes.name, arms), (EasyVQA.name, official))
         for arm in members
@@ -74,9 +75,18 @@ def _arms_at(strength: float) -> Sequence[str]:
 
 
 def inert_leak(line: GridRun) -> float | None:
-    """The largest leak into the target's answer of any factor that nothing is correlated with and nobody asks about, 0 to 1."""
-    found = [number for name in INERT if (number := moved(name, TARGET, truth_moves=False)(line)) is not None]
-    return max(found, default=None)
+    """The largest leak into the target's answer, above its noise, of any factor that is tied to none and asked by nobody; 0 to 1."""
+    found = [number for name in INERT if (number := fit(moved(name, TARGET, truth_moves=False), TARGET)(line)) is not None]
+    return max(max(found) - line.noise.get(TARGET, 0.0), 0.0) if found else None
+
+
+def _inert(shapes: Found) -> Claim:
+    """The larger of two arms, seed by seed."""
+    arms = [shapes.arm(name, MAIN) for name in ("agree", "both")]
+    one, other = (arm.by_seed(inert_leak) for arm in arms)
+    by_seed = {seed: max(one[seed], other[seed]) for seed in sorted(one.keys() & other.keys())}
+    found = over_seeds(by_seed, min(arm.num_scenes for arm in arms)) if by_seed else None
+    return judge_by(RESIDUE, found, by_seed, sum(len(arm.pairs) for arm in arms))
 
 
 ESSAY = "essay, 'The Coverage Lock'"
@@ -102,7 +112,7 @@ COLOUR_READ = Statement(
 )  # fmt: skip
 RESIDUE = Statement(
     "inert residue", "A factor that is correlated with nothing and asked by nobody stays inert, whatever else is asked (strength 0.8).",
-    ESSAY, Rule("within", 0.1), f"largest leak of such a factor into the shape answer, agree less both: {DIFFER}", 3,
+    ESSAY, Rule("below", 0.1), "largest leak of such a factor into the shape answer above noise, in agree or both: share of pairs", 3,
 )  # fmt: skip
 ENTANGLED = Statement(
     "entangled", "Where shape and colour are one (strength 1), asking for both changes nothing: colour leaks all the same.",
@@ -135,18 +145,19 @@ def judge(found: Found) -> tuple[Claim, ...]:
     """Every claim that the runs can speak to."""
     shapes = found.where(lambda run: run.world == Shapes.name)
     easy = found.where(lambda run: run.world == EasyVQA.name)
-    conjunction = moved(TARGET, f"{TARGET}&{PROXY}", truth_moves=True, form="conjunction")
+    joined = f"{TARGET}&{PROXY}"
+    conjunction = fit(moved(TARGET, joined, truth_moves=True, form="conjunction"), joined, "conjunction")
     claims = [
         difference(SHADOW, shapes.arm("agree", MAIN), shapes.arm("all", MAIN), LEAK),
         difference(READS, shapes.arm("all", MAIN), shapes.arm("agree", MAIN), READ),
     ]
-    if not shapes.arm("both").pairs:
+    if not shapes.arm("both").runs:  # quick
         return tuple(claims)
     return (
         *claims,
         difference(IDENTIFIED, shapes.arm("agree", MAIN), shapes.arm("both", MAIN), LEAK),
         level(COLOUR_READ, shapes.arm("both", MAIN), PROXY_READ),
-        difference(RESIDUE, shapes.arm("agree", MAIN), shapes.arm("both", MAIN), inert_leak),
+        _inert(shapes),
         difference(ENTANGLED, shapes.arm("all", 1.0), shapes.arm("both", 1.0), LEAK),
         level(ENTANGLED_LEAK, shapes.arm("both", 1.0), LEAK),
         difference(QUESTIONS_ONLY, shapes.arm("agree", 0.0), shapes.arm("all", 0.0), LEAK),
@@ -157,15 +168,15 @@ def judge(found: Found) -> tuple[Claim, ...]:
 
 
 PANELS = (
-    (f"do({PROXY}) → {TARGET} answer: leak", LEAK),
-    (f"do({TARGET}) → {TARGET} answer: read", READ),
+    (f"leak: do({PROXY}) → {TARGET} answer", LEAK),
+    (f"read: do({TARGET}) → {TARGET} answer", READ),
 )
 
 
 def draw(found: Found) -> tuple[Figure, ...]:
     """The flip itself, what strength does to it, and the same on easy-VQA."""
     figures = [_bars(found, Shapes.name, "flip", ("agree", "all", "both"), "The same pictures, other questions")]
-    if found.where(lambda run: run.arm.strength == 1.0).pairs:
+    if found.where(lambda run: run.arm.strength == 1.0).runs:
         figures.append(_lines(found))
         figures.append(_bars(found, EasyVQA.name, "flip-easy-vqa", ("agree", "all", "odd"), "The same on easy-VQA's pictures"))
     return tuple(figures)

@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from theodolite.records.errors import BadInput
 from theodolite.records.folder import write_whole
 from theodolite.records.study import GridRun, read_runs, write_runs
-from theodolite.records.survey import RunRecord
+from theodolite.records.survey import BadRecord, RunRecord
 from theodolite.records.writing import run_record
 from theodolite.studies.costs import Costs, hours
 from theodolite.studies.perform import Performed, Run
@@ -52,7 +53,10 @@ class Ledger:
     def of(cls, folder: Path) -> Ledger:
         """What is on disk. Raises `BadRecord` on lines that are no runs."""
         times = folder / TIMES
-        known = RunRecord.model_validate_json(times.read_bytes()).seconds_by_part if times.is_file() else {}
+        try:
+            known = RunRecord.model_validate_json(times.read_bytes()).seconds_by_part if times.is_file() else {}
+        except ValidationError as error:
+            raise BadRecord(f"{times} cannot be read; delete it (it holds times only)") from error
         return cls(folder, read_runs(folder), dict(known))
 
     def land(self, run: Run, done: Performed, order: Mapping[str, int]) -> None:

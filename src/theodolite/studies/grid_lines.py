@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
 
 from theodolite.measurement.coverage import asked_fracs
 from theodolite.records.coverage import Coverage
 from theodolite.records.study import AnsweredRight, Foretold, GridRun, MovedCell
 from theodolite.records.survey import SurveyRecord
 from theodolite.records.training import TrainingRecord
+from theodolite.records.writing import git_revision
 from theodolite.worlds.registry import world_named
 
 DIGITS = 5
@@ -57,12 +60,15 @@ def line_of(key: str, training: TrainingRecord, survey: SurveyRecord, num_traine
                 form=found.form,
                 scenes=found.scenes,
                 frac=_short(found.rate.frac),
+                low=None if found.rate.low is None else _short(found.rate.low),
                 chance_frac=_short(found.chance_frac),
             )
             for found in shadows.competence
         ),
         gap={} if gap is None else {site: _short(found.relative.value) for site, found in gap.sites.items() if found.relative},
         survey_sha256=hashlib.sha256(survey.to_json().encode()).hexdigest(),
+        revision=git_revision(Path(__file__)),
+        torch=version("torch"),
     )
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from theodolite.measurement.claims import Rule, Statement, over_seeds
+from theodolite.measurement.claims import Rule, Statement, difference_over_seeds, over_seeds
 from theodolite.measurement.claims import judge as judge_by
 from theodolite.models.build import DecoderSize
 from theodolite.records.study import Claim, Figure, GridRun, Point
 from theodolite.studies.arms import Arm
 from theodolite.studies.flip import ESSAY, FILLER, LEAK, MAIN, NUM_SCENES, PROXY, READ, STEPS, TARGET, TRIAL, policies
 from theodolite.studies.perform import Run
-from theodolite.studies.study import DIFFERENCE, SHARE, Found, Study, Value, answered, difference, point
+from theodolite.studies.study import Found, Study, Value, answered, difference, point
 from theodolite.training.recipe import Recipe, tour_shapes
 from theodolite.worlds.shapes import Shapes
 
@@ -70,7 +70,7 @@ def grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
         *(Arm(step.name, uncovered, step.recipe, MAIN, step.num_pictures) for step in steps),
     ]
     measures = () if quick else ("gap",)
-    return tuple(Run(Shapes.name, arm, seed, NUM_SCENES, measures=measures) for seed in seeds for arm in arms)
+    return tuple(Run(Shapes.name, arm, seed, NUM_SCENES, measures=measures, survey_seed=seed) for seed in seeds for arm in arms)
 
 
 def trained_right(line: GridRun) -> float | None:
@@ -115,23 +115,23 @@ def judge(found: Found) -> tuple[Claim, ...]:
     claims = []
     for axis, more in MORE.items():
         last = found.arm(members[axis][-1].name)
-        if last.pairs:
+        if last.runs:
             text = UNMOVED.format(more=more)
             claims.append(difference(Statement(f"{axis} unmoved", text, ESSAY, Rule("within", 0.1), LEAKS, 2), last, base, LEAK))
     for step in members["connector"]:
         other = found.arm(step.name)
-        if other.pairs:
+        if other.runs:
             text = CONNECTOR.format(kind=KINDS[step.at])
             claims.append(difference(Statement(f"{step.at} unmoved", text, ESSAY, Rule("within", 0.1), LEAKS, 2), other, base, LEAK))
     whole = [_over_steps(WHOLE, found, min, LEAK), _over_steps(UNREAD, found, max, READ), _rises(found)]
-    start = [difference(START, found.arm(members["start"][0].name), base, LEAK)] if found.arm(members["start"][0].name).pairs else []
+    start = [difference(START, found.arm(members["start"][0].name), base, LEAK)] if found.arm(members["start"][0].name).runs else []
     return (*claims, *whole, difference(COVERED, found.arm("covered"), base, READ), *start)
 
 
 def _scaled(found: Found) -> list[Found]:
-    """The runs of each step that is there, axis after axis."""
+    """The runs of each step of the grid, axis after axis; a step whose runs all failed is there, with none."""
     steps = [found.arm(step.name) for axis in SCALED for step in axes()[axis]]
-    return [members for members in steps if members.pairs]
+    return [members for members in steps if members.runs]
 
 
 def _over_steps(statement: Statement, found: Found, extreme: Callable[[Iterable[float]], float], value: Value) -> Claim:
@@ -141,20 +141,19 @@ def _over_steps(statement: Statement, found: Found, extreme: Callable[[Iterable[
     seeds = sorted(set.intersection(*(set(numbers) for numbers in each))) if each else []
     by_seed = {seed: extreme(numbers[seed] for numbers in each) for seed in seeds}
     num_scenes = min((members.num_scenes for members in steps), default=0)
-    estimate = over_seeds(by_seed, SHARE, num_scenes) if by_seed else None
+    estimate = over_seeds(by_seed, num_scenes) if by_seed else None
     return judge_by(statement, estimate, by_seed, sum(len(members.pairs) for members in steps))
 
 
 def _rises(found: Found) -> Claim:
-    """Mean gain in accuracy of the largest step along data, steps and width."""
-    lasts = [members for axis in MORE if (members := found.arm(axes()[axis][-1].name)).pairs]
-    base = found.arm(BASE).by_seed(trained_right)
+    """Mean gain in accuracy of the largest step along data, steps and width; seeds in which one of them is missing are left out."""
+    lasts = [members for axis in MORE if (members := found.arm(axes()[axis][-1].name)).runs]
+    base = found.arm(BASE)
     each = [members.by_seed(trained_right) for members in lasts]
-    seeds = sorted(set(base).intersection(*each)) if each else []
-    by_seed = {seed: sum(numbers[seed] for numbers in each) / len(each) - base[seed] for seed in seeds}
-    num_scenes = found.arm(BASE).num_scenes
-    estimate = over_seeds(by_seed, DIFFERENCE, num_scenes) if by_seed else None
-    return judge_by(RISES, estimate, by_seed, len(found.arm(BASE).pairs) + sum(len(members.pairs) for members in lasts))
+    seeds = sorted(set.intersection(*(set(numbers) for numbers in each))) if each else []
+    means = {seed: sum(numbers[seed] for numbers in each) / len(each) for seed in seeds}
+    estimate, by_seed = difference_over_seeds(means, base.by_seed(trained_right), base.num_scenes)
+    return judge_by(RISES, estimate, by_seed, len(base.pairs) + sum(len(members.pairs) for members in lasts))
 
 
 PANELS = {
@@ -162,8 +161,8 @@ PANELS = {
     "start": "weights at the start",
 }  # fmt: skip
 SERIES = (
-    (f"do({PROXY}) → {TARGET} answer: leak", LEAK),
-    (f"do({TARGET}) → {TARGET} answer: read", READ),
+    (f"leak: do({PROXY}) → {TARGET} answer", LEAK),
+    (f"read: do({TARGET}) → {TARGET} answer", READ),
     ("answered right, as in training", trained_right),
 )
 

@@ -30,13 +30,15 @@ from theodolite.worlds.registry import world_named
 from theodolite.worlds.world import World
 
 Tell = Callable[..., None]
+# Part of every run's key: raise it when code changes what a run of the same setup gives, and no old run is taken for a new one.
+OUTCOME = 1
 
 
 @dataclass(frozen=True)
 class Run:
     """An arm of a world under a seed, and how it is surveyed: all that decides the outcome.
 
-    `correlation` None is the world's own. Without `official` the questions that came with a world's pictures are not asked.
+    `correlation` None is the world's own. The pairs of the survey are drawn by `survey_seed`. Without `official` the questions that came with a world's pictures are not asked.
     """
 
     world: str
@@ -47,6 +49,7 @@ class Run:
     measures: tuple[str, ...] = ()
     inside_scenes: int = 40
     official: bool = True
+    survey_seed: int = 0
 
     @property
     def ground(self) -> World:
@@ -71,8 +74,9 @@ class Run:
     @property
     def key(self) -> str:
         """Readable words, and a hash of all that decides the outcome. Equal keys are equal runs."""
-        survey = [self.num_scenes, self.measures, self.inside_scenes if self.measures else 0, self.official]
-        told = json.dumps([self.setup.model_dump(mode="json"), self.arm.name, survey], sort_keys=True)
+        survey = [self.num_scenes, self.survey_seed, self.measures, self.inside_scenes if self.measures else 0, self.official]
+        arm = [self.arm.name, self.arm.comparison]
+        told = json.dumps([OUTCOME, self.setup.model_dump(mode="json"), arm, survey], sort_keys=True)
         words = f"{self.world}-{self.arm.name}-{self.arm.strength:g}-seed{self.seed}"
         return f"{words}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
@@ -119,7 +123,15 @@ def survey_run(run: Run, model: nn.Module, processor: Any, record: TrainingRecor
     world = run.ground
     facts = record.facts if record else None
     return survey_world(
-        model, processor, world, world.policy(run.arm.policy), title=run.arm.name, num_scenes=run.num_scenes, training=facts, way=way
+        model,
+        processor,
+        world,
+        world.policy(run.arm.policy),
+        title=run.arm.name,
+        num_scenes=run.num_scenes,
+        seed=run.survey_seed,
+        training=facts,
+        way=way,
     )
 
 

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import theodolite
 from theodolite.records.errors import BadInput
-from theodolite.studies.cores import ONE_THREAD
+from theodolite.studies.cores import ONE_CORE
 from theodolite.studies.grid import Backend, Failure, Outcome
 from theodolite.studies.perform import Performed, Run, perform
 
@@ -22,15 +23,11 @@ def on_ray(performing: Callable[[Run], Performed] = perform) -> tuple[Backend, i
     """
     ray = _ray()
     if not ray.is_initialized():
-        import theodolite
-
+        # Modules can be sent with a connection only, not with a task.
         ray.init(
-            address=os.environ.get("RAY_ADDRESS"),
-            runtime_env={"env_vars": ONE_THREAD, "py_modules": [theodolite]},
-            include_dashboard=False,
-            log_to_driver=False,
+            address=os.environ.get("RAY_ADDRESS"), runtime_env={"py_modules": [theodolite]}, include_dashboard=False, log_to_driver=False
         )
-    remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_guarded)
+    remote = ray.remote(num_cpus=1, max_retries=RETRIES, runtime_env={"env_vars": ONE_CORE})(_guarded)
 
     def backend(runs: Sequence[Run]) -> Iterator[Outcome]:
         running = {remote.remote(run, performing): run for run in runs}

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from theodolite.measurement.claims import CONFIDENCE, Bounds, Statement, judge, over_seeds
+from theodolite.measurement.claims import CONFIDENCE, Statement, difference_over_seeds, judge, over_seeds
 from theodolite.records.study import Claim, Figure, GridRun, Point, StudyRecord
 from theodolite.report.study import matched_runs
 from theodolite.report.words import listed
 from theodolite.studies.perform import Run
 
-SHARE: Bounds = (0.0, 1.0)
-DIFFERENCE: Bounds = (-1.0, 1.0)
 Value = Callable[[GridRun], float | None]
 # Of the runs of a grid, those that a number is about.
 Choice = Callable[[Run], bool]
@@ -20,14 +18,16 @@ Choice = Callable[[Run], bool]
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The finished runs of a grid, each with its line, and the lines of the other studies that are read."""
+    """The finished runs of a grid, each with its line; all runs of the grid; and the lines of the other studies that are read."""
 
     pairs: tuple[tuple[Run, GridRun], ...]
+    runs: tuple[Run, ...] = ()
     others: tuple[GridRun, ...] = ()
 
     def where(self, choice: Choice) -> Found:
         """Those that are chosen."""
-        return Found(tuple(pair for pair in self.pairs if choice(pair[0])), self.others)
+        pairs = tuple(pair for pair in self.pairs if choice(pair[0]))
+        return Found(pairs, tuple(run for run in self.runs if choice(run)), self.others)
 
     def arm(self, name: str, strength: float | None = None) -> Found:
         """Those of an arm, at one strength or at all."""
@@ -79,6 +79,26 @@ def moved(factor: str, query: str, *, truth_moves: bool, form: str = "open") -> 
     return value
 
 
+def fit(value: Value, query: str, form: str = "open") -> Value:
+    """A number that speaks only where the query can be asked: null of a model that answers it at chance even as in training.
+
+    What was not learned neither reads nor leaks, and says nothing of what the questions pin down (the competence gate of surveys).
+    """
+
+    def gated(line: GridRun) -> float | None:
+        return value(line) if can_be_asked(line, query, form) else None
+
+    return gated
+
+
+def can_be_asked(line: GridRun, query: str, form: str = "open") -> bool:
+    """Whether a query is answered above chance on new scenes drawn as in training: by the whole interval."""
+    for found in line.answered:
+        if (found.query, found.form, found.scenes) == (query, form, "training"):
+            return found.low is not None and found.low > found.chance_frac
+    return False
+
+
 def answered(query: str, scenes: str = "training", form: str = "open") -> Value:
     """How often a query is answered right, 0 to 1: of new scenes drawn as in training, or of decorrelated ones."""
 
@@ -91,27 +111,23 @@ def answered(query: str, scenes: str = "training", form: str = "open") -> Value:
     return value
 
 
-def level(statement: Statement, runs: Found, value: Value, bounds: Bounds | None = SHARE) -> Claim:
-    """A claim about a number itself, over seeds."""
+def level(statement: Statement, runs: Found, value: Value) -> Claim:
+    """A claim about a share itself, over seeds."""
     by_seed = runs.by_seed(value)
-    return judge(statement, over_seeds(by_seed, bounds, runs.num_scenes) if by_seed else None, by_seed, len(runs.pairs))
+    return judge(statement, over_seeds(by_seed, runs.num_scenes) if by_seed else None, by_seed, len(runs.pairs))
 
 
-def difference(
-    statement: Statement, one: Found, other: Found, value: Value, other_value: Value | None = None, bounds: Bounds = DIFFERENCE
-) -> Claim:
-    """A claim about `one` less `other`, paired by seed; seeds of which one side is missing are left out."""
-    left, right = one.by_seed(value), other.by_seed(other_value or value)
-    by_seed = {seed: left[seed] - right[seed] for seed in sorted(left.keys() & right.keys())}
-    scenes = min(one.num_scenes, other.num_scenes)
-    return judge(statement, over_seeds(by_seed, bounds, scenes) if by_seed else None, by_seed, len(one.pairs) + len(other.pairs))
+def difference(statement: Statement, one: Found, other: Found, value: Value) -> Claim:
+    """A claim about a share in `one` less that in `other`, paired by seed; seeds of which one side is missing are left out."""
+    found, by_seed = difference_over_seeds(one.by_seed(value), other.by_seed(value), min(one.num_scenes, other.num_scenes))
+    return judge(statement, found, by_seed, len(one.pairs) + len(other.pairs))
 
 
-def point(panel: str, series: str, x: str | float, runs: Found, value: Value, bounds: Bounds | None = SHARE) -> Iterable[Point]:
+def point(panel: str, series: str, x: str | float, runs: Found, value: Value) -> Iterable[Point]:
     """A mark of a figure; none where no run has the number."""
     by_seed = runs.by_seed(value)
     if by_seed:
-        found = over_seeds(by_seed, bounds, runs.num_scenes)
+        found = over_seeds(by_seed, runs.num_scenes)
         low, high = (None if end is None else round(end, 5) for end in (found.low, found.high))
         yield Point(panel=panel, series=series, x=x, value=round(found.value, 5), low=low, high=high, by_seed=by_seed)
 
@@ -120,13 +136,9 @@ def conclude(
     study: Study, runs: Sequence[Run], lines: Mapping[str, GridRun], others: Sequence[GridRun] = (), *, command: str, quick: bool
 ) -> StudyRecord:
     """What follows from the finished runs of a grid, and from those of the other studies that it reads."""
-    found = Found(tuple((run, lines[run.key]) for run in runs if run.key in lines), tuple(others))
+    found = Found(tuple((run, lines[run.key]) for run in runs if run.key in lines), tuple(runs), tuple(others))
     missing = len(runs) - len(found.pairs)
-    lines_found = [line for _, line in found.pairs]
-    unequal = [match for match in matched_runs(lines_found) if match.different]
-    notes = [*study.notes, *(f"{match.words}: {listed(match.different)} differ" for match in unequal)]
-    if missing:
-        notes.append(f"{missing} of {len(runs)} runs of the grid are missing; what is said rests on the others")
+    figures = study.draw(found)
     return StudyRecord(
         name=study.name,
         question=study.question,
@@ -135,8 +147,25 @@ def conclude(
         confidence=CONFIDENCE,
         seeds=tuple(sorted({run.seed for run in runs})),
         num_runs=len(found.pairs),
+        keys=tuple(line.key for _, line in found.pairs),
         num_missing=missing,
         claims=study.judge(found),
-        figures=study.draw(found),
-        notes=tuple(notes),
+        figures=tuple(figure for figure in figures if figure.points),
+        notes=(*study.notes, *_notes(found, missing), *(f"nothing to draw {figure.name} from" for figure in figures if not figure.points)),
     )
+
+
+def _notes(found: Found, missing: int) -> list[str]:
+    """What a reader must know of the runs: what is missing, not matched, not learned, or made by other code."""
+    lines = [line for _, line in found.pairs]
+    told = [f"{match.words}: {listed(match.different)} differ" for match in matched_runs(lines) if match.different]
+    if missing:
+        told.append(f"{missing} of {len(found.runs)} runs of the grid are missing; what is said rests on the others")
+    for line in lines:
+        unlearned = [name.query for name in line.answered if name.scenes == "training" and not can_be_asked(line, name.query, name.form)]
+        if unlearned:
+            told.append(f"{line.key} answers {listed(unlearned)} at chance as in training, so what it reads or leaks there is left out")
+    makers = {(line.revision, line.torch) for line in lines}
+    if len(makers) > 1:
+        told.append(f"runs were made by {len(makers)} revisions of the code or of torch; runs.jsonl says which by which")
+    return told

@@ -126,7 +126,7 @@ def tiny_laver() -> StagedRecipe:
 
 
 def smol(
-    data: Literal["easy_vqa"] = "easy_vqa", laver: bool = True, lora_rank: AtLeast0 = 0, steps: AtLeast3 = 300, batch: AtLeast1 = 8
+    data: Literal["easy_vqa"] = "easy_vqa", laver: bool = True, lora_rank: AtLeast0 = 0, steps: AtLeast3 = 600, batch: AtLeast1 = 8
 ) -> StagedRecipe:
     """SmolLM2-135M-Instruct with EfficientNet-Lite0, both pretrained and both from packages, in under 90 minutes on two cores.
 
