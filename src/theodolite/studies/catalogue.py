@@ -70,7 +70,7 @@ def plan_study(name: str, seeds: Sequence[int], out: Path, *, quick: bool = Fals
     return Costs.of(runs, ledger.seconds).table(runs, set(ledger.lines), workers or num_cores())
 
 
-'def read_beside(study: Study, seeds: Sequence[int], out: Path) -> tuple[list[GridRun], list[str]]:
+def read_beside(study: Study, seeds: Sequence[int], out: Path) -> tuple[list[GridRun], list[str]]:
     """The finished runs of the studies that one reads, of the same seeds, from the folders beside its own; and in words, what is missing.
 
     Raises `BadInput` where there are none.
@@ -81,7 +81,8 @@ def plan_study(name: str, seeds: Sequence[int], out: Path, *, quick: bool = Fals
         lines, wanted = read_runs(out.parent / other), [run.key for run in STUDIES[other].grid(seeds, False)]
         there = [lines[key] for key in wanted if key in lines]
         if not there:
-            raise BadInput(f"{study.name} reads the runs of {other}, and {out.parent / other} holds none; run `theodolite study {other}` first")
+            where = out.parent / other
+            raise BadInput(f"{study.name} reads the runs of {other}, and {where} holds none; run `theodolite study {other}` first")
         if len(there) < len(wanted):
             absent.append(f"of the runs of {other} that are read, {len(wanted) - len(there)} of {len(wanted)} are missing")
         found.extend(there)

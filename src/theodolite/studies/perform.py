@@ -38,7 +38,8 @@ OUTCOME = 1
 class Run:
     """An arm of a world under a seed, and how it is surveyed: all that decides the outcome.
 
-    `correlation` None is the world's own. The pairs of the survey are drawn by `survey_seed`. Without `official` the questions that came with a world's pictures are not asked.
+    `correlation` None is the world's own. The pairs of the survey are drawn by `survey_seed`. Without `official` the questions that came
+    with a world's pictures are not asked.
     """
 
     world: str
