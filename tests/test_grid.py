@@ -171,7 +171,8 @@ def test_a_line_that_is_no_run_is_named_by_its_number(tmp_path: Path, ways: Pret
 
 def test_a_run_repeats_and_its_line_is_taken_from_its_survey(tmp_path: Path, one: Performed) -> None:
     done, again = one, perform(tiny_run())
-    assert again.line == done.line
+    # Files of the checkout may change meanwhile.
+    assert again.line.model_copy(update={"revision": None}) == done.line.model_copy(update={"revision": None})
     for name in ("survey.json", "training.json"):
         assert again.files[name] == done.files[name]
     for name, data in done.files.items():

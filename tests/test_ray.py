@@ -44,7 +44,8 @@ def test_runs_are_spread_over_the_nodes_with_one_thread_each_and_a_failure_is_it
 def test_a_run_on_a_cluster_is_the_run_that_is_made_here(told: tuple[dict[str, object], Path]) -> None:
     _, out = told
     (line,) = read_runs(out).values()
-    assert line == perform(tiny_run()).line
+    # What is sent to the cluster is no checkout.
+    assert line.model_copy(update={"revision": None}) == perform(tiny_run()).line.model_copy(update={"revision": None})
     assert (out / "surveys" / line.key / "rows.parquet").is_file()
 
 
