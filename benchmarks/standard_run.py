@@ -119,16 +119,21 @@ def measure(steps: int, precision: Any) -> dict[str, Any]:
         told.append((time.process_time(), time.perf_counter(), dict(clock.seconds)))
 
     run.train(model, processor, examples, recipe, origin=origin, seed=0, tell=tell)
+    return summary(told, flops(**seen, config=model.config), recipe.batch)
+
+
+def summary(told: list[tuple[float, float, dict[str, float]]], counted: float, batch: int) -> dict[str, Any]:
+    """What a step costs, from the times told after each: (of the processor, of the clock, of the processor by part)."""
     first, last = told[WARM_UP], told[-1]
     count = len(told) - 1 - WARM_UP
     parts = {name: (last[2][name] - first[2].get(name, 0.0)) / count for name in last[2]}
     cpu = (last[0] - first[0]) / count
     parts["rest of the Trainer"] = cpu - sum(parts.values())
     # Here nearly every picture is new to the tower; of the visits of a standard run, only the first of each picture is.
-    spared = parts["tower"] * (1 - NUM_PICTURES / (STEPS_OF_A_RUN * recipe.batch))
+    spared = parts["tower"] * (1 - NUM_PICTURES / (STEPS_OF_A_RUN * batch))
     parts["tower"] -= spared
     cpu -= spared
-    counted, peak = flops(**seen, config=model.config), peak_flops()
+    peak = peak_flops()
     return {
         "steps": count,
         "wall_s": (last[1] - first[1]) / count,
