@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from study_records import grid_run, moved
+from theodolite.cli import app
 from theodolite.data.examples import ask_world
 from theodolite.measurement.claims import Rule, Statement
 from theodolite.measurement.forecast import (
@@ -20,8 +23,8 @@ from theodolite.measurement.forecast import (
     foretell,
     rank_correlation,
 )
-from theodolite.records.errors import UnknownName
-from theodolite.records.study import AnsweredRight, Foretold, GridRun
+from theodolite.records.errors import BadInput, UnknownName
+from theodolite.records.study import RUNS, AnsweredRight, Foretold, GridRun, write_runs
 from theodolite.studies import flip, forecast, lock
 from theodolite.studies.catalogue import STUDIES, command_of, study_named
 from theodolite.studies.perform import Run
@@ -137,6 +140,19 @@ def test_runs_that_are_missing_are_told_and_seeds_without_their_pair_left_out() 
     assert record.num_missing == 1 and gone not in record.keys
     assert any("1 of 6 runs of the grid are missing" in note for note in record.notes)
     assert set(record.claims[0].by_seed) == {0, 2}
+
+
+def test_a_study_so_far_judges_and_draws_what_is_there_and_runs_nothing(tmp_path: Path) -> None:
+    runs = flip.grid(range(2))
+    write_runs(tmp_path, [locked(run) for run in runs[:3]])
+    before = (tmp_path / RUNS).read_bytes()
+    done = CliRunner().invoke(app, ["study", "flip", "--seeds", "2", "--so-far", "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert f"{len(runs) - 3} of {len(runs)} runs of the grid are missing" in " ".join(done.output.split())
+    assert {path.name for path in tmp_path.iterdir()} == {RUNS, "study.json", "index.html", "flip-strength.png"}
+    assert (tmp_path / RUNS).read_bytes() == before
+    none = CliRunner().invoke(app, ["study", "flip", "--so-far", "--out", str(tmp_path / "none")])
+    assert isinstance(none.exception, BadInput) and "holds no run" in str(none.exception)
 
 
 def test_comparisons_that_are_not_matched_are_told() -> None:

@@ -237,6 +237,19 @@ def test_series_stand_apart_only_where_several_share_a_level() -> None:
     assert "xOffset" not in json.dumps(panels(alone)["layer"])
 
 
+def test_a_mean_has_its_number_beside_it_where_names_stand_side_by_side_with_room() -> None:
+    def numbered(names: list[str], **given: Any) -> bool:
+        figure = made.figure("f", [made.point("", name, name, {0: 0.5, 1: 0.625}) for name in names], joined=False)
+        figure = figure.model_copy(update=given)
+        assert '"shown": "0.56"' in json.dumps(figure_chart(figure))
+        return "shown" in json.dumps(panels(figure)["layer"])
+
+    assert numbered(["agree", "all", "both"])
+    assert not numbered(["agree", "all", "both", "odd"]), "no room"
+    assert not numbered(["agree", "all"], joined=True)
+    assert "shown" not in json.dumps(panels(made.lock_figure())["layer"]), "several marks at each"
+
+
 @pytest.mark.parametrize(("panels", "columns"), [(1, 1), (2, 2), (4, 4), (5, 3), (6, 3), (7, 4), (8, 4), (9, 3)])
 def test_more_than_four_panels_are_spread_over_rows(panels: int, columns: int) -> None:
     assert num_columns(panels) == columns

@@ -25,10 +25,11 @@ def study(
     on: Annotated[Literal["cores", "ray"], typer.Option(help="this machine's cores, or the Ray cluster that RAY_ADDRESS names")] = "cores",
     workers: Annotated[int | None, typer.Option(min=1, help="runs at a time on this machine (default: a run for each core)")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="only print what it will cost")] = False,
+    so_far: Annotated[bool, typer.Option("--so-far", help="run nothing; judge and draw the runs that are in the folder")] = False,
 ) -> None:
     """Answer one question with a grid of runs: train, survey, judge the claims, and draw the page. Started again, it goes on."""
     from theodolite.report.study_words import claims_table
-    from theodolite.studies.catalogue import make_study, plan_study, study_named
+    from theodolite.studies.catalogue import judge_study, make_study, plan_study, study_named
     from theodolite.studies.progress import Steps
 
     number = seeds or (QUICK_SEEDS if quick else SEEDS)
@@ -36,7 +37,10 @@ def study(
     if plan:
         console.print(plan_study(name, range(number), target, quick=quick, workers=workers))
         return
-    record = make_study(name, range(number), target, Steps(console), quick=quick, on=on, workers=workers)
+    if so_far:
+        record = judge_study(name, range(number), target, quick=quick)
+    else:
+        record = make_study(name, range(number), target, Steps(console), quick=quick, on=on, workers=workers)
     console.print(claims_table(record))
     for note in record.notes:
         console.print(f"note: {note}")

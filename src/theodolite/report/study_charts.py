@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,7 @@ from theodolite.records.study import Figure, Point, read_study
 from theodolite.records.survey import BadRecord
 from theodolite.report.charts import INK, LEAK_MARK, LETTER_PIXELS, PAPER, READ_MARK, Spec, finish_chart
 from theodolite.report.study_words import show_point, show_seeds, show_x
+from theodolite.report.words import show_measured
 
 # Blue and orange are those of the survey's page; with these of Okabe and Ito they stay apart under every common colour blindness.
 OTHER_MARKS = ("#009e73", "#cc79a7", "#56b4e9", "#4d4d4d", "#e0a800")
@@ -34,6 +36,8 @@ MAX_LINES = 3
 SLANTED_LABEL_PIXELS, SLANT_DEGREES = 150, 32
 SMALL_LETTER_PIXELS = 5.9
 LEGEND_LABEL_PIXELS, LEGEND_MARK_PIXELS = 320, 34
+# What a level needs for a mark in its middle with a number beside it.
+ROOM_PIXELS = 80
 PICTURE_PPI = 110
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -146,6 +150,7 @@ def _layers(figure: Figure) -> alt.LayerChart:
     base = alt.Chart().encode(x=x, color=colour, tooltip=tips, **dodge)
     means = base.transform_filter("datum.kind === 'mean'")
     lines = [means.mark_line(strokeWidth=1.6, opacity=0.75).encode(y=y, tooltip=alt.TooltipValue(None))] if figure.joined else []
+    numbers = [means.mark_text(align="left", dx=9, fontSize=11, color=INK).encode(y=y, text="shown:N", color=alt.value(INK))]
     return alt.layer(
         *lines,
         base.transform_filter("datum.kind === 'seed'").mark_point(shape="circle", size=24, filled=True, opacity=0.34).encode(y=y),
@@ -155,6 +160,7 @@ def _layers(figure: Figure) -> alt.LayerChart:
         .transform_filter("datum.kind === 'name'")
         .mark_text(align="left", baseline="line-bottom", fontSize=12, fontWeight=600, color=INK)
         .encode(x=alt.XValue(0), y=alt.YValue(4 - NAME_LINE_PIXELS * _name_lines(figure)), text="lines:N"),
+        *(numbers if _has_room(figure) else []),
         data=alt.NamedData("rows"),
     )
 
@@ -177,7 +183,14 @@ def _rows(point: Point) -> list[Spec]:
     }  # fmt: skip
     # Without an interval its ends meet, and nothing is drawn: rows that were left out could leave a panel's axis without an end.
     ends = (point.value, point.value) if point.low is None or point.high is None else (point.low, point.high)
-    mean = {**told, "kind": "mean", "value": round(point.value, 5), "low": round(ends[0], 5), "high": round(ends[1], 5)}
+    mean = {
+        **told,
+        "kind": "mean",
+        "shown": show_measured(point.value, point.low, point.high)[0],
+        "value": round(point.value, 5),
+        "low": round(ends[0], 5),
+        "high": round(ends[1], 5),
+    }
     return [*({**told, "kind": "seed", "value": round(value, 5)} for value in point.by_seed.values()), mean]
 
 
@@ -209,6 +222,15 @@ def has_levels(figure: Figure) -> bool:
     """Whether points stand at levels side by side: names, or the few values of a quantity that lines join."""
     values = {point.x for point in figure.points}
     return any(isinstance(value, str) for value in values) or (figure.joined and len(values) <= MAX_LEVELS)
+
+
+def _has_room(figure: Figure) -> bool:
+    """Whether each mean's number can stand beside it: names side by side, one mark at each, with room for it in the narrowest panel."""
+    if figure.joined or not all(isinstance(point.x, str) for point in figure.points):
+        return False
+    levels = [(point.panel, point.x) for point in figure.points]
+    most = max(Counter(panel for panel, _ in levels).values())
+    return len(set(levels)) == len(levels) and LEAST_PIXELS / most >= ROOM_PIXELS
 
 
 def _even(values: Sequence[str | float]) -> bool:

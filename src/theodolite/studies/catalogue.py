@@ -44,23 +44,36 @@ def make_study(
     `RunsFailed` then. Raises `BadInput` for a study that reads others which are not there.
     """
     study = study_named(name)
-    runs = study.grid(seeds, quick)
-    others, absent = read_beside(study, seeds, out)
+    read_beside(study, seeds, out)
     backend, workers = _backend(on, workers)
     failed: RunsFailed | None = None
     try:
-        run_grid(runs, out, backend, workers, steps)
+        run_grid(study.grid(seeds, quick), out, backend, workers, steps)
     except RunsFailed as error:
         failed = error
-    record = conclude(study, runs, read_runs(out), others, command=command_of(name, seeds, quick), quick=quick)
-    record = record.model_copy(update={"notes": (*record.notes, *absent)})
-    write_whole(out / STUDY, record.to_json())
     try:
-        write_study_page(out)
-        write_study_pictures(out)
+        return judge_study(name, seeds, out, quick=quick)
     finally:
         if failed is not None:
             raise failed
+
+
+def judge_study(name: str, seeds: Sequence[int], out: Path, *, quick: bool = False) -> StudyRecord:
+    """Judges and draws the runs of a study's grid that the folder holds, and runs none; the notes say how many are missing.
+
+    Writes all that `make_study` writes but runs and their times. Raises `BadInput` where the folder holds no run of this grid, and for a
+    study that reads others which are not there.
+    """
+    study = study_named(name)
+    runs, lines = study.grid(seeds, quick), read_runs(out)
+    if not any(run.key in lines for run in runs):
+        raise BadInput(f"{out} holds no run of the grid of {command_of(name, seeds, quick)}; run it first")
+    others, absent = read_beside(study, seeds, out)
+    record = conclude(study, runs, lines, others, command=command_of(name, seeds, quick), quick=quick)
+    record = record.model_copy(update={"notes": (*record.notes, *absent)})
+    write_whole(out / STUDY, record.to_json())
+    write_study_page(out)
+    write_study_pictures(out)
     return record
 
 

@@ -167,6 +167,12 @@ def judge(found: Found) -> tuple[Claim, ...]:
     )
 
 
+ASKED = {
+    "agree": f"agree: {TARGET} of agreeing scenes",
+    "all": f"all: {TARGET} of all scenes",
+    "both": f"both: {TARGET} and {PROXY} of all scenes",
+    "odd": "odd: again of odd scenes",
+}
 PANELS = (
     (f"leak: do({PROXY}) → {TARGET} answer", LEAK),
     (f"read: do({TARGET}) → {TARGET} answer", READ),
@@ -188,14 +194,14 @@ def _bars(found: Found, world: str, name: str, arms: Sequence[str], title: str) 
     def points() -> Iterator[Point]:
         for panel, value in PANELS:
             for arm in arms:
-                yield from point(panel, panel, arm, chosen.arm(arm), value)
+                yield from point(panel, panel, ASKED[arm], chosen.arm(arm), value)
 
     return Figure(
         name=name,
         title=title,
         caption=f"Share of counterfactual pairs in which the answer about {TARGET} moves, at strength {MAIN:g}. Points are seeds, bars "
-        f"95 % intervals over seeds. agree: {TARGET} is asked only of scenes in which it agrees with {PROXY}; all: of every scene; "
-        f"both: {PROXY}, too.",
+        f"95 % intervals over seeds. The pictures, their order and the number of questions are the same; agreeing scenes are those in "
+        f"which {TARGET} and {PROXY} go together, odd ones those in which they do not.",
         x_title="what is asked",
         y_title="share of pairs in which the answer moves",
         y_range=(0.0, 1.0),
