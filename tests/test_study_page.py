@@ -231,6 +231,19 @@ def test_few_values_that_are_joined_are_levels_and_others_a_quantity() -> None:
     assert axis_of(many, "x")["type"] == "quantitative" and "mark-line" not in str(panels(many))
 
 
+def test_quantities_stand_in_their_order_whichever_series_comes_first() -> None:
+    late = [made.point("p", "late", 0.5, {0: 0.5}), made.point("p", "late", 1.0, {0: 0.5})]
+    figure = made.figure("f", [*late, made.point("p", "early", 0.0, {0: 0.5})])
+    rows = figure_chart(figure)["datasets"]["rows"]
+    assert {row["level"]: row["place"] for row in rows if row["kind"] == "mean"} == {"0": 0, "0.5": 1, "1": 2}
+
+
+def test_panels_of_one_series_each_under_its_own_name_need_no_legend() -> None:
+    points = [made.point(name, name, "agree", {0: 0.5}) for name in ("leak", "read")]
+    assert "orient" not in json.dumps(panels(made.figure("f", points, joined=False))["layer"])
+    assert "orient" in json.dumps(panels(made.lock_figure())["layer"])
+
+
 def test_series_stand_apart_only_where_several_share_a_level() -> None:
     assert "xOffset" in str(panels(made.lock_figure()))
     alone = made.figure("alone", [made.point("", name, name, {0: 0.5, 1: 0.6}) for name in ("agree", "all", "odd")], joined=False)

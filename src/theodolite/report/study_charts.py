@@ -140,7 +140,7 @@ def _layers(figure: Figure) -> alt.LayerChart:
     x, dodge = _x(figure, series)
     y = _y(figure)
     legend = None
-    if len(series) > 1:
+    if len(series) > 1 and any(point.series != point.panel for point in figure.points):
         legend = alt.Legend(
             title=None, orient="bottom", labelLimit=LEGEND_LABEL_PIXELS, symbolSize=70, symbolStrokeWidth=0, symbolOpacity=1, offset=14
         )
@@ -170,7 +170,10 @@ TIPS = {"panel": "panel", "series": "series", "level": "at", "mean": "mean over 
 
 def _panel_rows(panel: str, points: Sequence[Point]) -> list[Spec]:
     """The panel's name, and the rows of its points, each with the place of its level among those of the panel."""
-    places = {level: place for place, level in enumerate(dict.fromkeys(show_x(point.x) for point in points))}
+    numbers = [point.x for point in points if not isinstance(point.x, str)]
+    # Quantities stand in their order, whichever series has the first of them; names in that of the points.
+    levels = [point.x for point in points] if len(numbers) < len(points) else sorted(numbers)
+    places = {level: place for place, level in enumerate(dict.fromkeys(map(show_x, levels)))}
     name = {"kind": "name", "panel": panel, "lines": _name(panel)}
     return [name, *(row | {"place": places[row["level"]]} for point in points for row in _rows(point))]
 
