@@ -161,11 +161,23 @@ def _notes(found: Found, missing: int) -> list[str]:
     told = [f"{match.words}: {listed(match.different)} differ" for match in matched_runs(lines) if match.different]
     if missing:
         told.append(f"{missing} of {len(found.runs)} runs of the grid are missing; what is said rests on the others")
-    for line in lines:
-        unlearned = [name.query for name in line.answered if name.scenes == "training" and not can_be_asked(line, name.query, name.form)]
-        if unlearned:
-            told.append(f"{line.key} answers {listed(unlearned)} at chance as in training, so what it reads or leaks there is left out")
+    told += _unlearned(lines)
     makers = {(line.revision, line.torch) for line in lines}
     if len(makers) > 1:
         told.append(f"runs were made by {len(makers)} revisions of the code or of torch; runs.jsonl says which by which")
     return told
+
+
+def _unlearned(lines: Sequence[GridRun]) -> list[str]:
+    """Arms that answer something at chance, with the seeds in which they do."""
+    seeds: dict[tuple[str, str, float, str], list[str]] = {}
+    for line in lines:
+        facts = line.facts
+        for name in line.answered:
+            if name.scenes == "training" and not can_be_asked(line, name.query, name.form):
+                seeds.setdefault((facts.world, facts.arm, facts.strength, name.query), []).append(str(facts.seed))
+    return [
+        f"{arm} of {world} at strength {strength:g} answers {query} at chance as in training in "
+        f"{'seed' if len(found) == 1 else 'seeds'} {listed(found)}, so what it reads or leaks there is left out"
+        for (world, arm, strength, query), found in seeds.items()
+    ]
