@@ -44,6 +44,7 @@ def make_study(
     `RunsFailed` then. Raises `BadInput` for a study that reads others which are not there.
     """
     study = study_named(name)
+    # What it reads must be there before hours of runs, not after them.
     read_beside(study, seeds, out)
     backend, workers = _backend(on, workers)
     failed: RunsFailed | None = None
