@@ -10,7 +10,9 @@ from pathlib import Path
 
 import torch
 
+from forked import thread_names
 from small import TINY
+from theodolite.training.launch import leave_together
 from theodolite.training.material import shapes_material
 from theodolite.training.staged import run_stages
 from theodolite.training.stages import StagedRecipe, TinyModel, tiny_laver
@@ -34,6 +36,8 @@ def main() -> None:
 
     recipe = short()
     print(run_stages(recipe, shapes_material(recipe, 0, num_pictures=32), Path(sys.argv[1]), tell=tell))
+    leave_together()
+    assert not [name for name in thread_names() if "gloo" in name]
 
 
 if __name__ == "__main__":

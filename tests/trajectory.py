@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments, get_scheduler
 
+from forked import thread_names
 from small import TINY, WORLD, examples
 from theodolite.data.packing import PackingCollator
 from theodolite.data.sources import WorldExamples
@@ -34,6 +35,7 @@ from theodolite.objectives.schedules import EMASchedule
 from theodolite.objectives.teacher import Teacher
 from theodolite.objectives.terms import Objective, Term, Terms, combine
 from theodolite.training.checkpoint import last_whole
+from theodolite.training.launch import leave_together
 from theodolite.training.learner import Learner
 from theodolite.training.trainer import LaverTrainer, ObjectiveTrainer
 from theodolite.training.tutor import Tutor
@@ -247,8 +249,13 @@ def main() -> None:
     state = Teacher.of(learner).state_dict()
     if int(os.environ.get("RANK", "0")) == 0:
         save_file({name: value.contiguous() for name, value in state.items()}, folder / "weights.safetensors")
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    del learner, state
+    leave_together()
+    if options["sharded"]:
+        # torch goes on holding a group that `fully_shard` has seen and its threads: leave out the end of the interpreter, which they break.
+        sys.stdout.flush()
+        os._exit(0)
+    assert not [name for name in thread_names() if "gloo" in name]
 
 
 if __name__ == "__main__":

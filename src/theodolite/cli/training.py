@@ -51,6 +51,7 @@ def train(
     """Train a VLM in stages, with LaVer's visual losses in the middle one. Goes with `accelerate launch -m theodolite train ...`, too."""
     from theodolite.studies.progress import Steps
     from theodolite.studies.train import train_recipe
+    from theodolite.training.launch import leave_together
 
     console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes one speaks
     target = out or Path("runs") / recipe
@@ -66,3 +67,4 @@ def train(
         steps=Steps(console),
     )
     console.print(f"model: {model}")
+    leave_together()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
+import torch.distributed as dist
 from accelerate.utils import DistributedType
 
 from theodolite.records.errors import BadInput
@@ -33,3 +35,15 @@ def refuse_many_processes() -> None:
     found = int(os.environ.get("WORLD_SIZE", "1"))
     if found > 1:
         raise BadInput(f"WORLD_SIZE is {found}; tours train in one process: start theodolite without a launcher")
+
+
+def leave_together() -> None:
+    """Ends this process's group, if it is in one: the last thing a launched command does, once its model and Trainer have gone.
+
+    A gloo group's threads may hold the last tensors that went through them. One that is still letting go of a tensor when the interpreter
+    ends aborts the process (exit -6, "terminate called without an active exception"), now and then, with all its work done. Destroying the
+    group joins those threads only where nothing else holds the group, as wrapped modules do, in cycles.
+    """
+    if dist.is_initialized():
+        gc.collect()
+        dist.destroy_process_group()
