@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from theodolite.measurement.claims import Rule, Statement, difference_over_seeds, over_seeds
 from theodolite.measurement.claims import judge as judge_by
@@ -168,28 +169,39 @@ SERIES = (
 
 
 def draw(found: Found) -> tuple[Figure, ...]:
-    """Leak, read and accuracy along each axis of scale."""
-
-    def points() -> Iterator[Point]:
-        for axis, steps in axes().items():
-            for series, value in SERIES:
-                yield from point(PANELS[axis], series, "mlp" if axis == "connector" else "x1", found.arm(BASE), value)
-                for step in steps:
-                    yield from point(PANELS[axis], series, step.at, found.arm(step.name), value)
-
+    """Leak, read and accuracy along each axis of scale, and for each connector and start."""
+    shares: dict[str, Any] = {"y_title": "share", "y_range": (0.0, 1.0)}
+    policy = f"The policy asks {TARGET} only of scenes in which it agrees with {PROXY}, so its coverage is 0"
+    each = "Points are seeds, bars 95 % intervals."
     return (
         Figure(
             name="lock",
             title="More of everything, asked the same questions",
-            caption=f"The policy asks {TARGET} only of scenes in which it agrees with {PROXY}, so its coverage is 0 whatever is scaled. "
-            "Each panel changes one thing of the base (1,200 pictures, 300 steps, width 128, MLP). Points are seeds, bars 95 % intervals.",
+            caption=f"{policy} whatever is scaled. Each panel scales one thing of the base (1,200 pictures, 300 steps, width 128). {each}",
             x_title="scale",
-            y_title="share",
-            y_range=(0.0, 1.0),
             joined=True,
-            points=tuple(points()),
+            points=tuple(_points(found, MORE)),
+            **shares,
+        ),
+        Figure(
+            name="lock-connector",
+            title="Other connectors and another start, asked the same questions",
+            caption=f"{policy} whatever joins tower and decoder, and wherever the decoder starts (1 / sqrt(width), 4.4 times 0.02). {each}",
+            x_title="changed in the base",
+            joined=False,
+            points=tuple(_points(found, ("connector", "start"))),
+            **shares,
         ),
     )
+
+
+def _points(found: Found, chosen: Iterable[str]) -> Iterator[Point]:
+    """Of these axes: the base, then every step, for each series."""
+    for axis in chosen:
+        for series, value in SERIES:
+            yield from point(PANELS[axis], series, "mlp" if axis == "connector" else "x1", found.arm(BASE), value)
+            for step in axes()[axis]:
+                yield from point(PANELS[axis], series, step.at, found.arm(step.name), value)
 
 
 LOCK = Study(
