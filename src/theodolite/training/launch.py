@@ -44,6 +44,6 @@ def leave_together() -> None:
     ends aborts the process (exit -6, "terminate called without an active exception"), now and then, with all its work done. Destroying the
     group joins those threads only where nothing else holds the group, as wrapped modules do, in cycles.
     """
-    if dist.is_initialized():
+    if dist.is_available() and dist.is_initialized():
         gc.collect()
         dist.destroy_process_group()
