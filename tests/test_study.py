@@ -21,7 +21,10 @@ from theodolite.measurement.forecast import (
     cells_table,
     error_difference,
     foretell,
+    mean_measured,
     rank_correlation,
+    reliability,
+    run_means,
 )
 from theodolite.records.errors import BadInput, UnknownName
 from theodolite.records.study import RUNS, AnsweredRight, Foretold, GridRun, write_runs
@@ -291,6 +294,9 @@ def test_a_forecast_learns_a_rate_and_its_calibration_is_that_of_the_rate() -> N
     assert absolute_error(found, measured) < 0.03
     assert calibration_error(found, measured) < 0.03
     assert calibration_error(np.ones(200), np.zeros(200)) == 1.0
+    points = mean_measured(rows[400:], found)
+    assert [(told, rate.value) for told, rate in points] == [(told, mean) for _, told, mean in reliability(found, measured)]
+    assert all(rate.low is not None and rate.high is not None and rate.low <= rate.value <= rate.high for _, rate in points)
     better = error_difference(rows[400:], found, np.full(200, 0.5))
     assert better.high is not None and better.high < 0
 
@@ -303,6 +309,21 @@ def test_rank_correlation_is_spearmans_and_policies_are_its_unit() -> None:
     assert rank_correlation(rows, "coverage") is None, "a column that never varies has no rank"
     few = rank_correlation(rows.with_columns(policy=pl.lit("one")), "proxy_bits")
     assert few is not None and few.low is None
+
+
+def test_a_forecast_that_looks_at_nothing_is_the_mean_rate_with_policies_alike() -> None:
+    rows = told_table([("many", seed, 0.0, 0.2) for seed in range(9)] + [("one", 0, 0.0, 0.8)])
+    assert foretell(rows, rows[:3], ()) == pytest.approx([0.5] * 3)
+
+
+def test_what_differs_by_run_alone_is_hidden_among_cells_and_told_by_means_of_runs() -> None:
+    # Each run has a cell of 0 and one of 1; the rate moves with the run by a little, and the gap with it.
+    cells = [(f"p{number}", 0, 0.0, rate + 0.001 * number) for number in range(12) for rate in (0.0, 0.9)]
+    rows = told_table(cells).with_columns(gap_last=pl.col("policy").str.strip_chars("p").cast(pl.Float64))
+    among, means = rank_correlation(rows, "gap_last"), rank_correlation(run_means(rows), "gap_last")
+    assert len(run_means(rows)) == 12
+    assert among is not None and means is not None
+    assert means.value == pytest.approx(1.0) and among.value < 0.6
 
 
 def test_a_cell_knows_the_coverage_of_what_is_asked_and_the_proxy_of_what_is_changed() -> None:
@@ -351,7 +372,20 @@ def test_the_forecast_study_is_judged_on_what_it_was_not_fitted_on() -> None:
     assert {found[f"{kind}, policies: {rival}"] for kind in ("read", "leak") for rival in ("accuracy", "frequency", "gap")} == {"holds"}
     assert found["leak, world: gap"] == "undecided", "three policies are too few"
     assert all(claim.independent == "policy" for claim in record.claims)
-    assert {figure.name for figure in record.figures} == {"forecast", "forecast-calibration"}
+    ranks, errors, calibration = record.figures
+    assert [figure.name for figure in record.figures] == ["forecast-ranks", "forecast", "forecast-calibration"]
+    by_claim = {claim.name: (claim.effect, claim.low, claim.high) for claim in record.claims}
+    drawn = {(mark.panel, mark.series, mark.x): mark for mark in ranks.points}
+    mark = drawn["leak", "cell by cell", "proxy bits"]
+    assert (mark.value, mark.low, mark.high) == pytest.approx(by_claim["proxy bits"], abs=1e-5), "the figure is what the claim is judged on"
+    assert ("leak", "run by run", "gap, last") in drawn and ("read", "cell by cell", "proxy bits") not in drawn
+    assert {mark.x for mark in errors.points} == {"questions", "accuracy", "frequency", "gap", "constant"}
+    assert errors.y_range is not None and errors.y_range[0] == 0
+    assert all((point.high or point.value) <= errors.y_range[1] for point in errors.points), "no bar is cut"
+    assert calibration.diagonal and calibration.x_range == calibration.y_range == (0.0, 1.0)
+    own_rows = [point for point in calibration.points if point.panel == "leak, unseen policies"]
+    assert any(point.low is not None and point.low <= point.value <= (point.high or 0) for point in own_rows)
+    assert all(point.low is None for point in calibration.points if point.panel.endswith("world")), "three policies give no interval"
 
 
 def test_a_law_that_turns_round_on_what_was_held_out_makes_the_forecast_fail() -> None:

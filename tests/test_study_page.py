@@ -20,7 +20,7 @@ from rich.console import Console
 import study_records as made
 from browser import Page, open_page
 from theodolite.records.errors import BadInput
-from theodolite.records.study import Figure, StudyRecord
+from theodolite.records.study import Figure, Point, StudyRecord
 from theodolite.records.survey import BadRecord
 from theodolite.report.study import build_study_page, matched_runs, write_study_page
 from theodolite.report.study_charts import figure_chart, num_columns, series_marks, write_study_pictures
@@ -229,6 +229,35 @@ def test_few_values_that_are_joined_are_levels_and_others_a_quantity() -> None:
     assert axis_of(made.forecast_figure(), "x")["type"] == "quantitative"
     many = made.figure("many", [made.point("", "a", float(step), {0: 0.5}) for step in range(40)])
     assert axis_of(many, "x")["type"] == "quantitative" and "mark-line" not in str(panels(many))
+
+
+def test_an_axis_whose_ends_are_given_is_to_scale_however_few_its_values() -> None:
+    points = [made.point(panel, "measured", x, {0: x}) for panel in ("read", "leak") for x in (0.1, 0.75, 0.9)]
+    axis = axis_of(made.figure("f", points, x_range=(0.0, 1.0)), "x")
+    assert (axis["type"], axis["scale"]["domain"], axis["scale"]["nice"]) == ("quantitative", [0.0, 1.0], False)
+    assert axis["axis"]["title"] == ["strength of the correlation"] and axis["axis"]["values"] == [0, 0.25, 0.5, 0.75, 1]
+    over = made.figure("f", [*points, made.point("leak", "measured", 1.5, {0: 1.0})], x_range=(0.0, 1.0))
+    assert axis_of(over, "x")["scale"]["domain"] == [0.0, 1.5], "no point is left out"
+
+
+def test_the_diagonal_is_where_both_axes_are_equal_in_every_panel() -> None:
+    points = [made.point(panel, "measured", x, {0: 0.5}) for panel in ("read", "leak") for x in (0.1, 0.9)]
+    figure = made.figure("f", points, x_range=(0.0, 1.0), y_range=(0.25, 2.0), diagonal=True)
+    rows = [row for row in figure_chart(figure)["datasets"]["rows"] if row["kind"] == "equal"]
+    assert [(row["panel"], row["x"], row["value"]) for row in rows] == [
+        (name, end, end) for name in ("read", "leak") for end in (0.25, 1.0)
+    ]
+    svg = vl_convert.vegalite_to_svg(figure_chart(figure))
+    assert svg.count('stroke-dasharray="4,4"') == 2
+    plain = vl_convert.vegalite_to_svg(figure_chart(figure.model_copy(update={"diagonal": False})))
+    assert "stroke-dasharray" not in plain
+
+
+def test_numbers_of_pooled_seeds_say_so_and_leave_no_column_empty() -> None:
+    pooled = made.figure("f", [Point(panel="", series="s", x=0.5, value=0.5, low=None, high=None, by_seed={})])
+    told, with_seeds = (build_study_page(made.study(figures=(figure,))) for figure in (pooled, made.flip_figure()))
+    assert "seeds are pooled" in told and "<th>each seed</th>" not in told and '<td class="seeds">' not in told
+    assert "seeds are pooled" not in with_seeds and with_seeds.count('<td class="seeds">') == len(made.flip_figure().points)
 
 
 def test_quantities_stand_in_their_order_whichever_series_comes_first() -> None:

@@ -32,6 +32,8 @@ FORECASTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "accuracy": {"read": ("accuracy",), "leak": ("accuracy",)},
     "frequency": {"read": ("frequency",), "leak": ("frequency",)},
     "gap": {"read": ("gap_first", "gap_last"), "leak": ("gap_first", "gap_last")},
+    # The mean rate of what was fitted on: what a forecast must beat to tell anything.
+    "constant": {"read": (), "leak": ()},
 }
 COLUMNS = {
     "world": pl.String, "policy": pl.String, "seed": pl.Int64, "factor": pl.String, "query": pl.String, "kind": pl.String,
@@ -88,6 +90,11 @@ def rank_correlation(table: pl.DataFrame, column: str, seed: int = 0) -> Estimat
     return over_policies(_rho, arrays, rows, seed)
 
 
+def run_means(table: pl.DataFrame) -> pl.DataFrame:
+    """One row a run: means over its cells. The modality gap is one number a run, so cells of a run cannot differ by it."""
+    return table.group_by("policy", "seed", maintain_order=True).agg(pl.col(pl.Float64).mean())
+
+
 def _rho(one: Float[np.ndarray, " row"], other: Float[np.ndarray, " row"]) -> float:
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
@@ -108,10 +115,13 @@ def foretell(fitted: pl.DataFrame, unseen: pl.DataFrame, columns: Sequence[str])
     """The forecast, 0 to 1, of the rows of `unseen` by a logistic regression that was fitted on other rows.
 
     A rate is as many ones and zeros: each row is fitted as a 1 with its rate as the weight, and a 0 with the rest. Rows are weighted so
-    that every policy counts alike. Raises `ValueError` on missing values.
+    that every policy counts alike. Without columns it is their mean rate. Raises `ValueError` on missing values.
     """
-    told, rate = fitted.select(columns).to_numpy(), fitted["measured"].to_numpy()
+    rate = fitted["measured"].to_numpy()
     sizes = fitted.join(fitted.group_by("policy").len(), on="policy", how="left", maintain_order="left")["len"].to_numpy()
+    if not columns:
+        return np.full(len(unseen), np.average(rate, weights=1 / sizes))
+    told = fitted.select(columns).to_numpy()
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     weights = np.concatenate([rate, 1 - rate]) / np.concatenate([sizes, sizes])
     kept = weights > 0
@@ -136,9 +146,19 @@ def calibration_error(forecast: Float[np.ndarray, " row"], measured: Float[np.nd
 
 def reliability(forecast: Float[np.ndarray, " row"], measured: Float[np.ndarray, " row"]) -> list[tuple[float, float, float]]:
     """For each bin that holds any rows: its share of them, mean forecast and mean measured rate."""
-    bins = np.minimum((forecast * NUM_BINS).astype(int), NUM_BINS - 1)
-    inside: list[Bool[np.ndarray, " row"]] = [bins == number for number in range(NUM_BINS)]
-    return [(float(part.mean()), float(forecast[part].mean()), float(measured[part].mean())) for part in inside if part.any()]
+    return [(float(part.mean()), float(forecast[part].mean()), float(measured[part].mean())) for part in _bins(forecast)]
+
+
+def mean_measured(rows: pl.DataFrame, forecast: Float[np.ndarray, " row"]) -> list[tuple[float, Estimate]]:
+    """For each bin that holds any rows: the mean forecast, and the mean measured rate with its interval by policy."""
+    measured = rows["measured"].to_numpy()
+    return [(float(forecast[part].mean()), over_policies(_mean, (measured[part],), rows.filter(part))) for part in _bins(forecast)]
+
+
+def _bins(forecast: Float[np.ndarray, " row"]) -> list[Bool[np.ndarray, " row"]]:
+    """Which rows lie in each of `NUM_BINS` bins of equal width; bins without any are left out."""
+    numbers = np.minimum((forecast * NUM_BINS).astype(int), NUM_BINS - 1)
+    return [numbers == number for number in np.unique(numbers)]
 
 
 def error_difference(rows: pl.DataFrame, one: Float[np.ndarray, " row"], other: Float[np.ndarray, " row"], seed: int = 0) -> Estimate:

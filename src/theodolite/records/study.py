@@ -96,15 +96,17 @@ class Claim(Part):
 
 
 class Point(Part):
-    """One mark of a figure: the mean over seeds with its interval, and the seeds themselves."""
+    """One mark of a figure: a mean with its interval, and the seeds that it is taken over."""
 
     panel: str = Field(description="which part of the figure it stands in")
     series: str = Field(description="which line or colour it belongs to")
     x: str | float = Field(description="where it stands")
-    value: float = Field(description="mean over seeds")
-    low: float | None = Field(description="lower end of the interval; null: fewer than two seeds")
+    value: float = Field(description="mean over seeds; over all that was measured where seeds are pooled")
+    low: float | None = Field(
+        description="lower end of the interval; null: fewer than two seeds, or too few policies where seeds are pooled"
+    )
     high: float | None = Field(description="upper end of the interval")
-    by_seed: dict[int, float] = Field(description="the value in each seed, by seed")
+    by_seed: dict[int, float] = Field(description="the value in each seed, by seed; empty: seeds are pooled")
 
 
 class Figure(Part):
@@ -116,7 +118,11 @@ class Figure(Part):
     x_title: str = Field(description="what the horizontal axis is")
     y_title: str = Field(description="what the vertical axis is")
     y_range: tuple[float, float] | None = Field(description="ends of the vertical axis; null: as the numbers ask")
+    x_range: tuple[float, float] | None = Field(
+        default=None, description="ends of the horizontal axis, which is then to scale however few its values; null: as the points ask"
+    )
     joined: bool = Field(description="whether points of a series are joined by a line: where x is a quantity")
+    diagonal: bool = Field(default=False, description="whether the line of equal x and y is drawn: where both are the same quantity")
     points: tuple[Point, ...] = Field(description="its marks, in order")
 
 

@@ -25,7 +25,8 @@ from theodolite.report.words import show_measured
 # Blue and orange are those of the survey's page; with these of Okabe and Ito they stay apart under every common colour blindness.
 OTHER_MARKS = ("#009e73", "#cc79a7", "#56b4e9", "#4d4d4d", "#e0a800")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
-GRID, ZERO_LINE = "#ececE8", "#b4b4ae"
+GRID, ZERO_LINE, DIAGONAL = "#ececE8", "#b4b4ae", "#8a8a84"
+QUARTERS = [0, 0.25, 0.5, 0.75, 1]
 MAX_COLUMNS = 4
 # By the number of panels in a row: as wide as the page allows. A page that is narrower shares what it has, down to the least.
 PANEL_PIXELS = {1: 620, 2: 450, 3: 300, 4: 246}
@@ -83,6 +84,7 @@ def figure_chart(figure: Figure, *, titled: bool = False) -> Spec:
     whole = columns * (wide + BETWEEN) + AXIS_PIXELS
     title = [*wrap(figure.title, round(whole / 7.4))] if titled else []
     rows = [row for panel in panels for row in _panel_rows(panel, [point for point in figure.points if point.panel == panel])]
+    rows += [row for panel in panels for row in _diagonal_rows(panel, figure)] if figure.diagonal else []
     spec = finish_chart(
         chart, figure.title, {"rows": rows}, heading=_heading(title, figure.y_title, whole if titled else LEAST_PIXELS + 90)
     )
@@ -150,6 +152,9 @@ def _layers(figure: Figure) -> alt.LayerChart:
     base = alt.Chart().encode(x=x, color=colour, tooltip=tips, **dodge)
     means = base.transform_filter("datum.kind === 'mean'")
     lines = [means.mark_line(strokeWidth=1.6, opacity=0.75).encode(y=y, tooltip=alt.TooltipValue(None))] if figure.joined else []
+    if figure.diagonal:
+        equal = alt.Chart().transform_filter("datum.kind === 'equal'").encode(x=x, y=y)
+        lines.insert(0, equal.mark_line(strokeWidth=1.2, strokeDash=[4, 4], color=DIAGONAL))
     numbers = [means.mark_text(align="left", dx=9, fontSize=11, color=INK).encode(y=y, text="shown:N", color=alt.value(INK))]
     return alt.layer(
         *lines,
@@ -165,7 +170,7 @@ def _layers(figure: Figure) -> alt.LayerChart:
     )
 
 
-TIPS = {"panel": "panel", "series": "series", "level": "at", "mean": "mean over seeds", "seeds": "each seed"}
+TIPS = {"panel": "panel", "series": "series", "level": "at", "mean": "mean", "seeds": "each seed"}
 
 
 def _panel_rows(panel: str, points: Sequence[Point]) -> list[Spec]:
@@ -176,6 +181,12 @@ def _panel_rows(panel: str, points: Sequence[Point]) -> list[Spec]:
     places = {level: place for place, level in enumerate(dict.fromkeys(map(show_x, levels)))}
     name = {"kind": "name", "panel": panel, "lines": _name(panel)}
     return [name, *(row | {"place": places[row["level"]]} for point in points for row in _rows(point))]
+
+
+def _diagonal_rows(panel: str, figure: Figure) -> list[Spec]:
+    """The ends of the line of equal x and y, as far as both axes reach."""
+    (left, right), (bottom, top) = _x_ends(figure), _y_ends(figure)
+    return [{"kind": "equal", "panel": panel, "x": end, "value": end} for end in (max(left, bottom), min(right, top))]
 
 
 def _rows(point: Point) -> list[Spec]:
@@ -211,7 +222,10 @@ def _x(figure: Figure, series: Sequence[str]) -> tuple[alt.X, dict[str, alt.XOff
     quiet: dict[str, Any] = {"grid": False, "ticks": False, "domainColor": ZERO_LINE, "labelPadding": 6, "titlePadding": 8}
     if not has_levels(figure):
         quiet |= {"ticks": True, "tickColor": ZERO_LINE, "tickSize": 4, "tickCount": 5, "labelPadding": 3, "labelFlush": False}
-        return alt.X("x:Q", scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(title=_wrapped(figure.x_title), **quiet)), {}
+        quiet |= {"values": QUARTERS, "format": ".3~f"} if figure.x_range == (0, 1) else {}
+        given = {"nice": True} if figure.x_range is None else {"domain": _x_ends(figure), "nice": False}
+        scale = alt.Scale(zero=False, **given)
+        return alt.X("x:Q", scale=scale, axis=alt.Axis(title=_wrapped(figure.x_title), **quiet)), {}
     levels = list(dict.fromkeys(show_x(point.x) for point in figure.points))
     title = figure.x_title + (" (not to scale)" if not _even([point.x for point in figure.points]) else "")
     axis = alt.Axis(title=_wrapped(title), labelOverlap=False, **quiet, **_level_labels(figure, levels))
@@ -224,7 +238,8 @@ def _x(figure: Figure, series: Sequence[str]) -> tuple[alt.X, dict[str, alt.XOff
 def has_levels(figure: Figure) -> bool:
     """Whether points stand at levels side by side: names, or the few values of a quantity that lines join."""
     values = {point.x for point in figure.points}
-    return any(isinstance(value, str) for value in values) or (figure.joined and len(values) <= MAX_LEVELS)
+    few = figure.x_range is None and figure.joined and len(values) <= MAX_LEVELS
+    return few or any(isinstance(value, str) for value in values)
 
 
 def _has_room(figure: Figure) -> bool:
@@ -269,18 +284,29 @@ def _letters(pixels: int | float) -> int:
 
 def _y(figure: Figure, field: str = "value") -> alt.Y:
     """The vertical axis. Ends that the figure gives are kept, and intervals end there; no mean and no seed is ever left out."""
-    shown = [value for point in figure.points for value in (point.value, *point.by_seed.values())]
-    values: Spec = {"tickCount": 5}
-    if figure.y_range is None:
-        ends = [end for point in figure.points for end in (point.low, point.high) if end is not None]
-        scale = alt.Scale(domain=[min(shown + ends), max(shown + ends)], nice=True, zero=False)
-    else:
-        low, high = figure.y_range
-        scale = alt.Scale(domain=[min(low, *shown), max(high, *shown)], nice=False, zero=False, clamp=True)
-        values = {"values": [0, 0.25, 0.5, 0.75, 1]} if figure.y_range == (0, 1) else values
+    values: Spec = {"values": QUARTERS} if figure.y_range == (0, 1) else {"tickCount": 5}
+    kept: Spec = {"nice": True} if figure.y_range is None else {"nice": False, "clamp": True}
+    scale = alt.Scale(domain=_y_ends(figure), zero=False, **kept)
     line: Any = {"condition": {"test": "datum.value === 0", "value": ZERO_LINE}, "value": GRID}
     axis = alt.Axis(title=None, domain=False, ticks=False, gridColor=line, labelPadding=6, format=".3~f", **values)
     return alt.Y(f"{field}:Q", scale=scale, axis=axis)
+
+
+def _y_ends(figure: Figure) -> list[float]:
+    """Ends of the vertical axis before they are rounded: those of the figure, wider for a mean or a seed; else of all that is drawn."""
+    shown = [value for point in figure.points for value in (point.value, *point.by_seed.values())]
+    if figure.y_range is None:
+        shown += [end for point in figure.points for end in (point.low, point.high) if end is not None]
+    return _ends([*shown, *(figure.y_range or ())])
+
+
+def _x_ends(figure: Figure) -> list[float]:
+    """Ends of a horizontal axis that is a quantity: those of the figure, wider for a point that lies beyond them."""
+    return _ends([*(float(point.x) for point in figure.points), *(figure.x_range or ())])
+
+
+def _ends(values: Sequence[float]) -> list[float]:
+    return [min(values), max(values)]
 
 
 def _wrapped(text: str) -> list[str]:

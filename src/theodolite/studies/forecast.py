@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -17,9 +18,10 @@ from theodolite.measurement.forecast import (
     error_difference,
     foretell,
     mean_error,
+    mean_measured,
     over_policies,
     rank_correlation,
-    reliability,
+    run_means,
 )
 from theodolite.records.part import Estimate
 from theodolite.records.study import Claim, Figure, Point
@@ -88,6 +90,10 @@ RANKS = {
     "pressure": ("read", "pressure_bits", "Pressure foretells it"),
     "proxy bits": ("leak", "proxy_bits", "Proxy bits foretell how far a tied factor leaks into answers that are not about it"),
 }
+SIGNS = {
+    "coverage": "coverage", "coverage limit": "coverage_limit", "pressure": "pressure_bits", "proxy bits": "proxy_bits",
+    "accuracy": "accuracy", "frequency": "frequency", "gap, first": "gap_first", "gap, last": "gap_last",
+}  # fmt: skip
 RHO = "Spearman's rho over runs, queries and factors, interval by policy"
 NEARER = "mean absolute error of the forecast from the questions less that from {rival}, interval by policy"
 RIVALS = {
@@ -166,45 +172,75 @@ def draw(found: Found) -> tuple[Figure, ...]:
                 panel = f"{kind}, unseen {unseen}"
                 errors += list(_error_points(panel, rows[0], rows[1], kind))
                 bins += list(_bin_points(panel, rows[0], rows[1], kind))
+    # An error is an amount, so its axis begins at 0 and ends at the tenth above all that is drawn.
+    top = math.ceil(10 * max((end for point in errors for end in (point.value, point.high or 0.0)), default=1.0)) / 10
     return (
+        *_ranks(pl.concat([own, others])),
         Figure(
             name="forecast",
             title="How far forecasts are off where they were not fitted",
             caption="Mean absolute error of a logistic regression on what is named below, fitted on other runs and held against "
-            "policies or a world that it never saw; shorter is better. Bars are 95 % intervals by policy.",
+            "policies or a world that it never saw; lower is better. Bars are 95 % intervals by policy. "
+            "`constant` looks at nothing and says the mean rate: added after the runs as a yardstick, without a claim.",
             x_title="what the forecast looks at",
             y_title="mean absolute error of the rate",
-            y_range=None,
+            y_range=(0.0, top),
             joined=False,
             points=tuple(errors),
         ),
         Figure(
             name="forecast-calibration",
             title="Forecast from the questions against what was measured",
-            caption="Each point is a fifth of the scale of forecasts that holds any rows; on the diagonal a forecast is calibrated.",
+            caption="Each point is a fifth of the scale of forecasts that holds any rows; on the dashed diagonal a forecast is calibrated. "
+            "Bars are 95 % intervals by policy, where a fifth holds at least 6.",
             x_title="mean forecast",
             y_title="mean measured rate",
             y_range=(0.0, 1.0),
+            x_range=(0.0, 1.0),
             joined=True,
+            diagonal=True,
             points=tuple(bins),
         ),
     )
 
 
+def _ranks(everything: pl.DataFrame) -> Iterator[Figure]:
+    """How well each number by itself ranks what was measured: cell by cell, as the claims have it, and run by run."""
+    points = []
+    for kind in ("read", "leak"):
+        cells = everything.filter(pl.col("kind") == kind)
+        for series, rows in (("cell by cell", cells), ("run by run", run_means(cells))):
+            told = {name: rank_correlation(rows, column) for name, column in SIGNS.items()}
+            points += [_point(kind, series, name, found) for name, found in told.items() if found is not None]
+    if points:
+        yield Figure(
+            name="forecast-ranks",
+            title="How well each number alone ranks what was measured",
+            caption="Spearman's rho with the rate at which answers move, over all runs; bars are 95 % intervals by policy. Claims are "
+            "judged cell by cell (run, query and factor). Run by run, over means of a run's cells, was added after the runs and has no "
+            "rule: the modality gap is one number a run, so that cells of a run hide what it tells.",
+            x_title="what is computed",
+            y_title="Spearman's rho",
+            y_range=(-1.0, 1.0),
+            joined=False,
+            points=tuple(points),
+        )
+
+
 def _error_points(panel: str, fitted: pl.DataFrame, held: pl.DataFrame, kind: str) -> Iterator[Point]:
     for name, columns in FORECASTS.items():
-        yield _point(panel, "forecast", name, mean_error(held, foretell(fitted, held, columns[kind])), {})
+        yield _point(panel, "forecast", name, mean_error(held, foretell(fitted, held, columns[kind])))
 
 
 def _bin_points(panel: str, fitted: pl.DataFrame, held: pl.DataFrame, kind: str) -> Iterator[Point]:
     told = foretell(fitted, held, FORECASTS["questions"][kind])
-    for _, forecast, measured in reliability(told, held["measured"].to_numpy()):
-        yield Point(panel=panel, series="measured", x=round(forecast, 3), value=round(measured, 5), low=None, high=None, by_seed={})
+    for forecast, measured in mean_measured(held, told):
+        yield _point(panel, "measured", round(forecast, 3), measured)
 
 
-def _point(panel: str, series: str, x: str, found: Estimate, by_seed: dict[int, float]) -> Point:
+def _point(panel: str, series: str, x: str | float, found: Estimate) -> Point:
     low, high = (None if end is None else round(end, 5) for end in (found.low, found.high))
-    return Point(panel=panel, series=series, x=x, value=round(found.value, 5), low=low, high=high, by_seed=by_seed)
+    return Point(panel=panel, series=series, x=x, value=round(found.value, 5), low=low, high=high, by_seed={})
 
 
 FORECAST = Study(
