@@ -275,8 +275,8 @@ def told_table(rows: Sequence[tuple[str, int, float, float]], kind: str = "leak"
     """Rows of (policy, seed, proxy bits, measured)."""
     blank = dict.fromkeys(COLUMNS, 0.0)
     made = [
-        {**blank, "world": "shapes", "policy": policy, "seed": seed, "factor": "a", "query": "b", "kind": kind, "proxy_bits": bits,
-         "measured": rate}
+        {**blank, "world": "shapes", "policy": policy, "run": f"{policy} {seed}", "seed": seed, "factor": "a", "query": "b", "kind": kind,
+         "proxy_bits": bits, "measured": rate}
         for policy, seed, bits, rate in rows
     ]  # fmt: skip
     return pl.DataFrame(made, schema=COLUMNS)
@@ -294,6 +294,8 @@ def test_a_forecast_learns_a_rate_and_its_calibration_is_that_of_the_rate() -> N
     assert absolute_error(found, measured) < 0.03
     assert calibration_error(found, measured) < 0.03
     assert calibration_error(np.ones(200), np.zeros(200)) == 1.0
+    edges = reliability(np.array([0.0, 0.19, 0.2, 0.99, 1.0]), np.array([0.0, 1.0, 0.4, 0.8, 1.0]))
+    assert [mean for _, _, mean in edges] == pytest.approx([0.5, 0.4, 0.9]) and [share for share, _, _ in edges] == [0.4, 0.2, 0.4]
     points = mean_measured(rows[400:], found)
     assert [(told, rate.value) for told, rate in points] == [(told, mean) for _, told, mean in reliability(found, measured)]
     assert all(rate.low is not None and rate.high is not None and rate.low <= rate.value <= rate.high for _, rate in points)
@@ -322,6 +324,8 @@ def test_what_differs_by_run_alone_is_hidden_among_cells_and_told_by_means_of_ru
     rows = told_table(cells).with_columns(gap_last=pl.col("policy").str.strip_chars("p").cast(pl.Float64))
     among, means = rank_correlation(rows, "gap_last"), rank_correlation(run_means(rows), "gap_last")
     assert len(run_means(rows)) == 12
+    scaled = rows.with_columns(policy=pl.lit("one"), seed=pl.lit(0, pl.Int64))
+    assert len(run_means(scaled)) == forecast._rank(scaled, "proxy bits").num_runs == 12, "arms that differ in scale alone share a policy"
     assert among is not None and means is not None
     assert means.value == pytest.approx(1.0) and among.value < 0.6
 
@@ -337,6 +341,9 @@ def test_a_cell_knows_the_coverage_of_what_is_asked_and_the_proxy_of_what_is_cha
     assert (leak["kind"], leak["measured"], leak["proxy_bits"], leak["coverage"]) == ("leak", 0.7, 1.2, 0.25)
     assert leak["accuracy"] == pytest.approx((0.63 - 0.26) / (1 - 0.26))
     assert (leak["gap_first"], leak["gap_last"], leak["frequency"]) == (0.4, 0.9, 0.5)
+    assert (leak["whole"], leak["tied"]) == (1.0, 1.0), "all scenes are asked in the limit, and colour tells of shape"
+    read = table.filter(pl.col("kind") == "read").row(0, named=True)
+    assert (read["whole"], read["tied"]) == (1.0, 0.0)
     assert "colour" not in table["query"].to_list(), "nobody asked about colour"
 
 
@@ -376,10 +383,12 @@ def test_the_forecast_study_is_judged_on_what_it_was_not_fitted_on() -> None:
     assert [figure.name for figure in record.figures] == ["forecast-ranks", "forecast", "forecast-calibration"]
     by_claim = {claim.name: (claim.effect, claim.low, claim.high) for claim in record.claims}
     drawn = {(mark.panel, mark.series, mark.x): mark for mark in ranks.points}
-    mark = drawn["leak", "cell by cell", "proxy bits"]
+    mark = drawn["leak", "all cells", "proxy bits"]
     assert (mark.value, mark.low, mark.high) == pytest.approx(by_claim["proxy bits"], abs=1e-5), "the figure is what the claim is judged on"
-    assert ("leak", "run by run", "gap, last") in drawn and ("read", "cell by cell", "proxy bits") not in drawn
-    assert {mark.x for mark in errors.points} == {"questions", "accuracy", "frequency", "gap", "constant"}
+    assert ("leak", "all runs", "gap, last") in drawn and ("read", "all cells", "proxy bits") not in drawn
+    assert ("read", "cells of the drawn policies alone", "coverage") in drawn
+    assert [claim.num_runs for claim in record.claims if claim.name == "proxy bits"] == [len(others) + len(own)], "each run counts once"
+    assert {mark.x for mark in errors.points} == {"questions", "accuracy", "frequency", "gap", "yes or no", "constant"}
     assert errors.y_range is not None and errors.y_range[0] == 0
     assert all((point.high or point.value) <= errors.y_range[1] for point in errors.points), "no bar is cut"
     assert calibration.diagonal and calibration.x_range == calibration.y_range == (0.0, 1.0)

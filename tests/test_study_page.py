@@ -238,6 +238,7 @@ def test_an_axis_whose_ends_are_given_is_to_scale_however_few_its_values() -> No
     assert axis["axis"]["title"] == ["strength of the correlation"] and axis["axis"]["values"] == [0, 0.25, 0.5, 0.75, 1]
     over = made.figure("f", [*points, made.point("leak", "measured", 1.5, {0: 1.0})], x_range=(0.0, 1.0))
     assert axis_of(over, "x")["scale"]["domain"] == [0.0, 1.5], "no point is left out"
+    assert "values" not in axis_of(over, "x")["axis"], "quarters up to 1 would leave the rest without a label"
 
 
 def test_the_diagonal_is_where_both_axes_are_equal_in_every_panel() -> None:
@@ -249,14 +250,23 @@ def test_the_diagonal_is_where_both_axes_are_equal_in_every_panel() -> None:
     ]
     svg = vl_convert.vegalite_to_svg(figure_chart(figure))
     assert svg.count('stroke-dasharray="4,4"') == 2
+    apart = figure_chart(figure.model_copy(update={"y_range": (3.0, 4.0), "points": (made.point("", "s", 0.5, {0: 3.5}),)}))
+    assert not [row for row in apart["datasets"]["rows"] if row["kind"] == "equal"], "axes that have nothing in common"
     plain = vl_convert.vegalite_to_svg(figure_chart(figure.model_copy(update={"diagonal": False})))
     assert "stroke-dasharray" not in plain
+
+
+@pytest.mark.parametrize(("x", "given", "told"), [(0.5, {"diagonal": True}, "x_range"), ("name", {"x_range": (0.0, 1.0)}, "names")])
+def test_a_scale_is_of_quantities_and_a_diagonal_of_a_scale(x: str | float, given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        made.figure("f", [made.point("", "s", x, {0: 0.5})], **given)
 
 
 def test_numbers_of_pooled_seeds_say_so_and_leave_no_column_empty() -> None:
     pooled = made.figure("f", [Point(panel="", series="s", x=0.5, value=0.5, low=None, high=None, by_seed={})])
     told, with_seeds = (build_study_page(made.study(figures=(figure,))) for figure in (pooled, made.flip_figure()))
-    assert "seeds are pooled" in told and "<th>each seed</th>" not in told and '<td class="seeds">' not in told
+    assert "seeds are pooled" in told and '"title": "value"' in json.dumps(figure_chart(pooled)) and "mean over seeds" not in told
+    assert "<th>each seed</th>" not in told and '<td class="seeds">' not in told
     assert "seeds are pooled" not in with_seeds and with_seeds.count('<td class="seeds">') == len(made.flip_figure().points)
 
 

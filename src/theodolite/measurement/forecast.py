@@ -23,6 +23,7 @@ from theodolite.records.study import AnsweredRight, GridRun
 NUM_RESAMPLES = 400
 NUM_BINS = 5
 FEWEST = 6
+ROUNDING = 1e-9
 # What each forecast may look at, for answers that should move (read) and for those that should not (leak).
 FORECASTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "questions": {
@@ -32,13 +33,16 @@ FORECASTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "accuracy": {"read": ("accuracy",), "leak": ("accuracy",)},
     "frequency": {"read": ("frequency",), "leak": ("frequency",)},
     "gap": {"read": ("gap_first", "gap_last"), "leak": ("gap_first", "gap_last")},
+    # What one reads off the questions with the naked eye: are all scenes asked, and is the factor tied to what is asked about?
+    "yes or no": {"read": ("whole",), "leak": ("whole", "tied")},
     # The mean rate of what was fitted on: what a forecast must beat to tell anything.
     "constant": {"read": (), "leak": ()},
 }
 COLUMNS = {
-    "world": pl.String, "policy": pl.String, "seed": pl.Int64, "factor": pl.String, "query": pl.String, "kind": pl.String,
+    "world": pl.String, "policy": pl.String, "run": pl.String, "seed": pl.Int64, "factor": pl.String, "query": pl.String, "kind": pl.String,
     "measured": pl.Float64, "coverage": pl.Float64, "coverage_limit": pl.Float64, "pressure_bits": pl.Float64, "proxy_bits": pl.Float64,
-    "accuracy": pl.Float64, "frequency": pl.Float64, "gap_first": pl.Float64, "gap_last": pl.Float64,
+    "whole": pl.Float64, "tied": pl.Float64, "accuracy": pl.Float64, "frequency": pl.Float64, "gap_first": pl.Float64,
+    "gap_last": pl.Float64,
 }  # fmt: skip
 
 
@@ -47,7 +51,8 @@ def cells_table(lines: Iterable[GridRun]) -> pl.DataFrame:
 
     Of leaks, only those of the two tied factors: no other can be a proxy, and a rank correlation over cells that are all noise would be one
     of noise. `policy` names world, correlation, strength and policy: what all seeds, and arms that differ in scale alone, have in common.
-    Queries that a model answers at chance even as in training are left out. `accuracy` is that on questions as in
+    Queries that a model answers at chance even as in training are left out. `whole` is 1 where questions pin the factor down in all scenes
+    (limit of coverage 1), `tied` where the factor tells of the answer (proxy bits above 0), else 0. `accuracy` is that on questions as in
     training, above chance (0: chance, 1: all right); the gap is relative, at the connector and behind the last layer (null: not measured).
     """
     rows = [row for line in lines for row in _rows(line)]
@@ -66,10 +71,11 @@ def _rows(line: GridRun) -> Iterable[tuple[object, ...]]:
         asked = cell.form == "open" and query in told.asked_frac and query in fit
         if not asked or not (cell.truth_moves or cell.factor in setup.correlation):
             continue
+        limit, bits = told.coverage_limit.get(query, 0.0), told.proxy_bits.get(f"{cell.factor}->{query}", 0.0)
         yield (
-            setup.world, policy, setup.seed, cell.factor, query, "read" if cell.truth_moves else "leak", cell.moved_frac,
-            told.coverage.get(query, 0.0), told.coverage_limit.get(query, 0.0), told.pressure_bits.get(query, 0.0),
-            told.proxy_bits.get(f"{cell.factor}->{query}", 0.0), right.get(query), told.asked_frac[query], first, last,
+            setup.world, policy, line.key, setup.seed, cell.factor, query, "read" if cell.truth_moves else "leak", cell.moved_frac,
+            told.coverage.get(query, 0.0), limit, told.pressure_bits.get(query, 0.0), bits, float(limit > 1 - ROUNDING),
+            float(bits > ROUNDING), right.get(query), told.asked_frac[query], first, last,
         )  # fmt: skip
 
 
@@ -92,7 +98,7 @@ def rank_correlation(table: pl.DataFrame, column: str, seed: int = 0) -> Estimat
 
 def run_means(table: pl.DataFrame) -> pl.DataFrame:
     """One row a run: means over its cells. The modality gap is one number a run, so cells of a run cannot differ by it."""
-    return table.group_by("policy", "seed", maintain_order=True).agg(pl.col(pl.Float64).mean())
+    return table.group_by("policy", "run", maintain_order=True).agg(pl.col(pl.Float64).mean())
 
 
 def _rho(one: Float[np.ndarray, " row"], other: Float[np.ndarray, " row"]) -> float:

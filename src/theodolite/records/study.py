@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from theodolite.records.folder import write_whole
 from theodolite.records.part import Part
@@ -96,12 +96,12 @@ class Claim(Part):
 
 
 class Point(Part):
-    """One mark of a figure: a mean with its interval, and the seeds that it is taken over."""
+    """One mark of a figure: a value with its interval, and the seeds of which it is the mean."""
 
     panel: str = Field(description="which part of the figure it stands in")
     series: str = Field(description="which line or colour it belongs to")
     x: str | float = Field(description="where it stands")
-    value: float = Field(description="mean over seeds; over all that was measured where seeds are pooled")
+    value: float = Field(description="mean over seeds; where seeds are pooled, a number of all runs together")
     low: float | None = Field(
         description="lower end of the interval; null: fewer than two seeds, or too few policies where seeds are pooled"
     )
@@ -122,8 +122,18 @@ class Figure(Part):
         default=None, description="ends of the horizontal axis, which is then to scale however few its values; null: as the points ask"
     )
     joined: bool = Field(description="whether points of a series are joined by a line: where x is a quantity")
-    diagonal: bool = Field(default=False, description="whether the line of equal x and y is drawn: where both are the same quantity")
+    diagonal: bool = Field(
+        default=False, description="whether the line of equal x and y is drawn: where both are the same quantity; asks for x_range"
+    )
     points: tuple[Point, ...] = Field(description="its marks, in order")
+
+    @model_validator(mode="after")
+    def _scaled(self) -> Figure:
+        if self.diagonal and self.x_range is None:
+            raise ValueError("a diagonal needs x_range: an axis that is to scale")
+        if self.x_range is not None and any(isinstance(point.x, str) for point in self.points):
+            raise ValueError("x_range is of quantities, and some points stand at names")
+        return self
 
 
 class StudyRecord(Part):

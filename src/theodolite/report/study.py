@@ -13,7 +13,7 @@ from theodolite.records.survey import RunRecord
 from theodolite.report import charts, study_words, words
 from theodolite.report.page import environment
 from theodolite.report.stored import read_run
-from theodolite.report.study_charts import figure_chart
+from theodolite.report.study_charts import figure_chart, is_seeded
 
 PAGE = "index.html"
 # What must be equal in runs that differ in their questions alone, by the name of the fact.
@@ -70,6 +70,7 @@ def build_study_page(study: StudyRecord, runs: Sequence[GridRun] = (), how: RunR
         show_claim_seeds=study_words.show_claim_seeds,
         num_units=study_words.num_units,
         show_seeds=study_words.show_seeds,
+        is_seeded=is_seeded,
         show_measured=words.show_measured,
         show_x=study_words.show_x,
         essay_words=study_words.essay_words,

@@ -148,7 +148,8 @@ def _layers(figure: Figure) -> alt.LayerChart:
         )
     colour = alt.Color("series:N", scale=alt.Scale(domain=series, range=[marks[name][0] for name in series]), legend=legend)
     shape = alt.Shape("series:N", scale=alt.Scale(domain=series, range=[marks[name][1] for name in series]), legend=legend)
-    tips = [alt.Tooltip(f"{name}:N", title=head) for name, head in TIPS.items()]
+    heads = TIPS if is_seeded(figure) else POOLED_TIPS
+    tips = [alt.Tooltip(f"{name}:N", title=head) for name, head in heads.items()]
     base = alt.Chart().encode(x=x, color=colour, tooltip=tips, **dodge)
     means = base.transform_filter("datum.kind === 'mean'")
     lines = [means.mark_line(strokeWidth=1.6, opacity=0.75).encode(y=y, tooltip=alt.TooltipValue(None))] if figure.joined else []
@@ -170,7 +171,8 @@ def _layers(figure: Figure) -> alt.LayerChart:
     )
 
 
-TIPS = {"panel": "panel", "series": "series", "level": "at", "mean": "mean", "seeds": "each seed"}
+TIPS = {"panel": "panel", "series": "series", "level": "at", "mean": "mean over seeds", "seeds": "each seed"}
+POOLED_TIPS = {"panel": "panel", "series": "series", "level": "at", "mean": "value"}
 
 
 def _panel_rows(panel: str, points: Sequence[Point]) -> list[Spec]:
@@ -186,7 +188,8 @@ def _panel_rows(panel: str, points: Sequence[Point]) -> list[Spec]:
 def _diagonal_rows(panel: str, figure: Figure) -> list[Spec]:
     """The ends of the line of equal x and y, as far as both axes reach."""
     (left, right), (bottom, top) = _x_ends(figure), _y_ends(figure)
-    return [{"kind": "equal", "panel": panel, "x": end, "value": end} for end in (max(left, bottom), min(right, top))]
+    low, high = max(left, bottom), min(right, top)
+    return [{"kind": "equal", "panel": panel, "x": end, "value": end} for end in (low, high) if low < high]
 
 
 def _rows(point: Point) -> list[Spec]:
@@ -222,7 +225,7 @@ def _x(figure: Figure, series: Sequence[str]) -> tuple[alt.X, dict[str, alt.XOff
     quiet: dict[str, Any] = {"grid": False, "ticks": False, "domainColor": ZERO_LINE, "labelPadding": 6, "titlePadding": 8}
     if not has_levels(figure):
         quiet |= {"ticks": True, "tickColor": ZERO_LINE, "tickSize": 4, "tickCount": 5, "labelPadding": 3, "labelFlush": False}
-        quiet |= {"values": QUARTERS, "format": ".3~f"} if figure.x_range == (0, 1) else {}
+        quiet |= {"values": QUARTERS, "format": ".3~f"} if _x_ends(figure) == [0, 1] else {}
         given = {"nice": True} if figure.x_range is None else {"domain": _x_ends(figure), "nice": False}
         scale = alt.Scale(zero=False, **given)
         return alt.X("x:Q", scale=scale, axis=alt.Axis(title=_wrapped(figure.x_title), **quiet)), {}
@@ -240,6 +243,11 @@ def has_levels(figure: Figure) -> bool:
     values = {point.x for point in figure.points}
     few = figure.x_range is None and figure.joined and len(values) <= MAX_LEVELS
     return few or any(isinstance(value, str) for value in values)
+
+
+def is_seeded(figure: Figure) -> bool:
+    """Whether its values are means over seeds, which can be told one by one."""
+    return any(point.by_seed for point in figure.points)
 
 
 def _has_room(figure: Figure) -> bool:
@@ -284,7 +292,7 @@ def _letters(pixels: int | float) -> int:
 
 def _y(figure: Figure, field: str = "value") -> alt.Y:
     """The vertical axis. Ends that the figure gives are kept, and intervals end there; no mean and no seed is ever left out."""
-    values: Spec = {"values": QUARTERS} if figure.y_range == (0, 1) else {"tickCount": 5}
+    values: Spec = {"values": QUARTERS} if figure.y_range and _y_ends(figure) == [0, 1] else {"tickCount": 5}
     kept: Spec = {"nice": True} if figure.y_range is None else {"nice": False, "clamp": True}
     scale = alt.Scale(domain=_y_ends(figure), zero=False, **kept)
     line: Any = {"condition": {"test": "datum.value === 0", "value": ZERO_LINE}, "value": GRID}

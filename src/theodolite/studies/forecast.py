@@ -65,7 +65,7 @@ def _ask(name: str, region: str) -> str:
 
 
 def grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
-    """Policies on factors that no other study ties or asks together: what forecasts that were fitted on those are held against."""
+    """Policies that no other study has: what forecasts that were fitted on those are held against."""
     recipe = replace(tour_shapes(), name="study-shapes", steps=STEPS)
     drawn = drawn_policies(QUICK_POLICIES if quick else NUM_POLICIES)
     return tuple(
@@ -86,8 +86,8 @@ def grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
 
 RANKS = {
     "coverage": ("read", "coverage", "Coverage foretells how far a factor that is asked about is read"),
-    "coverage limit": ("read", "coverage_limit", "Its limit under endless data foretells it"),
-    "pressure": ("read", "pressure_bits", "Pressure foretells it"),
+    "coverage limit": ("read", "coverage_limit", "The limit of coverage under endless data foretells how far such a factor is read"),
+    "pressure": ("read", "pressure_bits", "Pressure foretells how far such a factor is read"),
     "proxy bits": ("leak", "proxy_bits", "Proxy bits foretell how far a tied factor leaks into answers that are not about it"),
 }
 SIGNS = {
@@ -128,8 +128,8 @@ def _splits(own: pl.DataFrame, others: pl.DataFrame) -> dict[str, tuple[pl.DataF
 
 
 def _claim(statement: Statement, estimate: Estimate | None, rows: pl.DataFrame) -> Claim:
-    """A claim whose interval is by policy; seeds are counted, not spread over."""
-    return judge_by(statement, estimate, {}, rows.drop_nulls("measured").select("policy", "seed").n_unique(), "policy")
+    """A claim whose interval is by policy; runs are counted, not spread over."""
+    return judge_by(statement, estimate, {}, rows.drop_nulls("measured")["run"].n_unique(), "policy")
 
 
 def _rank(everything: pl.DataFrame, name: str) -> Claim:
@@ -141,7 +141,7 @@ def _rank(everything: pl.DataFrame, name: str) -> Claim:
 def _gap(rows: pl.DataFrame, column: str, kind: str) -> Claim:
     where = "at the connector" if column == "gap_first" else "behind the last layer"
     text = f"The geometric modality gap {where} tells nothing of {kind}."
-    statement = Statement(f"gap {where}, {kind}", text, ESSAY, Rule("within", 0.2), RHO, 2)
+    statement = Statement(f"gap {where}, {kind}", text, ESSAY, Rule("within", 0.2), RHO, 1)
     return _claim(statement, rank_correlation(rows, column), rows)
 
 
@@ -173,15 +173,16 @@ def draw(found: Found) -> tuple[Figure, ...]:
                 errors += list(_error_points(panel, rows[0], rows[1], kind))
                 bins += list(_bin_points(panel, rows[0], rows[1], kind))
     # An error is an amount, so its axis begins at 0 and ends at the tenth above all that is drawn.
-    top = math.ceil(10 * max((end for point in errors for end in (point.value, point.high or 0.0)), default=1.0)) / 10
+    top = math.ceil(10 * max((end for point in errors for end in (point.value, point.high or 0.0)), default=1.0)) / 10 or 0.1
     return (
-        *_ranks(pl.concat([own, others])),
+        *_ranks(own, others),
         Figure(
             name="forecast",
             title="How far forecasts are off where they were not fitted",
             caption="Mean absolute error of a logistic regression on what is named below, fitted on other runs and held against "
             "policies or a world that it never saw; lower is better. Bars are 95 % intervals by policy. "
-            "`constant` looks at nothing and says the mean rate: added after the runs as a yardstick, without a claim.",
+            "Added after the runs, without a claim: `yes or no` looks only at whether all scenes are asked and a factor is tied to what is "
+            "asked about; `constant` looks at nothing and says the mean rate.",
             x_title="what the forecast looks at",
             y_title="mean absolute error of the rate",
             y_range=(0.0, top),
@@ -204,21 +205,21 @@ def draw(found: Found) -> tuple[Figure, ...]:
     )
 
 
-def _ranks(everything: pl.DataFrame) -> Iterator[Figure]:
-    """How well each number by itself ranks what was measured: cell by cell, as the claims have it, and run by run."""
+def _ranks(own: pl.DataFrame, others: pl.DataFrame) -> Iterator[Figure]:
+    """How well each number by itself ranks what was measured: over all cells, as the claims have it; over fewer, and over runs."""
     points = []
     for kind in ("read", "leak"):
-        cells = everything.filter(pl.col("kind") == kind)
-        for series, rows in (("cell by cell", cells), ("run by run", run_means(cells))):
+        cells, drawn = (table.filter(pl.col("kind") == kind) for table in (pl.concat([own, others]), own))
+        for series, rows in (("all cells", cells), ("cells of the drawn policies alone", drawn), ("all runs", run_means(cells))):
             told = {name: rank_correlation(rows, column) for name, column in SIGNS.items()}
             points += [_point(kind, series, name, found) for name, found in told.items() if found is not None]
     if points:
         yield Figure(
             name="forecast-ranks",
             title="How well each number alone ranks what was measured",
-            caption="Spearman's rho with the rate at which answers move, over all runs; bars are 95 % intervals by policy. Claims are "
-            "judged cell by cell (run, query and factor). Run by run, over means of a run's cells, was added after the runs and has no "
-            "rule: the modality gap is one number a run, so that cells of a run hide what it tells.",
+            caption="Spearman's rho with the rate at which answers move; bars are 95 % intervals by policy. Claims are judged over all "
+            "cells (run, query and factor). The rest was added after the runs and has no rule: the policies that nobody chose by "
+            "themselves, and means over each run's cells: the modality gap is one number a run, and cells of a run hide what it tells.",
             x_title="what is computed",
             y_title="Spearman's rho",
             y_range=(-1.0, 1.0),
