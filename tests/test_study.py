@@ -319,7 +319,7 @@ def test_a_forecast_that_looks_at_nothing_is_the_mean_rate_with_policies_alike()
 
 
 def test_what_differs_by_run_alone_is_hidden_among_cells_and_told_by_means_of_runs() -> None:
-    # Each run has a cell of 0 and one of 1; the rate moves with the run by a little, and the gap with it.
+    # Each run has a cell near 0 and one near 0.9; the rate moves with the run by a little, and the gap with it.
     cells = [(f"p{number}", 0, 0.0, rate + 0.001 * number) for number in range(12) for rate in (0.0, 0.9)]
     rows = told_table(cells).with_columns(gap_last=pl.col("policy").str.strip_chars("p").cast(pl.Float64))
     among, means = rank_correlation(rows, "gap_last"), rank_correlation(run_means(rows), "gap_last")

@@ -23,7 +23,6 @@ from theodolite.records.study import AnsweredRight, GridRun
 NUM_RESAMPLES = 400
 NUM_BINS = 5
 FEWEST = 6
-ROUNDING = 1e-9
 # What each forecast may look at, for answers that should move (read) and for those that should not (leak).
 FORECASTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "questions": {
@@ -33,7 +32,7 @@ FORECASTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "accuracy": {"read": ("accuracy",), "leak": ("accuracy",)},
     "frequency": {"read": ("frequency",), "leak": ("frequency",)},
     "gap": {"read": ("gap_first", "gap_last"), "leak": ("gap_first", "gap_last")},
-    # What one reads off the questions with the naked eye: are all scenes asked, and is the factor tied to what is asked about?
+    # Two bits of the same numbers: is everything pinned down in the limit, and does the factor tell of the answer at all?
     "yes or no": {"read": ("whole",), "leak": ("whole", "tied")},
     # The mean rate of what was fitted on: what a forecast must beat to tell anything.
     "constant": {"read": (), "leak": ()},
@@ -74,8 +73,8 @@ def _rows(line: GridRun) -> Iterable[tuple[object, ...]]:
         limit, bits = told.coverage_limit.get(query, 0.0), told.proxy_bits.get(f"{cell.factor}->{query}", 0.0)
         yield (
             setup.world, policy, line.key, setup.seed, cell.factor, query, "read" if cell.truth_moves else "leak", cell.moved_frac,
-            told.coverage.get(query, 0.0), limit, told.pressure_bits.get(query, 0.0), bits, float(limit > 1 - ROUNDING),
-            float(bits > ROUNDING), right.get(query), told.asked_frac[query], first, last,
+            told.coverage.get(query, 0.0), limit, told.pressure_bits.get(query, 0.0), bits, float(limit == 1),
+            float(bits > 0), right.get(query), told.asked_frac[query], first, last,
         )  # fmt: skip
 
 

@@ -181,8 +181,8 @@ def draw(found: Found) -> tuple[Figure, ...]:
             title="How far forecasts are off where they were not fitted",
             caption="Mean absolute error of a logistic regression on what is named below, fitted on other runs and held against "
             "policies or a world that it never saw; lower is better. Bars are 95 % intervals by policy. "
-            "Two were added after the runs, without a claim: 'yes or no' looks only at whether all scenes are asked and a factor is tied "
-            "to what is asked about; 'constant' looks at nothing and says the mean rate.",
+            "Two were added after the runs, without a claim: 'yes or no' looks only at whether the limit of coverage is 1 and there are "
+            "any proxy bits; 'constant' looks at nothing and says the mean rate.",
             x_title="what the forecast looks at",
             y_title="mean absolute error of the rate",
             y_range=(0.0, top),
