@@ -10,7 +10,7 @@ TOUR_OPTIONS ?=
 help:
 	@echo "make tour    set up, then train, survey and report (runs/tour/report.html)"
 	@echo "make test    set up, then run the checks and the tests"
-	@echo "make check   ruff, mypy --strict over worlds, objectives, measurement and records, and the directions of imports"
+	@echo "make check   ruff, mypy --strict over the rooms that hold mathematics and records, and the directions of imports"
 	@echo "make smol    the pretrained parts of the recipe smol and OpenMoji's pictures (120 MB; npm is needed)"
 	@echo "make setup   only set up .venv"
 	@echo "make tower   train the frozen tower's weights again (under 5 minutes)"

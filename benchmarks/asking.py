@@ -28,10 +28,10 @@ from transformers import (
 )
 
 from theodolite.asking.answer import Ask, answer_from_scores
-from theodolite.asking.batches import Batch, Row
 from theodolite.asking.local import LocalAsker
-from theodolite.models.build import CHAT_TEMPLATE, word_tokenizer
-from theodolite.models.sight import Sight
+from theodolite.asking.rows import Batch, Row
+from theodolite.models.construction.build import CHAT_TEMPLATE, word_tokenizer
+from theodolite.models.vision_features import Sight
 
 NUM_QUERIES, VISION, TEXT = 8, 256, 24
 CHOICES = ("yes", "no")

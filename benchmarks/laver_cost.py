@@ -116,8 +116,8 @@ def batch_of(shape: Shape, vision_frac: float) -> dict[str, Any]:
     """Random pictures first, then text that is all predicted; every row one sample."""
     import torch
 
-    from theodolite.models.grids import grid
-    from theodolite.models.layout import mark_pictures
+    from theodolite.models.exported.grids import grid
+    from theodolite.models.exported.layout import mark_pictures
     from theodolite.objectives.masking import draw_ranks
 
     generator = torch.Generator().manual_seed(0)
@@ -148,7 +148,7 @@ def batch_of(shape: Shape, vision_frac: float) -> dict[str, Any]:
 
 
 def objective_of(arm: str, shape: Shape, config: Any) -> Any:
-    from theodolite.models.vlm import Adaptation
+    from theodolite.models.forward import Adaptation
     from theodolite.objectives.language import Language
     from theodolite.objectives.laver import LaVer, LaverSettings
 
@@ -161,11 +161,11 @@ def measure(arm: str, vision_frac: float, dtype: str, steps: int) -> dict[str, f
     """Median seconds of a step after one to warm up, and the peak of memory over what was there after loading, in GiB."""
     import torch
 
-    from theodolite.models.vlm import adapt
+    from theodolite.models.forward import adapt
     from theodolite.objectives.laver import LaVer
     from theodolite.objectives.terms import combine
-    from theodolite.training.learner import Learner
-    from theodolite.training.tutor import Tutor
+    from theodolite.training.objective_module import Learner
+    from theodolite.training.teacher_callback import Tutor
 
     shape = Shape()
     model = build(shape)

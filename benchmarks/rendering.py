@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from theodolite.worlds.shapes import Shapes
+from theodolite.worlds.shapes.world import Shapes
 
 
 def main() -> None:

@@ -80,12 +80,12 @@ def measure(steps: int, precision: Any) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     from theodolite.data.collate import Collator
-    from theodolite.models.build import build_vlm
-    from theodolite.models.conv_tower import ConvTower
-    from theodolite.models.frontends import SIZE
-    from theodolite.studies.arms import examples_of, shapes_arms
+    from theodolite.models.construction.build import build_vlm
+    from theodolite.models.construction.frontends import SIZE
+    from theodolite.models.exported.conv_tower import ConvTower
+    from theodolite.studies.engine.arms import examples_of, shapes_arms
     from theodolite.training import run
-    from theodolite.training.learner import Learner
+    from theodolite.training.objective_module import Learner
     from theodolite.training.recipe import Recipe
     from theodolite.worlds.registry import world_named
 

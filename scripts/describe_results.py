@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from theodolite.records.errors import BadInput
-from theodolite.report.study_words import result_documents
+from theodolite.report.study.words import result_documents
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 

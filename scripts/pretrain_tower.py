@@ -20,12 +20,12 @@ from rich.progress import Progress
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from theodolite.models.conv_tower import ConvTower, ConvTowerConfig
-from theodolite.models.frontends import WEIGHTS, Pixels, image_processor
-from theodolite.worlds.easy_vqa import EasyVQA
-from theodolite.worlds.easy_vqa_data import SPLITS
+from theodolite.models.construction.frontends import WEIGHTS, Pixels, image_processor
+from theodolite.models.exported.conv_tower import ConvTower, ConvTowerConfig
+from theodolite.worlds.easy_vqa.data import SPLITS
+from theodolite.worlds.easy_vqa.world import EasyVQA
 from theodolite.worlds.factors import Scenes
-from theodolite.worlds.shapes import Shapes
+from theodolite.worlds.shapes.world import Shapes
 from theodolite.worlds.world import World
 
 NUM_PICTURES = 40_000
@@ -87,7 +87,7 @@ def main() -> None:
     digest = hashlib.sha256(options.out.read_bytes()).hexdigest()
     print(f"{options.out.name}: {options.out.stat().st_size:,} bytes, {time.monotonic() - started:.0f} s")
     print(f"SHA-256 {digest}")
-    print("To ship it, put it into src/theodolite/models/weights and its hash into WEIGHTS_SHA256 of models/frontends.py")
+    print("To ship it, put it into src/theodolite/models/weights and its hash into WEIGHTS_SHA256 of models/construction/frontends.py")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from theodolite.models.exported.grids import picture_grids
+from theodolite.models.exported.layout import layout_of
 from theodolite.models.families import family_of, image_token_id
-from theodolite.models.grids import picture_grids
-from theodolite.models.layout import layout_of
-from theodolite.models.views import View
-from theodolite.models.vlm import Adaptation, base_model, read
+from theodolite.models.forward import Adaptation, base_model, read
+from theodolite.models.pass_inputs import View
 
 MIXED = Adaptation("mixed", "2d")
 Given = dict[str, Tensor]

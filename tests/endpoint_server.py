@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from theodolite.asking.answer import Ask
-from theodolite.asking.endpoint_prompt import LETTERS
+from theodolite.asking.endpoint.prompt import LETTERS
 
 
 @dataclass(frozen=True)

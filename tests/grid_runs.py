@@ -8,9 +8,9 @@ import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from theodolite.models.build import DecoderSize
-from theodolite.studies.arms import Arm
-from theodolite.studies.perform import Performed, Run
+from theodolite.models.construction.build import DecoderSize
+from theodolite.studies.engine.arms import Arm
+from theodolite.studies.engine.execute import Performed, Run
 from theodolite.training.recipe import Recipe
 
 RECIPE = Recipe("tiny", steps=2, batch=4, decoder=DecoderSize(num_layers=1, width=16, num_heads=2))

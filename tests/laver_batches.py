@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from theodolite.models.grids import grid
-from theodolite.models.layout import Layout, mark_pictures
+from theodolite.models.exported.grids import grid
+from theodolite.models.exported.layout import Layout, mark_pictures
 from theodolite.objectives.masking import draw_ranks
 
 # One sample as letters: v is a picture of 2 x 2 tokens, t a text token; "|" starts a branch.

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import UInt8
 from torch import nn
 
-from theodolite.models.build import DecoderSize, build_vlm
-from theodolite.models.frontends import PATCH
+from theodolite.models.construction.build import DecoderSize, build_vlm
+from theodolite.models.construction.frontends import PATCH
 from theodolite.worlds.factors import Factor, FactorSpace, Scenes
 from theodolite.worlds.prior import Prior
 from theodolite.worlds.query import Query, open_query

@@ -12,10 +12,10 @@ from ray.cluster_utils import Cluster
 from rich.console import Console
 
 from grid_runs import where
-from theodolite.studies.grid import Failure, run_grid
-from theodolite.studies.perform import perform
-from theodolite.studies.progress import Steps
-from theodolite.studies.ray_cluster import on_ray
+from theodolite.commands.progress import Steps
+from theodolite.studies.engine.execute import perform
+from theodolite.studies.engine.grid import Failure, run_grid
+from theodolite.studies.engine.ray_cluster import on_ray
 
 if __name__ == "__main__":
     import grid_runs

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from theodolite.data.examples import ExampleSet, ask_world
-from theodolite.models.build import DecoderSize, build_vlm
-from theodolite.worlds.shapes import Shapes
+from theodolite.models.construction.build import DecoderSize, build_vlm
+from theodolite.worlds.shapes.world import Shapes
 
 TINY = DecoderSize(num_layers=2, width=32, num_heads=2, expansion=2)
 WORLD = Shapes().correlate("shape", "colour", 0.8)

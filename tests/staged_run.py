@@ -13,9 +13,9 @@ import torch
 from forked import thread_names
 from small import TINY
 from theodolite.training.launch import leave_together
-from theodolite.training.material import shapes_material
-from theodolite.training.staged import run_stages
-from theodolite.training.stages import StagedRecipe, TinyModel, tiny_laver
+from theodolite.training.recipe_data import shapes_material
+from theodolite.training.recipes import StagedRecipe, TinyModel, tiny_laver
+from theodolite.training.stage_runner import run_stages
 
 STEPS = 6
 

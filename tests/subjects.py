@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from theodolite.asking.local import LocalAsker
-from theodolite.measurement.changes import changes_of
-from theodolite.measurement.plan import plan_world
-from theodolite.measurement.subject import Subject, questions_of
-from theodolite.measurement.survey import answer_plan
+from theodolite.measurement.internals.context import Subject, questions_of
+from theodolite.measurement.pairs.interventions import changes_of
+from theodolite.measurement.pairs.plan import plan_world
+from theodolite.measurement.survey.session import answer_plan
 from theodolite.worlds.world import World
 
 

@@ -17,14 +17,14 @@ from transformers import DynamicCache, LlamaConfig, MistralConfig
 
 import tiny_families
 from adapted_models import MIXED, at_prompt, padded_left, read_logits, view_of, written, written_by_hand
-from theodolite.models.adapted import edited
-from theodolite.models.attention import language_mask, layer_kinds
 from theodolite.models.export import export_vlm
+from theodolite.models.exported.adapted import edited
+from theodolite.models.exported.attention import language_mask, layer_kinds
+from theodolite.models.exported.grids import grid
+from theodolite.models.exported.layout import NONE, layout_of
 from theodolite.models.families import family_of, image_token_id
-from theodolite.models.grids import grid
-from theodolite.models.layout import NONE, layout_of
+from theodolite.models.forward import Adaptation, adapt
 from theodolite.models.load import adapted_classes
-from theodolite.models.vlm import Adaptation, adapt
 
 PLAIN_POSITIONS = Adaptation("mixed", "native")
 CAUSAL = Adaptation("native", "2d")

@@ -14,14 +14,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from theodolite.measurement.advise import advise
-from theodolite.measurement.cover import lazy_greedy, pair_cover
-from theodolite.measurement.coverage import Enumeration, coverage_of, measure_coverage
-from theodolite.measurement.filling import fair_shares, fill, total_bits
-from theodolite.measurement.ground import partners, world_ground
+from theodolite.commands.advise import advice_lines, advice_tables, advise_on
+from theodolite.questions.advice.advise import advise
+from theodolite.questions.advice.greedy_cover import lazy_greedy, pair_cover
+from theodolite.questions.advice.problem import partners, world_ground
+from theodolite.questions.advice.water_filling import fair_shares, fill, total_bits
+from theodolite.questions.coverage import Enumeration, coverage_of, measure_coverage
 from theodolite.records.advice import Advice
 from theodolite.records.errors import BadInput, UnknownName
-from theodolite.studies.advise import advice_lines, advice_tables, advise_on
 from theodolite.worlds.factors import Factor, FactorSpace, Scenes
 from theodolite.worlds.prior import Prior
 from theodolite.worlds.query import Ask, Policy, Query
@@ -359,7 +359,7 @@ def test_data_say_what_nothing_recorded_can_ask_and_what_has_no_answer_by_its_fa
 
 def test_advice_is_written_shown_and_repeats_to_the_byte_without_torch() -> None:
     code = (
-        "import sys; from theodolite.studies.advise import advise_on;"
+        "import sys; from theodolite.commands.advise import advise_on;"
         "print(advise_on('shapes', 1000, strength=1.0, ask='row').model_dump_json()); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

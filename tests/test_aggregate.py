@@ -12,10 +12,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from theodolite.measurement.shadows import MEASURED, measure_shadows
-from theodolite.measurement.stats import exact_interval
+from theodolite.measurement.behaviour.shadows import MEASURED, measure_shadows
 from theodolite.records.rows import ROWS
 from theodolite.records.survey import Shadows, Thresholds
+from theodolite.stats.rates import exact_interval
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "aggregate.py"
 NUM_ROWS = 50_000

@@ -14,9 +14,9 @@ from subjects import subject_of
 from test_asking_families import built
 from theodolite.asking.answer import Ask
 from theodolite.asking.local import LocalAsker
-from theodolite.measurement.allocation import Seen, measure_allocation, seen_share, vision_share
+from theodolite.measurement.internals.allocation import Seen, measure_allocation, seen_share, vision_share
 from theodolite.models.taps import watching_attention
-from theodolite.worlds.shapes import Shapes
+from theodolite.worlds.shapes.world import Shapes
 from tiny_families import NAMES
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from theodolite.measurement.annotated import MAX_FLOAT_VALUES, MAX_VALUES, annotate, read_table
+from theodolite.questions.annotated import MAX_FLOAT_VALUES, MAX_VALUES, annotate, read_table
 from theodolite.records.errors import BadInput, UnknownName
 
 TABLE = pl.DataFrame(

@@ -13,8 +13,8 @@ from theodolite.asking.answer import Ask, answer_from_scores
 from theodolite.asking.local import LocalAsker
 from theodolite.models.export import export_vlm
 from theodolite.models.families import UnknownFamily
+from theodolite.models.forward import Adaptation, adapt
 from theodolite.models.load import load_vlm
-from theodolite.models.vlm import Adaptation, adapt
 from theodolite.records.errors import BadInput
 from tiny_families import spread
 
@@ -121,7 +121,7 @@ def test_a_picture_with_many_questions_gets_several_rows_and_the_same_answers(mo
     model, processor = tiny_vlm()
     asker = LocalAsker(model, processor)
     whole = asker.ask(PICTURES, ASKS)
-    monkeypatch.setattr("theodolite.asking.batches.MAX_BRANCH_TOKENS", 1)
+    monkeypatch.setattr("theodolite.asking.rows.MAX_BRANCH_TOKENS", 1)
     assert sum(map(len, asker.groups(PICTURES, ASKS))) == len(ASKS)
     for one, other in zip(whole, asker.ask(PICTURES, ASKS), strict=True):
         np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)

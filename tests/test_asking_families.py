@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 
 from theodolite.asking.answer import Ask, answer_from_scores
-from theodolite.asking.batches import Row
-from theodolite.asking.lens import survey_size
 from theodolite.asking.local import LocalAsker
+from theodolite.asking.model_inputs import survey_size
+from theodolite.asking.rows import Row
 from theodolite.models.export import export_vlm
 from theodolite.models.families import family_of
+from theodolite.models.forward import Adaptation, adapt
 from theodolite.models.load import load_vlm
 from theodolite.models.pictures import PictureReader
 from theodolite.models.processor import Halves
-from theodolite.models.vlm import Adaptation, adapt
 from tiny_families import NAMES, tiny
 
 ASKS = [

@@ -15,15 +15,15 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
+from theodolite.blind_pairs.embeddings import Embedder
+from theodolite.blind_pairs.pictures import open_picture
+from theodolite.blind_pairs.vector_store import VectorStore
 from theodolite.cli import app
-from theodolite.measurement.blind_pictures import open_picture
-from theodolite.models.embeddings import Embedder
-from theodolite.models.vector_store import VectorStore
+from theodolite.commands.blind import Search, mine_blind_pairs
+from theodolite.commands.progress import Steps
 from theodolite.records.blind import BlindRecord
 from theodolite.records.errors import BadInput
-from theodolite.studies.blind import Search, mine_blind_pairs
-from theodolite.studies.progress import Steps
-from theodolite.worlds.manifest import BadManifest, read_manifest, write_manifest
+from theodolite.worlds.manifest.read import BadManifest, read_manifest, write_manifest
 from tiny_families import TEXT, TOWER, spread, tiny
 
 SIZE = {"height": 32, "width": 32}

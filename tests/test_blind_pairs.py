@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from theodolite.measurement.blind import BlindPairs, Vectors, blind_pairs, nearest_pairs, neighbour_cosines, sample_cosines
+from theodolite.blind_pairs.search import BlindPairs, Vectors, blind_pairs, nearest_pairs, neighbour_cosines, sample_cosines
 from theodolite.records.errors import BadInput
 
 Row = tuple[int, int, float, float]
@@ -73,7 +73,7 @@ def test_ties_go_by_index() -> None:
 
 @pytest.mark.parametrize("per_picture", [1, 3])
 def test_a_picture_occurs_only_so_often_and_the_best_pairs_come_first(per_picture: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("theodolite.measurement.blind.ROOM", 8)
+    monkeypatch.setattr("theodolite.blind_pairs.search.ROOM", 8)
     one, other = clusters(90, 5), clusters(90, 6)
     taken: list[Row] = []
     for row in by_margin(all_pairs(one, other), -1.0, 1.0):

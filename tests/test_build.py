@@ -18,14 +18,14 @@ from typer.testing import CliRunner
 from small import WORLD
 from test_join import TEMPLATE, TEXT, VISION, save_language_model
 from theodolite.cli import app
-from theodolite.models import join
+from theodolite.commands.build import build_model
+from theodolite.models.construction import join
+from theodolite.models.construction.frontends import Pixels
+from theodolite.models.construction.join import join_vlm
 from theodolite.models.export import export_vlm
-from theodolite.models.frontends import Pixels
-from theodolite.models.join import join_vlm
 from theodolite.models.load import load_vlm
 from theodolite.records.errors import BadInput
 from theodolite.records.survey import read_survey
-from theodolite.studies.build import build_model
 
 SQUARE = {"height": 32, "width": 32}
 SWIN = {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 1], "window_size": 4}

@@ -12,19 +12,19 @@ from transformers import TrainerState
 
 from small import TINY, WORLD, examples, tiny_vlm
 from theodolite.data.collate import Collator
+from theodolite.data.epochs import Draws
 from theodolite.data.examples import training_order
-from theodolite.data.visits import Draws
-from theodolite.measurement.callback import BATCH, SurveyCallback, surveying_pairs, surveying_world
-from theodolite.measurement.plan import plan_world
-from theodolite.measurement.survey import Way, survey_world
+from theodolite.measurement.pairs.plan import plan_world
+from theodolite.measurement.survey.callback import BATCH, SurveyCallback, surveying_pairs, surveying_world
+from theodolite.measurement.survey.session import Way, survey_world
+from theodolite.models.construction.frontends import Pixels
 from theodolite.models.export import export_vlm
 from theodolite.models.fingerprint import weights_hash
-from theodolite.models.frontends import Pixels
 from theodolite.models.load import load_vlm
 from theodolite.models.prompts import Prompter
 from theodolite.objectives.language import Language
 from theodolite.records.survey import read_survey
-from theodolite.training.learner import Learner
+from theodolite.training.objective_module import Learner
 from theodolite.training.recipe import Recipe
 from theodolite.training.run import training_arguments
 from theodolite.training.trainer import ObjectiveTrainer

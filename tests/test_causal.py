@@ -15,13 +15,13 @@ from small import tiny_vlm
 from subjects import subject_of
 from theodolite.asking.answer import Ask
 from theodolite.asking.local import LocalAsker
-from theodolite.measurement.causal import average_tokens, measure_causal, shuffling
-from theodolite.measurement.erasing import ErasureFit, fit_erasers, paired_labels, random_labels, shuffle_levels
-from theodolite.measurement.open_questions import Cases, Said, cases_of, first_pictures, inner_layers, with_others
-from theodolite.measurement.patching import Patcher, patched, random_basis, response
-from theodolite.measurement.subject import Subject
+from theodolite.measurement.internals.causal import average_tokens, measure_causal, shuffling
+from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.erasing import ErasureFit, fit_erasers, paired_labels, random_labels, shuffle_levels
+from theodolite.measurement.internals.patching import Patcher, patched, random_basis, response
+from theodolite.measurement.internals.reask import Cases, Said, cases_of, first_pictures, inner_layers, with_others
 from theodolite.records.causal import PARTNERS, Causal
-from theodolite.worlds.shapes import Shapes
+from theodolite.worlds.shapes.world import Shapes
 
 FELT, SILENT = ("connector", "layer.1"), ("layer.2", "layer.3")  # the answer is copied in the second block
 
@@ -127,7 +127,7 @@ def test_patching_in_parts_and_at_once_gives_the_same_answers(share: bool, monke
     assert len(cases.before) == (len(rows) if not share else rows.n_unique("picture_before"))
     bases = {"layer.1": {"whole": None}}
     whole = Patcher(asker, held.plan.pictures).answers(cases, bases)["layer.1", "whole"]
-    monkeypatch.setattr("theodolite.measurement.patching.MOST_BYTES", 4 * 64 * 48 * 3)
+    monkeypatch.setattr("theodolite.measurement.internals.patching.MOST_BYTES", 4 * 64 * 48 * 3)
     parts = Patcher(asker, held.plan.pictures).answers(cases, bases)["layer.1", "whole"]
     np.testing.assert_array_equal(whole.chosen, parts.chosen)
     np.testing.assert_allclose(whole.probabilities, parts.probabilities, atol=1e-5)

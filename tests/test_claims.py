@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from theodolite.measurement.claims import Rule, Statement, difference_over_seeds, judge, over_seeds
+from theodolite.stats.claims import Rule, Statement, difference_over_seeds, judge, over_seeds
 
 ABOVE, BELOW, WITHIN = Rule("above", 0.5), Rule("below", 0.5), Rule("within", 0.1)
 

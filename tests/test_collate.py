@@ -10,10 +10,10 @@ import torch
 from small import examples, tiny_vlm
 from theodolite.data.collate import Collator
 from theodolite.data.examples import Asked, ExampleSet
-from theodolite.models.frontends import Pixels
+from theodolite.models.construction.frontends import Pixels
+from theodolite.models.forward import read
+from theodolite.models.pass_inputs import whole_view
 from theodolite.models.prompts import Prompter
-from theodolite.models.views import whole_view
-from theodolite.models.vlm import read
 from theodolite.objectives.language import Language
 from theodolite.records.errors import BadInput
 

@@ -13,12 +13,12 @@ from rich.console import Console
 from scipy import stats
 
 from report_records import record
-from theodolite.measurement.compare import adjust, compare_surveys
-from theodolite.measurement.stats import difference_p, paired_difference
+from theodolite.commands.compare import alone_line, compare_folders, comparison_table
+from theodolite.measurement.survey.compare import adjust, compare_surveys
 from theodolite.records.comparison import CellChange, Comparison
 from theodolite.records.errors import BadInput
 from theodolite.records.survey import BadRecord, SurveyRecord
-from theodolite.studies.compare import alone_line, compare_folders, comparison_table
+from theodolite.stats.rates import difference_p, paired_difference
 
 NUM_SCENES = 60
 VALUES = ["a", "b", "c"]

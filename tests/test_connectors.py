@@ -25,16 +25,16 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from adapted_models import MIXED, padded_left, read_logits
 from small import TINY, WORLD
-from theodolite.measurement.plan import plan_world
-from theodolite.measurement.survey import Way, survey_pairs
-from theodolite.models import connectors
-from theodolite.models.build import build_vlm, connector_named
-from theodolite.models.connectors import CONNECTORS, Connector, Local, exchange_connector, make_connector, start_scale
+from theodolite.measurement.pairs.plan import plan_world
+from theodolite.measurement.survey.session import Way, survey_pairs
+from theodolite.models.construction.build import build_vlm, connector_named
+from theodolite.models.construction.frontends import Pixels
 from theodolite.models.export import export_vlm
+from theodolite.models.exported import connectors
+from theodolite.models.exported.connectors import CONNECTORS, Connector, Local, exchange_connector, make_connector, start_scale
 from theodolite.models.families import family_of
-from theodolite.models.frontends import Pixels
+from theodolite.models.forward import Adaptation, adapt
 from theodolite.models.load import load_vlm
-from theodolite.models.vlm import Adaptation, adapt
 from theodolite.records.errors import BadInput, UnknownName
 
 NAMES = tuple(CONNECTORS)

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from theodolite.cli import main
-from theodolite.measurement.coverage import Coverage, measure_coverage
+from theodolite.questions.coverage import Coverage, measure_coverage
 from theodolite.records.errors import BadInput
-from theodolite.worlds.easy_vqa import EasyVQA
+from theodolite.worlds.easy_vqa.world import EasyVQA
 from theodolite.worlds.factors import Factor, FactorSpace
 from theodolite.worlds.prior import Prior
 from theodolite.worlds.query import Ask, Policy, Query, open_query
-from theodolite.worlds.shapes import Shapes
+from theodolite.worlds.shapes.world import Shapes
 
 
 @cache

@@ -14,15 +14,15 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from theodolite.measurement.annotated import Annotated, annotate
-from theodolite.measurement.contexts import Outcomes, cells, select_context
-from theodolite.measurement.coverage import measure_coverage
-from theodolite.measurement.matched import coverage_estimate, match, measure_data_coverage, recorded
-from theodolite.measurement.pressure import pressure_estimate, pressure_gaps
+from theodolite.commands.data_tables import data_coverage_table, data_query_table
+from theodolite.questions.annotated import Annotated, annotate
+from theodolite.questions.conditional_entropy import Outcomes, cells, select_context
+from theodolite.questions.coverage import measure_coverage
+from theodolite.questions.matched_pairs import coverage_estimate, match, measure_data_coverage, recorded
+from theodolite.questions.pressure import pressure_estimate, pressure_gaps
 from theodolite.records.data_coverage import DataCoverage
 from theodolite.records.part import Estimate
-from theodolite.studies.data_coverage import data_coverage_table, data_query_table
-from theodolite.worlds.shapes import Shapes
+from theodolite.worlds.shapes.world import Shapes
 from theodolite.worlds.world import World
 
 FACTORS = ("shape", "colour", "row")
@@ -251,6 +251,6 @@ def test_a_record_repeats_to_the_byte_and_its_tables_print() -> None:
 
 
 def test_nothing_here_needs_torch() -> None:
-    code = "import sys, theodolite.measurement.matched, theodolite.studies.data_coverage; print('torch' in sys.modules)"
+    code = "import sys, theodolite.questions.matched_pairs, theodolite.commands.data_tables; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "False"

@@ -13,7 +13,7 @@ import pytest
 from pydantic import Field
 
 from small import WORLD, tiny_vlm
-from theodolite.measurement.survey import survey_world
+from theodolite.measurement.survey.session import survey_world
 from theodolite.records.described import FILES, ROWS_FILE, in_words, parts_of, records_text, undescribed
 from theodolite.records.part import Part, Rate
 from theodolite.records.rows import ROWS

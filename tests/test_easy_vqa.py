@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from theodolite.measurement.official import text_only_answers
-from theodolite.worlds import easy_vqa_data as data
-from theodolite.worlds.easy_vqa import EasyVQA
+from theodolite.measurement.survey.official import text_only_answers
+from theodolite.worlds.easy_vqa import data
+from theodolite.worlds.easy_vqa.world import EasyVQA
 from theodolite.worlds.factors import Scenes, UnknownName
 from theodolite.worlds.world import OfficialSplit, Pairs
 
@@ -363,7 +363,7 @@ def test_the_baseline_counts_ties_by_alphabet_and_knows_no_unseen_text(world: Ea
 def test_import_reads_nothing_and_use_needs_no_torch() -> None:
     code = """
 import sys
-from theodolite.worlds import easy_vqa, easy_vqa_data as data
+from theodolite.worlds.easy_vqa import data, world as easy_vqa
 assert all(read.cache_info().currsize == 0 for read in (data.read_pictures, data.official_questions, data.derived_levels))
 import numpy as np
 world = easy_vqa.EasyVQA().correlate("shape", "colour", 0.9)

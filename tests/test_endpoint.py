@@ -14,15 +14,15 @@ import pytest
 from endpoint_server import Asked, Reply, Server, by_pixels, refused, said, serving
 from small import WORLD
 from theodolite.asking.answer import UNANSWERED, Answer, Ask
-from theodolite.asking.endpoint import EndpointAsker, Estimate
-from theodolite.asking.endpoint_cache import ResponseCache, content_key
-from theodolite.asking.endpoint_channel import Channel, EndpointSettings
-from theodolite.asking.endpoint_offers import detect_offers
-from theodolite.asking.endpoint_prompt import picture_tokens, prompt_of, text_tokens
-from theodolite.asking.endpoint_reading import answer_of_logprobs, answer_of_text, read_choice
-from theodolite.measurement.compare import compare_surveys
-from theodolite.measurement.plan import plan_world
-from theodolite.measurement.survey import Candidate, Way, answer_plan, ask_world
+from theodolite.asking.endpoint.asker import EndpointAsker, Estimate
+from theodolite.asking.endpoint.cache import ResponseCache, content_key
+from theodolite.asking.endpoint.capabilities import detect_offers
+from theodolite.asking.endpoint.channel import Channel, EndpointSettings
+from theodolite.asking.endpoint.prompt import picture_tokens, prompt_of, text_tokens
+from theodolite.asking.endpoint.reading import answer_of_logprobs, answer_of_text, read_choice
+from theodolite.measurement.pairs.plan import plan_world
+from theodolite.measurement.survey.compare import compare_surveys
+from theodolite.measurement.survey.session import Candidate, Way, answer_plan, ask_world
 from theodolite.records.endpoint import EndpointConfig, Offers
 from theodolite.records.errors import BadInput
 from theodolite.records.survey import SurveyRecord
@@ -211,7 +211,7 @@ def test_a_final_refusal_in_the_middle_says_what_the_server_said() -> None:
 
 def test_requests_a_minute_are_spaced(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = {"now": 100.0}
-    monkeypatch.setattr("theodolite.asking.endpoint_channel.monotonic", lambda: clock["now"])
+    monkeypatch.setattr("theodolite.asking.endpoint.channel.monotonic", lambda: clock["now"])
     with serving(by_pixels) as server:
         channel = Channel(EndpointSettings(server.url, "m", per_minute=30.0, **QUICK))  # type: ignore[arg-type]
         waits: list[float] = []

@@ -12,13 +12,13 @@ from rich.console import Console
 
 from endpoint_server import Asked, Reply, by_pixels, refused, said, serving
 from test_endpoint import ASKS, PICTURES, asker_at, questions
-from theodolite.asking.endpoint_channel import EndpointSettings, _told_wait
-from theodolite.asking.endpoint_offers import top_of
+from theodolite.asking.endpoint.capabilities import top_of
+from theodolite.asking.endpoint.channel import EndpointSettings, _told_wait
+from theodolite.commands.endpoint import survey_endpoint
+from theodolite.commands.progress import Steps
+from theodolite.commands.targets import Matter
 from theodolite.records.errors import BadInput
-from theodolite.studies.endpoint import survey_endpoint
-from theodolite.studies.matter import Matter
-from theodolite.studies.progress import Steps
-from theodolite.worlds.easy_vqa import EasyVQA
+from theodolite.worlds.easy_vqa.world import EasyVQA
 
 
 def test_retry_after_is_read_as_seconds_or_a_date_and_a_long_one_ends_the_run() -> None:

@@ -27,14 +27,14 @@ from endpoint_server import Asked, Reply, by_pixels, of_asker, said, serving
 from small import TINY, WORLD, tiny_vlm
 from test_cli import theodolite
 from theodolite.asking.answer import Ask
-from theodolite.asking.endpoint import EndpointAsker
-from theodolite.asking.endpoint_cache import ResponseCache
-from theodolite.asking.endpoint_channel import EndpointSettings
-from theodolite.asking.endpoint_prompt import LETTERS, prompt_of
+from theodolite.asking.endpoint.asker import EndpointAsker
+from theodolite.asking.endpoint.cache import ResponseCache
+from theodolite.asking.endpoint.channel import EndpointSettings
+from theodolite.asking.endpoint.prompt import LETTERS, prompt_of
 from theodolite.asking.local import LocalAsker
 from theodolite.cli import app
-from theodolite.measurement.survey import Candidate, ask_world, survey_world
-from theodolite.models.build import build_vlm
+from theodolite.measurement.survey.session import Candidate, ask_world, survey_world
+from theodolite.models.construction.build import build_vlm
 from theodolite.models.export import export_vlm
 from theodolite.records.survey import read_survey
 

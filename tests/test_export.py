@@ -24,11 +24,11 @@ import tiny_families
 from adapted_models import MIXED, at_prompt, padded_left, read_logits, written_by_hand
 from small import tiny_vlm
 from theodolite.models import export
-from theodolite.models.adapted import Adapted
 from theodolite.models.export import export_vlm
+from theodolite.models.exported.adapted import Adapted
 from theodolite.models.families import UnknownFamily, family_of, image_token_id
+from theodolite.models.forward import Adaptation, adapt, adaptation_of
 from theodolite.models.load import adapted_classes, load_vlm
-from theodolite.models.vlm import Adaptation, adapt, adaptation_of
 from theodolite.records.errors import BadInput
 
 OURS = ("conv", "patches")

@@ -17,9 +17,9 @@ import transformers as hf
 from PIL import Image
 from torch import Tensor, nn
 
-from theodolite.models import grids
+from theodolite.models.exported import grids
+from theodolite.models.exported.grids import grid, picture_grids
 from theodolite.models.families import FAMILIES, REFUSED, UnknownFamily, family_of, image_token_id
-from theodolite.models.grids import grid, picture_grids
 from theodolite.models.pictures import PictureReader
 from theodolite.records.errors import BadInput
 from tiny_families import NAMES, SIZES, WRITTEN, bare_processor, edited, features, inputs, parts, picture, processor, run, tiny, tokenizer

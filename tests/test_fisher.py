@@ -13,10 +13,10 @@ from planted import planted_vlm
 from small import tiny_vlm
 from subjects import subject_of
 from theodolite.asking.local import LocalAsker
-from theodolite.measurement.fisher import along, centred, entropy_rank, frozen, measure_fisher, participation_rank, spectrum
-from theodolite.measurement.open_questions import ask_edited, cases_of
+from theodolite.measurement.internals.fisher import along, centred, entropy_rank, frozen, measure_fisher, participation_rank, spectrum
+from theodolite.measurement.internals.reask import ask_edited, cases_of
 from theodolite.records.fisher import Energy, Fisher
-from theodolite.worlds.shapes import Shapes
+from theodolite.worlds.shapes.world import Shapes
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

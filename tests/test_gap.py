@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from theodolite.measurement.changes import Changes
-from theodolite.measurement.gap import measure_gap, scene_products, separability, site_gap
-from theodolite.measurement.subject import Subject
+from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.gap import measure_gap, scene_products, separability, site_gap
+from theodolite.measurement.pairs.interventions import Changes
 from theodolite.records.gap import SiteGap
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from theodolite.measurement.changes import Changes
-from theodolite.measurement.directions import (
+from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.directions import (
     Differences,
     Weights,
     consistency,
@@ -23,11 +23,11 @@ from theodolite.measurement.directions import (
     place_values,
     span,
 )
-from theodolite.measurement.geometry import describe, measure_geometry, overlap
-from theodolite.measurement.hierarchy import group_cosine, measure_hierarchy, other_ways
-from theodolite.measurement.inner_product import causal_product
-from theodolite.measurement.simplex import simplex_parts, simplex_regularity
-from theodolite.measurement.subject import Subject
+from theodolite.measurement.internals.geometry import describe, measure_geometry, overlap
+from theodolite.measurement.internals.hierarchy import group_cosine, measure_hierarchy, other_ways
+from theodolite.measurement.internals.inner_product import causal_product
+from theodolite.measurement.internals.simplex import simplex_parts, simplex_regularity
+from theodolite.measurement.pairs.interventions import Changes
 from theodolite.records.geometry import Shape
 
 
@@ -356,7 +356,7 @@ def test_the_measure_gives_each_site_its_products_and_repeats_to_the_byte(monkey
     subject.unembedding = subject.unembedding[:, :2]
     narrow = measure_geometry(subject)
     assert narrow is not None and narrow.sites["connector"].causal is None
-    monkeypatch.setattr("theodolite.measurement.geometry.MAX_NUMBERS", 24)
+    monkeypatch.setattr("theodolite.measurement.internals.geometry.MAX_NUMBERS", 24)
     drawn = measure_geometry(subject)
     assert drawn is not None and drawn.sites["encoder"].euclidean.factors["colour"].num_differences == 12
     subject.changes = {}

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from theodolite.models import gguf as reading
-from theodolite.models.gguf import load_gguf, smollm2_path
+from theodolite.models.construction import gguf as reading
+from theodolite.models.construction.gguf import load_gguf, smollm2_path
 from theodolite.records.errors import BadInput
 
 WIDTH, INNER, LAYERS, HEADS = 64, 96, 2, 4

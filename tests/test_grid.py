@@ -20,16 +20,16 @@ from filelock import FileLock
 from rich.console import Console
 
 from grid_runs import RECIPE, Pretended, tiny_grid, tiny_run
-from theodolite.models.build import DecoderSize
+from theodolite.commands.progress import Steps
+from theodolite.models.construction.build import DecoderSize
 from theodolite.records.errors import BadInput
 from theodolite.records.study import read_runs
 from theodolite.records.survey import BadRecord, read_survey
-from theodolite.studies.arms import Arm
-from theodolite.studies.cores import on_cores
-from theodolite.studies.costs import Costs, arithmetic, hours
-from theodolite.studies.grid import LOCK, SURVEYS, RunsFailed, in_order, run_grid
-from theodolite.studies.perform import Performed, Run, perform
-from theodolite.studies.progress import Steps
+from theodolite.studies.engine.arms import Arm
+from theodolite.studies.engine.cores import on_cores
+from theodolite.studies.engine.costs import Costs, arithmetic, hours
+from theodolite.studies.engine.execute import Performed, Run, perform
+from theodolite.studies.engine.grid import LOCK, SURVEYS, RunsFailed, in_order, run_grid
 from theodolite.training.recipe import Recipe
 
 
@@ -107,9 +107,9 @@ import sys
 from pathlib import Path
 from rich.console import Console
 from grid_runs import Pretended, tiny_grid
-from theodolite.studies.cores import on_cores
-from theodolite.studies.grid import run_grid
-from theodolite.studies.progress import Steps
+from theodolite.studies.engine.cores import on_cores
+from theodolite.studies.engine.grid import run_grid
+from theodolite.commands.progress import Steps
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a test that runs in the background would leave it ignored
     folder = Path(sys.argv[1])

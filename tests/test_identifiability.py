@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr
 
-from theodolite.measurement.changes import Changes
-from theodolite.measurement.identifiability import (
+from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.identifiability import (
     MAX_AXES,
     Table,
     choose_axes,
@@ -23,10 +23,10 @@ from theodolite.measurement.identifiability import (
     measure_identifiability,
     r_squared,
 )
-from theodolite.measurement.probes import deal
-from theodolite.measurement.stats import clustered_mean
-from theodolite.measurement.subject import Subject
+from theodolite.measurement.internals.probes import deal
+from theodolite.measurement.pairs.interventions import Changes
 from theodolite.records.identifiability import SiteIdentifiability
+from theodolite.stats.rates import clustered_mean
 
 FACTORS = ("colour", "shape", "size", "texture")
 NUM_ROWS = 500
@@ -192,7 +192,7 @@ def test_without_one_base_picture_there_is_a_reason_and_no_number() -> None:
 
 
 def test_where_pictures_are_too_many_factors_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("theodolite.measurement.identifiability.MAX_PICTURES", 4)
+    monkeypatch.setattr("theodolite.measurement.internals.identifiability.MAX_PICTURES", 4)
     table = known_pictures(changes([0, 1], [0, 1]))
     assert isinstance(table, Table) and table.picture.tolist() == [0, 1, 10, 12], "one of colour, one of shape"
 

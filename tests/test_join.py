@@ -14,8 +14,8 @@ from tokenizers.models import WordLevel
 
 from theodolite.data.packing import PackingCollator
 from theodolite.data.sources import Example
-from theodolite.models.grids import picture_grids
-from theodolite.models.join import join_vlm, with_pictures
+from theodolite.models.construction.join import join_vlm, with_pictures
+from theodolite.models.exported.grids import picture_grids
 from theodolite.models.pictures import PictureReader
 from theodolite.objectives.language import Language
 from theodolite.records.errors import BadInput

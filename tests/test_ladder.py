@@ -5,8 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from theodolite.measurement.ladder import SPOKEN, Held, Told, answer_query, find_loss, map_positions, rung, tell_pooled, tell_spoken
-from theodolite.measurement.probes import Task, deal, one_hot
+from theodolite.measurement.internals.ladder import (
+    SPOKEN,
+    Held,
+    Told,
+    answer_query,
+    find_loss,
+    map_positions,
+    rung,
+    tell_pooled,
+    tell_spoken,
+)
+from theodolite.measurement.internals.probes import Task, deal, one_hot
 from theodolite.records.ladder import LadderThresholds, Loss
 
 NUM_SCENES, NUM_LEVELS = 400, 4

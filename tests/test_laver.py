@@ -12,19 +12,19 @@ from torch import nn
 import tiny_families
 from laver_batches import batch as hand_made
 from small import tiny_vlm
+from theodolite.models.exported.grids import picture_grids
+from theodolite.models.exported.layout import layout_of
+from theodolite.models.exported.positions import axis_positions
 from theodolite.models.families import family_of, image_token_id
-from theodolite.models.grids import picture_grids
-from theodolite.models.layout import layout_of
-from theodolite.models.positions import axis_positions
-from theodolite.models.views import layout_in, whole_view
-from theodolite.models.vlm import STOCK, Adaptation, adapt, read
+from theodolite.models.forward import STOCK, Adaptation, adapt, read
+from theodolite.models.pass_inputs import layout_in, whole_view
 from theodolite.objectives.language import Language
 from theodolite.objectives.laver import LaVer, LaverSettings
 from theodolite.objectives.masking import draw_ranks
 from theodolite.objectives.terms import combine
 from theodolite.records.errors import BadInput
-from theodolite.training.learner import Learner
-from theodolite.training.tutor import Tutor
+from theodolite.training.objective_module import Learner
+from theodolite.training.teacher_callback import Tutor
 
 NAMES = tiny_families.NAMES
 BRANCHES = ("separate", "joint")

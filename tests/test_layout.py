@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from laver_batches import layout
-from theodolite.models.attention import additive, refuse_dropped_masks, visible
-from theodolite.models.grids import grid
-from theodolite.models.layout import NONE, Layout, alone, layout_of, mark_pictures, pictures_index, prefix_index
-from theodolite.models.positions import AxisRotary, axis_of_frequency, axis_positions, order_in_sample
+from theodolite.models.exported.attention import additive, refuse_dropped_masks, visible
+from theodolite.models.exported.grids import grid
+from theodolite.models.exported.layout import NONE, Layout, alone, layout_of, mark_pictures, pictures_index, prefix_index
+from theodolite.models.exported.positions import AxisRotary, axis_of_frequency, axis_positions, order_in_sample
 
 
 def sees(place: Layout, mixed: bool = True, window: int | None = None) -> list[str]:

@@ -15,10 +15,10 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from theodolite.measurement.plan import plan_pairs
+from theodolite.measurement.pairs.plan import plan_pairs
 from theodolite.records.errors import BadInput
-from theodolite.worlds.layouts import LAYOUTS, convert
-from theodolite.worlds.manifest import read_manifest
+from theodolite.worlds.benchmarks.formats import LAYOUTS, convert
+from theodolite.worlds.manifest.read import read_manifest
 
 Rows = list[dict[str, object]]
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from subjects import bare_subject
-from theodolite.measurement.alike import effective_rank, mean_pairwise_cosine
-from theodolite.measurement.changes import Changes
-from theodolite.measurement.likeness import average, measure_likeness
+from theodolite.measurement.internals.likeness import average, measure_likeness
+from theodolite.measurement.internals.token_similarity import effective_rank, mean_pairwise_cosine
+from theodolite.measurement.pairs.interventions import Changes
 
 
 def draw(picture: int, token: int, dim: int, seed: int = 0) -> torch.Tensor:

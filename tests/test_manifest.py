@@ -17,12 +17,12 @@ import polars as pl
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
-from theodolite.measurement.plan import plan_gallery, plan_pairs, plan_world
+from theodolite.commands.world import write_world
+from theodolite.measurement.pairs.plan import plan_gallery, plan_pairs, plan_world
 from theodolite.records.errors import BadInput
-from theodolite.studies.disk import write_world
-from theodolite.worlds.manifest import KEYS, BadManifest, fault_lines, read_manifest, write_manifest
-from theodolite.worlds.manifest_faults import KINDS
-from theodolite.worlds.shapes import Shapes
+from theodolite.worlds.manifest.faults import KINDS
+from theodolite.worlds.manifest.read import KEYS, BadManifest, fault_lines, read_manifest, write_manifest
+from theodolite.worlds.shapes.world import Shapes
 
 Record = dict[str, Any]
 SIDE = 32

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from theodolite.measurement.accuracy import measure_accuracy
+from theodolite.measurement.behaviour.accuracy import measure_accuracy
 from theodolite.records.accuracy import Accuracy
 
 YES_NO = ("yes", "no")

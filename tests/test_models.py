@@ -13,15 +13,15 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from small import WORLD, tiny_vlm
-from theodolite.models import frontends
+from theodolite.models.construction import frontends
+from theodolite.models.construction.frontends import Pixels, image_processor, pretrained_tower, raw_patches
 from theodolite.models.export import export_vlm
 from theodolite.models.families import UnknownFamily, family_of
-from theodolite.models.frontends import Pixels, image_processor, pretrained_tower, raw_patches
 from theodolite.models.load import load_vlm
 from theodolite.models.prompts import Prompter
 from theodolite.records.errors import BadInput
-from theodolite.worlds.easy_vqa import EasyVQA
-from theodolite.worlds.shapes import Shapes
+from theodolite.worlds.easy_vqa.world import EasyVQA
+from theodolite.worlds.shapes.world import Shapes
 from theodolite.worlds.world import World
 
 

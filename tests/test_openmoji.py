@@ -15,10 +15,10 @@ import pytest
 from small_openmoji import write_package
 from theodolite.records.errors import BadInput, UnknownName
 from theodolite.worlds.gallery import TABLE, Gallery
-from theodolite.worlds.openmoji import openmoji_gallery, picture_name, render
-from theodolite.worlds.openmoji_bases import FACTORS, MAX_CHANGED_FRAC, changed_frac, skin_tone_alone_bases, skin_tone_bases
-from theodolite.worlds.openmoji_data import alpha_of, by_hexcode, captions, draw_emoji, entries, openmoji_folder, openmoji_home, plain_name
-from theodolite.worlds.openmoji_names import TONES, excludes, topic_of
+from theodolite.worlds.openmoji.bases import FACTORS, MAX_CHANGED_FRAC, changed_frac, skin_tone_alone_bases, skin_tone_bases
+from theodolite.worlds.openmoji.data import alpha_of, by_hexcode, captions, draw_emoji, entries, openmoji_folder, openmoji_home, plain_name
+from theodolite.worlds.openmoji.gallery import openmoji_gallery, picture_name, render
+from theodolite.worlds.openmoji.names import TONES, excludes, topic_of
 from theodolite.worlds.registry import gallery_named, is_gallery, world_named
 
 pytest.importorskip("resvg_py", reason="resvg-py is not installed")
@@ -108,7 +108,7 @@ def test_a_missing_renderer_names_the_command_that_installs_it(small: Path) -> N
     code = (
         "import sys; sys.modules['resvg_py'] = None\n"
         "from theodolite.records.errors import BadInput\n"
-        "from theodolite.worlds.openmoji_data import draw_emoji\n"
+        "from theodolite.worlds.openmoji.data import draw_emoji\n"
         "try: draw_emoji(['1F44B'], 32, [(0, 0, 0)])\n"
         "except BadInput as error: print(error)\n"
     )

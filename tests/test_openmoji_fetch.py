@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from small_openmoji import write_package
+from theodolite.commands.fetch import fault_of, fetch_openmoji
 from theodolite.records.errors import BadInput
-from theodolite.studies.fetch import fault_of, fetch_openmoji
 
 # Finds the folder after --prefix, and puts the package there as npm would.
 INSTALL = """#!/bin/sh

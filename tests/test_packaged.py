@@ -19,15 +19,15 @@ from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from small_openmoji import write_package
-from theodolite.models import remembered
+from theodolite.commands.progress import Steps
+from theodolite.commands.train import train_recipe, variant
+from theodolite.models import cached_features as remembered
 from theodolite.models.load import load_vlm, model_folder
 from theodolite.records.errors import BadInput
-from theodolite.studies.progress import Steps
-from theodolite.studies.train import train_recipe, variant
-from theodolite.training.packaged import DESCRIBE, packaged_material, world_captions
-from theodolite.training.staged import run_stages
-from theodolite.training.stages import JoinedModel, StagedRecipe, smol
-from theodolite.worlds.easy_vqa import EasyVQA
+from theodolite.training.recipes import JoinedModel, StagedRecipe, smol
+from theodolite.training.smol_data import DESCRIBE, packaged_material, world_captions
+from theodolite.training.stage_runner import run_stages
+from theodolite.worlds.easy_vqa.world import EasyVQA
 
 
 def save_chat_model(folder: Path) -> Path:

@@ -16,13 +16,13 @@ from torch.utils.data import DataLoader
 from small import examples, tiny_vlm
 from test_samples import IMAGE, LINES, picture, says
 from theodolite.data.collate import Collator
+from theodolite.data.epochs import EpochSampler, StreamedVisits, Visit, Visits
 from theodolite.data.packing import PackingCollator, first_fit, pack
 from theodolite.data.samples import Sample
 from theodolite.data.sources import Example, Malformed, WorldExamples
-from theodolite.data.visits import EpochSampler, StreamedVisits, Visit, Visits
-from theodolite.models.frontends import Pixels
-from theodolite.models.grids import grid
-from theodolite.models.layout import Layout
+from theodolite.models.construction.frontends import Pixels
+from theodolite.models.exported.grids import grid
+from theodolite.models.exported.layout import Layout
 from theodolite.models.pictures import PictureReader
 from theodolite.models.prompts import Prompter
 from theodolite.objectives.language import IGNORE

@@ -12,14 +12,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from theodolite.measurement.plan import COLUMNS, NUM_TRAINING_SCENES, Plan, plan_gallery, plan_pairs, plan_world
+from theodolite.commands.world import write_world
+from theodolite.measurement.pairs.plan import COLUMNS, NUM_TRAINING_SCENES, Plan, plan_gallery, plan_pairs, plan_world
 from theodolite.records.errors import BadInput
-from theodolite.studies.disk import write_world
-from theodolite.worlds.easy_vqa import EasyVQA
+from theodolite.worlds.easy_vqa.world import EasyVQA
 from theodolite.worlds.factors import Scenes
 from theodolite.worlds.gallery import TABLE, Gallery
 from theodolite.worlds.prior import Prior
-from theodolite.worlds.shapes import SPACE, Shapes
+from theodolite.worlds.shapes.world import SPACE, Shapes
 
 
 class Coded(Shapes):
@@ -273,6 +273,6 @@ def test_an_empty_gallery_is_refused() -> None:
 
 def test_a_gallery_that_would_not_fit_into_memory_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     many = gallery(ROW)
-    monkeypatch.setattr("theodolite.measurement.plan.psutil.virtual_memory", lambda: SimpleNamespace(available=8 * 8 * 3 * 2))
+    monkeypatch.setattr("theodolite.measurement.pairs.plan.psutil.virtual_memory", lambda: SimpleNamespace(available=8 * 8 * 3 * 2))
     with pytest.raises(BadInput, match=r"2 pictures, which take .* survey a part"):
         plan_gallery(many, 8)

@@ -7,8 +7,8 @@ from functools import cache
 import pytest
 
 from planted import Planted, planted_vlm
-from theodolite.measurement.measures import MEASURES
-from theodolite.measurement.survey import Survey, Way, survey_world
+from theodolite.measurement.internals.registry import MEASURES
+from theodolite.measurement.survey.session import Survey, Way, survey_world
 from theodolite.records.inside import Inside
 
 NUM_SCENES = 40
@@ -126,7 +126,7 @@ def test_vision_and_text_lie_apart_and_factors_are_linear_in_the_tokens() -> Non
 
 def test_position_maps_hold_the_pictures_whose_tokens_fit_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens of 60 of 160 pictures fit: those are probed, and none of the rest counts as a wrong answer (chance is about 0.3)."""
-    monkeypatch.setattr("theodolite.measurement.activations.MOST_TOKEN_BYTES", 60 * 64 * 48 * 4)
+    monkeypatch.setattr("theodolite.measurement.internals.activations.MOST_TOKEN_BYTES", 60 * 64 * 48 * 4)
     model, processor, world = planted_vlm()
     way = Way(("ladder",))
     found = survey_world(model, processor, world, world.policy("hue"), title="planted", num_scenes=NUM_SCENES, way=way).record.inside

@@ -13,7 +13,7 @@ from theodolite.records.errors import BadInput
 from theodolite.worlds.factors import Factor, FactorSpace, Scene, Scenes, UnknownName
 from theodolite.worlds.prior import Prior
 from theodolite.worlds.query import Ask, Policy, Query, open_query, yes_no_query
-from theodolite.worlds.shapes import Shapes
+from theodolite.worlds.shapes.world import Shapes
 
 SIZES = {"three": 3, "four": 4, "other": 4, "eight": 8, "two": 2}
 SPACE = FactorSpace(tuple(Factor(name, tuple(f"{name}-{i}" for i in range(size))) for name, size in SIZES.items()))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from theodolite.measurement.probes import Folds, Task, deal, factorise, one_hot, probe, same_size_groups, shuffled, standardised
-from theodolite.measurement.stats import clustered_rate
+from theodolite.measurement.internals.probes import Folds, Task, deal, factorise, one_hot, probe, same_size_groups, shuffled, standardised
+from theodolite.stats.rates import clustered_rate
 
 NUM_LEVELS = 4
 

@@ -13,8 +13,8 @@ import pytest
 from grid_runs import tiny_grid, tiny_run
 from theodolite.records.errors import BadInput
 from theodolite.records.study import read_runs
-from theodolite.studies import ray_cluster
-from theodolite.studies.perform import perform
+from theodolite.studies.engine import ray_cluster
+from theodolite.studies.engine.execute import perform
 
 SCRIPT = Path(__file__).with_name("ray_grid.py")
 

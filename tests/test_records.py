@@ -176,11 +176,13 @@ def test_a_git_revision_is_that_of_the_checkout_which_tracks_the_package(tmp_pat
     for path in (module, foreign):
         path.parent.mkdir(parents=True)
         path.write_text("x")
+        for folder in (path.parent, path.parents[1]):
+            (folder / "__init__.py").touch()
     assert git_revision(module) is None
     git("init", "--quiet")
     git("add", "package")
     git("commit", "--quiet", "--message", "one")
     assert git_revision(module) == git("rev-parse", "HEAD")
     assert git_revision(foreign) is None
-    module.write_text("y")
+    (tmp_path / "package" / "__init__.py").write_text("y")
     assert git_revision(module) == git("rev-parse", "HEAD") + "+changes"

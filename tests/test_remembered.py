@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from small import tiny_vlm
-from theodolite.models.remembered import FeatureStore, MemoryStore, remembered
-from theodolite.models.vlm import Encoded
+from theodolite.models.cached_features import FeatureStore, MemoryStore, remembered
+from theodolite.models.forward import Encoded
 from theodolite.records.errors import BadInput
 
 

@@ -14,10 +14,10 @@ import report_records as made
 import theodolite.report
 from browser import Attributes, Page, open_page
 from theodolite.records.survey import BadRecord, Shadows, SurveyRecord, Thresholds
-from theodolite.report.arms import label_arms
-from theodolite.report.comparing import check_arms, same_training
-from theodolite.report.page import build_page, write_report
 from theodolite.report.stored import Stored, read_stored
+from theodolite.report.survey.arms import label_arms
+from theodolite.report.survey.comparability import check_arms, same_training
+from theodolite.report.survey.page import build_page, write_report
 
 HOSTILE = "</script><script>console.error('owned')</script><img src=x onerror=\"console.error('owned')\"> & {{ 7*7 }} "
 

@@ -17,13 +17,13 @@ from theodolite.records.causal import PARTNERS, Causal, Responses
 from theodolite.records.inside import Inside
 from theodolite.records.part import Estimate, Rate
 from theodolite.records.survey import SurveyRecord
-from theodolite.report import inside as views
-from theodolite.report.arms import label_arms
-from theodolite.report.inside_charts import inside_charts
-from theodolite.report.page import build_page, write_report
-from theodolite.report.partners import BESIDE, NO_CAUSAL, find_partners, nearest
 from theodolite.report.stored import Stored
-from theodolite.report.words import show_measured
+from theodolite.report.survey import inside as views
+from theodolite.report.survey.arms import label_arms
+from theodolite.report.survey.causal_counterparts import BESIDE, NO_CAUSAL, find_partners, nearest
+from theodolite.report.survey.inside_charts import inside_charts
+from theodolite.report.survey.page import build_page, write_report
+from theodolite.report.survey.words import show_measured
 
 Cells = list[tuple[Attributes, str]]
 OLD = made.three_records()

@@ -17,7 +17,7 @@ from PIL import Image
 from theodolite.data.drops import Dropped, Unfit
 from theodolite.data.samples import Sample, SampleMaker, open_picture
 from theodolite.data.sources import Example
-from theodolite.data.transcripts import Transcriber
+from theodolite.data.tokenized import Transcriber
 from theodolite.models.families import image_token_id
 from theodolite.models.pictures import PictureReader
 from theodolite.objectives.language import IGNORE

@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from theodolite.measurement.plan import COLUMNS
-from theodolite.measurement.shadows import decide, measure_shadows
-from theodolite.measurement.stats import clustered_rate
+from theodolite.measurement.behaviour.shadows import decide, measure_shadows
+from theodolite.measurement.pairs.plan import COLUMNS
 from theodolite.records.survey import Cell, Shadows, Thresholds
+from theodolite.stats.rates import clustered_rate
 
 FACTORS = ("shape", "colour", "row")
 VALUES = ("a", "b", "c", "d")

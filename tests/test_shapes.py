@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from theodolite.records.errors import BadInput
-from theodolite.worlds.draw import CENTRES, PAINT, RADIUS, drawn_at
 from theodolite.worlds.factors import Scene, Scenes, UnknownName
-from theodolite.worlds.shapes import SPACE, Shapes
+from theodolite.worlds.shapes.draw import CENTRES, PAINT, RADIUS, drawn_at
+from theodolite.worlds.shapes.world import SPACE, Shapes
 
 BASE = {
     "shape": "square",

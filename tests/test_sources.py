@@ -17,11 +17,11 @@ from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader
 
 from small import examples
+from theodolite.data.conversations import BadRecord, conversation_of
+from theodolite.data.epochs import Draws, EpochSampler, StreamedVisits, Visit, Visits, times_before
 from theodolite.data.examples import training_order
 from theodolite.data.sources import Example, LlavaJson, Malformed, WorldExamples
 from theodolite.data.tables import from_datasets
-from theodolite.data.turns import BadRecord, conversation_of
-from theodolite.data.visits import Draws, EpochSampler, StreamedVisits, Visit, Visits, times_before
 from theodolite.records.errors import BadInput
 
 IMAGE = {"type": "image"}

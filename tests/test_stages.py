@@ -19,18 +19,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import tiny_families
 from staged_run import STEPS, short
+from theodolite.commands.progress import Steps
+from theodolite.commands.train import train_recipe
 from theodolite.models.fingerprint import weights_hash
+from theodolite.models.freezing import train_only
 from theodolite.models.load import load_vlm
-from theodolite.models.parts import train_only
 from theodolite.objectives.laver import LaverSettings
 from theodolite.records.errors import BadInput
-from theodolite.studies.progress import Steps
-from theodolite.studies.train import train_recipe
-from theodolite.training.material import captions, file_material, shapes_material
-from theodolite.training.staged import run_stages, stage_arguments
-from theodolite.training.stages import RECIPES, laver_siglip2, paper_stages
+from theodolite.training.recipe_data import captions, file_material, shapes_material
+from theodolite.training.recipes import RECIPES, laver_siglip2, paper_stages
+from theodolite.training.stage_runner import run_stages, stage_arguments
 from theodolite.worlds.factors import Scene, Scenes
-from theodolite.worlds.shapes import Shapes
+from theodolite.worlds.shapes.world import Shapes
 
 HERE = Path(__file__).parent
 

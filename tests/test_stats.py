@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from theodolite.measurement.stats import (
+from theodolite.records.part import Estimate, Rate
+from theodolite.stats.rates import (
     benjamini_hochberg,
     bootstrap,
     clustered_mean,
@@ -19,7 +20,6 @@ from theodolite.measurement.stats import (
     scenes_needed,
     total_variation,
 )
-from theodolite.records.part import Estimate, Rate
 
 
 def rate(values: list[float] | np.ndarray, scenes: list[int] | np.ndarray, confidence: float = 0.95) -> Rate:

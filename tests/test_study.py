@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 from study_records import grid_run, moved
 from theodolite.cli import app
 from theodolite.data.examples import ask_world
-from theodolite.measurement.claims import Rule, Statement
-from theodolite.measurement.forecast import (
+from theodolite.records.errors import BadInput, UnknownName
+from theodolite.records.study import RUNS, AnsweredRight, Foretold, GridRun, write_runs
+from theodolite.stats.claims import Rule, Statement
+from theodolite.stats.forecast import (
     COLUMNS,
     absolute_error,
     calibration_error,
@@ -26,13 +28,11 @@ from theodolite.measurement.forecast import (
     reliability,
     run_means,
 )
-from theodolite.records.errors import BadInput, UnknownName
-from theodolite.records.study import RUNS, AnsweredRight, Foretold, GridRun, write_runs
 from theodolite.studies import flip, forecast, lock
-from theodolite.studies.catalogue import STUDIES, command_of, study_named
-from theodolite.studies.perform import Run
-from theodolite.studies.study import Found, conclude, difference, level, point
-from theodolite.studies.study import moved as moved_by
+from theodolite.studies.engine.catalogue import STUDIES, command_of, study_named
+from theodolite.studies.engine.execute import Run
+from theodolite.studies.engine.study import Found, conclude, difference, level, point
+from theodolite.studies.engine.study import moved as moved_by
 from theodolite.worlds.registry import world_named
 
 STATEMENT = Statement("name", "Text.", "essay", Rule("above", 0.5), "a share", 3)

@@ -22,9 +22,9 @@ from browser import Page, open_page
 from theodolite.records.errors import BadInput
 from theodolite.records.study import Figure, Point, StudyRecord
 from theodolite.records.survey import BadRecord
-from theodolite.report.study import build_study_page, matched_runs, write_study_page
-from theodolite.report.study_charts import figure_chart, num_columns, series_marks, write_study_pictures
-from theodolite.report.study_words import claims_table, claims_text, put_between, result_documents, results_text, show_span
+from theodolite.report.study.charts import figure_chart, num_columns, series_marks, write_study_pictures
+from theodolite.report.study.page import build_study_page, matched_runs, write_study_page
+from theodolite.report.study.words import claims_table, claims_text, put_between, result_documents, results_text, show_span
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "describe_results.py"
 HOSTILE = "</script><script>console.error('owned')</script><img src=x onerror=\"console.error('owned')\"> & 'a', `b`|*c* {{ 7*7 }}"

@@ -13,11 +13,11 @@ import torch
 
 from small import WORLD, tiny_vlm
 from theodolite.asking.answer import Ask
-from theodolite.asking.lens import survey_size
 from theodolite.asking.local import LocalAsker
-from theodolite.measurement.measures import MEASURES, measures_named
-from theodolite.measurement.plan import Plan, plan_world
-from theodolite.measurement.survey import Survey, Way, survey, survey_pairs
+from theodolite.asking.model_inputs import survey_size
+from theodolite.measurement.internals.registry import MEASURES, measures_named
+from theodolite.measurement.pairs.plan import Plan, plan_world
+from theodolite.measurement.survey.session import Survey, Way, survey, survey_pairs
 from theodolite.models.processor import Halves
 from theodolite.models.taps import layer_sites, touching, watching_attention
 from theodolite.records.errors import BadInput, UnknownName

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from test_asking_families import ASKS, built
 from theodolite.asking.local import LocalAsker
-from theodolite.measurement.activations import Question, capture
+from theodolite.measurement.internals.activations import Question, capture
 from theodolite.models.families import FAMILIES, image_token_id
-from theodolite.models.sight import see
 from theodolite.models.taps import layer_sites, touching
+from theodolite.models.vision_features import see
 from tiny_families import NAMES, features, inputs, tiny
 
 every_family = pytest.mark.parametrize("name", NAMES)

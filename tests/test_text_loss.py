@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from theodolite.measurement.text_loss import measure_text_loss, text_loss_change, text_windows
-from theodolite.models.build import word_tokenizer
+from theodolite.measurement.behaviour.text_loss import measure_text_loss, text_loss_change, text_windows
+from theodolite.models.construction.build import word_tokenizer
 from theodolite.records.errors import BadInput
 
 WORDS = ["the", "sun", "rose", "over", "the", "hill", "and", "the", "cat", "slept", "on", "a", "warm", "wall"]

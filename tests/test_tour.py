@@ -13,7 +13,7 @@ import pytest
 
 from theodolite.records.survey import read_survey
 from theodolite.records.training import read_training
-from theodolite.studies.arms import easy_vqa_arms, examples_of
+from theodolite.studies.engine.arms import easy_vqa_arms, examples_of
 from theodolite.worlds.registry import world_named
 
 ARMS = ("agree", "all", "odd")

@@ -12,21 +12,21 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
 from small import TINY, WORLD, examples, tiny_vlm
 from theodolite.data.collate import Collator
+from theodolite.data.epochs import Draws
 from theodolite.data.examples import ExampleSet, ask_world, training_order
-from theodolite.data.visits import Draws
+from theodolite.models.construction.frontends import Pixels
 from theodolite.models.fingerprint import weights_hash
-from theodolite.models.frontends import Pixels
 from theodolite.models.prompts import Prompter
 from theodolite.objectives.language import IGNORE, Language, next_token_loss
 from theodolite.objectives.terms import Term, combine
 from theodolite.records.errors import BadInput
-from theodolite.studies.arms import shapes_arms
+from theodolite.studies.engine.arms import shapes_arms
 from theodolite.training.launch import refuse_undistributed
-from theodolite.training.learner import Learner
+from theodolite.training.objective_module import Learner
 from theodolite.training.recipe import Recipe
 from theodolite.training.run import Origin, train, training_arguments
+from theodolite.training.step_metrics import NonFiniteLoss, Watch
 from theodolite.training.trainer import ObjectiveTrainer
-from theodolite.training.watch import NonFiniteLoss, Watch
 
 RECIPE = Recipe(name="test", steps=4, batch=8, precision="fp32", decoder=TINY)
 

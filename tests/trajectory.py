@@ -22,13 +22,13 @@ from transformers import TrainerCallback, TrainingArguments, get_scheduler
 
 from forked import thread_names
 from small import TINY, WORLD, examples
+from theodolite.data.epochs import EpochSampler, Visits
 from theodolite.data.packing import PackingCollator
 from theodolite.data.sources import WorldExamples
-from theodolite.data.visits import EpochSampler, Visits
-from theodolite.models.build import build_vlm
+from theodolite.models.construction.build import build_vlm
+from theodolite.models.forward import Adaptation, adapt, read
+from theodolite.models.pass_inputs import whole_view
 from theodolite.models.pictures import PictureReader
-from theodolite.models.views import whole_view
-from theodolite.models.vlm import Adaptation, adapt, read
 from theodolite.objectives.language import Language, next_token_loss
 from theodolite.objectives.laver import LaVer, LaverSettings
 from theodolite.objectives.schedules import EMASchedule
@@ -36,10 +36,10 @@ from theodolite.objectives.teacher import Teacher
 from theodolite.objectives.terms import Objective, Term, Terms, combine
 from theodolite.training.checkpoint import last_whole
 from theodolite.training.launch import leave_together
-from theodolite.training.learner import Learner
+from theodolite.training.objective_module import Learner
+from theodolite.training.step_metrics import JsonLines
+from theodolite.training.teacher_callback import Tutor
 from theodolite.training.trainer import LaverTrainer, ObjectiveTrainer
-from theodolite.training.tutor import Tutor
-from theodolite.training.watch import JsonLines
 
 DEFAULTS: dict[str, Any] = {
     "objective": "laver",
@@ -150,7 +150,7 @@ def trained(folder: Path, options: Mapping[str, Any]) -> Learner:
         "callbacks": [JsonLines(folder / "log.jsonl")],
     }
     if options["lora"]:
-        from theodolite.models.parts import train_only
+        from theodolite.models.freezing import train_only
 
         model = train_only(model, ("connector", "language_model"), options["lora"])
     torch.manual_seed(1)

@@ -12,14 +12,14 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from theodolite.asking.answer import Answer, Ask, Tell, answer_from_scores
-from theodolite.asking.batches import Batch, Row, Sharing, collate_rows, rows_of
-from theodolite.asking.lens import Lens
-from theodolite.asking.room import Room, out_of_memory
-from theodolite.models.attention import refuse_dropped_masks
+from theodolite.asking.batch_size import Room, out_of_memory
+from theodolite.asking.model_inputs import Lens
+from theodolite.asking.rows import Batch, Row, Sharing, collate_rows, rows_of
+from theodolite.models.exported.attention import refuse_dropped_masks
 from theodolite.models.families import family_of, image_token_id
-from theodolite.models.sight import Sight, see
+from theodolite.models.forward import adaptation_of, base_model, read
 from theodolite.models.taps import touching
-from theodolite.models.vlm import adaptation_of, base_model, read
+from theodolite.models.vision_features import Sight, see
 from theodolite.records.errors import BadInput
 
 Pictures = UInt8[np.ndarray, "picture height width 3"]

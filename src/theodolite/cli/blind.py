@@ -32,8 +32,8 @@ def blind(
     overwrite: Overwrite = False,
 ) -> None:
     """Find pairs of pictures that one encoder takes for the same and another does not, as a manifest to be labelled."""
-    from theodolite.studies.blind import SHEET, Search, blind_lines, blind_tables, mine_blind_pairs
-    from theodolite.studies.progress import Steps
+    from theodolite.commands.blind import SHEET, Search, blind_lines, blind_tables, mine_blind_pairs
+    from theodolite.commands.progress import Steps
 
     record = mine_blind_pairs(
         pictures,

@@ -31,7 +31,7 @@ def build(
     overwrite: Overwrite = False,
 ) -> None:
     """Join a vision encoder and a language model by a new connector into one LLaVA, ready to be trained."""
-    from theodolite.studies.build import build_model
+    from theodolite.commands.build import build_model
 
     for line in build_model(encoder, llm, out, seed=seed, dtype=dtype, chat_template=chat_template, overwrite=overwrite):
         console.print(line, highlight=False)

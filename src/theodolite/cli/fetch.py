@@ -17,7 +17,7 @@ def fetch(
     into: Annotated[Path | None, typer.Option(help="folder to install it in (default: where galleries look)", show_default=False)] = None,
 ) -> None:
     """Install pictures that galleries are made of, from where their makers publish them."""
-    from theodolite.studies.fetch import fetch_openmoji
+    from theodolite.commands.fetch import fetch_openmoji
 
     if what != "openmoji":
         raise UnknownName("package of pictures", what, ("openmoji",))

@@ -20,8 +20,8 @@ def language(
     as_json: AsJson = False,
 ) -> None:
     """What training on pictures cost the language: loss a token of plain text that no stage trained on."""
-    from theodolite.studies.language import language_losses, language_table
-    from theodolite.studies.progress import Steps
+    from theodolite.commands.language import language_losses, language_table
+    from theodolite.commands.progress import Steps
 
     found = language_losses(models, text or [], Steps(Console(stderr=True) if as_json else console))
     if as_json:

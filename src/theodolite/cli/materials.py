@@ -28,7 +28,7 @@ def world(
     overwrite: Overwrite = False,
 ) -> None:
     """Put a world on disk: pictures as PNG, questions as Parquet, pairs as a manifest."""
-    from theodolite.studies.disk import write_world
+    from theodolite.commands.world import write_world
     from theodolite.worlds.registry import world_named
 
     if pairs and (strength is not None or pictures is not None):
@@ -55,7 +55,7 @@ def check(
     most: Annotated[int, typer.Option(min=1, help="faults to print; the rest is counted by kind")] = 20,
 ) -> None:
     """Check a manifest row by row, its pictures too; status 1 if rows are faulty."""
-    from theodolite.worlds.manifest import fault_lines, read_manifest
+    from theodolite.worlds.manifest.read import fault_lines, read_manifest
 
     found = read_manifest(manifest)
     for line in fault_lines(found.faults, most):
@@ -76,7 +76,7 @@ def convert(
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a benchmark on disk into a manifest; check it afterwards."""
-    from theodolite.worlds.layouts import convert as convert_layout
+    from theodolite.worlds.benchmarks.formats import convert as convert_layout
 
     converted = convert_layout(layout, source, out, overwrite=overwrite)
     for line in converted.lines():

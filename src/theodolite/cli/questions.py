@@ -29,7 +29,7 @@ def coverage(
         raise BadInput("--factors names columns of a Parquet file; a world brings its own factors, so leave it out")
     if ask is None:
         raise BadInput("say what is asked: --ask shape,colour for example")
-    from theodolite.measurement.coverage import measure_coverage
+    from theodolite.questions.coverage import measure_coverage
     from theodolite.worlds.registry import world_named
 
     found = world_named(world, strength or 0.0)
@@ -37,7 +37,7 @@ def coverage(
     if as_json:
         print(result.model_dump_json(indent=1))
         return
-    from theodolite.studies.table import coverage_table, proxy_lines
+    from theodolite.commands.tables import coverage_table, proxy_lines
 
     console.print(coverage_table(result, found.space.names))
     for line in proxy_lines(result):
@@ -47,9 +47,9 @@ def coverage(
 def _cover_data(path: Path, factors: str | None, *, as_json: bool) -> None:
     import numpy as np
 
-    from theodolite.measurement.annotated import read_table
-    from theodolite.measurement.matched import measure_data_coverage
-    from theodolite.studies.data_coverage import data_coverage_table, data_query_table
+    from theodolite.commands.data_tables import data_coverage_table, data_query_table
+    from theodolite.questions.annotated import read_table
+    from theodolite.questions.matched_pairs import measure_data_coverage
 
     names = None if factors is None else [name.strip() for name in factors.split(",") if name.strip()]
     result = measure_data_coverage(read_table(path), names, np.random.default_rng(0), 0.95)
@@ -73,7 +73,7 @@ def advise(
     as_json: AsJson = False,
 ) -> None:
     """Which questions to ask of which scenes next, and which factors only other pictures can cure."""
-    from theodolite.studies.advise import advice_lines, advice_tables, advise_on
+    from theodolite.commands.advise import advice_lines, advice_tables, advise_on
 
     result = advise_on(subject, budget, ask=ask, about=about, strength=strength, pictures=pictures, repeats=repeats, factors=factors)
     if as_json:

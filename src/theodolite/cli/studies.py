@@ -28,9 +28,9 @@ def study(
     so_far: Annotated[bool, typer.Option("--so-far", help="run nothing; judge and draw the runs that are in the folder")] = False,
 ) -> None:
     """Answer one question with a grid of runs: train, survey, judge the claims, and draw the page. Started again, it goes on."""
-    from theodolite.report.study_words import claims_table
-    from theodolite.studies.catalogue import judge_study, make_study, plan_study, study_named
-    from theodolite.studies.progress import Steps
+    from theodolite.commands.progress import Steps
+    from theodolite.report.study.words import claims_table
+    from theodolite.studies.engine.catalogue import judge_study, make_study, plan_study, study_named
 
     number = seeds or (QUICK_SEEDS if quick else SEEDS)
     target = out or Path("runs") / "studies" / (f"{study_named(name).name}-quick" if quick else name)

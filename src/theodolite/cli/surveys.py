@@ -73,8 +73,8 @@ def survey(
     overwrite: Overwrite = False,
 ) -> None:
     """Ask a model about counterfactual pairs and record what moves its answers."""
-    from theodolite.studies.matter import Matter
-    from theodolite.studies.progress import Steps
+    from theodolite.commands.progress import Steps
+    from theodolite.commands.targets import Matter
 
     target = out or _folder(model, world, pairs)
     matter = Matter(world, pairs, ask, strength, scenes, seed)
@@ -85,14 +85,14 @@ def survey(
     local = {"device": device, "dtype": dtype, "batch": batch, "attention": attn, "inside_scenes": inside_scenes}
     given_remote, given_local = ({name: value for name, value in each.items() if value is not None} for each in (remote, local))
     if endpoint is not None:
-        from theodolite.studies.endpoint import survey_endpoint
+        from theodolite.commands.endpoint import survey_endpoint
 
         _refuse_idle(given_local, "for a model that is loaded here; an endpoint has its own")
         found = survey_endpoint(
             model, endpoint, target, matter, measures=measures, dry_run=dry_run, overwrite=overwrite, steps=Steps(console), **given_remote
         )
     else:
-        from theodolite.studies.single import survey_from_disk
+        from theodolite.commands.survey import survey_from_disk
 
         _refuse_idle({**given_remote, **({"dry_run": True} if dry_run else {})}, "for a model behind an endpoint; give --endpoint URL too")
         found = survey_from_disk(model, target, matter, measures=measures, overwrite=overwrite, steps=Steps(console), **given_local)
@@ -117,7 +117,7 @@ def _refuse_idle(given: Mapping[str, object], why: str) -> None:
 
 def _show_survey(record: SurveyRecord) -> None:
     """Prints a survey's tables, and what they leave unsaid."""
-    from theodolite.studies.table import survey_lines, survey_tables
+    from theodolite.commands.tables import survey_lines, survey_tables
 
     for table in survey_tables(record):
         console.print(table)
@@ -134,8 +134,8 @@ def compare(
     overwrite: Overwrite = False,
 ) -> None:
     """How the second survey differs from the first on the same pairs: what grew, what shrank, and how many scenes would tell."""
+    from theodolite.commands.compare import alone_line, compare_folders, comparison_table
     from theodolite.records.folder import write_whole
-    from theodolite.studies.compare import alone_line, compare_folders, comparison_table
 
     refuse_file(out, "JSON", overwrite=overwrite)
     found = compare_folders(one, other)
@@ -156,7 +156,7 @@ def report(
     overwrite: Overwrite = False,
 ) -> None:
     """One self-contained HTML page from one survey or several."""
-    from theodolite.report.page import write_report
+    from theodolite.report.survey.page import write_report
 
     refuse_file(out, "HTML", overwrite=overwrite)
     write_report(records, out)

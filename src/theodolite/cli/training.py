@@ -20,7 +20,7 @@ def tour(
     overwrite: Overwrite = False,
 ) -> None:
     """Train small VLMs on the same pictures under several query policies, survey each, and write a report."""
-    from theodolite.studies.progress import Steps
+    from theodolite.commands.progress import Steps
     from theodolite.studies.tour import take_tour, tour_named
 
     target = out or Path("runs") / ("tour" if world == "shapes" else f"tour-{world}")
@@ -49,8 +49,8 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="begin anew where the folder holds a run")] = False,
 ) -> None:
     """Train a VLM in stages, with LaVer's visual losses in the middle one. Goes with `accelerate launch -m theodolite train ...`, too."""
-    from theodolite.studies.progress import Steps
-    from theodolite.studies.train import train_recipe
+    from theodolite.commands.progress import Steps
+    from theodolite.commands.train import train_recipe
     from theodolite.training.launch import leave_together
 
     console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes one speaks

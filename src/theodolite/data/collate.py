@@ -11,9 +11,9 @@ from torch import Tensor
 from theodolite.data.examples import ExampleSet
 from theodolite.data.packing import pack
 from theodolite.data.samples import Sample, join_transcripts
-from theodolite.data.transcripts import Transcript
-from theodolite.models.frontends import Pixels
-from theodolite.models.grids import grid
+from theodolite.data.tokenized import Transcript
+from theodolite.models.construction.frontends import Pixels
+from theodolite.models.exported.grids import grid
 from theodolite.models.prompts import Prompter, Turn
 from theodolite.objectives.language import IGNORE
 from theodolite.records.errors import BadInput

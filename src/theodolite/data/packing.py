@@ -11,11 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from theodolite.data.drops import Unfit
+from theodolite.data.epochs import Visit
 from theodolite.data.samples import Sample, SampleMaker, TooLong
 from theodolite.data.sources import Example, Malformed
-from theodolite.data.visits import Visit
+from theodolite.models.exported.layout import NONE, mark_pictures
 from theodolite.models.families import image_token_id
-from theodolite.models.layout import NONE, mark_pictures
 from theodolite.models.pictures import PictureReader
 from theodolite.objectives.language import IGNORE
 from theodolite.objectives.masking import draw_ranks

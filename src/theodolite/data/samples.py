@@ -15,12 +15,12 @@ from torch import Tensor
 
 from theodolite.data.drops import Unfit
 from theodolite.data.sources import Example, Picture
-from theodolite.data.transcripts import Transcriber, Transcript
-from theodolite.models.grids import picture_grids
+from theodolite.data.tokenized import Transcriber, Transcript
+from theodolite.models.exported.grids import picture_grids
 from theodolite.models.pictures import PictureReader, Read
 from theodolite.objectives.language import IGNORE
 from theodolite.records.errors import BadInput
-from theodolite.worlds.upright import upright
+from theodolite.worlds.exif_orientation import upright
 
 TooLong = Literal["drop", "refuse"]
 # What Pillow raises on missing, foreign, cut and damaged files (13.0, found by damaging files of 12 formats at random), and on huge ones.

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
+from theodolite.data.conversations import IMAGE, BadRecord, Conversation, conversation_of, text_part
 from theodolite.data.examples import ExampleSet
-from theodolite.data.turns import IMAGE, BadRecord, Conversation, conversation_of, text_part
 from theodolite.records.errors import BadInput
 
 # A picture, or where it lies: a file, or a file's content. Opened only when a sample is made of it.

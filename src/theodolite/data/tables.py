@@ -11,8 +11,8 @@ from typing import Any
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
+from theodolite.data.conversations import BadRecord
 from theodolite.data.sources import Example, Malformed, Picture, example_of, name_of
-from theodolite.data.turns import BadRecord
 from theodolite.records.errors import BadInput
 
 TEXT_COLUMNS = ("messages", "conversations", "texts")

@@ -1,8 +1,8 @@
 """Models: families, prompts, and the small LLaVA of the tours. Importing this registers our vision towers and connectors."""
 
-from theodolite.models import cells_tower as cells_tower
-from theodolite.models import conv_tower as conv_tower
-from theodolite.models import lite0_tower as lite0_tower
+from theodolite.models.exported import cells_tower as cells_tower
+from theodolite.models.exported import conv_tower as conv_tower
+from theodolite.models.exported import lite0_tower as lite0_tower
 from theodolite.models.load import adapted_classes
 
 adapted_classes("llava")

@@ -13,10 +13,20 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
-from theodolite.models import adapted, attention, cells_tower, connectors, conv_tower, grids, layout, lite0_tower, positions
-from theodolite.models.connectors import STOCK, ConnectorLlava, connector_of
+from theodolite.models.exported import (
+    adapted,
+    attention,
+    cells_tower,
+    connectors,
+    conv_tower,
+    grids,
+    layout,
+    lite0_tower,
+    positions,
+)
+from theodolite.models.exported.connectors import STOCK, ConnectorLlava, connector_of
 from theodolite.models.families import EXPORTED, Family, family_of
-from theodolite.models.vlm import Adaptation, adaptation_of, base_model
+from theodolite.models.forward import Adaptation, adaptation_of, base_model
 from theodolite.records.errors import BadInput
 
 # Files that go with an adapted model. They import torch, transformers and each other.

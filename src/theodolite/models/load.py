@@ -15,8 +15,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
-from theodolite.models.adapted import Adapted, AdaptedConfig, adapted_forward
 from theodolite.models.export import CONFIG_CLASS, MODEL_CLASS, connected_classes, effective_adaptation, stock_of
+from theodolite.models.exported.adapted import Adapted, AdaptedConfig, adapted_forward
 from theodolite.models.families import EXPORTED, FAMILIES, family_of
 from theodolite.models.processor import load_processor
 from theodolite.records.errors import BadInput

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from theodolite.models.exported.grids import picture_grids
 from theodolite.models.families import family_of, image_token_id
-from theodolite.models.grids import picture_grids
 from theodolite.records.errors import BadInput
 
 

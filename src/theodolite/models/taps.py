@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from theodolite.models.families import family_of
-from theodolite.models.vlm import base_model
+from theodolite.models.forward import base_model
 
 # Takes a layer's hidden states (row, token, dim); what it returns, if anything, goes on in their place.
 Touch = Callable[[Tensor], Tensor | None]

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from theodolite.models.views import whole_view
-from theodolite.models.vlm import STOCK, Adaptation, base_model, read
+from theodolite.models.forward import STOCK, Adaptation, base_model, read
+from theodolite.models.pass_inputs import whole_view
 from theodolite.objectives.terms import Objective, Term, Terms
 
 IGNORE = -100

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from theodolite.models.families import family_of
-from theodolite.models.views import View, layout_in, pictures_view, prefix_view, whole_view
-from theodolite.models.vlm import Adaptation, Encoded, Reading, base_model, read
+from theodolite.models.forward import Adaptation, Encoded, Reading, base_model, read
+from theodolite.models.pass_inputs import View, layout_in, pictures_view, prefix_view, whole_view
 from theodolite.objectives.gram import Form, gram_loss, gram_pairs
 from theodolite.objectives.language import next_token_loss
 from theodolite.objectives.likeness import summed_cosine

@@ -87,7 +87,9 @@ def git_revision(module: Path) -> str | None:
 
     None outside a checkout, and for a package that merely lies inside one (in its .venv, say).
     """
-    package = module.parents[1]
+    package = module.parent
+    while (package.parent / "__init__.py").is_file():
+        package = package.parent
     if _git(package, "ls-files", "--error-unmatch", str(module)) is None:
         return None
     head, changes = _git(package, "rev-parse", "HEAD"), _git(package, "status", "--porcelain", "--", ".")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from theodolite.measurement.claims import Rule, Statement, over_seeds
-from theodolite.measurement.claims import judge as judge_by
 from theodolite.records.study import Claim, Figure, GridRun, Point
-from theodolite.studies.arms import Arm, easy_vqa_arms
-from theodolite.studies.perform import Run
-from theodolite.studies.study import Found, Study, answered, difference, fit, level, moved, point
+from theodolite.stats.claims import Rule, Statement, over_seeds
+from theodolite.stats.claims import judge as judge_by
+from theodolite.studies.engine.arms import Arm, easy_vqa_arms
+from theodolite.studies.engine.execute import Run
+from theodolite.studies.engine.study import Found, Study, answered, difference, fit, level, moved, point
 from theodolite.training.recipe import tour_shapes
-from theodolite.worlds.easy_vqa import EasyVQA
-from theodolite.worlds.shapes import Shapes
+from theodolite.worlds.easy_vqa.world import EasyVQA
+from theodolite.worlds.shapes.world import Shapes
 
 TARGET, PROXY, FILLER = "shape", "colour", "row"
 STRENGTHS = (0.0, 0.5, 0.8, 0.9, 0.95, 1.0)

@@ -9,9 +9,11 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from theodolite.measurement.claims import Rule, Statement
-from theodolite.measurement.claims import judge as judge_by
-from theodolite.measurement.forecast import (
+from theodolite.records.part import Estimate
+from theodolite.records.study import Claim, Figure, Point
+from theodolite.stats.claims import Rule, Statement
+from theodolite.stats.claims import judge as judge_by
+from theodolite.stats.forecast import (
     FORECASTS,
     calibration_error,
     cells_table,
@@ -23,15 +25,13 @@ from theodolite.measurement.forecast import (
     rank_correlation,
     run_means,
 )
-from theodolite.records.part import Estimate
-from theodolite.records.study import Claim, Figure, Point
-from theodolite.studies.arms import Arm
+from theodolite.studies.engine.arms import Arm
+from theodolite.studies.engine.execute import Run
+from theodolite.studies.engine.study import Found, Study
 from theodolite.studies.flip import ESSAY, NUM_PICTURES, NUM_SCENES, STEPS
-from theodolite.studies.perform import Run
-from theodolite.studies.study import Found, Study
 from theodolite.training.recipe import tour_shapes
-from theodolite.worlds.easy_vqa import EasyVQA
-from theodolite.worlds.shapes import Shapes
+from theodolite.worlds.easy_vqa.world import EasyVQA
+from theodolite.worlds.shapes.world import Shapes
 
 NUM_POLICIES, QUICK_POLICIES = 10, 2
 DRAWN_BY = 2026

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from theodolite.measurement.claims import Rule, Statement, difference_over_seeds, over_seeds
-from theodolite.measurement.claims import judge as judge_by
-from theodolite.models.build import DecoderSize
+from theodolite.models.construction.build import DecoderSize
 from theodolite.records.study import Claim, Figure, GridRun, Point
-from theodolite.studies.arms import Arm
+from theodolite.stats.claims import Rule, Statement, difference_over_seeds, over_seeds
+from theodolite.stats.claims import judge as judge_by
+from theodolite.studies.engine.arms import Arm
+from theodolite.studies.engine.execute import Run
+from theodolite.studies.engine.study import Found, Study, Value, answered, difference, point
 from theodolite.studies.flip import ESSAY, FILLER, LEAK, MAIN, NUM_SCENES, PROXY, READ, STEPS, TARGET, TRIAL, policies
-from theodolite.studies.perform import Run
-from theodolite.studies.study import Found, Study, Value, answered, difference, point
 from theodolite.training.recipe import Recipe, tour_shapes
-from theodolite.worlds.shapes import Shapes
+from theodolite.worlds.shapes.world import Shapes
 
 # Few enough that sixteen times as many are still seen within the base's steps.
 NUM_PICTURES = 1_200

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from theodolite.measurement.survey import Way
+from theodolite.commands.progress import Steps
+from theodolite.measurement.survey.session import Way
 from theodolite.models.export import export_vlm
 from theodolite.models.load import load_vlm
 from theodolite.records.errors import UnknownName
@@ -18,10 +19,9 @@ from theodolite.records.folder import FolderTaken, whole_folder, write_whole
 from theodolite.records.survey import SurveyRecord, read_survey
 from theodolite.records.training import NAME, read_training
 from theodolite.records.writing import run_record, write_survey
-from theodolite.report.page import write_report
-from theodolite.studies.arms import TOURS, Arm
-from theodolite.studies.perform import Run, survey_run, surveyed_as, train_run
-from theodolite.studies.progress import Steps
+from theodolite.report.survey.page import write_report
+from theodolite.studies.engine.arms import TOURS, Arm
+from theodolite.studies.engine.execute import Run, survey_run, surveyed_as, train_run
 
 NUM_SCENES = 200
 

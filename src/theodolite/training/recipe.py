@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from theodolite.models.build import DecoderSize
-from theodolite.models.connectors import Connector
-from theodolite.models.frontends import FrontEnd
+from theodolite.models.construction.build import DecoderSize
+from theodolite.models.construction.frontends import FrontEnd
+from theodolite.models.exported.connectors import Connector
 
 
 @dataclass(frozen=True)

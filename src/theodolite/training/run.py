@@ -15,20 +15,20 @@ from torch import nn
 from transformers import PrinterCallback, TrainingArguments
 
 from theodolite.data.collate import Collator
+from theodolite.data.epochs import Draws
 from theodolite.data.examples import ExampleSet, order_hash, training_order
-from theodolite.data.visits import Draws
+from theodolite.models.cached_features import MemoryStore, remembered
+from theodolite.models.construction.frontends import Pixels
 from theodolite.models.families import family_of
-from theodolite.models.frontends import Pixels
+from theodolite.models.forward import base_model
 from theodolite.models.prompts import Prompter
-from theodolite.models.remembered import MemoryStore, remembered
-from theodolite.models.vlm import base_model
 from theodolite.objectives.language import Language
 from theodolite.records.survey import TrainingFacts
 from theodolite.training.launch import refuse_many_processes
-from theodolite.training.learner import Learner
+from theodolite.training.objective_module import Learner
 from theodolite.training.recipe import Recipe
+from theodolite.training.step_metrics import Watch
 from theodolite.training.trainer import ObjectiveTrainer
-from theodolite.training.watch import Watch
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,17 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from theodolite.data.drops import Dropped
-from theodolite.data.visits import Draws, EpochSampler, Stream, StreamedVisits, Visits
+from theodolite.data.epochs import Draws, EpochSampler, Stream, StreamedVisits, Visits
 from theodolite.models.export import export_vlm
-from theodolite.models.vlm import adapt, base_model
+from theodolite.models.forward import adapt, base_model
 from theodolite.objectives.laver import LaVer, LaverSettings
 from theodolite.objectives.terms import combine
 from theodolite.records.errors import BadInput
 from theodolite.training.checkpoint import load_learner, mark_whole, save_learner
 from theodolite.training.launch import refuse_undistributed
-from theodolite.training.learner import Learner
-from theodolite.training.tutor import Tutor
-from theodolite.training.watch import Watched
+from theodolite.training.objective_module import Learner
+from theodolite.training.step_metrics import Watched
+from theodolite.training.teacher_callback import Tutor
 
 
 class ObjectiveTrainer(Trainer):

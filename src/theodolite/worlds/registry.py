@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from theodolite.records.errors import BadInput, UnknownName
-from theodolite.worlds.easy_vqa import EasyVQA
+from theodolite.worlds.easy_vqa.world import EasyVQA
 from theodolite.worlds.gallery import Gallery
-from theodolite.worlds.openmoji import openmoji_gallery
-from theodolite.worlds.openmoji_bases import FACTORS as OPENMOJI_FACTORS
-from theodolite.worlds.shapes import Shapes
+from theodolite.worlds.openmoji.bases import FACTORS as OPENMOJI_FACTORS
+from theodolite.worlds.openmoji.gallery import openmoji_gallery
+from theodolite.worlds.shapes.world import Shapes
 from theodolite.worlds.world import World
 
 WORLDS: Mapping[str, Callable[[], World]] = {Shapes.name: Shapes, EasyVQA.name: EasyVQA}

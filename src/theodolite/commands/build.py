@@ -1,0 +1,50 @@
+"""A VLM from an encoder and a language model, put on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from theodolite.models.construction.join import join_vlm
+from theodolite.models.export import export_vlm
+from theodolite.models.load import DType
+from theodolite.models.prompts import Prompter
+from theodolite.records.errors import BadInput
+from theodolite.records.folder import refuse_taken, whole_folder
+
+
+def build_model(
+    encoder: str, language_model: str, out: Path, *, seed: int, dtype: DType, chat_template: Path | None, overwrite: bool
+) -> tuple[str, ...]:
+    """Writes the joined model and its processor to `out`, and returns what it is made of, a line a part.
+
+    Raises `BadInput` for parts that cannot be had or joined, and for a chat template with which the model could not be asked.
+    """
+    refuse_taken(out, overwrite=overwrite)
+    template = None if chat_template is None else _read(chat_template)
+    model, processor = join_vlm(encoder, language_model, seed=seed, chat_template=template)
+    Prompter(processor, num_picture_tokens=model.config.image_seq_length).turn("What is in the picture?", "A tree.")
+    model.to(getattr(torch, dtype))
+    with whole_folder(out, overwrite=overwrite) as folder:
+        export_vlm(model, processor, folder)
+    vision, text, parts = model.config.vision_config, model.config.text_config, model.model
+    return (
+        f"encoder: {encoder} ({vision.model_type}), {model.config.image_seq_length} tokens of {vision.hidden_size} a picture of "
+        f"{vision.image_size} pixels, {_millions(parts.vision_tower)}",
+        f"connector: two layers, new, {_millions(parts.multi_modal_projector)}",
+        f"language model: {language_model} ({text.model_type}), {text.num_hidden_layers} layers of {text.hidden_size}, "
+        f"{_millions(parts.language_model)}",
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"no chat template can be read from {path}: {error}; give a text file in Jinja") from error
+
+
+def _millions(part: nn.Module) -> str:
+    return f"{sum(parameter.numel() for parameter in part.parameters()) / 1e6:,.1f} M parameters"

@@ -1,0 +1,91 @@
+"""Two surveys from disk, compared; and the table that says how they differ. Needs no model and no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+from rich.table import Table
+
+from theodolite.measurement.survey.compare import COLUMNS, compare_surveys
+from theodolite.records.comparison import CellChange, Change, Comparison
+from theodolite.records.survey import BadRecord, read_survey
+
+
+def compare_folders(one: Path, other: Path, confidence: float = 0.95) -> Comparison:
+    """The comparison of the surveys in two folders: how `other` differs from `one`.
+
+    Raises `BadRecord` for a folder that holds no whole survey, `BadInput` for surveys of different pairs or without a common question.
+    """
+    first, second = read_survey(one), read_survey(other)
+    return compare_surveys(first, read_rows(one), second, read_rows(other), confidence)
+
+
+def read_rows(folder: Path) -> pl.DataFrame:
+    """The columns of `rows.parquet` that a comparison needs, from a record's folder or its `survey.json`. Raises `BadRecord`."""
+    path = (folder if folder.is_dir() else folder.parent) / "rows.parquet"
+    if not path.is_file():
+        raise BadRecord(
+            f"{path.parent} holds no rows.parquet; a comparison needs the rows of both surveys, so give folders as they were written"
+        )
+    try:
+        return pl.read_parquet(path, columns=list(COLUMNS))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise BadRecord(f"{path} cannot be read as the rows of a survey ({error}); survey the model again") from error
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """One row a cell: moved and right in both surveys, their paired difference with its interval, and what would be needed to tell."""
+    one, other = comparison.one.title, comparison.other.title
+    table = Table(
+        title=f"What {other} does differently from {one} on the same pairs "
+        f"({comparison.confidence:.0%} intervals by scene; false discovery rate {comparison.false_discovery_frac:.0%})"
+    )
+    for name in ("do(factor) -> answer", "cell"):
+        table.add_column(name)
+    for name in ("moved", "difference", "scenes to tell", "right", "difference"):
+        table.add_column(name, justify="right")
+    table.add_column("change")
+    for cell in comparison.cells:
+        table.add_row(
+            f"do({cell.factor}) -> {cell.query}",
+            f"{'read' if cell.truth_moves else 'leak'}, {cell.form.replace('_', '/')}\n{cell.num_scenes} scenes",
+            _both(cell.moved),
+            _difference(cell.moved),
+            "" if cell.moved.scenes_needed is None else f"{cell.moved.scenes_needed:,}",
+            _both(cell.right),
+            _difference(cell.right),
+            _words(comparison, cell),
+        )
+    return table
+
+
+def alone_line(comparison: Comparison) -> str | None:
+    """What was left out because only one survey asked it; None where both asked the same."""
+    alone = [side for side in (comparison.one, comparison.other) if side.num_rows_alone]
+    if not alone:
+        return None
+    words = " and ".join(f"{side.num_rows_alone:,} that only {side.title} was asked" for side in alone)
+    return f"{comparison.num_rows:,} rows compared; left out: {words}"
+
+
+def _both(change: Change) -> str:
+    return f"{change.one:.2f} -> {change.other:.2f}"
+
+
+def _difference(change: Change) -> str:
+    found = change.difference
+    if found.low is None or found.high is None:
+        return f"{found.value:+.2f}\nno interval"
+    return f"{found.value:+.2f}\n[{found.low:+.2f}, {found.high:+.2f}]"
+
+
+def _words(comparison: Comparison, cell: CellChange) -> str:
+    """Which of the cell's quantities grew or shrank."""
+    key = (cell.factor, cell.query, cell.form, cell.truth_moves)
+    return "\n".join(
+        f"{item.measure} {word}"
+        for word, items in (("grew", comparison.grew), ("shrank", comparison.shrank))
+        for item in items
+        if (item.factor, item.query, item.form, item.truth_moves) == key
+    )

@@ -1,0 +1,181 @@
+"""The tables that commands print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from theodolite.questions.coverage import Coverage
+from theodolite.records.survey import Cell, SurveyRecord
+
+
+def tour_table(records: Sequence[SurveyRecord]) -> Table:
+    """One row a survey: how often the answers about the correlated factors follow do(each), with intervals, and the verdicts."""
+    correlated = _correlated(records)
+    num_seeds = len({record.training.seed for record in records if record.training})
+    note = {0: "training seed unknown", 1: "one seed"}.get(num_seeds, f"{num_seeds} seeds")
+    table = Table(title=f"Does the answer move when one factor moves? (share of pairs, 95 % intervals by scene, {note})")
+    table.add_column("policy")
+    cells = [key for key in _keys(records) if not correlated or {key[0], *key[1].split("&")} <= correlated]
+    for factor, query, moves in cells:
+        table.add_column(f"do({factor})\n-> {query} answer\n({'read' if moves else 'leak'})", justify="right")
+    table.add_column("verdicts")
+    for record in records:
+        found = {_key(cell): cell for cell in record.shadows.cells if cell.form == "open"}
+        verdicts = {name: word for name, word in record.shadows.verdicts.items() if not correlated or name in correlated}
+        seed = f"\nseed {record.training.seed}" if record.training and num_seeds > 1 else ""
+        table.add_row(
+            record.title + seed,
+            *(_show(found[key]) if key in found else "" for key in cells),
+            "\n".join(f"{name}: {word.replace('_', ' ')}" for name, word in verdicts.items()),
+        )
+    return table
+
+
+def _correlated(records: Sequence[SurveyRecord]) -> set[str]:
+    return {
+        str(known[side])
+        for record in records
+        if record.world is not None
+        for known in record.world.correlations
+        for side in ("cause", "effect")
+    }
+
+
+def _key(cell: Cell) -> tuple[str, str, bool]:
+    return cell.factor, cell.query, cell.truth_moves
+
+
+def _keys(records: Sequence[SurveyRecord]) -> list[tuple[str, str, bool]]:
+    keys = [_key(cell) for record in records for cell in record.shadows.cells if cell.form == "open"]
+    return sorted(dict.fromkeys(keys), key=lambda key: (key[1], key[2]))
+
+
+def score_table(records: Sequence[SurveyRecord]) -> Table | None:
+    """Accuracy on official test questions beside what the text alone gives, one row a survey; None where there are no such questions."""
+    forms = list(dict.fromkeys(score.form for record in records for score in record.scores))
+    if not forms:
+        return None
+    table = Table(title="Accuracy on the official test questions (text alone)")
+    table.add_column("policy")
+    for form in forms:
+        table.add_column(form.replace("_", "/"), justify="right")
+    for record in records:
+        found = {score.form: f"{score.accuracy_frac:.3f} ({score.text_only_frac:.3f})" for score in record.scores}
+        table.add_row(record.title, *(found.get(form, "") for form in forms))
+    return table
+
+
+def gallery_table(record: SurveyRecord) -> Table:
+    """One row a factor and query of given pairs: how often the answer moves, beside its noise floor, and what stands behind it."""
+    shadows = record.shadows
+    level = f"{shadows.thresholds.confidence:.0%}"
+    name = "pairs from a file" if record.world is None else record.world.name
+    table = Table(title=f"{name}: does the answer move when one factor moves? ({level} intervals by scene)")
+    for column in ("do(factor)\n-> answer", "cell"):
+        table.add_column(column, no_wrap=True)
+    for column in ("answer moves", "noise floor", "total variation", "right before\nand after", "pairs", "scenes"):
+        table.add_column(column, justify="right")
+    table.add_column("verdict on\nthe factor")
+    told: set[str] = set()
+    for cell in shadows.cells:
+        table.add_row(
+            f"do({cell.factor})\n-> {cell.query}",
+            f"{'read' if cell.truth_moves else 'leak'},\n{cell.form.replace('_', '/')}",
+            _show(cell),
+            _floor(record, cell),
+            _interval(cell.variation, cell.variation_low, cell.variation_high),
+            _interval(cell.right_frac, cell.right_low, cell.right_high),
+            f"{cell.num_pairs:,}",
+            f"{cell.num_scenes:,}",
+            "" if cell.factor in told else shadows.verdicts.get(cell.factor, "").replace("_", " "),
+        )
+        told.add(cell.factor)
+    return table
+
+
+def _floor(record: SurveyRecord, cell: Cell) -> str:
+    """The noise floor of a cell's query with its source, interval, and number of pairs."""
+    cells = [noise for noise in record.shadows.noise_cells if (noise.query, noise.form) == (cell.query, cell.form)]
+    if not cells:
+        return "none measured"
+    top = max(cells, key=lambda noise: noise.rate.frac)
+    return f"{_interval(top.rate.frac, top.rate.low, top.rate.high)}\n{top.source},\n{top.rate.num_pairs:,} pairs"
+
+
+ACCURACY = {
+    "item": "one picture under one question",
+    "pair": "both pictures of a pair whose true answers differ",
+    "question": "all pictures of a scene under one question",
+    "picture": "all questions of a scene about one picture",
+    "group": "everything of a scene",
+}
+
+
+def accuracy_table(record: SurveyRecord) -> Table | None:
+    """Accuracy of given pairs, each kind by its name, beside guessing; None where nothing of the sort was measured."""
+    if record.accuracy is None:
+        return None
+    table = Table(title="Accuracy by what must be right at once (item accuracy is not pair accuracy)")
+    table.add_column("accuracy")
+    table.add_column("right at once")
+    for column in ("share right", "guessing", "number", "unanswered"):
+        table.add_column(column, justify="right")
+    for name, what in ACCURACY.items():
+        share = getattr(record.accuracy, name)
+        if share is not None:
+            rate = share.rate
+            told = ("nothing answered", "0") if rate is None else (_interval(rate.frac, rate.low, rate.high), f"{rate.num_pairs:,}")
+            table.add_row(name, what, told[0], f"{share.chance_frac:.2f}", told[1], f"{share.num_unanswered:,}")
+    return table
+
+
+def survey_tables(record: SurveyRecord) -> list[Table]:
+    """What a survey's command prints: the tour's tables for a world and a policy, the gallery's for given pairs."""
+    if record.policy is None:
+        accuracy = accuracy_table(record)
+        return [gallery_table(record), *([] if accuracy is None else [accuracy])]
+    scores = score_table([record])
+    return [tour_table([record]), *([] if scores is None else [scores])]
+
+
+def survey_lines(record: SurveyRecord) -> list[str]:
+    """What a survey's tables leave unsaid: unanswered questions, rows left out, and whose pictures these are."""
+    lines = [
+        f"unanswered, {gap.query} ({gap.form.replace('_', '/')}): {gap.num_unanswered:,} of {gap.num_questions:,} questions "
+        f"({gap.frac:.1%}); they count as nothing, neither right nor wrong"
+        for gap in record.shadows.unanswered
+    ]
+    lines += [f"left out: {number:,} rows, {reason}" for reason, number in record.left_out.items()]
+    if record.world is not None and record.world.attribution is not None:
+        lines.append(record.world.attribution)
+    return lines
+
+
+def _show(cell: Cell) -> str:
+    return _interval(cell.moved_frac, cell.low, cell.high)
+
+
+def _interval(value: float, low: float | None, high: float | None) -> str:
+    return f"{value:.2f}\nno interval" if low is None or high is None else f"{value:.2f}\n[{low:.2f}, {high:.2f}]"
+
+
+def coverage_table(result: Coverage, factors: Sequence[str]) -> Table:
+    """One row a factor: coverage, its limit, reach, pressure, and why it is uncovered."""
+    table = Table(title=f"What asking {result.policy} pins down (agreement {result.agreement_frac:.4g})")
+    table.add_column("factor")
+    for name in ("coverage", "limit", "reach", "pressure, bits"):
+        table.add_column(name, justify="right")
+    table.add_column("uncovered because")
+    for factor in factors:
+        numbers = (result.coverage, result.coverage_limit, result.reach, result.pressure_bits)
+        table.add_row(factor, *(f"{values[factor]:.4f}" for values in numbers), result.cause.get(factor, ""))
+    return table
+
+
+def proxy_lines(result: Coverage) -> list[str]:
+    """What a shadow could earn, in bits, for every query; and how much of the world the questions resolve."""
+    lines = [f"{name}: a shadow could earn {bits:.4f} bits" for name, bits in result.proxy_bits.items() if bits > 0]
+    estimated = "" if result.resolved_exact else f" [{result.resolved_low:.4f}, {result.resolved_high:.4f}], estimated"
+    return [*lines, f"two scenes drawn from the prior are told apart with chance {result.resolved_frac:.4f}{estimated}"]

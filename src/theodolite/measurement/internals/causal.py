@@ -1,0 +1,290 @@
+"""Causal numbers: vision tokens are patched, erased, shuffled or averaged, and answers watched. Partners of the similarity numbers.
+
+Work is bounded: scenes are taken in order up to the numbers here, and the record says them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from theodolite.asking.local import Edit
+from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.directions import factor_basis
+from theodolite.measurement.internals.erasing import Eraser, fit_erasers, paired_labels, random_labels
+from theodolite.measurement.internals.patching import Basis, Patcher, random_basis, responses
+from theodolite.measurement.internals.reask import (
+    Said,
+    ask_edited,
+    cases_of,
+    first_pictures,
+    inner_layers,
+    of_scenes,
+    open_rows,
+    said_in,
+    truth_in,
+    with_others,
+)
+from theodolite.measurement.pairs.interventions import Changes, split_scenes
+from theodolite.models.taps import layer_sites
+from theodolite.records.causal import Causal, Disturbance, Erased, Erasure, Patch, SiteDisturbance
+from theodolite.records.part import Estimate, Rate
+from theodolite.stats.jackknife import rounded
+from theodolite.stats.rates import clustered_mean, clustered_rate, paired_difference
+
+PATCH_SCENES = 40
+ERASE_SCENES = 40
+FIT_SCENES = 80
+TOKEN_SCENES = 100
+NUM_OTHERS = 2  # other questions a pair; scenes take turns
+
+
+def measure_causal(subject: Subject) -> Causal | None:
+    """Patch and erase of each factor, shuffle and mean, under the survey's open questions; None where it has none.
+
+    A factor that no question is about is changed too: what answers do then is what a shadow is made of.
+    """
+    rows = open_rows(subject.rows)
+    factors = [factor for factor in subject.changes if not rows.filter(pl.col("factor") == factor).is_empty()]
+    if not factors:
+        return None
+    sites = ("connector", *inner_layers(layer_sites(subject.model)))
+    # What goes past the connector (deepstack) has directions of its own: a subspace of the connector's tokens says nothing of it.
+    past = subject.asker.see_pictures(subject.plan.pictures[:1]).past
+    inner = sites[1:] if past else sites
+    progress = Progress(subject.tell, len(factors) * (3 * len(inner) + 1 + 2 * len(inner)) + 2 * len(sites))
+    patches, erasures = [], []
+    for factor in factors:
+        held = HeldOut.of(subject, factor, rows)
+        if held is not None:
+            patches += _patch(subject, held, inner, progress)
+            erasures += _erase(subject, held, inner, progress)
+    shuffle, mean = _disturb(subject, rows, sites, progress)
+    return Causal(
+        sites=sites,
+        subspace_sites=inner,
+        num_patch_scenes=PATCH_SCENES,
+        num_erase_scenes=ERASE_SCENES,
+        num_fit_scenes=FIT_SCENES,
+        num_token_scenes=TOKEN_SCENES,
+        num_others=NUM_OTHERS,
+        patch=tuple(patches),
+        erase=tuple(erasures),
+        shuffle=shuffle,
+        mean=mean,
+    )
+
+
+@dataclass
+class Progress:
+    """Counts steps of unlike length, one for each site, factor and change."""
+
+    tell: Callable[[int, int], None]
+    total: int
+    done: int = field(default=0)
+
+    def step(self, number: int = 1) -> None:
+        self.done += number
+        self.tell(self.done, self.total)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The interventions on a factor: those for fitting, and the rows with open questions of held-out scenes, in order of scenes."""
+
+    factor: str
+    training: Changes
+    rows: pl.DataFrame
+
+    @staticmethod
+    def of(subject: Subject, factor: str, rows: pl.DataFrame) -> HeldOut | None:
+        """Split by scene; None where a side has none."""
+        changes = subject.changes[factor]
+        training = split_scenes(changes.scene, subject.rng(f"causal {factor}"))
+        own = of_scenes(rows.filter(pl.col("factor") == factor), np.unique(changes.scene[~training])).sort("scene", maintain_order=True)
+        if not training.any() or own.is_empty():
+            return None
+        return HeldOut(factor, changes.take(training), own)
+
+    def first(self, num_scenes: int) -> pl.DataFrame:
+        """The rows of the first held-out scenes (those in which the factor is asked about, if any is), with a few other questions."""
+        about = self.rows.filter(pl.col("query") == self.factor)
+        scenes = (self.rows if about.is_empty() else about)["scene"].unique().sort().head(num_scenes)
+        return with_others(of_scenes(self.rows, scenes.to_numpy()), self.factor, NUM_OTHERS)
+
+
+def _patch(subject: Subject, held: HeldOut, sites: tuple[str, ...], progress: Progress) -> list[Patch]:
+    rows, rng = held.first(PATCH_SCENES), subject.rng(f"patch {held.factor}")
+    bases: dict[str, dict[str, Basis | None]] = {}
+    ranks: dict[str, int] = {}
+    for site in sites:
+        basis = factor_basis(held.training, subject.activations.mean(site))
+        ranks[site] = basis.shape[1]
+        bases[site] = {"subspace": basis, "random": random_basis(basis.shape[0], basis.shape[1], rng), "whole": None}
+    cases = cases_of(rows, "before", apart=subject.asker.sharing == "nothing")
+    answers = Patcher(subject.asker, subject.plan.pictures).answers(cases, bases)
+    progress.step(3 * len(sites))
+    before, after = said_in(rows, "before"), said_in(rows, "after")
+    scenes, own = rows["scene"].to_numpy(), (rows["query"] == held.factor).to_numpy()
+    found = []
+    for site in sites:
+        moved = (answers[site, "subspace"].chosen != before.chosen).astype(np.float64)
+        named = {
+            name: responses(answers[site, name], before, after, own, scenes, subject.confidence) for name in ("subspace", "random", "whole")
+        }
+        by_query = {query: clustered_rate(moved[keep], scenes[keep], subject.confidence) for query, keep in _by_query(rows).items()}
+        found.append(Patch(site=site, factor=held.factor, rank=ranks[site], by_query=by_query, **named))
+    return found
+
+
+def _by_query(rows: pl.DataFrame) -> dict[str, Bool[np.ndarray, " row"]]:
+    about = rows["query"].to_numpy()
+    return {query: about == query for query in rows["query"].unique(maintain_order=True).to_list()}
+
+
+def _erase(subject: Subject, held: HeldOut, sites: tuple[str, ...], progress: Progress) -> list[Erasure]:
+    rows = held.first(ERASE_SCENES)
+    apart = subject.asker.sharing == "nothing"
+    cases = {side: cases_of(rows, side, apart=apart) for side in ("before", "after")}
+    pictures = {side: subject.plan.pictures[getattr(each, side)] for side, each in cases.items()}
+    erasers = _fit(subject, held, rows, sites)
+    progress.step()
+    unchanged = Sides(rows, {side: said_in(rows, side) for side in cases}, held.factor, subject.confidence)
+    found = []
+    for site in sites:
+        states = []
+        for eraser in erasers[site]:
+            answers = {side: ask_edited(subject.asker, pictures[side], cases[side].asks, {site: eraser}) for side in cases}
+            states.append(Sides(rows, answers, held.factor, subject.confidence))
+            progress.step()
+        lost = {query: states[0].lost(unchanged, keep) for query, keep in _by_query(rows).items()}
+        found.append(
+            Erasure(
+                site=site,
+                factor=held.factor,
+                rank=erasers[site][0].rank,
+                before=unchanged.erased(),
+                after=states[0].erased(),
+                control=states[1].erased(),
+                lost=lost.pop(held.factor, None),
+                others_lost=lost,
+                moved={query: states[0].moved(unchanged, keep) for query, keep in _by_query(rows).items()},
+            )
+        )
+    return found
+
+
+def _fit(subject: Subject, held: HeldOut, rows: pl.DataFrame, sites: tuple[str, ...]) -> Mapping[str, list[Eraser]]:
+    """Of the first training scenes: by site, the eraser of the factor, and as many directions of its levels shuffled by scene."""
+    first = np.unique(held.training.scene)[:FIT_SCENES]
+    some = held.training.take(np.isin(held.training.scene, first))
+    pictures = subject.plan.pictures[np.concatenate([some.before, some.after])]
+    number, rng = len(some.values), subject.rng(f"erase {held.factor}")
+    labels = [
+        paired_labels(some.level_before, some.level_after, number),
+        random_labels(some.level_before, some.level_after, some.scene, number, rng),
+    ]
+    question = cases_of(rows.head(1), "before", apart=False).asks[0]
+    fitted = fit_erasers(subject.asker, pictures, question, labels, sites)
+    return {site: [own, random.first(own.rank)] for site, (own, random) in fitted.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """Answers about the pictures before and after of the same rows."""
+
+    rows: pl.DataFrame
+    said: Mapping[str, Said]
+    factor: str
+    confidence: float
+
+    @property
+    def right(self) -> Float[np.ndarray, " row"]:
+        """Share of a row's two answers that are right: 0, 0.5 or 1."""
+        return np.asarray(np.mean([said.chosen == truth_in(self.rows, side) for side, said in self.said.items()], axis=0))
+
+    def erased(self) -> Erased:
+        """Accuracy about the factor, how often its answers differ where the true ones do, and accuracy about all else."""
+        own = (self.rows["query"] == self.factor).to_numpy()
+        moves = own & (self.rows["truth_before"] != self.rows["truth_after"]).to_numpy()
+        moved = (self.said["before"].chosen != self.said["after"].chosen).astype(np.float64)
+        return Erased(accuracy=self._rate(self.right, own), read=self._rate(moved, moves), others=self._rate(self.right, ~own))
+
+    def lost(self, unchanged: Sides, keep: Bool[np.ndarray, " row"]) -> Estimate:
+        """Accuracy of some rows without the change minus that with it."""
+        scenes = self.rows["scene"].to_numpy()[keep]
+        return rounded(paired_difference(self.right[keep], unchanged.right[keep], scenes, self.confidence, (-1.0, 1.0)))
+
+    def moved(self, unchanged: Sides, keep: Bool[np.ndarray, " row"]) -> Rate:
+        """How often the answers of some rows differ from those without the change, over both sides."""
+        differs = np.mean([self.said[side].chosen != unchanged.said[side].chosen for side in self.said], axis=0)
+        return clustered_rate(differs[keep], self.rows["scene"].to_numpy()[keep], self.confidence)
+
+    def _rate(self, values: Float[np.ndarray, " row"], keep: Bool[np.ndarray, " row"]) -> Rate | None:
+        return clustered_rate(values[keep], self.rows["scene"].to_numpy()[keep], self.confidence) if keep.any() else None
+
+
+def shuffling(orders: Int[Tensor, "picture token"]) -> Edit:
+    """Each picture's tokens in another order."""
+
+    def shuffle(tokens: Tensor, numbers: Tensor) -> Tensor:
+        order = orders.to(tokens.device)[numbers.to(tokens.device)]
+        return tokens.gather(1, order[:, :, None].expand_as(tokens))
+
+    return shuffle
+
+
+def average_tokens(tokens: Float[Tensor, "row token dim"], numbers: Int[Tensor, " row"]) -> Float[Tensor, "row token dim"]:
+    """Each token replaced by the mean of the picture's tokens."""
+    return tokens.float().mean(dim=1, keepdim=True).expand_as(tokens).to(tokens)
+
+
+def _disturb(
+    subject: Subject, rows: pl.DataFrame, sites: tuple[str, ...], progress: Progress
+) -> tuple[tuple[SiteDisturbance, ...], tuple[SiteDisturbance, ...]]:
+    """Shuffle and mean at each site, over the first pictures of the first scenes."""
+    some = first_pictures(rows, TOKEN_SCENES)
+    cases = cases_of(some, "before", apart=subject.asker.sharing == "nothing")
+    pictures = subject.plan.pictures[cases.before]
+    rng, num_tokens = subject.rng("shuffle"), subject.asker.lens(pictures).num_tokens
+    orders = {int(picture): rng.permutation(num_tokens) for picture in dict.fromkeys(cases.before.tolist())}
+    shuffle = shuffling(torch.from_numpy(np.stack([orders[int(picture)] for picture in cases.before])))
+    before, truth = said_in(some, "before"), truth_in(some, "before")
+    found = []
+    for edit in (shuffle, average_tokens):
+        parts = []
+        for site in sites:
+            said = ask_edited(subject.asker, pictures, cases.asks, {site: edit})
+            everything = np.ones(len(some), dtype=bool)
+            scenes, confidence = some["scene"].to_numpy(), subject.confidence
+            named = {query: _disturbance(said, before, truth, scenes, keep, confidence) for query, keep in _by_query(some).items()}
+            overall = _disturbance(said, before, truth, scenes, everything, confidence)
+            parts.append(SiteDisturbance(site=site, overall=overall, by_query=named))
+            progress.step()
+        found.append(tuple(parts))
+    return found[0], found[1]
+
+
+def _disturbance(
+    said: Said,
+    before: Said,
+    truth: Int[np.ndarray, " row"],
+    scenes: Int[np.ndarray, " row"],
+    keep: Bool[np.ndarray, " row"],
+    confidence: float,
+) -> Disturbance:
+    def rate(values: Bool[np.ndarray, " row"]) -> Rate:
+        return clustered_rate(values[keep].astype(np.float64), scenes[keep], confidence)
+
+    return Disturbance(
+        moved=rate(said.chosen != before.chosen),
+        variation=rounded(clustered_mean(said.variation(before)[keep], scenes[keep], confidence, (0.0, 1.0))),
+        accuracy_before=rate(before.chosen == truth),
+        accuracy_after=rate(said.chosen == truth),
+    )

@@ -1,0 +1,215 @@
+"""Geometry of factors at each site: how consistent, how orthogonal, how regular, beside what shuffled differences give.
+
+Directions come from interventions (after - before), on the mean of a picture's vision tokens, under the Euclidean product and, where
+hidden vectors are as wide as the unembedding, the causal one. All of it is likeness of directions; whether the model uses them is for
+the causal measures to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.directions import (
+    Differences,
+    Weights,
+    consistency,
+    differences,
+    draw_weights,
+    joins_all,
+    place_values,
+    span,
+)
+from theodolite.measurement.internals.hierarchy import measure_hierarchy
+from theodolite.measurement.internals.inner_product import CausalProduct, causal_product
+from theodolite.measurement.internals.simplex import simplex_parts, simplex_regularity
+from theodolite.measurement.pairs.interventions import Changes
+from theodolite.records.geometry import Directions, Geometry, Overlap, Shape, Simplex, SiteGeometry, Tested
+from theodolite.records.part import Estimate
+from theodolite.stats.jackknife import DIGITS, jackknife_ends, rounded
+from theodolite.stats.rates import benjamini_hochberg, permutation_p
+
+NUM_SHUFFLES = 200
+# Numbers in the differences of one factor: 488 interventions at 4,096 channels, all of 2,000 at 1,000.
+MAX_NUMBERS = 2_000_000
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True, eq=False)
+class Replicates:
+    """One number for each row of the weights, its range, and the scenes behind it."""
+
+    values: Float[np.ndarray, " replicate"]
+    range: tuple[float, float]
+    num_scenes: int
+
+
+def measure_geometry(subject: Subject) -> Geometry | None:
+    """Geometry of all factors that interventions move, by site; None where there are no interventions."""
+    changes = {factor: each for factor, each in sorted(subject.changes.items()) if len(each.scene)}
+    if not changes:
+        return None
+    most = max(2, MAX_NUMBERS // subject.unembedding.shape[1])
+    changes = {factor: _drawn(each, most, subject.rng(f"geometry.{factor}")) for factor, each in changes.items()}
+    scenes = np.unique(np.concatenate([each.scene for each in changes.values()]))
+    weights = draw_weights(len(scenes), NUM_SHUFFLES, subject.rng("geometry"))
+    product = causal_product(subject.unembedding)
+    groups = {
+        factor: tuple(tuple(each.values.index(value) for value in values if value in each.values) for values in named.values())
+        for factor, each in changes.items()
+        if (named := subject.groups.get(factor))
+    }
+    sites: dict[str, SiteGeometry] = {}
+    for done, site in enumerate(subject.activations.sites):
+        subject.tell(done, len(subject.activations.sites))
+        vectors = subject.activations.mean(site)
+        found = {factor: differences(each, vectors, scenes) for factor, each in changes.items()}
+        sites[site] = SiteGeometry(
+            euclidean=describe(found, weights, groups, subject.confidence),
+            causal=_causal(found, product, weights, groups, subject.confidence) if site != "encoder" else None,
+        )
+    subject.tell(len(sites), len(sites))
+    return Geometry(
+        pooling="mean of vision tokens",
+        num_shuffles=NUM_SHUFFLES,
+        num_words=product.num_words,
+        unembedding_rank=product.rank,
+        sites=sites,
+    )
+
+
+def _drawn(changes: Changes, most: int, rng: np.random.Generator) -> Changes:
+    """At most so many of the interventions, in their order."""
+    rows = np.sort(rng.permutation(len(changes.scene))[:most])
+    names = ("before", "after", "level_before", "level_after", "scene")
+    return replace(changes, **{name: getattr(changes, name)[rows] for name in names})
+
+
+def _causal(
+    found: Mapping[str, Differences],
+    product: CausalProduct,
+    weights: Weights,
+    groups: Mapping[str, Sequence[tuple[int, ...]]],
+    confidence: float,
+) -> Shape | None:
+    if any(each.vectors.shape[1] != product.width for each in found.values()):
+        return None
+    return describe({name: each.replaced(product.apply(each.vectors)) for name, each in found.items()}, weights, groups, confidence)
+
+
+def describe(
+    found: Mapping[str, Differences], weights: Weights, groups: Mapping[str, Sequence[tuple[int, ...]]], confidence: float
+) -> Shape:
+    """All numbers of one site under one product; `groups` are positions of values, by factor."""
+    consistent: dict[str, Replicates] = {}
+    regular: dict[str, Replicates] = {}
+    bases: dict[str, Float[np.ndarray, "replicate direction dim"]] = {}
+    observed: dict[str, Float[np.ndarray, "replicate value dim"]] = {}
+    for name, each in found.items():
+        placed = place_values(each, weights)
+        if (values := consistency(each, weights)) is not None:
+            consistent[name] = Replicates(values, (-1.0, 1.0), each.num_scenes)
+        if joins_all(each) and (values := simplex_regularity(placed)) is not None:
+            regular[name] = Replicates(values, (0.0, 1.0), each.num_scenes)
+        bases[name] = span(placed, each.num_values - 1).astype(each.vectors.dtype)
+        observed[name] = placed[: 1 + weights.num_groups].copy()
+    consistency_tests, regularity_tests = settle(consistent, weights, confidence), settle(regular, weights, confidence)
+    return Shape(
+        factors={
+            name: Directions(
+                consistency=consistency_tests.get(name),
+                rank=_rank(bases[name]),
+                num_differences=len(each.scene),
+                simplex=_simplex(observed[name][0], regularity_tests.get(name)),
+                hierarchy=measure_hierarchy(observed[name], groups[name], confidence) if name in groups and joins_all(each) else None,
+            )
+            for name, each in found.items()
+        },
+        overlaps=_overlaps(found, bases, weights, confidence),
+    )
+
+
+def _rank(basis: Float[np.ndarray, "replicate direction dim"]) -> int:
+    return int(np.any(basis[0] != 0, axis=1).sum())
+
+
+def _simplex(points: Float[np.ndarray, "value dim"], regularity: Tested | None) -> Simplex | None:
+    if regularity is None:
+        return None
+    cosine_gap, norm_spread = simplex_parts(points)
+    return Simplex(regularity=regularity, cosine_gap=round(cosine_gap, DIGITS), norm_spread=round(norm_spread, DIGITS))
+
+
+def _overlaps(
+    found: Mapping[str, Differences],
+    bases: Mapping[str, Float[np.ndarray, "replicate direction dim"]],
+    weights: Weights,
+    confidence: float,
+) -> tuple[Overlap, ...]:
+    ranks = {name: _rank(basis) for name, basis in bases.items()}
+    pairs = [pair for pair in combinations(sorted(found), 2) if ranks[pair[0]] and ranks[pair[1]]]
+    tests = settle(
+        {
+            (one, other): Replicates(overlap(bases[one], bases[other]), (0.0, 1.0), len(np.union1d(found[one].scene, found[other].scene)))
+            for one, other in pairs
+        },
+        weights,
+        confidence,
+    )
+    return tuple(
+        Overlap(
+            first=one,
+            second=other,
+            overlap=tests[one, other],
+            random=round(max(ranks[one], ranks[other]) / bases[one].shape[2], DIGITS),
+        )
+        for one, other in pairs
+        if (one, other) in tests
+    )
+
+
+def overlap(
+    one: Float[np.ndarray, "replicate direction dim"], other: Float[np.ndarray, "replicate direction2 dim"]
+) -> Float[np.ndarray, " replicate"]:
+    """Mean squared cosine of the principal angles of subspaces given by orthonormal rows (rows of 0 do not count), 0 to 1.
+
+    The squared cosines sum to the squared norm of the product of the bases, and there are as many angles as the smaller dimension.
+    NaN where a subspace has no direction.
+    """
+    shared = np.square(one @ other.transpose(0, 2, 1), dtype=np.float64).sum(axis=(1, 2))
+    angles = np.minimum(np.any(one != 0, axis=2).sum(axis=1), np.any(other != 0, axis=2).sum(axis=1))
+    return np.asarray(np.divide(shared, angles, out=np.full(len(shared), np.nan), where=angles > 0))
+
+
+def settle(found: Mapping[Key, Replicates], weights: Weights, confidence: float) -> dict[Key, Tested]:
+    """Value, interval, chance and p of each, and p adjusted over all of them; what has no value or no shuffle is left out."""
+    # Rounded first: values that are equal but for the order of sums must tie.
+    nulls = {key: each.values[1 + weights.num_groups :].round(DIGITS) for key, each in found.items()}
+    shuffles = {key: kept for key, null in nulls.items() if len(kept := null[np.isfinite(null)]) and np.isfinite(found[key].values[0])}
+    if not shuffles:
+        return {}
+    chances = [permutation_p(round(float(found[key].values[0]), DIGITS), null) for key, null in shuffles.items()]
+    adjusted = benjamini_hochberg(np.asarray(chances))
+    return {
+        key: Tested(
+            estimate=jackknife(found[key], weights.num_groups, confidence),
+            chance=round(float(null.mean()), DIGITS),
+            p=round(p, DIGITS),
+            p_adjusted=round(float(p_adjusted), DIGITS),
+        )
+        for (key, null), p, p_adjusted in zip(shuffles.items(), chances, adjusted, strict=True)
+    }
+
+
+def jackknife(found: Replicates, num_groups: int, confidence: float) -> Estimate:
+    """The observed value with its interval by `jackknife_ends`, cut to its range."""
+    lowest, highest = found.range
+    value = float(found.values[0].clip(lowest, highest))
+    low, high = jackknife_ends(value, found.values[1 : 1 + num_groups], found.range, confidence)
+    return rounded(Estimate(value=value, low=low, high=high, num_scenes=found.num_scenes))

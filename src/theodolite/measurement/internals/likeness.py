@@ -1,0 +1,51 @@
+"""How alike the vision tokens of a picture are, by site: mean pairwise cosine and effective rank.
+
+Likeness is a number beside others, not a verdict: tokens can be alike in cosine because of one large common direction and still
+keep every factor apart. Its causal partner (tokens shuffled, or replaced by their mean) says whether answers feel it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.directions import pictures_by_scene
+from theodolite.records.likeness import Likeness, SiteLikeness
+from theodolite.records.part import Estimate
+from theodolite.stats.jackknife import rounded
+from theodolite.stats.rates import clustered_mean
+
+
+def measure_likeness(subject: Subject) -> Likeness | None:
+    """Likeness of the vision tokens of all pictures that interventions use, by site; None where there are none."""
+    pictures, scenes = pictures_by_scene(subject.changes)
+    if not len(pictures):
+        return None
+    held = subject.activations
+    return Likeness(
+        sites={
+            site: SiteLikeness(
+                cosine=average(held.likeness(site)[pictures], scenes, subject.confidence, (-1.0, 1.0)),
+                rank=average(held.rank(site)[pictures], scenes, subject.confidence),
+                num_pictures=len(pictures),
+            )
+            for site in held.sites
+        }
+    )
+
+
+def average(
+    values: Float[np.ndarray, " picture"],
+    scenes: Int[np.ndarray, " picture"],
+    confidence: float,
+    bounds: tuple[float, float] | None = None,
+) -> Estimate | None:
+    """Mean over the pictures that have a value, with its interval clustered by scene; None where no picture has one."""
+    present = np.isfinite(values)
+    if not present.any():
+        return None
+    exact = values[present].astype(np.float64)
+    if bounds is not None:  # single precision may step over them
+        exact = exact.clip(*bounds)
+    return rounded(clustered_mean(exact, scenes[present], confidence, bounds))

@@ -1,0 +1,124 @@
+"""The open questions of a survey's rows, asked again with something changed inside the model, and answers side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Int, UInt8
+
+from theodolite.asking.answer import Answer, Ask
+from theodolite.asking.local import Edit, LocalAsker
+from theodolite.stats.rates import total_variation
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """Answers: the number of the most probable choice, and the probabilities in the order of choices, filled up with 0."""
+
+    chosen: Int[np.ndarray, " ask"]
+    probabilities: Float[np.ndarray, "ask choice"]
+
+    def take(self, keep: Bool[np.ndarray, " ask"]) -> Said:
+        """Some of the answers."""
+        return Said(self.chosen[keep], self.probabilities[keep])
+
+    def variation(self, other: Said) -> Float[np.ndarray, " ask"]:
+        """Total variation to other answers to the same asks, 0 to 1."""
+        return total_variation(self.probabilities, other.probabilities)
+
+    @staticmethod
+    def of(probabilities: Sequence[Sequence[float] | Float[np.ndarray, " choice"]]) -> Said:
+        """Answers from the probabilities of each; the first of equals wins, as in a survey's rows."""
+        filled = np.zeros((len(probabilities), max(map(len, probabilities), default=0)))
+        for row, found in zip(filled, probabilities, strict=True):
+            row[: len(found)] = found
+        return Said(filled.argmax(axis=1) if len(filled) else np.empty(0, dtype=np.int64), filled)
+
+
+def open_rows(rows: pl.DataFrame) -> pl.DataFrame:
+    """The interventions' rows with an open question, answered, in their order."""
+    return rows.filter((pl.col("kind") == "intervention") & (pl.col("form") == "open"))
+
+
+def of_scenes(rows: pl.DataFrame, scenes: Int[np.ndarray, " scene"]) -> pl.DataFrame:
+    """The rows of these scenes."""
+    return rows.filter(pl.col("scene").is_in(scenes.tolist()))
+
+
+def first_pictures(rows: pl.DataFrame, num_scenes: int) -> pl.DataFrame:
+    """One row for each open question about the first picture of each of the first scenes: read its `before` side only."""
+    scenes = rows["scene"].unique().sort().head(num_scenes).to_numpy()
+    some = of_scenes(rows, scenes)
+    first = some.group_by("scene", maintain_order=True).agg(pl.col("picture_before").first().alias("first_picture"))
+    some = some.join(first, on="scene", how="left", maintain_order="left").filter(pl.col("picture_before") == pl.col("first_picture"))
+    return some.unique(["scene", "name", "question_before"], keep="first", maintain_order=True).drop("first_picture")
+
+
+def with_others(rows: pl.DataFrame, about: str, num_others: int) -> pl.DataFrame:
+    """The rows with the question about one factor, and of each scene a few with other questions: scenes take turns through them."""
+    others = rows.filter(pl.col("query") != about)["query"].unique().sort().to_list()
+    kept = {
+        (scene, others[(turn * num_others + step) % len(others)])
+        for turn, scene in enumerate(rows["scene"].unique().sort().to_list())
+        for step in range(min(num_others, len(others)))
+    }
+    pairs = zip(rows["scene"].to_list(), rows["query"].to_list(), strict=True)
+    return rows.filter(pl.Series([pair[1] == about or pair in kept for pair in pairs], dtype=pl.Boolean))
+
+
+def said_in(rows: pl.DataFrame, side: str) -> Said:
+    """The answers that the survey holds; `side` is before or after."""
+    return Said.of(rows[f"probabilities_{side}"].to_list())
+
+
+def truth_in(rows: pl.DataFrame, side: str) -> Int[np.ndarray, " ask"]:
+    """The number of the true choice; `side` is before or after."""
+    pairs = zip(rows["choices"].to_list(), rows[f"truth_{side}"].to_list(), strict=True)
+    return np.array([choices.index(truth) for choices, truth in pairs], dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Cases:
+    """Rows as asks about pictures of a pool of their own, in which case i is a picture, or a pair of pictures, of the plan."""
+
+    asks: tuple[Ask, ...]
+    before: Int[np.ndarray, " case"]
+    after: Int[np.ndarray, " case"]
+
+    def part(self, start: int, stop: int) -> tuple[Cases, Int[np.ndarray, " ask"]]:
+        """The cases of a range, and which asks are theirs."""
+        kept = np.array([number for number, ask in enumerate(self.asks) if start <= ask.picture < stop], dtype=np.int64)
+        asks = tuple(Ask(self.asks[number].picture - start, self.asks[number].question, self.asks[number].choices) for number in kept)
+        return Cases(asks, self.before[start:stop], self.after[start:stop]), kept
+
+    def first_asks(self) -> list[Ask]:
+        """One ask of each case."""
+        return list({ask.picture: ask for ask in reversed(self.asks)}.values())[::-1]
+
+
+def cases_of(rows: pl.DataFrame, side: str, *, apart: bool) -> Cases:
+    """The questions of one side, about one case for each pair of pictures; `apart`: for each row, where a picture sees its question."""
+    pairs = list(zip(rows["picture_before"].to_list(), rows["picture_after"].to_list(), strict=True))
+    keys = [(*pair, number if apart else 0) for number, pair in enumerate(pairs)]
+    number_of = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    texts = zip(rows[f"question_{side}"].to_list(), rows["choices"].to_list(), strict=True)
+    asks = tuple(Ask(number_of[key], text, tuple(choices)) for key, (text, choices) in zip(keys, texts, strict=True))
+    before, after = (np.array([key[at] for key in number_of], dtype=np.int64) for at in (0, 1))
+    return Cases(asks, before, after)
+
+
+def ask_edited(
+    asker: LocalAsker, pictures: UInt8[np.ndarray, "picture height width 3"], asks: Sequence[Ask], edits: Mapping[str, Edit] | None = None
+) -> Said:
+    """Answers in the order of the asks, with vision tokens edited on the way."""
+    answers: list[Answer] = asker.ask(pictures, asks, edits=edits)
+    return Said.of([answer.probabilities for answer in answers if answer.probabilities is not None])  # a model that is here answers all
+
+
+def inner_layers(sites: Sequence[str]) -> tuple[str, ...]:
+    """The first, the middle and the last but one of the layers' sites, each once."""
+    number = len(sites)
+    return tuple(dict.fromkeys((sites[0], sites[(number - 1) // 2], sites[max(number - 2, 0)])))

@@ -1,0 +1,126 @@
+"""The table of measures: what each is, what it costs, and how it is run. A new measure is one entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from theodolite.measurement.internals import allocation, causal, fisher
+from theodolite.measurement.internals.allocation import measure_allocation
+from theodolite.measurement.internals.causal import measure_causal
+from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.fisher import measure_fisher
+from theodolite.measurement.internals.gap import measure_gap
+from theodolite.measurement.internals.geometry import measure_geometry
+from theodolite.measurement.internals.identifiability import measure_identifiability
+from theodolite.measurement.internals.ladder import measure_ladder
+from theodolite.measurement.internals.likeness import measure_likeness
+from theodolite.measurement.internals.reask import inner_layers, open_rows
+from theodolite.measurement.pairs.interventions import TRAIN_FRAC
+from theodolite.models.taps import layer_sites
+from theodolite.records.errors import BadInput, UnknownName
+from theodolite.records.inside import Inside
+
+# Opens a part of a survey under a label; its cost in words is said before. It yields tell(done, total).
+Stage = Callable[[str, str], AbstractContextManager[Callable[..., None]]]
+CAPTURE = "capture"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of the inside of a model: a line on what it is, its function, and its cost in words, given what it is run on.
+
+    `captures`: it reads the vectors that one pass over all pictures leaves, and so do all others that do.
+    """
+
+    what: str
+    run: Callable[[Subject], Any]
+    cost: Callable[[Subject], str]
+    captures: bool = True
+
+
+def _vectors(subject: Subject) -> str:
+    return f"no pass of its own; arithmetic on the vectors of {len(subject.pictures):,} pictures"
+
+
+def _num_queries(subject: Subject) -> int:
+    return open_rows(subject.rows)["name"].n_unique()
+
+
+def _num_scenes(subject: Subject, most: int, frac: float = 1.0) -> int:
+    """Scenes that a measure with a limit of its own uses, of a share of all."""
+    return min(most, round(frac * open_rows(subject.rows)["scene"].n_unique()))
+
+
+def _allocation(subject: Subject) -> str:
+    return f"one pass over {_num_scenes(subject, allocation.NUM_SCENES)} pictures with the eager back end"
+
+
+def _fisher(subject: Subject) -> str:
+    rows = open_rows(subject.rows)
+    choices = 0 if rows.is_empty() else int(rows["choices"].list.len().mean())  # type: ignore[arg-type]
+    return f"about {_num_scenes(subject, fisher.NUM_SCENES) * _num_queries(subject) * choices:,} backward passes"
+
+
+def _causal(subject: Subject) -> str:
+    sites = 1 + len(inner_layers(layer_sites(subject.model)))
+    queries, held_out = _num_queries(subject), 1 - TRAIN_FRAC
+    patched = _num_scenes(subject, causal.PATCH_SCENES, held_out) * 3 * sites
+    erased = _num_scenes(subject, causal.ERASE_SCENES, held_out) * 4 * sites
+    asked = len(subject.changes) * (patched + erased) * min(queries, 1 + causal.NUM_OTHERS)
+    return f"about {asked + 2 * _num_scenes(subject, causal.TOKEN_SCENES) * sites * queries:,} questions asked anew"
+
+
+MEASURES: Mapping[str, Measure] = {
+    "ladder": Measure("where each factor can be told by a linear probe, and where it is lost", measure_ladder, _vectors),
+    "likeness": Measure("how alike a picture's vision tokens are, by layer", measure_likeness, _vectors),
+    "allocation": Measure("attention from text to vision tokens, by layer and head", measure_allocation, _allocation, captures=False),
+    "geometry": Measure("directions of factors, and how they stand to each other", measure_geometry, _vectors),
+    "fisher": Measure("what directions of the connector's output answers feel", measure_fisher, _fisher, captures=False),
+    "causal": Measure("how far answers move when vision tokens are patched, erased or mixed", measure_causal, _causal),
+    "gap": Measure("the geometric gap between vision and text tokens, by layer", measure_gap, _vectors),
+    "identifiability": Measure("how far vision tokens are the factors up to simple maps", measure_identifiability, _vectors),
+}
+
+
+@contextmanager
+def quietly(label: str, cost: str) -> Iterator[Callable[..., None]]:
+    """A stage that says nothing."""
+    yield lambda done, total, note="": None
+
+
+def measures_named(text: str) -> tuple[str, ...]:
+    """The measures of a list such as "ladder,causal", of "all", or of "shadows" (none of the inside). Raises `UnknownName`."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise BadInput("no measure is named; give a list such as ladder,causal, or all, or shadows for the answers alone")
+    known = (*MEASURES, "all", "shadows")
+    for name in names:
+        if name not in known:
+            raise UnknownName("measure", name, known)
+    return tuple(name for name in MEASURES if name in names or "all" in names)
+
+
+def look_inside(subject: Subject, measures: Sequence[str], stage: Stage) -> tuple[Inside, dict[str, float]]:
+    """What these measures find, and the seconds that each took, the pass that they share apart."""
+    found: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
+    if any(MEASURES[name].captures for name in measures) and len(subject.pictures):
+        cost = f"one pass over {len(subject.pictures):,} pictures, {len(subject.questions)} questions each"
+        with _timed(CAPTURE, seconds), stage(CAPTURE, cost) as subject.tell:
+            subject.activations  # noqa: B018  captured when first read
+    for name in measures:
+        with _timed(name, seconds), stage(name, MEASURES[name].cost(subject)) as subject.tell:
+            found[name] = MEASURES[name].run(subject)
+    scenes = {scene for changes in subject.changes.values() for scene in changes.scene.tolist()}
+    return Inside(measures=tuple(measures), num_scenes=len(scenes), num_pictures=len(subject.pictures), **found), seconds
+
+
+@contextmanager
+def _timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    before = monotonic()
+    yield
+    seconds[name] = monotonic() - before

@@ -1,0 +1,149 @@
+"""What a survey will ask: comparisons of two answers, as rows, over a pool of pictures. Needs no model and no torch."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import psutil
+from jaxtyping import UInt8
+
+from theodolite.records.errors import BadInput
+from theodolite.records.rows import COLUMNS
+from theodolite.worlds.factors import Scenes
+from theodolite.worlds.gallery import Gallery
+from theodolite.worlds.manifest.read import read_manifest
+from theodolite.worlds.query import Policy, Query
+from theodolite.worlds.world import Pairs, World
+
+NUM_TRAINING_SCENES = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Pictures and the comparisons to make of the answers about them, one row each (columns: `COLUMNS`).
+
+    Kinds of rows: *intervention* (one factor changes), *nuisance* (nothing but the nuisance seed does), *paraphrase* (only the wording
+    does) and *training* (a single question on the training distribution: its "after" side repeats its "before").
+    """
+
+    pictures: UInt8[np.ndarray, "picture height width 3"]
+    rows: pl.DataFrame
+    pair_kind: str
+    num_pair_pictures: int  # they come first; the pictures of training rows, which depend on the policy, follow
+
+
+def plan_world(world: World, policy: Policy, num_scenes: int, seed: int, size: int) -> Plan:
+    """The comparisons of a world: every pair, asked each query of the policy, in a wording and with an
+    order of choices drawn per scene and kept within a pair. The pairs depend on world, number and seed only."""
+    pairs = world.pairs(num_scenes, np.random.default_rng([seed, 0]))
+    groups: dict[tuple[str, str], list[Query]] = {}
+    for query in policy.queries:
+        groups.setdefault((query.about, query.form), []).append(query)
+    rows = [row for group in groups.values() for row in _group_rows(pairs, group, seed)]
+    training, scenes = _training_rows(world, policy, len(pairs.pool), np.random.default_rng([seed, 2]))
+    pool = Scenes.concatenate([pairs.pool, scenes]) if len(scenes) else pairs.pool
+    frame = pl.DataFrame(rows + training, schema=dict(COLUMNS), orient="row")
+    return Plan(world.render(pool, size), frame, pairs.kind, len(pairs.pool))
+
+
+def _group_rows(pairs: Pairs, group: list[Query], seed: int) -> list[tuple[Any, ...]]:
+    """Rows of one (factor asked, form): interventions, nuisance, and one paraphrase a scene of its base picture."""
+    truths = {query.name: query.truth(pairs.pool) for query in group}
+    key = [seed, 1, zlib.crc32(f"{group[0].about} {group[0].form}".encode())]
+    rows: list[tuple[Any, ...]] = []
+    for number in range(len(pairs)):
+        factor, scene = pairs.factor[number], int(pairs.scene_id[number])
+        before, after = int(pairs.before[number]), int(pairs.after[number])
+        query = _pick(group, truths, before, after, np.random.default_rng([*key, scene, zlib.crc32(factor.encode())]))
+        # Wording and order belong to the scene: drawn from its number, whatever row asks.
+        by_scene = np.random.default_rng([*key, scene])
+        first, second = by_scene.permutation(len(query.wordings))[[0, -1]]
+        wording, other = query.wordings[first], query.wordings[second]
+        choices = [query.choices[k] for k in by_scene.permutation(len(query.choices))]
+        truth = [query.choices[truths[query.name][at]] for at in (before, after)]
+        values = [_value(pairs.pool, factor, at) for at in (before, after)]
+        fixed = (query.about, query.form, query.name)
+        kind = "intervention" if factor else "nuisance"
+        rows.append((kind, scene, factor, *values, *fixed, wording, wording, choices, *truth, before, after))
+        if not factor and other != wording:
+            same = (wording, other, choices, truth[0], truth[0], before, before)
+            rows.append(("paraphrase", scene, "", None, None, *fixed, *same))
+    return rows
+
+
+def _pick(group: list[Query], truths: Mapping[str, np.ndarray], before: int, after: int, rng: np.random.Generator) -> Query:
+    """One query of a group. Where some would see the truth move and some would not, either kind is picked half of the time."""
+    moves = [query for query in group if truths[query.name][before] != truths[query.name][after]]
+    stays = [query for query in group if truths[query.name][before] == truths[query.name][after]]
+    either = [kind for kind in (moves, stays) if kind]
+    chosen = either[int(rng.integers(len(either)))]
+    return chosen[int(rng.integers(len(chosen)))]
+
+
+def _value(scenes: Scenes, factor: str, index: int) -> str | None:
+    return scenes.space[factor].values[scenes.of_factor(factor)[index]] if factor else None
+
+
+def _training_rows(world: World, policy: Policy, offset: int, rng: np.random.Generator) -> tuple[list[tuple[Any, ...]], Scenes]:
+    """Questions as training asked them: scenes from the prior, each query where the policy asks it, as often as it does."""
+    scenes = world.sample(NUM_TRAINING_SCENES * 4, rng)
+    rates = policy.rates(scenes, world.prior)
+    rows: list[tuple[Any, ...]] = []
+    kept: list[int] = []
+    for query in policy.queries:
+        lines = [number for number, ask in enumerate(policy.asks) if ask.query.name == query.name]
+        weight = rates[lines].sum(axis=0)
+        if not weight.any():
+            continue
+        truth = query.truth(scenes)
+        # With replacement, or heavy regions would run out; rows of one scene share its number, so intervals know.
+        for index in rng.choice(len(scenes), NUM_TRAINING_SCENES, p=weight / weight.sum()):
+            wording, at = str(rng.choice(query.wordings)), offset + len(kept)
+            answer = query.choices[truth[index]]
+            kept.append(int(index))
+            fixed = (query.about, query.form, query.name, wording, wording, list(query.choices), answer, answer, at, at)
+            rows.append(("training", int(index), "", None, None, *fixed))
+    return rows, scenes.take(np.array(kept, dtype=int))
+
+
+def plan_gallery(gallery: Gallery, size: int) -> Plan:
+    """The comparisons of a gallery, row by row, over its pictures in the order of their names, at `size` pixels a side.
+
+    A row that names a factor is an intervention; of those that name none, two pictures are nuisance and one picture under two questions
+    a paraphrase. There are no training rows: nobody knows what training asked. Raises `BadInput` if the gallery has no rows.
+    """
+    table = gallery.table
+    if table.is_empty():
+        raise BadInput(f"{gallery.name} holds no rows; there is nothing to ask")
+    names = sorted({*table["picture_before"], *table["picture_after"]})
+    _refuse_too_many(gallery.name, len(names), size)
+    number = {name: index for index, name in enumerate(names)}
+    same = pl.col("picture_before") == pl.col("picture_after")
+    quiet = pl.when(same).then(pl.lit("paraphrase")).otherwise(pl.lit("nuisance"))
+    rows = table.with_columns(
+        kind=pl.when(pl.col("factor") == "").then(quiet).otherwise(pl.lit("intervention")),
+        picture_before=pl.col("picture_before").replace_strict(number, return_dtype=pl.Int64),
+        picture_after=pl.col("picture_after").replace_strict(number, return_dtype=pl.Int64),
+    )
+    return Plan(gallery.render(names, size), rows.select(list(COLUMNS)), gallery.kind, len(names))
+
+
+def _refuse_too_many(name: str, num_pictures: int, size: int) -> None:
+    """All pictures of a survey are held at once; raises `BadInput` before they are read where half of the free memory would not do."""
+    needed, free = num_pictures * size * size * 3, psutil.virtual_memory().available
+    if needed > free / 2:
+        raise BadInput(
+            f"{name} has {num_pictures:,} pictures, which take {needed / 2**30:.1f} GiB at {size} pixels, where {free / 2**30:.1f} GiB are "
+            "free; survey a part of them: fewer --scenes, or a shorter manifest"
+        )
+
+
+def plan_pairs(path: Path, size: int) -> Plan:
+    """The comparisons of a manifest (see `worlds.manifest`), its faulty rows left out. Raises `BadManifest` if none can be used."""
+    return plan_gallery(read_manifest(path).gallery, size)

@@ -1,0 +1,107 @@
+"""What a survey's record says of its world, its pictures and its model; and the pairs that it shows."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import polars as pl
+from jaxtyping import UInt8
+from torch import nn
+
+from theodolite.measurement.pairs.plan import Plan
+from theodolite.models.families import family_of
+from theodolite.models.fingerprint import weights_hash
+from theodolite.records.survey import Example, ModelConfig, WorldConfig
+from theodolite.worlds.gallery import Gallery
+from theodolite.worlds.world import World
+
+NUM_EXAMPLES = 2
+Picture = UInt8[np.ndarray, "height width 3"]
+
+
+def rows_hash(rows: pl.DataFrame) -> str:
+    """SHA-256, in hex, of the rows as JSON lines; made in slices, since the text of a large survey is larger than its rows."""
+    digest = hashlib.sha256()
+    for part in rows.iter_slices(20_000):
+        digest.update(part.write_ndjson().encode())
+    return digest.hexdigest()
+
+
+def describe_world(world: World, pair_kind: str) -> WorldConfig:
+    """What the record says of the world."""
+    return WorldConfig.model_validate(
+        {
+            "name": world.name,
+            "pair_kind": pair_kind,
+            "factors": {factor.name: factor.values for factor in world.space.factors},
+            "groups": {factor.name: dict(factor.groups) for factor in world.space.factors if factor.groups},
+            "unnameable": tuple(name for name in world.space.names if name not in world.space.nameable),
+            "correlations": tuple(
+                {
+                    "cause": known.cause,
+                    "effect": known.effect,
+                    "strength": known.strength,
+                    "map": known.describe(world.space),
+                }
+                for known in world.prior.correlations
+            ),
+        }
+    )
+
+
+def describe_gallery(gallery: Gallery) -> WorldConfig:
+    """What the record says of given pictures."""
+    return WorldConfig(
+        name=gallery.name,
+        pair_kind=gallery.kind,
+        factors={factor.name: factor.values for factor in gallery.factors},
+        groups={factor.name: dict(factor.groups) for factor in gallery.factors if factor.groups},
+        unnameable=tuple(factor.name for factor in gallery.factors if not factor.nameable),
+        correlations=(),
+        known_prior=False,
+        attribution=gallery.attribution,
+    )
+
+
+def describe_model(model: nn.Module) -> ModelConfig:
+    """What the record says of the model."""
+    return ModelConfig(
+        family=family_of(model.config).name,
+        weights_sha256=weights_hash(model),
+        num_parameters=sum(weight.numel() for weight in model.parameters()),
+        dtype=str(model.dtype).removeprefix("torch."),
+    )
+
+
+def examples_of_world(plan: Plan, rows: pl.DataFrame, world: World) -> tuple[tuple[Example, ...], dict[str, Picture]]:
+    """The first pairs, by scene, in which a correlated factor moves: never chosen by their answers."""
+    correlated = world.prior.correlated or frozenset(world.space.nameable[:2])
+    return _examples(plan, rows.filter(pl.col("factor").is_in(sorted(correlated)) & pl.col("query").is_in(sorted(correlated))))
+
+
+def examples_of_pairs(plan: Plan, rows: pl.DataFrame) -> tuple[tuple[Example, ...], dict[str, Picture]]:
+    """The first pairs, by scene, of every factor and query: never chosen by their answers."""
+    return _examples(plan, rows)
+
+
+def _examples(plan: Plan, rows: pl.DataFrame) -> tuple[tuple[Example, ...], dict[str, Picture]]:
+    shown = rows.filter((pl.col("kind") == "intervention") & (pl.col("form") == "open"))
+    first = shown.sort("scene", maintain_order=True).group_by(["query", "factor"], maintain_order=True).head(NUM_EXAMPLES)
+    examples, pictures = [], {}
+    for row in first.iter_rows(named=True):
+        names = {}
+        for side in ("before", "after"):
+            names[side] = f"pictures/{row[f'picture_{side}']:06d}.png"
+            pictures[names[side]] = plan.pictures[row[f"picture_{side}"]]
+        keys = ("factor", "value_before", "value_after", "truth_before", "truth_after", "answer_before", "answer_after")
+        examples.append(
+            Example(
+                scene_id=row["scene"],
+                question=row["question_before"],
+                picture_before=names["before"],
+                picture_after=names["after"],
+                **{key: row[key] for key in keys},
+            )
+        )
+    return tuple(examples), pictures

@@ -1,0 +1,179 @@
+"""Vision encoders by name: those of this package, and any Hugging Face vision model that LLaVA can take."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor, AutoModel, SiglipImageProcessorPil
+
+from theodolite.models.construction.frontends import PATCH, SIZE, Pixels, image_processor, pretrained_tower, raw_patches
+from theodolite.models.construction.lite0 import lite0_image_processor, pretrained_lite0
+from theodolite.models.exported.cells_tower import CellsTower, CellsTowerConfig
+from theodolite.models.exported.grids import tower_grid
+from theodolite.models.load import loading
+from theodolite.records.errors import BadInput
+
+WORKS = (
+    "CLIP, SigLIP, SigLIP2 (of fixed size), DINOv2, DINOv3, ViT, Swin, ResNet and ConvNext work, "
+    "and conv, patches:SIZE/PATCH and lite0:SIZE/STRIDE of this package"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """A vision tower and what makes its pictures. `has_class_token` says that the first of its tokens stands for no place."""
+
+    tower: nn.Module
+    image_processor: Any
+    has_class_token: bool = False
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of one picture, without the class token."""
+        rows, columns = tower_grid(self.tower.config)
+        return rows * columns
+
+    @property
+    def token_size(self) -> int:
+        """Pixels a side of what one token stands for."""
+        return int(self.tower.config.image_size) // tower_grid(self.tower.config)[0]
+
+
+def encoder_named(name: str, attention: str = "sdpa") -> Encoder:
+    """An encoder by name: `conv`, `patches:64/8` (raw pixels: size/patch), `lite0:128/16` (size/stride), or a Hugging Face folder or name.
+
+    Raises `BadInput` for sizes that do not go, weights that are not installed, and models that give no token for each place of a picture.
+    """
+    kind, colon, sizes = name.partition(":")
+    if kind not in OWN:
+        return _from_hugging_face(name, attention)
+    found = re.fullmatch(r"(\d+)/(\d+)", sizes)
+    if colon and not found:
+        raise BadInput(f"encoder {name!r} cannot be read; write {kind}, or sizes in pixels as in {EXAMPLES[kind]}")
+    encoder = OWN[kind](*(map(int, found.groups()) if found else DEFAULTS[kind]))
+    encoder.tower.requires_grad_(False).eval()
+    return encoder
+
+
+def _conv(size: int, patch: int) -> Encoder:
+    if (size, patch) != (SIZE, PATCH):
+        raise BadInput(f"the tower conv takes pictures of {SIZE} with tokens of {PATCH} pixels, not {size}/{patch}; write conv")
+    return Encoder(pretrained_tower(), image_processor())
+
+
+def _patches(size: int, patch: int) -> Encoder:
+    if patch < 1 or size < patch or size % patch:
+        raise BadInput(f"pictures of {size} cannot be cut into patches of {patch}; give a multiple, as in {EXAMPLES['patches']}")
+    return Encoder(raw_patches(size, patch), image_processor(size))
+
+
+def _lite0(size: int, stride: int) -> Encoder:
+    return Encoder(pretrained_lite0(size, stride), lite0_image_processor(size))
+
+
+OWN: Mapping[str, Callable[[int, int], Encoder]] = {"conv": _conv, "patches": _patches, "lite0": _lite0}
+DEFAULTS: Mapping[str, tuple[int, int]] = {"conv": (SIZE, PATCH), "patches": (SIZE, PATCH), "lite0": (224, 16)}
+EXAMPLES: Mapping[str, str] = {"conv": f"conv:{SIZE}/{PATCH}", "patches": "patches:64/8", "lite0": "lite0:128/16"}
+
+
+def _from_hugging_face(name: str, attention: str) -> Encoder:
+    """The tower as it is where LLaVA can take it; else within a `CellsTower`, which gives the tokens of places in its last layer."""
+    with loading("vision encoder", name):
+        config = AutoConfig.from_pretrained(name)
+        # Two-tower models keep the vision part within them.
+        vision = getattr(config, "vision_config", config)
+        _refuse_other_senses(name, vision)
+        processor = AutoImageProcessor.from_pretrained(name, backend="pil")
+        whole = AutoModel.from_pretrained(name, config=config, dtype=torch.float32).eval()
+    tower = getattr(whole, "vision_model", whole)
+    size = _side(name, processor)
+    if type(tower) is not MODEL_MAPPING[type(vision)]:
+        raise BadInput(f"{name} keeps its vision part where it is not looked for ({type(tower).__name__}); save that part alone; {WORKS}")
+    output = _probe(name, tower, size)
+    cells = math.prod(tower_grid(vision)) if _is_plain(vision, size) and tower._supports_sdpa else 0
+    layers = output.hidden_states or ()
+    extra = layers[-1].shape[1] - cells if cells and layers and layers[-1].ndim == 3 and len(layers[-1]) == 2 else -1
+    if extra == 0 or (extra == 1 and len(layers) > 1):
+        tower.set_attn_implementation(attention)
+        return Encoder(tower, _resizing(processor, size), has_class_token=extra == 1)
+    return Encoder(_cells_tower(name, tower, size, output.last_hidden_state), _resizing(processor, size))
+
+
+def _refuse_other_senses(name: str, vision: Any) -> None:
+    kind = MODEL_MAPPING.get(type(vision), None)
+    if getattr(kind, "main_input_name", None) != "pixel_values":
+        raise BadInput(f"{name} ({vision.model_type}) is no vision model: it takes no pictures; {WORKS}")
+
+
+def _is_plain(vision: Any, size: int) -> bool:
+    """Whether the configuration has one width, one patch size, and the size of the pictures that the image processor makes."""
+    found = [getattr(vision, part, None) for part in ("hidden_size", "patch_size", "image_size")]
+    return all(isinstance(each, int) for each in found) and found[2] == size
+
+
+def _side(name: str, processor: Any) -> int:
+    """Pixels a side of the pictures that an image processor makes. Raises `BadInput` if they are not square pictures of one size."""
+    probes = [Image.new("RGB", sides) for sides in ((300, 200), (200, 200))]
+    shapes = {tuple(processor([probe], return_tensors="pt")["pixel_values"].shape) for probe in probes}
+    (shape, *others) = shapes
+    if others or len(shape) != 4 or shape[-1] != shape[-2]:
+        raise BadInput(f"the image processor of {name} makes {sorted(shapes)} of pictures; squares of one size are needed; {WORKS}")
+    return int(shape[-1])
+
+
+def _probe(name: str, tower: Any, size: int) -> Any:
+    """What the tower gives for two pictures. Raises `BadInput` if it takes none of that size, or not alone."""
+    try:
+        with torch.no_grad():
+            return tower(pixel_values=torch.zeros(2, 3, size, size), output_hidden_states=True)
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        named = getattr(tower.config, "image_size", size)
+        found = str(error).splitlines()[0] if named == size else f"its configuration says {named}, its image processor makes {size}"
+        raise BadInput(f"{name} ({tower.config.model_type}) takes no square pictures of {size} alone: {found}; {WORKS}") from error
+
+
+def _cells_tower(name: str, inner: Any, size: int, tokens: Tensor) -> CellsTower:
+    """The model wrapped. Raises `BadInput` if its last layer has no token for each place."""
+    patch = getattr(inner.config, "patch_size", None)
+    patch = patch[0] if isinstance(patch, list | tuple) else patch
+    side = tokens.shape[-1] if tokens.ndim == 4 else size // patch if isinstance(patch, int) else 0
+    skip = 0 if tokens.ndim == 4 else tokens.shape[1] - side**2
+    if side == 0 or len(tokens) != 2 or skip < 0 or tokens.ndim not in (3, 4):
+        raise BadInput(
+            f"{name} ({inner.config.model_type}) gives {tuple(tokens.shape)} for 2 pictures of {size}, which is no token for each place; "
+            f"{WORKS}"
+        )
+    width = tokens.shape[1] if tokens.ndim == 4 else tokens.shape[2]
+    tower = CellsTower(CellsTowerConfig(inner.config.to_dict(), size, size // side, width, skip))
+    tower.inner.load_state_dict(inner.state_dict())
+    return tower
+
+
+def _resizing(processor: Any, size: int) -> Any:
+    """The image processor, if it does no more to a square picture of its size than scale and shift values; else one that does only that.
+
+    Zooming in on the middle (as DINOv2's does) would hide the edges of a picture that questions are about.
+    """
+    try:
+        if Pixels(processor).size == size:
+            return processor
+    except BadInput:
+        pass
+    factor = getattr(processor, "rescale_factor", None) if getattr(processor, "do_rescale", True) else None
+    if factor is None or abs(factor * 255 - 1) > 1e-6:
+        raise BadInput(f"{type(processor).__name__} scales values by {factor}, not 1/255; give an encoder with another image processor")
+    normalised = getattr(processor, "do_normalize", True)
+    return SiglipImageProcessorPil(
+        size={"height": size, "width": size},
+        image_mean=processor.image_mean if normalised else [0.0] * 3,
+        image_std=processor.image_std if normalised else [1.0] * 3,
+        resample=processor.resample,
+        do_convert_rgb=True,
+    )

@@ -1,0 +1,110 @@
+"""Front ends: what turns a picture into vision tokens. `conv` has seen everything; `patches` shows the raw pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from safetensors.torch import load
+from torch import Tensor
+from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
+
+from theodolite.models.exported.conv_tower import ConvTower, ConvTowerConfig
+from theodolite.records.errors import BadInput
+
+FrontEnd = Literal["conv", "patches"]
+SIZE = 64
+PATCH = 8
+WEIGHTS = "conv_tower.safetensors"
+WEIGHTS_SHA256 = "6c0e3dc644f9d32b8be2dbe9e07ace11f8ecbed3f51ca08297cd8f7788d23365"
+
+
+class DamagedWeights(RuntimeError):
+    """The tower's weights in this installation are not the ones that were tested."""
+
+
+def picture_size(image_processor: Any) -> int:
+    """The side in pixels of the square pictures that an image processor makes. Raises `BadInput` if they are not square or not fixed."""
+    crop = getattr(image_processor, "crop_size", None) if getattr(image_processor, "do_center_crop", False) else None
+    sides = crop or image_processor.size
+    height, width = (sides.get(side) if hasattr(sides, "get") else None for side in ("height", "width"))
+    if height is None or height != width:
+        raise BadInput(f"the image processor makes pictures of {sides}; pictures of one square size are needed")
+    return int(height)
+
+
+class Pixels:
+    """Pictures as a tower's input, (picture, 3, size, size): what the image processor does, all pictures at once.
+
+    Raises `BadInput` for a processor that does anything else than scale, shift and divide.
+    """
+
+    def __init__(self, image_processor: Any) -> None:
+        self.size = picture_size(image_processor)
+        self.mean = torch.tensor(image_processor.image_mean).view(1, 3, 1, 1)
+        self.std = torch.tensor(image_processor.image_std).view(1, 3, 1, 1)
+        probe = np.random.default_rng(0).integers(0, 256, (1, self.size, self.size, 3), dtype=np.uint8)
+        stock = image_processor([Image.fromarray(probe[0])], return_tensors="pt")["pixel_values"]
+        if stock.shape != (1, 3, self.size, self.size) or not torch.allclose(stock, self(probe), atol=1e-4):
+            raise BadInput(
+                f"{type(image_processor).__name__} does more to a picture than scale, shift and divide; it cannot be surveyed yet"
+            )
+
+    def __call__(self, pictures: UInt8[np.ndarray, "picture height width 3"]) -> Float[Tensor, "picture 3 height width"]:
+        if pictures.shape[1:3] != (self.size, self.size):
+            raise ValueError(f"pictures are {pictures.shape[1:3]}; this model takes {self.size}: render them at that size")
+        values = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+        return (values - self.mean) / self.std
+
+
+def image_processor(size: int = SIZE) -> SiglipImageProcessorPil:
+    """The image processor of both front ends (Pillow only), for square pictures of `size` pixels a side."""
+    return SiglipImageProcessorPil(size={"height": size, "width": size}, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_convert_rgb=True)
+
+
+def pretrained_tower() -> ConvTower:
+    """The tower that has seen everything, frozen: five convolutions, 8 x 8 tokens of 96, weights shipped with the package.
+
+    Raises `DamagedWeights` if the file is not the one that was tested.
+    """
+    data = files("theodolite.models").joinpath("weights", WEIGHTS).read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != WEIGHTS_SHA256:
+        raise DamagedWeights(f"{WEIGHTS} has SHA-256 {found[:16]}..., expected {WEIGHTS_SHA256[:16]}...; install theodolite again")
+    tower = ConvTower(ConvTowerConfig())
+    tower.load_state_dict(load(data))
+    return tower
+
+
+def raw_patches(size: int = SIZE, patch: int = PATCH) -> SiglipVisionModel:
+    """Raw pixels as tokens: a stock SigLIP whose patch embedding is the identity; 8 x 8 tokens of 192 numbers unless told otherwise.
+
+    Its one layer adds nothing to what it is given: LLaVA takes the output of a layer, so there must be one.
+    """
+    width = 3 * patch * patch
+    config = SiglipVisionConfig(
+        image_size=size,
+        patch_size=patch,
+        hidden_size=width,
+        intermediate_size=width,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        vision_use_head=False,
+    )
+    tower = SiglipVisionModel(config)
+    weights = {name: torch.zeros_like(value) for name, value in tower.state_dict().items()}
+    weights["embeddings.patch_embedding.weight"] = torch.eye(width).view(width, 3, patch, patch)
+    weights |= {name: torch.ones_like(value) for name, value in weights.items() if "norm" in name and "weight" in name}
+    tower.load_state_dict(weights)
+    return tower
+
+
+def front_end(name: FrontEnd) -> ConvTower | SiglipVisionModel:
+    """A vision tower by name, without gradients."""
+    tower = pretrained_tower() if name == "conv" else raw_patches()
+    return tower.requires_grad_(False).eval()

@@ -1,0 +1,141 @@
+"""What advice stands on: scenes with their weights, what is asked of them, and what could be. Worlds and data share it. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from theodolite.questions.coverage import MAX_SCENES, Asked, Enumeration, entropy_bits
+from theodolite.records.errors import BadInput
+from theodolite.worlds.factors import FactorSpace
+from theodolite.worlds.prior import Prior, spread
+from theodolite.worlds.query import Policy, Query
+
+
+class Layout(Enumeration):
+    """Weights and questions laid out over factors, without a policy behind them: what `pressure_bits_of` reads."""
+
+    def __init__(self, names: tuple[str, ...], weights: Float[np.ndarray, "..."], asked: Sequence[Asked]) -> None:
+        self.names, self.shape, self.weights = names, weights.shape, weights
+        self.asked = tuple(asked)
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """Scenes over the axes `names`; `weights` sums to 1 and has their full shape.
+
+    `asked` holds the questions that are asked already, `candidates` the queries that may be advised, with rate 1 where they
+    can be asked. `left` says how many more questions of a query a picture may get. `policy` is what `asked` came from. Recorded data
+    have none: there `left` differs from picture to picture, and rates count the pictures that have some left. `least_bits` and
+    `most_partners` say when factors count as tied (see `partners`).
+    """
+
+    space: FactorSpace
+    prior: Prior
+    names: tuple[str, ...]
+    weights: Float[np.ndarray, "..."]
+    num_pictures: int
+    asked: tuple[Asked, ...]
+    candidates: tuple[Asked, ...]
+    left: Mapping[str, Float[np.ndarray, "..."]]
+    nameable: frozenset[str]
+    recorded: bool = False
+    undetermined: tuple[str, ...] = ()
+    policy: Policy | None = None
+    least_bits: float = 1e-9
+    most_partners: int = 8
+    _found: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+
+    def partners(self, factor: str) -> tuple[str, ...]:
+        """The factors that this one is tied to, in the order of the space."""
+        if factor not in self._found:
+            found = partners(self.weights, self.names, factor, self.least_bits, self.most_partners)
+            self._found[factor] = tuple(name for name in self.names if name in found)
+        return self._found[factor]
+
+    def context(self, item: Asked, factor: str) -> tuple[str, ...]:
+        """The factors by which scenes are told from each other when a query is asked for the sake of a factor."""
+        tied = {factor, *item.query.depends_on, *self.partners(factor)}
+        left = self.left[item.query.name]
+        return tuple(name for axis, name in enumerate(self.names) if name in tied or (not self.recorded and left.shape[axis] > 1))
+
+    def over(self, context: tuple[str, ...], table: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """Expected number of pictures (times `table`) by the values of some factors."""
+        gone = tuple(axis for axis, name in enumerate(self.names) if name not in context)
+        return np.asarray((self.weights * self.num_pictures * table).sum(axis=gone))
+
+    def layout(self, added: Iterable[Asked] = ()) -> Layout:
+        """All questions, those added with those of the same query asked already."""
+        merged: dict[str, Asked] = {}
+        for item in (*self.asked, *added):
+            before = merged.get(item.query.name)
+            rate = item.rate if before is None else before.rate + item.rate
+            merged[item.query.name] = Asked(item.query, item.answer, rate)
+        return Layout(self.names, self.weights, tuple(merged.values()))
+
+
+def partners(weights: Float[np.ndarray, "..."], names: tuple[str, ...], factor: str, least_bits: float, most: int) -> list[str]:
+    """The factors that say most about one, chosen one after the other while each takes `least_bits` or more from what is left open."""
+    chosen: list[str] = []
+    if factor not in names:
+        return chosen
+    left = conditional_bits(weights, names, factor, chosen)
+    while len(chosen) < most:
+        others = [name for name in names if name != factor and name not in chosen]
+        bits = {name: conditional_bits(weights, names, factor, [*chosen, name]) for name in others}
+        best = min(bits, key=lambda name: bits[name], default=None)
+        if best is None or left - bits[best] < least_bits:
+            return chosen
+        chosen.append(best)
+        left = bits[best]
+    return chosen
+
+
+def conditional_bits(weights: Float[np.ndarray, "..."], names: tuple[str, ...], factor: str, given: Sequence[str]) -> float:
+    """H(factor | given), in bits."""
+    gone = tuple(axis for axis, name in enumerate(names) if name != factor and name not in given)
+    both = weights.sum(axis=gone, keepdims=True)
+    return max(0.0, entropy_bits(both) - entropy_bits(both.sum(axis=names.index(factor))))
+
+
+def world_ground(prior: Prior, queries: Sequence[Query], asked: Policy | None, num_pictures: int, repeats: float = 1.0) -> Ground:
+    """Pictures drawn from a prior, of which a policy asks already. A question is asked of a picture at most `repeats` times.
+
+    Raises `BadInput` if the factors involved span too many scenes to enumerate.
+    """
+    lines = asked.asks if asked else ()
+    involved = prior.correlated.union(*(query.depends_on for query in queries), *(ask.depends_on for ask in lines))
+    names = tuple(name for name in prior.space.names if name in involved)
+    shape = tuple(len(prior.space[name].values) for name in names)
+    check_size(shape)
+
+    def lay(query: Query) -> Int[np.ndarray, "..."]:
+        return spread(query.answers, query.depends_on, names)
+
+    def rate(query: Query) -> Float[np.ndarray, "..."]:
+        here = [ask.rate * ask.inside_table(prior, names).astype(float) for ask in lines if ask.query.name == query.name]
+        return np.asarray(reduce(np.add, here, np.zeros((1,) * len(names))))
+
+    return Ground(
+        space=prior.space,
+        prior=prior,
+        names=names,
+        weights=np.array(np.broadcast_to(prior.table(names), shape)),
+        num_pictures=num_pictures,
+        asked=tuple(Asked(query, lay(query), rate(query)) for query in (asked.queries if asked else ())),
+        candidates=tuple(Asked(query, lay(query), np.ones((1,) * len(names))) for query in queries),
+        left={query.name: np.maximum(0.0, repeats - rate(query)) for query in queries},
+        nameable=frozenset(prior.space.nameable),
+        policy=asked,
+    )
+
+
+def check_size(shape: tuple[int, ...]) -> None:
+    """Raises `BadInput` where a table of this shape is too large to enumerate."""
+    size = int(np.prod(shape, dtype=np.int64))
+    if size > MAX_SCENES:
+        raise BadInput(f"the factors span {size:,} scenes; advice enumerates up to {MAX_SCENES:,}: name fewer factors")

@@ -1,0 +1,100 @@
+"""Annotated examples as ground for advice: the examples are the scenes, and answers are learned as functions of factors. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain, combinations
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from theodolite.questions.advice.problem import Ground, check_size
+from theodolite.questions.annotated import Annotated
+from theodolite.questions.coverage import Asked
+from theodolite.worlds.factors import Factor, FactorSpace
+from theodolite.worlds.prior import Prior, spread
+from theodolite.worlds.query import Query
+
+# A function is learned only where its cells hold this many rows on average: one row a cell "determines" anything.
+ROWS_PER_CELL = 5
+MOST_FACTORS = 3
+# Samples make any two factors look tied a little.
+LEAST_BITS = 0.05
+MOST_PARTNERS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """An answer as a function of some factors: one axis each; `seen` is where some row shows it."""
+
+    factors: tuple[str, ...]
+    answer: Int[np.ndarray, "..."]
+    seen: Bool[np.ndarray, "..."]
+
+
+def recorded_ground(data: Annotated, repeats: float = 1.0) -> Ground:
+    """Examples with what was asked of them. A query can be advised where its answer is a function of at most three factors.
+
+    Raises `BadInput` if the factors span too many scenes to enumerate.
+    """
+    space = FactorSpace(tuple(Factor(name, values) for name, values in zip(data.factors, data.values, strict=True)))
+    check_size(space.sizes)
+    cell = np.ravel_multi_index(tuple(data.levels.T), space.sizes)
+    size = int(np.prod(space.sizes))
+    examples = np.bincount(cell, minlength=size).reshape(space.sizes)
+    asked, candidates, left, undetermined = [], [], {}, []
+    for number, name in enumerate(data.queries):
+        rows = np.flatnonzero(data.query == number)
+        found = learn(data, rows, name)
+        if found is None:
+            undetermined.append(name)
+            continue
+        query = Query(name, "open", "&".join(found.factors), (name,), data.answers, found.factors, found.answer)
+        answer = spread(found.answer, found.factors, space.names)
+        asked.append(Asked(query, answer, _per(np.bincount(cell[data.example[rows]], minlength=size), examples)))
+        candidates.append(Asked(query, answer, spread(found.seen, found.factors, space.names).astype(float)))
+        has = np.unique(data.example[rows])
+        left[name] = repeats - _per(np.bincount(cell[has], minlength=size), examples)
+    return Ground(
+        space=space,
+        prior=Prior(space),
+        names=space.names,
+        weights=examples / examples.sum(),
+        num_pictures=data.num_examples,
+        asked=tuple(asked),
+        candidates=tuple(candidates),
+        left=left,
+        nameable=frozenset(space.names),
+        recorded=True,
+        undetermined=tuple(undetermined),
+        least_bits=LEAST_BITS,
+        most_partners=MOST_PARTNERS,
+    )
+
+
+def _per(count: Int[np.ndarray, " cell"], examples: Int[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    return np.asarray(np.divide(count.reshape(examples.shape), examples, out=np.zeros(examples.shape), where=examples > 0))
+
+
+def learn(data: Annotated, rows: Int[np.ndarray, " row"], query: str) -> Learned | None:
+    """The answer of a query as a function of the fewest factors that determine it; None where no three do.
+
+    Where several sets do, the first in the order of the columns is taken, but factors that the query names or whose values are its
+    answers come before others: in data that tie two factors wholly, either determines the answer.
+    """
+    levels, answer = data.levels[data.example[rows]], data.answer[rows]
+    said = {data.answers[index] for index in np.unique(answer)}
+
+    def strange(axis: int) -> bool:
+        return not (data.factors[axis] in query or said <= set(data.values[axis]))
+
+    order = sorted(range(len(data.factors)), key=lambda axis: (strange(axis), axis))
+    for axes in chain.from_iterable(combinations(order, number) for number in range(1, MOST_FACTORS + 1)):
+        sizes = tuple(len(data.values[axis]) for axis in axes)
+        cell = np.ravel_multi_index(tuple(levels[:, axis] for axis in axes), sizes)
+        table = np.zeros(int(np.prod(sizes)), dtype=np.int64)
+        table[cell] = answer
+        if (table[cell] == answer).all() and len(rows) >= ROWS_PER_CELL * len(np.unique(cell)):
+            seen = np.bincount(cell, minlength=len(table)) > 0
+            return Learned(tuple(data.factors[axis] for axis in axes), table.reshape(sizes), seen.reshape(sizes))
+    return None

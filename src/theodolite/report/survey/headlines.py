@@ -1,0 +1,91 @@
+"""The headline numbers: for each question about a correlated factor, what follows the factor itself and what follows the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from theodolite.records.survey import Cell
+from theodolite.report.survey.arms import Arm
+
+
+@dataclass(frozen=True, eq=False)
+class Headline:
+    """One query of one arm. `num_others` is 1 where the world says which factor to look at; else the largest leak of so many is shown."""
+
+    arm: Arm
+    query: str
+    form: str
+    other: str | None
+    num_others: int
+    read: Cell | None
+    leak: Cell | None
+
+    @property
+    def noise_frac(self) -> float | None:
+        """The floor of this query and form: the larger of the two sources."""
+        cells = self.arm.record.shadows.noise_cells
+        return max((cell.rate.frac for cell in cells if (cell.query, cell.form) == (self.query, self.form)), default=None)
+
+    @property
+    def proxy_bits(self) -> float | None:
+        if self.arm.coverage is None or self.other is None:
+            return None
+        return self.arm.coverage.largest_proxy_bits(self.other, self.query)
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """The factors that this line speaks of: the one asked about, and the other."""
+        named = (*_asked_about(self.query, self.form), self.other)
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    @property
+    def about(self) -> str:
+        return f"{self.query} ({self.form})"
+
+
+def correlated_pairs(arm: Arm) -> tuple[tuple[str, str], ...]:
+    """(cause, effect) of each correlation of the arm's world."""
+    world = arm.record.world
+    return () if world is None else tuple((str(known["cause"]), str(known["effect"])) for known in world.correlations)
+
+
+def headlines(arms: Sequence[Arm]) -> tuple[Headline, ...]:
+    """The headline lines of all arms, in their order; an arm that asks about no correlated factor has its largest leaks instead."""
+    return tuple(line for arm in arms for line in _lines(arm))
+
+
+def _asked_about(query: str, form: str) -> tuple[str, ...]:
+    return tuple(query.split("&")) if form == "conjunction" else (query,)
+
+
+def _lines(arm: Arm) -> list[Headline]:
+    asked = dict.fromkeys((cell.query, cell.form) for cell in arm.record.shadows.cells)
+    ties = [tie for cause, effect in correlated_pairs(arm) for tie in ((cause, effect), (effect, cause))]
+    tied = [
+        Headline(arm, query, form, other, 1, _cell(arm, query, query, form, True), _cell(arm, other, query, form, False))
+        for about, other in ties
+        for query, form in asked
+        if query == about
+    ]
+    return tied or [_largest(arm, query, form) for query, form in asked]
+
+
+def _cell(arm: Arm, factor: str, query: str, form: str, truth_moves: bool) -> Cell | None:
+    wanted = (factor, query, form, truth_moves)
+    cells = arm.record.shadows.cells
+    return next((cell for cell in cells if (cell.factor, cell.query, cell.form, cell.truth_moves) == wanted), None)
+
+
+def _largest(arm: Arm, query: str, form: str) -> Headline:
+    own = _asked_about(query, form)
+    leaks = [
+        cell
+        for cell in arm.record.shadows.cells
+        if (cell.query, cell.form, cell.truth_moves) == (query, form, False) and cell.factor not in own
+    ]
+    leak = max(leaks, key=lambda cell: cell.moved_frac, default=None)
+    reads = [cell for factor in own if (cell := _cell(arm, factor, query, form, True))]
+    # Where a conjunction is asked, the read that is least is the one that can fail.
+    read = min(reads, key=lambda cell: cell.moved_frac, default=None)
+    return Headline(arm, query, form, leak.factor if leak else None, len(leaks), read, leak)

@@ -1,0 +1,94 @@
+"""What a grid will cost, before it starts: seconds of each run by its arithmetic, corrected by runs that were timed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from rich.table import Table
+
+from theodolite.models.construction.frontends import PATCH, SIZE
+from theodolite.studies.engine.execute import Run
+
+# Useful operations a second of one core, in training and in surveys: benchmarks/standard_run.py, docs/log.md. Other machines differ; the
+# first finished runs correct it.
+FLOPS = 8e10
+# Questions a picture, tokens of one with its answer, and seconds that every run takes whatever its size.
+NUM_QUESTIONS, QUESTION_TOKENS, FIXED_S = 2, 9, 12.0
+# Pictures that a survey renders of each scene: one a factor, the scene itself and a fresh nuisance seed.
+PICTURES_A_SCENE = 12
+
+
+def arithmetic(run: Run) -> float:
+    """Floating-point operations of a run's training and survey, roughly: six a parameter and token in training, two in the survey."""
+    recipe = run.arm.recipe
+    decoder, vision = recipe.decoder, (SIZE // PATCH) ** 2
+    parameters = decoder.num_layers * (4 + 3 * decoder.expansion) * decoder.width**2
+    tokens = vision + NUM_QUESTIONS * QUESTION_TOKENS
+    # Scores of attention and their use: two products of tokens by tokens by width in each layer.
+    attention = 4 * decoder.num_layers * tokens**2 * decoder.width
+    forward = 2 * parameters * tokens + attention
+    return float(3 * forward * recipe.steps * recipe.batch + forward * run.num_scenes * PICTURES_A_SCENE)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of runs: those that were timed as timed, others by their arithmetic, scaled by how long the timed ones took for theirs."""
+
+    timed: Mapping[str, float]
+    scale: float
+
+    @classmethod
+    def of(cls, runs: Sequence[Run], timed: Mapping[str, float]) -> Costs:
+        """The costs of a grid, of which some runs may have been timed before."""
+        ratios = [timed[run.key] / _estimate(run) for run in runs if run.key in timed]
+        return cls(timed, median(ratios) if ratios else 1.0)
+
+    def seconds(self, run: Run) -> float:
+        """Seconds of one run on one core."""
+        return self.timed.get(run.key, self.scale * _estimate(run))
+
+    def total(self, runs: Sequence[Run]) -> float:
+        """Seconds of runs, one after the other on one core."""
+        return sum((self.seconds(run) for run in runs), 0.0)
+
+    def table(self, runs: Sequence[Run], finished: Collection[str], workers: int) -> Table:
+        """The grid by world and arm: runs, those on disk, and hours on one core; below, what is left and how long it takes."""
+        todo = [run for run in runs if run.key not in finished]
+        title = f"{len(runs)} runs, {len(runs) - len(todo)} on disk; left: {hours(self.total(todo))} on one core"
+        table = Table(title=title + (f", about {hours(self.total(todo) / workers)} with {workers} workers" if workers > 1 else ""))
+        for head in ("world", "arm", "strengths", "steps", "width"):
+            table.add_column(head)
+        for head in ("runs", "on disk", "on one core"):
+            table.add_column(head, justify="right")
+        for key, number in Counter((run.world, run.arm.name) for run in runs).items():
+            members = [run for run in runs if (run.world, run.arm.name) == key]
+            recipes = [run.arm.recipe for run in members]
+            done = sum(run.key in finished for run in members)
+            table.add_row(
+                *key,
+                _listed(run.arm.strength for run in members),
+                _listed(recipe.steps for recipe in recipes),
+                _listed(recipe.decoder.width for recipe in recipes),
+                str(number),
+                str(done),
+                hours(self.total(members)),
+            )
+        return table
+
+
+def _estimate(run: Run) -> float:
+    return FIXED_S + arithmetic(run) / FLOPS
+
+
+def _listed(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in sorted(set(values)))
+
+
+def hours(seconds: float) -> str:
+    """Seconds in words: "45 s", "12 min", "2.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

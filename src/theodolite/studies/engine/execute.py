@@ -1,0 +1,166 @@
+"""One run: an arm trained under a seed, then surveyed. What a tour does one after the other, and a grid on many cores."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from theodolite.measurement.survey.session import Survey, Way, survey_world
+from theodolite.models.construction.build import build_vlm
+from theodolite.models.construction.frontends import SIZE
+from theodolite.models.fingerprint import weights_hash
+from theodolite.records.study import GridRun
+from theodolite.records.survey import SurveyRecord
+from theodolite.records.training import NAME, TrainedOn, TrainingRecord
+from theodolite.records.writing import run_record, write_survey
+from theodolite.studies.engine.arms import Arm, examples_of
+from theodolite.studies.engine.grid_lines import line_of
+from theodolite.training.run import Origin, train
+from theodolite.worlds.registry import world_named
+from theodolite.worlds.world import World
+
+Tell = Callable[..., None]
+# Part of every run's key: raise it when code changes what a run of the same setup gives, and no old run is taken for a new one.
+OUTCOME = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """An arm of a world under a seed, and how it is surveyed: all that decides the outcome.
+
+    `correlation` None is the world's own. The pairs of the survey are drawn by `survey_seed`. Without `official` the questions that came
+    with a world's pictures are not asked.
+    """
+
+    world: str
+    arm: Arm
+    seed: int
+    num_scenes: int = 200
+    correlation: tuple[str, str] | None = None
+    measures: tuple[str, ...] = ()
+    inside_scenes: int = 40
+    official: bool = True
+    survey_seed: int = 0
+
+    @property
+    def ground(self) -> World:
+        """The world, with its factors tied as strongly as the arm says."""
+        return world_named(self.world, self.arm.strength, self.correlation)
+
+    @property
+    def setup(self) -> TrainedOn:
+        """What decides the outcome of the training."""
+        arm = self.arm
+        return TrainedOn(
+            world=self.world,
+            correlation=self.correlation or world_named(self.world).default_correlation,
+            strength=arm.strength,
+            policy=arm.policy,
+            source=arm.source,
+            recipe=asdict(arm.recipe),
+            seed=self.seed,
+            num_pictures=arm.num_pictures,
+        )
+
+    @property
+    def key(self) -> str:
+        """Readable words, and a hash of all that decides the outcome. Equal keys are equal runs."""
+        survey = [self.num_scenes, self.survey_seed, self.measures, self.inside_scenes if self.measures else 0, self.official]
+        arm = [self.arm.name, self.arm.comparison]
+        told = json.dumps([OUTCOME, self.setup.model_dump(mode="json"), arm, survey], sort_keys=True)
+        words = f"{self.world}-{self.arm.name}-{self.arm.strength:g}-seed{self.seed}"
+        return f"{words}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What training leaves: the model, its processor, and the record of how it came to be."""
+
+    model: nn.Module
+    processor: Any
+    record: TrainingRecord
+
+
+@dataclass(frozen=True)
+class Performed:
+    """What a run leaves: its line in the study, and the files of its records by name. Small enough to send from machine to machine."""
+
+    line: GridRun
+    files: dict[str, bytes]
+    seconds: float
+
+
+def train_run(run: Run, tell: Tell) -> Trained:
+    """Draws a run's pictures and questions, builds its model and trains it. `tell(step, steps, note)` hears how far it is."""
+    arm, recipe, world = run.arm, run.arm.recipe, run.ground
+    tell(0, recipe.steps, f"drawing {arm.num_pictures:,} pictures of {world.name}")
+    examples = examples_of(arm, world, SIZE, run.seed)
+    model, processor = build_vlm(world.texts, run.seed, recipe.decoder, recipe.frontend, recipe.connector)
+    outcome = train(
+        model,
+        processor,
+        examples,
+        recipe,
+        origin=Origin(arm.name, arm.comparison, world.name, arm.strength, arm.source, arm.policy),
+        seed=run.seed,
+        tell=lambda step, loss: tell(step, recipe.steps, "" if loss is None else f"loss {loss:.3f}"),
+    )
+    record = TrainingRecord(setup=run.setup, facts=outcome.facts, weights_sha256=weights_hash(model), losses=outcome.losses)
+    return Trained(model, processor, record)
+
+
+def survey_run(run: Run, model: nn.Module, processor: Any, record: TrainingRecord | None, way: Way) -> Survey:
+    """The survey of a run's model on its own world, judged by the policy that it was trained on."""
+    world = run.ground
+    facts = record.facts if record else None
+    return survey_world(
+        model,
+        processor,
+        world,
+        world.policy(run.arm.policy),
+        title=run.arm.name,
+        num_scenes=run.num_scenes,
+        seed=run.survey_seed,
+        training=facts,
+        way=way,
+    )
+
+
+def perform(run: Run) -> Performed:
+    """Trains and surveys on one thread, with nothing kept on this machine: its weights are gone when it is done."""
+    started, before = datetime.now(UTC), time.monotonic()
+    trained = train_run(run, lambda *told: None)
+    between = time.monotonic()
+    trained.model.set_attn_implementation("sdpa")
+    way = Way(measures=run.measures, inside_scenes=run.inside_scenes, official=run.official)
+    survey = survey_run(run, trained.model, trained.processor, trained.record, way)
+    done = time.monotonic()
+    seconds = {"training": between - before, "survey": done - between, **survey.seconds}
+    about = run_record("study", started, seconds, "sdpa", str(trained.model.device), threads=torch.get_num_threads())
+    line = line_of(run.key, trained.record, survey.record, num_trained(trained.model))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_survey(folder, survey.record, survey.rows, {}, about)
+        (folder / NAME).write_text(trained.record.to_json())
+        files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return Performed(line, files, done - before)
+
+
+def num_trained(model: nn.Module) -> int:
+    """Parameters that want a gradient."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def surveyed_as(run: Run, found: SurveyRecord, trained: TrainingRecord | None) -> bool:
+    """Whether a record is of these very weights and as large as the run wants it."""
+    return trained is not None and found.model.weights_sha256 == trained.weights_sha256 and found.num_scenes == run.num_scenes

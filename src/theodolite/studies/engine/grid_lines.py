@@ -1,0 +1,91 @@
+"""The line that a study keeps of a finished run, taken from its survey."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from theodolite.questions.coverage import asked_fracs
+from theodolite.records.coverage import Coverage
+from theodolite.records.study import AnsweredRight, Foretold, GridRun, MovedCell
+from theodolite.records.survey import SurveyRecord
+from theodolite.records.training import TrainingRecord
+from theodolite.records.writing import git_revision
+from theodolite.worlds.registry import world_named
+
+DIGITS = 5
+# The share of a run's logged steps, at its end, over which its final loss is taken.
+LAST = 10
+
+
+def line_of(key: str, training: TrainingRecord, survey: SurveyRecord, num_trained: int) -> GridRun:
+    """What of a run's training and survey its study is judged by. Rounded to five places. Raises `ValueError` without coverage."""
+    shadows, coverage, setup = survey.shadows, survey.coverage, training.setup
+    if coverage is None:
+        raise ValueError(f"the survey of {key} holds no coverage; a run of a grid is surveyed on a world, by its policy")
+    world = world_named(setup.world, setup.strength, setup.correlation)
+    losses = [loss for _, loss in training.losses]
+    tail = losses[-max(1, len(losses) // LAST) :]
+    gap = survey.inside.gap if survey.inside else None
+    return GridRun(
+        key=key,
+        setup=setup,
+        facts=training.facts,
+        num_scenes=survey.num_scenes,
+        final_loss=_short(sum(tail) / len(tail)),
+        num_trained=num_trained,
+        foretold=_foretold(coverage, asked_fracs(world.prior, world.policy(setup.policy))),
+        verdicts=shadows.verdicts,
+        noise={query: _short(floor) for query, floor in shadows.noise.items()},
+        cells=tuple(
+            MovedCell(
+                factor=cell.factor,
+                query=cell.query,
+                form=cell.form,
+                truth_moves=cell.truth_moves,
+                moved_frac=_short(cell.moved_frac),
+                low=None if cell.low is None else _short(cell.low),
+                high=None if cell.high is None else _short(cell.high),
+                variation=_short(cell.variation),
+                right_frac=_short(cell.right_frac),
+                num_scenes=cell.num_scenes,
+            )
+            for cell in shadows.cells
+        ),
+        answered=tuple(
+            AnsweredRight(
+                query=found.query,
+                form=found.form,
+                scenes=found.scenes,
+                frac=_short(found.rate.frac),
+                low=None if found.rate.low is None else _short(found.rate.low),
+                chance_frac=_short(found.chance_frac),
+            )
+            for found in shadows.competence
+        ),
+        gap={} if gap is None else {site: _short(found.relative.value) for site, found in gap.sites.items() if found.relative},
+        survey_sha256=hashlib.sha256(survey.to_json().encode()).hexdigest(),
+        revision=git_revision(Path(__file__)),
+        torch=version("torch"),
+    )
+
+
+def _foretold(coverage: Coverage, asked: Mapping[str, float]) -> Foretold:
+    return Foretold(
+        coverage=_above_zero(coverage.coverage),
+        coverage_limit=_above_zero(coverage.coverage_limit),
+        reach=_above_zero(coverage.reach),
+        pressure_bits=_above_zero(coverage.pressure_bits),
+        proxy_bits=_above_zero(coverage.proxy_bits),
+        asked_frac=_above_zero(asked),
+    )
+
+
+def _above_zero(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: short for name, value in values.items() if (short := _short(value)) > 0}
+
+
+def _short(value: float) -> float:
+    return round(value, DIGITS)

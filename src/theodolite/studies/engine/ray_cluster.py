@@ -1,0 +1,61 @@
+"""Runs on many machines through Ray: nothing is shared between them but this package; records come back to the process that asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import theodolite
+from theodolite.records.errors import BadInput
+from theodolite.studies.engine.cores import ONE_CORE
+from theodolite.studies.engine.execute import Performed, Run, perform
+from theodolite.studies.engine.grid import Backend, Failure, Outcome
+
+# How often Ray begins a run again whose machine was lost.
+RETRIES = 2
+
+
+def on_ray(performing: Callable[[Run], Performed] = perform) -> tuple[Backend, int]:
+    """A back end on the Ray cluster that RAY_ADDRESS names, else on one of this machine's cores, and how many cores it has.
+
+    Each run takes one core. This very package is sent to the machines, its dependencies must be there. Raises `BadInput` without ray.
+    """
+    ray = _ray()
+    if not ray.is_initialized():
+        # Modules can be sent with a connection only, not with a task.
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS"), runtime_env={"py_modules": [theodolite]}, include_dashboard=False, log_to_driver=False
+        )
+    remote = ray.remote(num_cpus=1, max_retries=RETRIES, runtime_env={"env_vars": ONE_CORE})(_guarded)
+
+    def backend(runs: Sequence[Run]) -> Iterator[Outcome]:
+        running = {remote.remote(run, performing): run for run in runs}
+        while running:
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            run = running.pop(done)
+            try:
+                yield run, ray.get(done)
+            except ray.exceptions.RayError as error:
+                yield run, Failure(f"Ray lost it: {str(error).splitlines()[0]}")
+
+    return backend, int(ray.cluster_resources().get("CPU", 1))
+
+
+def _guarded(run: Run, performing: Callable[[Run], Performed]) -> Performed | Failure:
+    """One run on a machine of the cluster."""
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        return performing(run)
+    except Exception as error:  # noqa: BLE001 whatever is wrong with one run, the others go on
+        return Failure(f"{type(error).__name__}: {error}")
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise BadInput("--on ray needs Ray; install it with: pip install 'theodolite[ray]'") from error
+    return ray

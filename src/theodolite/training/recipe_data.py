@@ -1,0 +1,131 @@
+"""What the named recipes train on: the shapes world for the tiny one, LLaVA-format files and Hugging Face data sets for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from theodolite.data.collate import Collator
+from theodolite.data.epochs import Draws
+from theodolite.data.examples import Asked, ExampleSet, ask_world, training_order
+from theodolite.data.packing import PackingCollator
+from theodolite.data.sources import LlavaJson
+from theodolite.data.tables import from_datasets
+from theodolite.models.construction.build import build_vlm
+from theodolite.models.construction.frontends import Pixels
+from theodolite.models.construction.join import join_vlm
+from theodolite.models.load import load_vlm
+from theodolite.models.pictures import PictureReader
+from theodolite.models.prompts import Prompter
+from theodolite.records.errors import BadInput
+from theodolite.training.recipes import JoinedModel, Stage, StagedRecipe, TinyModel, WholeModel
+from theodolite.training.stage_runner import Feed, Material
+from theodolite.worlds.shapes.world import Shapes
+from theodolite.worlds.world import World
+
+NUM_PICTURES = 12_000
+# Examples that a stream is shuffled among.
+SHUFFLE_BUFFER = 10_000
+DESCRIBE = "describe the picture."
+
+
+def shapes_material(recipe: StagedRecipe, seed: int, num_pictures: int = NUM_PICTURES) -> Material:
+    """A small LLaVA from scratch on the shapes world of the tour (shape and colour correlated): captions that name every factor, then the
+    recipe's questions. Pictures of which it asks nothing are left out. Raises `BadInput`."""
+    model = recipe.model
+    if not isinstance(model, TinyModel) or recipe.world is None:
+        raise BadInput(f"{recipe.name} is no recipe of a tiny model; it needs data of its own")
+    world = Shapes().correlate("shape", "colour", recipe.world.strength)
+    policy = world.policy(recipe.world.policy)
+
+    @cache
+    def examples(data: str) -> ExampleSet:
+        scenes = world.sample(num_pictures, np.random.default_rng([seed, 0]))
+        asked = captions(world, scenes) if data == "captions" else ask_world(world, scenes, policy, seed)
+        some = np.array([bool(items) for items in asked])
+        if not some.any():
+            raise BadInput(f"{policy} asks nothing of any of {num_pictures:,} pictures; raise its rates")
+        return ExampleSet(world.render(scenes.take(some)), tuple(items for items in asked if items))
+
+    def start() -> tuple[nn.Module, Any]:
+        return build_vlm([*world.texts, DESCRIBE, *_every_caption(world)], seed, decoder=model.decoder, frontend=model.frontend)
+
+    def feed(stage: Stage, vlm: nn.Module, processor: Any) -> Feed:
+        data = examples(stage.data)
+        order = training_order(len(data), stage.steps * stage.batch, seed)
+        prompter = Prompter(processor, num_picture_tokens=vlm.config.image_seq_length)
+        return Feed(Draws(order), Collator(data, prompter, Pixels(processor.image_processor), seed))
+
+    return Material(start, feed)
+
+
+def captions(world: World, scenes: Any) -> tuple[tuple[Asked, ...], ...]:
+    """One caption a scene, which names the value of every factor that can be named."""
+    factors = [factor for factor in world.space.factors if factor.nameable]
+    names = [[factor.values[level] for level in scenes.of_factor(factor.name)] for factor in factors]
+    return tuple((Asked(DESCRIBE, " ".join(values)),) for values in zip(*names, strict=True))
+
+
+def _every_caption(world: World) -> list[str]:
+    return [" ".join(factor.values) for factor in world.space.factors if factor.nameable]
+
+
+def file_material(recipe: StagedRecipe, sources: Mapping[str, str], seed: int) -> Material:
+    """The model of a recipe, and data named for its stages: `FILE.json:PICTURES` or a Hugging Face data set.
+
+    Raises `BadInput` if a stage's data is not named, or a name is that of no stage.
+    """
+    wanted = tuple(dict.fromkeys(stage.data for stage in recipe.stages))
+    if missing := [name for name in wanted if name not in sources]:
+        raise BadInput(f"{recipe.name} needs data named {', '.join(missing)}; give --data {missing[0]}=FILE.json:PICTURES or =DATASET")
+    if extra := [name for name in sources if name not in wanted]:
+        raise BadInput(f"no stage of {recipe.name} trains on data named {extra[0]!r}; its stages train on {', '.join(wanted)}")
+
+    def start() -> tuple[nn.Module, Any]:
+        if isinstance(recipe.model, WholeModel):
+            return load_vlm(recipe.model.name, attention=recipe.attention)
+        if isinstance(recipe.model, JoinedModel):
+            return join_vlm(recipe.model.tower, recipe.model.language_model, recipe.attention, seed)
+        raise BadInput(f"{recipe.name} is the recipe of a tiny model; it brings its own data")
+
+    def feed(stage: Stage, vlm: nn.Module, processor: Any) -> Feed:
+        reader = PictureReader(processor.image_processor, processor.tokenizer, vlm.config)
+        collator = PackingCollator(
+            processor.tokenizer,
+            reader,
+            max_length=stage.max_length,
+            row_length=stage.row_length,
+            seed=seed,
+            chat_template=processor.chat_template,
+        )
+        return Feed(source_named(sources[stage.data], seed), collator)
+
+    return Material(start, feed)
+
+
+def source_named(text: str, seed: int) -> Any:
+    """The examples that `FILE.json:PICTURES` (LLaVA format) or the name or folder of a Hugging Face data set stands for.
+
+    `stream:NAME` streams it, shuffled within a buffer; `NAME@CONFIG` chooses a configuration. The split is `train`.
+    """
+    path, _, folder = text.rpartition(":")
+    if path.endswith((".json", ".jsonl")):
+        return LlavaJson(path, folder)
+    import datasets
+
+    streaming = text.startswith("stream:")
+    name, _, configuration = text.removeprefix("stream:").partition("@")
+    try:
+        if Path(name).is_dir() and (Path(name) / "dataset_info.json").is_file():
+            found = datasets.load_from_disk(name)
+        else:
+            found = datasets.load_dataset(name, configuration or None, split="train", streaming=streaming)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise BadInput(f"no data set can be loaded from {text!r}: {str(error).splitlines()[0]}") from error
+    # Whole data sets are shuffled by the sampler, streams only here.
+    return from_datasets(found.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER) if streaming else found)

@@ -1,0 +1,203 @@
+"""Training in stages, as LaVer has it: align the connector, train with the visual losses, then instruct without them.
+
+A recipe is a function that returns its whole configuration; variants change a field or two of it (arXiv 2512.06281, its table of stages).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from theodolite.models.construction.build import DecoderSize
+from theodolite.models.construction.frontends import FrontEnd
+from theodolite.models.forward import Adaptation
+from theodolite.models.freezing import Part
+from theodolite.objectives.laver import LaverSettings
+from theodolite.objectives.schedules import EMASchedule
+
+MIXED = Adaptation("mixed", "2d")
+AtLeast0, AtLeast1, AtLeast3 = (Annotated[int, Field(ge=least)] for least in (0, 1, 3))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: what it trains, on what, and for how long.
+
+    `batch` counts samples of a whole optimizer step, over all processes and accumulated micro-batches. `laver` None is plain next-token
+    prediction on the adapted model. With `lora_rank` above 0 adapters of that rank on the language model are trained in its place, and
+    merged when the stage ends.
+    """
+
+    name: str
+    trains: tuple[Part, ...]
+    data: str
+    steps: int
+    batch: int
+    learning_rate: float
+    warmup_steps: int
+    laver: LaverSettings | None = None
+    max_length: int = 2048
+    # Samples are packed into rows of this many tokens; None is one sample a row.
+    row_length: int | None = None
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    lora_rank: int = 0
+    save_every: int = 500
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """The small LLaVA of the tours, built from scratch."""
+
+    decoder: DecoderSize = field(default_factory=DecoderSize)
+    frontend: FrontEnd = "conv"
+
+
+@dataclass(frozen=True)
+class WorldQuestions:
+    """What a recipe on the shapes world asks of its pictures, and how strongly shape sets colour in them."""
+
+    policy: str = "shape,row"
+    strength: float = 0.8
+
+
+@dataclass(frozen=True)
+class JoinedModel:
+    """A pretrained vision tower and a pretrained language model, joined by a new connector into a LLaVA. Names of folders or hubs."""
+
+    tower: str
+    language_model: str
+
+
+@dataclass(frozen=True)
+class WholeModel:
+    """A pretrained VLM, to be fine-tuned."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class StagedRecipe:
+    """A model, how it is adapted, and the stages that it goes through."""
+
+    name: str
+    model: TinyModel | JoinedModel | WholeModel
+    stages: tuple[Stage, ...]
+    adaptation: Adaptation = MIXED
+    precision: Literal["bf16", "fp32"] = "bf16"
+    attention: Literal["eager", "sdpa"] = "sdpa"
+    gradient_checkpointing: bool = False
+    # Samples that one process runs at once; the rest of a batch is accumulated.
+    micro_batch: int = 4
+    # Of recipes that render their own pictures.
+    world: WorldQuestions | None = None
+    # Of recipes whose pictures and questions come in installed packages: the world that asks them.
+    questions: Literal["easy_vqa"] | None = None
+    # Whether the frozen encoder's features are kept on disk, by the content of pictures.
+    remembers_features: bool = False
+
+
+def tiny_laver() -> StagedRecipe:
+    """All three stages on the shapes world in minutes on two cores.
+
+    It differs from the paper where a model from scratch must: stage 1 trains the decoder too, which has read nothing yet, and learning
+    rates are those of small models. The branch is the joint one, the teacher's period the published fraction of the run, and eager
+    attention in bf16 is the fastest for short sequences on a CPU.
+    """
+    # 62 updates over the run, as 6,250 steps with a period of 100 make; a period of 100 steps would make one.
+    ema = EMASchedule(every=0.016)
+    laver = LaverSettings(branch="joint", head_hidden=294, ema=ema)
+    both: tuple[Part, ...] = ("connector", "language_model")
+    common = Stage("", both, "", steps=0, batch=64, learning_rate=1e-3, warmup_steps=10, weight_decay=0.01, max_length=512, save_every=20)
+    return StagedRecipe(
+        name="tiny-laver",
+        model=TinyModel(),
+        stages=(
+            replace(common, name="align", data="captions", steps=80),
+            replace(common, name="laver", data="questions", steps=160, laver=laver),
+            replace(common, name="instruct", data="questions", steps=80, learning_rate=5e-4),
+        ),
+        attention="eager",
+        micro_batch=64,
+        world=WorldQuestions(),
+    )
+
+
+def smol(
+    data: Literal["easy_vqa"] = "easy_vqa", laver: bool = True, lora_rank: AtLeast0 = 0, steps: AtLeast3 = 600, batch: AtLeast1 = 8
+) -> StagedRecipe:
+    """SmolLM2-135M-Instruct with EfficientNet-Lite0, both pretrained and both from packages, in under 90 minutes on two cores.
+
+    Stage 1 aligns the connector on captions of OpenMoji and easy-VQA; stages 2 and 3 ask the official training questions, stage 2 with
+    LaVer unless `laver` is off, which is the control: the same pictures, questions, order and steps. `steps` are those of stages 2 and 3
+    together. Pictures of 96 pixels are 6 x 6 tokens, since a token of this language model costs more than the whole encoder.
+    """
+    visual = LaverSettings(branch="joint", head_hidden=1316, ema=EMASchedule(every=0.016)) if laver else None
+    both: tuple[Part, ...] = ("connector", "language_model")
+    common = Stage(
+        "", both, "questions", steps=0, batch=batch, learning_rate=3e-4, warmup_steps=10, weight_decay=0.01, max_length=512, save_every=50
+    )
+    return StagedRecipe(
+        name="smol",
+        model=JoinedModel("lite0:96/16", "smollm2"),
+        stages=(
+            replace(common, name="align", trains=("connector",), data="captions", steps=60, batch=4 * batch, learning_rate=2e-3),
+            replace(common, name="laver", steps=steps * 2 // 3, laver=visual, lora_rank=lora_rank),
+            replace(common, name="instruct", steps=steps - steps * 2 // 3, lora_rank=lora_rank),
+        ),
+        attention="eager",
+        micro_batch=batch,
+        questions=data,
+        remembers_features=True,
+    )
+
+
+def paper_stages() -> tuple[Stage, ...]:
+    """The paper's three stages: 558K captions, 800K of FineVision with LaVer, 800K of LLaVA-OneVision; batch 128, cosine, length 2048."""
+    common = Stage("", ("connector", "language_model"), "", steps=6250, batch=128, learning_rate=2e-5, warmup_steps=100)
+    return (
+        replace(common, name="align", trains=("connector",), data="captions", steps=4360, learning_rate=2e-3, warmup_steps=500),
+        replace(common, name="laver", data="visual", laver=LaverSettings()),
+        replace(common, name="instruct", data="instructions"),
+    )
+
+
+def laver_siglip2() -> StagedRecipe:
+    """The paper's model with SigLIP2 and Qwen2.5-7B, from the alignment on."""
+    model = JoinedModel("google/siglip2-so400m-patch14-384", "Qwen/Qwen2.5-7B-Instruct")
+    return StagedRecipe("laver-siglip2", model, paper_stages(), gradient_checkpointing=True)
+
+
+def laver_clip() -> StagedRecipe:
+    """The paper's model with CLIP and Qwen2.5-7B, from the alignment on."""
+    model = JoinedModel("openai/clip-vit-large-patch14-336", "Qwen/Qwen2.5-7B-Instruct")
+    return StagedRecipe("laver-clip", model, paper_stages(), gradient_checkpointing=True)
+
+
+def laver_qwen2_5_vl() -> StagedRecipe:
+    """Fine-tuning Qwen2.5-VL-7B: its connector is trained already, so the alignment is left out; M-RoPE is its own."""
+    model = WholeModel("Qwen/Qwen2.5-VL-7B-Instruct")
+    return StagedRecipe("laver-qwen2.5-vl", model, _any_size(paper_stages()[1:]), gradient_checkpointing=True, micro_batch=1)
+
+
+def laver_llava_onevision() -> StagedRecipe:
+    """Fine-tuning LLaVA-OneVision-7B: its connector is trained already, so the alignment is left out."""
+    model = WholeModel("llava-hf/llava-onevision-qwen2-7b-ov-hf")
+    return StagedRecipe("laver-llava-onevision", model, _any_size(paper_stages()[1:]), gradient_checkpointing=True, micro_batch=1)
+
+
+def _any_size(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """The stages for models that take pictures at their own size, thousands of tokens each: 2,048 would leave most samples out."""
+    return tuple(replace(stage, max_length=8192) for stage in stages)
+
+
+RECIPES = {
+    "tiny-laver": tiny_laver,
+    "smol": smol,
+    "laver-siglip2": laver_siglip2,
+    "laver-clip": laver_clip,
+    "laver-qwen2.5-vl": laver_qwen2_5_vl,
+    "laver-llava-onevision": laver_llava_onevision,
+}

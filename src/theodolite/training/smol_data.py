@@ -1,0 +1,76 @@
+"""What the recipe smol trains on: captions of OpenMoji and of easy-VQA, then easy-VQA's own training questions, from installed packages."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from theodolite.data.collate import Collator
+from theodolite.data.epochs import Draws
+from theodolite.data.examples import Asked, ExampleSet, official_examples, training_order
+from theodolite.models.construction.frontends import Pixels, picture_size
+from theodolite.models.construction.join import join_vlm, with_pictures
+from theodolite.models.prompts import Prompter
+from theodolite.records.errors import BadInput
+from theodolite.training.recipes import JoinedModel, Stage, StagedRecipe
+from theodolite.training.stage_runner import Feed, Material
+from theodolite.worlds.openmoji.data import captions, draw_emoji
+from theodolite.worlds.registry import world_named
+from theodolite.worlds.world import World
+
+# The roles' marks of SmolLM2 without its standing system message, which would cost 20 tokens a picture.
+CHAT = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+DESCRIBE = "What is in the image?"
+GROUNDS = ((255, 255, 255), (240, 240, 240), (250, 246, 236), (236, 244, 250))
+
+
+def packaged_material(recipe: StagedRecipe, seed: int) -> Material:
+    """A joined model of installed weights, and data from installed packages. Raises `BadInput` that names what is missing."""
+    model, name = recipe.model, recipe.questions
+    if not isinstance(model, JoinedModel) or name is None:
+        raise BadInput(f"{recipe.name} is no recipe of packaged data; it needs data of its own")
+    world = world_named(name)
+
+    @cache
+    def examples(data: str, size: int) -> ExampleSet:
+        if data == "captions":
+            return _joined(emoji_captions(size, seed), world_captions(world, size))
+        return official_examples(world, size, len(world.official_split("train").scenes))
+
+    def start() -> tuple[nn.Module, Any]:
+        vlm, processor = join_vlm(model.tower, model.language_model, recipe.attention, seed)
+        processor.chat_template = with_pictures(CHAT)
+        return vlm, processor
+
+    def feed(stage: Stage, vlm: nn.Module, processor: Any) -> Feed:
+        data = examples(stage.data, picture_size(processor.image_processor))
+        order = training_order(len(data), stage.steps * stage.batch, seed)
+        prompter = Prompter(processor, num_picture_tokens=vlm.config.image_seq_length)
+        return Feed(Draws(order), Collator(data, prompter, Pixels(processor.image_processor), seed))
+
+    return Material(start, feed)
+
+
+def emoji_captions(size: int, seed: int) -> ExampleSet:
+    """OpenMoji's pictures, each on a light ground drawn from the seed, with the name that the package gives it."""
+    named = captions()
+    grounds = np.random.default_rng([seed, 4]).integers(len(GROUNDS), size=len(named))
+    pictures = draw_emoji([code for code, _ in named], size, [GROUNDS[number] for number in grounds])
+    return ExampleSet(pictures, tuple((Asked(DESCRIBE, text),) for _, text in named))
+
+
+def world_captions(world: World, size: int) -> ExampleSet:
+    """A world's official training pictures, each with a caption of its colour and shape."""
+    scenes = world.official_split("train").scenes
+    words = [[world.space[name].values[level] for level in scenes.of_factor(name)] for name in ("colour", "shape")]
+    return ExampleSet(world.render(scenes, size), tuple((Asked(DESCRIBE, f"a {' '.join(pair)}"),) for pair in zip(*words, strict=True)))
+
+
+def _joined(*parts: ExampleSet) -> ExampleSet:
+    return ExampleSet(np.concatenate([part.pictures for part in parts]), tuple(items for part in parts for items in part.asked))

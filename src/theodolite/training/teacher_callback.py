@@ -1,0 +1,72 @@
+"""The teacher's part in training, as a Trainer callback: it teaches before each student pass, and follows after each step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from theodolite.objectives.laver import LaVer, Lesson
+from theodolite.objectives.teacher import Teacher
+from theodolite.training.objective_module import Learner
+
+NAME = "teacher.safetensors"
+
+
+class Tutor(TrainerCallback):
+    """Teacher and centre of a run with LaVer. Add it to a Trainer's callbacks and call `teach` before each student pass.
+
+    The centre is moved once a step, by the mean over all its micro-batches and processes, so that evaluating changes nothing and any way to
+    split a batch gives the same step.
+    """
+
+    def __init__(self, learner: Learner, objective: LaVer) -> None:
+        self.learner, self.objective = learner, objective
+        self.teacher: Teacher | None = None
+        self.resumed: Path | None = None
+        self._total: Tensor | None = None
+        self._count = 0
+
+    def teach(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> dict[str, Any]:
+        """The batch with the teacher's `lesson`. `model` is the learner as it was wrapped (DDP, FSDP2, autocast)."""
+        with self._present().teaching(self.learner):
+            lesson: Lesson = model(batch, step, teaching=True)
+            total = lesson.outputs.float().sum(dim=0)
+        self._total = total if self._total is None else self._total + total
+        self._count += len(lesson.outputs)
+        return {**batch, "lesson": lesson}
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.follow(state.global_step, state.max_steps)
+
+    def follow(self, step: int, num_steps: int) -> None:
+        """After optimizer step number `step` (from 1): moves the centre, and the teacher if it is due."""
+        if self._total is not None:
+            total, count = self._total, torch.tensor(self._count, device=self._total.device)
+            if dist.is_available() and dist.is_initialized():
+                dist.all_reduce(total)
+                dist.all_reduce(count)
+            self.objective.centre.update(total, int(count))
+        self._total, self._count = None, 0
+        if self.objective.settings.ema.due(step, num_steps):
+            self._present().update(self.learner, self.objective.settings.ema.decay)
+
+    def save(self, folder: Path, *, write: bool) -> None:
+        """Writes the teacher beside a checkpoint's weights. To be called on every process; one writes."""
+        state = self._present().state_dict()
+        if write:
+            save_file({name: value.contiguous().cpu() for name, value in state.items()}, folder / NAME)
+
+    def _present(self) -> Teacher:
+        """The teacher; made when first needed, since only then are weights loaded, wrapped and where they belong."""
+        if self.teacher is None:
+            self.teacher = Teacher.of(self.learner)
+            if self.resumed is not None:
+                self.teacher.load_state_dict(load_file(self.resumed / NAME))
+        return self.teacher

@@ -1,0 +1,74 @@
+"""Benchmarks of pairs as their authors lay them out on disk, turned into manifests."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from theodolite.records.errors import BadInput, UnknownName
+from theodolite.records.folder import whole_folder
+from theodolite.worlds.benchmarks.captions import read_coco_counterfactuals, read_whatsup
+from theodolite.worlds.benchmarks.pairs import Content, Records, Skipped
+from theodolite.worlds.benchmarks.questions import read_mmvp, read_naturalbench
+from theodolite.worlds.manifest.read import FILE, write_manifest
+
+LAYOUTS: Mapping[str, Callable[[Path], Records]] = {
+    "mmvp": read_mmvp,
+    "naturalbench": read_naturalbench,
+    "coco_counterfactuals": read_coco_counterfactuals,
+    "whatsup": read_whatsup,
+}
+MOST = 20
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A benchmark turned into a manifest: where it lies, its number of rows, and what no row could be made of, in words."""
+
+    manifest: Path
+    num_rows: int
+    skipped: tuple[str, ...]
+
+    def lines(self, most: int = MOST) -> tuple[str, ...]:
+        """What was left out, for printing: at most `most` of it, and how much more there is."""
+        more = len(self.skipped) - most
+        return (*self.skipped[:most], *([f"and {more:,} more"] if more > 0 else []))
+
+
+def convert(layout: str, source: Path, out: Path, *, overwrite: bool = False) -> Converted:
+    """Writes `out`/manifest.jsonl and copies of its pictures, from a benchmark's own folder.
+
+    A picture that is not there is left for `read_manifest` to tell, which checks all of them. Raises `UnknownName`, `FolderTaken`, and
+    `BadInput` if the folder is not laid out so or nothing could be made of it.
+    """
+    if layout not in LAYOUTS:
+        raise UnknownName("layout", layout, tuple(LAYOUTS))
+    skipped: list[str] = []
+    with whole_folder(out, overwrite=overwrite) as folder:
+        number = write_manifest(folder / FILE, _rows(LAYOUTS[layout](source), folder, skipped))
+        if not number:
+            raise BadInput("\n".join([f"{source} gave no pair of the layout {layout}", *skipped[:MOST]]))
+    return Converted(out / FILE, number, tuple(skipped))
+
+
+def _rows(records: Records, folder: Path, skipped: list[str]) -> Iterator[Mapping[str, Any]]:
+    for record in records:
+        if isinstance(record, Skipped):
+            skipped.append(record.why)
+            continue
+        for name, content in record.pictures.items():
+            _write(folder / name, content)
+        yield record.row
+
+
+def _write(target: Path, content: Content) -> None:
+    if target.exists() or (isinstance(content, Path) and not content.is_file()):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        target.write_bytes(content)
+    else:
+        shutil.copyfile(content, target)

@@ -1,0 +1,165 @@
+"""Layouts of benchmarks that ask questions: MMVP and NaturalBench. What they were checked against is told in docs/manifest.md."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from theodolite.records.errors import BadInput
+from theodolite.worlds.benchmarks.pairs import Content, Made, Records, Skipped, extension, form_of, one_of, within
+
+MMVP_COLUMNS = ("Index", "Question", "Options", "Correct Answer")
+OPTION = re.compile(r"\(([a-z])\)\s*(.*?)\s*(?=\([a-z]\)|$)", re.IGNORECASE | re.DOTALL)
+GROUP_KEYS = (
+    "Index", "Image_0", "Image_1", "Question_0", "Question_1",
+    "Image_0_Question_0", "Image_1_Question_0", "Image_0_Question_1", "Image_1_Question_1",
+)  # fmt: skip
+GROUP_CHOICES = {"yes_no": ("Yes", "No"), "multiple_choice": ("A", "B")}
+GROUPS_AT_ONCE = 32  # each brings two pictures
+
+
+def read_mmvp(source: Path) -> Records:
+    """MMVP: `Questions.csv` and `MMVP Images/1.jpg` ...; pictures 1 and 2, 3 and 4 ... are pairs under one question."""
+    path = one_of(source, ("Questions.csv",), "MMVP")
+    images = one_of(source, ("MMVP Images",), "MMVP")
+    pairs: dict[int, list[Mapping[str, str]]] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file)
+            if missing := [name for name in MMVP_COLUMNS if name not in (table.fieldnames or ())]:
+                raise BadInput(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(table.fieldnames or ())}")
+            for line in table:
+                index = (line["Index"] or "").strip()
+                if not index.isdecimal():
+                    yield Skipped(f"{path}, line {table.line_num}: Index is {index!r}, which is no number")
+                    continue
+                pairs.setdefault((int(index) + 1) // 2, []).append(line)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{path} cannot be read as CSV in UTF-8 ({error}); take it anew from its authors") from error
+    for number, lines in pairs.items():
+        yield _mmvp_pair(path, images, number, sorted(lines, key=lambda line: int(line["Index"])))
+
+
+def _mmvp_pair(path: Path, images: Path, number: int, lines: list[Mapping[str, str]]) -> Made | Skipped:
+    where = f"{path}, rows {2 * number - 1} and {2 * number}"
+    if [int(line["Index"]) for line in lines] != [2 * number - 1, 2 * number]:
+        return Skipped(f"{where}: a pair needs both, each of them once")
+    options = [{letter.lower(): text for letter, text in OPTION.findall(line["Options"] or "")} for line in lines]
+    questions = [" ".join((line["Question"] or "").split()) for line in lines]
+    if questions[0] != questions[1] or set(options[0].values()) != set(options[1].values()):
+        return Skipped(f"{where}: the two ask different things")
+    answers = [found.get((line["Correct Answer"] or "").strip(" ().").lower()) for line, found in zip(lines, options, strict=True)]
+    if None in answers:
+        return Skipped(f"{where}: a correct answer names no option")
+    choices = list(options[0].values())
+    names = [f"pictures/{line['Index'].strip()}.jpg" for line in lines]
+    row = {
+        "id": f"mmvp-{number}",
+        "scene": number,
+        "factor": "pattern",
+        "from": answers[0],
+        "to": answers[1],
+        "picture": names[0],
+        "edited": names[1],
+        "question": questions[0],
+        "choices": choices,
+        "answer_before": answers[0],
+        "answer_after": answers[1],
+        "form": form_of(choices),
+        "kind": "matched",
+    }
+    return Made(row, {name: within(images, name) for name in names})
+
+
+def read_naturalbench(source: Path) -> Records:
+    """NaturalBench: Parquet shards of the Hugging Face data set, or a `.json` list of the same keys whose images are paths from there.
+
+    A group of two pictures and two questions becomes two rows of one scene: both pictures under each question.
+    """
+    for where, group in _groups(source):
+        kind = group.get("Question_Type", group.get("Question Type"))
+        if missing := [key for key in GROUP_KEYS if group.get(key) is None]:
+            yield Skipped(f"{where}: lacks {', '.join(missing)}")
+        elif not re.fullmatch(r"[\w-]+", str(group["Index"])):
+            yield Skipped(f"{where}: Index is {group['Index']!r}, which names no file")
+        elif kind not in GROUP_CHOICES:
+            yield Skipped(f"{where}: Question_Type is {kind!r}; known are {', '.join(GROUP_CHOICES)}")
+        else:
+            yield from _group_rows(source, where, group, GROUP_CHOICES[kind])
+
+
+def _groups(source: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if not source.is_dir():
+        raise BadInput(f"{source} is no folder; give the folder of NaturalBench")
+    shards = sorted((*source.glob("*.parquet"), *source.glob("data/*.parquet")))
+    for shard in shards:
+        try:
+            table = pl.scan_parquet(shard)
+            for start in range(0, table.select(pl.len()).collect().item(), GROUPS_AT_ONCE):
+                part = table.slice(start, GROUPS_AT_ONCE).collect()
+                yield from ((f"{shard}, row {start + k}", row) for k, row in enumerate(part.iter_rows(named=True), start=1))
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise BadInput(f"{shard} cannot be read as Parquet ({error}); take it anew from its authors") from error
+    lists = [] if shards else sorted(source.glob("*.json"))
+    if not shards and not lists:
+        raise BadInput(f"{source} holds no .parquet, no data/*.parquet and no .json; give the folder of NaturalBench")
+    for path in lists:
+        try:
+            groups = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise BadInput(f"{path} is no JSON in UTF-8 ({error}); take it anew from its authors") from error
+        if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+            raise BadInput(f"{path} is no list of objects; give one object a group, with the keys {', '.join(GROUP_KEYS)}")
+        yield from ((f"{path}, group {number}", group) for number, group in enumerate(groups, start=1))
+
+
+def _group_rows(source: Path, where: str, group: Mapping[str, Any], choices: tuple[str, ...]) -> Records:
+    pictures: dict[str, Content] = {}
+    for side in (0, 1):
+        content = _content(source, group[f"Image_{side}"])
+        if content is None:
+            yield Skipped(f"{where}: Image_{side} is neither a picture nor a path of one")
+            return
+        ending = extension(content) if isinstance(content, bytes) else content.suffix.lstrip(".").lower() or "png"
+        pictures[f"pictures/{group['Index']}_{side}.{ending}"] = content
+    before, after = pictures
+    for number in (0, 1):
+        answers = [_word(str(group[f"Image_{side}_Question_{number}"]), choices) for side in (0, 1)]
+        row = {
+            "id": f"naturalbench-{group['Index']}-{number}",
+            "scene": group["Index"],
+            "factor": "content",
+            "from": answers[0],
+            "to": answers[1],
+            "picture": before,
+            "edited": after,
+            "question": group[f"Question_{number}"],
+            "choices": list(choices),
+            "answer_before": answers[0],
+            "answer_after": answers[1],
+            "form": form_of(choices),
+            "kind": "matched",
+        }
+        yield Made(row, pictures)
+
+
+def _word(answer: str, choices: tuple[str, ...]) -> str:
+    """The choice that an answer stands for, whatever its case and its full stop; the answer itself if it is none."""
+    return next((choice for choice in choices if choice.lower() == answer.strip(" .").lower()), answer)
+
+
+def _content(source: Path, image: object) -> Content | None:
+    """A picture as Hugging Face keeps it ({bytes, path}), or a path from the folder; paths that leave it give None."""
+    if isinstance(image, dict):
+        image = image.get("bytes") or image.get("path")
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, str) and (source / image).resolve().is_relative_to(source.resolve()):
+        return source / image
+    return None

@@ -1,0 +1,152 @@
+"""Manifests: anybody's pairs of pictures, one question about one pair a row, in a JSONL or Parquet file beside the pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from theodolite.records.errors import BadInput
+from theodolite.worlds.factors import Factor
+from theodolite.worlds.gallery import TABLE, Gallery
+from theodolite.worlds.manifest.faults import Fault, Faulty, fault_lines, left_out
+from theodolite.worlds.manifest.images import Seen, inspect, render
+from theodolite.worlds.manifest.rows import KEYS, Row, identity, read_records, read_row
+from theodolite.worlds.world import PairKind
+
+__all__ = ["KEYS", "BadManifest", "Fault", "Manifest", "fault_lines", "read_manifest", "write_manifest"]
+
+FILE = "manifest.jsonl"
+FIRST = 5
+
+
+class BadManifest(BadInput):
+    """A manifest of which nothing can be used."""
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """What a manifest holds: the rows that can be used, as a gallery, and the faults of all others, in the order of rows."""
+
+    path: Path
+    gallery: Gallery
+    faults: tuple[Fault, ...]
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Reads a manifest and checks every row and picture of it (keys: `KEYS`; kinds of fault: `manifest_faults.KINDS`).
+
+    A row is judged alone, but for its id, which must be its own; a faulty row is left out. The gallery's kind is *exact* only if every
+    row that is used says so. Scenes keep their numbers if all are whole numbers, and are else numbered as they come. Raises `BadManifest`
+    if there is no such file, it cannot be read, it holds nothing, or every row is faulty.
+    """
+    if not path.is_file():
+        raise BadManifest(f"{path} is not there or is no file; give a manifest, a .jsonl or .parquet file (docs/manifest.md)")
+    if path.stat().st_size == 0:
+        raise BadManifest(f"{path} is empty; write one row a line (docs/manifest.md)")
+    rows, faults = _checked_rows(path)
+    if not rows:
+        if not faults:
+            raise BadManifest(f"{path} holds no rows; write one row a line (docs/manifest.md)")
+        first = "\n".join(fault_lines(faults, FIRST))
+        raise BadManifest(f"none of the {len(faults):,} rows of {path} can be used:\n{first}")
+    kind: PairKind = "exact" if all(row.kind == "exact" for row in rows) else "matched"
+    name = path.resolve().parent.name if path.name == FILE else path.stem
+    pictures = partial(render, path.parent)
+    return Manifest(path, Gallery(name, kind, _table(rows), pictures, _factors(rows), left_out=left_out(faults)), tuple(faults))
+
+
+def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Writes rows (keys: `KEYS`; None is left out) as JSON lines; returns their number. Nothing is checked: read it to know."""
+    number = 0
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps({key: value for key, value in row.items() if value is not None}, ensure_ascii=False) + "\n")
+            number += 1
+    return number
+
+
+def _checked_rows(path: Path) -> tuple[list[Row], list[Fault]]:
+    rows: list[Row] = []
+    faults: list[Fault] = []
+    first: dict[str, int] = {}
+    pictures: dict[str, Seen | Faulty] = {}
+    for number, record in read_records(path):
+        try:
+            if isinstance(record, Faulty):
+                raise record
+            row = read_row(record, number)
+            if record.get("id") is not None and first.setdefault(row.id, number) != number:
+                raise Faulty("repeated id", f"row {first[row.id]} has this id already", "give every row an id of its own, or none")
+            _check_pictures(row, path.parent, pictures)
+            rows.append(row)
+        except Faulty as fault:
+            faults.append(fault.of(path, number, identity(record, number)))
+    return rows, faults
+
+
+def _check_pictures(row: Row, folder: Path, known: dict[str, Seen | Faulty]) -> None:
+    """Raises `Faulty`. What was found of a picture is kept, since many rows ask about one."""
+    before, after = (_seen(folder, name, known) for name in (row.picture, row.edited))
+    if row.picture != row.edited and before.sha256 == after.sha256:
+        found = f"{row.picture} and {row.edited} hold the same bytes, but {row.factor or 'something'} is said to change"
+        raise Faulty("identical pictures", found, "give the edited picture")
+    if row.kind == "exact" and (before.width, before.height) != (after.width, after.height):
+        sizes = f"{row.picture} has {before.width} x {before.height} pixels, {row.edited} {after.width} x {after.height}"
+        mend = "an edit keeps the size: save both alike, or say kind matched if they are two pictures of their own"
+        raise Faulty("different sizes", sizes, mend)
+
+
+def _seen(folder: Path, name: str, known: dict[str, Seen | Faulty]) -> Seen:
+    if name not in known:
+        try:
+            known[name] = inspect(folder, name)
+        except Faulty as fault:
+            known[name] = Faulty(fault.kind, fault.found, fault.mend)  # without the frames that it was raised in
+    found = known[name]
+    if isinstance(found, Faulty):
+        raise found
+    return found
+
+
+def _table(rows: Sequence[Row]) -> pl.DataFrame:
+    scenes = _scene_numbers(rows)
+    columns = {
+        "scene": [scenes[row.scene] for row in rows],
+        "factor": [row.factor for row in rows],
+        "value_before": [row.value_before for row in rows],
+        "value_after": [row.value_after for row in rows],
+        "query": [row.query for row in rows],
+        "form": [row.form for row in rows],
+        "name": [row.name for row in rows],
+        "question_before": [row.question for row in rows],
+        "question_after": [row.question_after for row in rows],
+        "choices": [list(row.choices) for row in rows],
+        "truth_before": [row.answer_before for row in rows],
+        "truth_after": [row.answer_after for row in rows],
+        "picture_before": [row.picture for row in rows],
+        "picture_after": [row.edited for row in rows],
+    }
+    return pl.DataFrame(columns, schema=dict(TABLE))
+
+
+def _scene_numbers(rows: Sequence[Row]) -> dict[int | str, int]:
+    scenes = list(dict.fromkeys(row.scene for row in rows))
+    numbers: dict[int | str, int] = {scene: scene for scene in scenes if isinstance(scene, int) and abs(scene) < 2**63}
+    if len(numbers) == len(scenes):
+        return numbers
+    by_text = {text: number for number, text in enumerate(dict.fromkeys(str(scene) for scene in scenes))}  # 7 and "7" are one scene
+    return {scene: by_text[str(scene)] for scene in scenes}
+
+
+def _factors(rows: Sequence[Row]) -> tuple[Factor, ...]:
+    values: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.factor:
+            values.setdefault(row.factor, {}).update({str(row.value_before): None, str(row.value_after): None})
+    return tuple(Factor(name, tuple(found)) for name, found in values.items())

@@ -1,0 +1,234 @@
+"""OpenMoji as a gallery: drawings that differ in skin tone, colour, direction, hair or sex, with the questions to ask of both.
+
+Every pair is asked what the factor must change ("which skin tone is shown?") and what it must not ("what is this person doing?").
+Symbols, not photographs: see docs/openmoji.md for what that allows to be said.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import UInt8
+
+from theodolite.records.errors import BadInput, UnknownName
+from theodolite.worlds.gallery import TABLE, Gallery
+from theodolite.worlds.openmoji.bases import FACTORS, Base, Bases, Member
+from theodolite.worlds.openmoji.data import ATTRIBUTION, GRID, alpha_of, draw_emoji
+from theodolite.worlds.openmoji.names import (
+    TONES,
+    choices_beside,
+    drawn_beside,
+    sex_of,
+    topic_of,
+    wordings_of,
+)
+
+# Pale, so that the black outlines show, and none near a skin tone.
+GROUNDS = ((255, 255, 255), (214, 232, 247), (221, 240, 221), (233, 224, 245), (235, 235, 235))
+MAX_SHIFT = 4  # in 72nds of the side; less where a drawing would leave the picture
+PICTURE = re.compile(r"(?P<hexcode>[0-9A-F-]+)_(?P<ground>[0-9a-f]{6})_(?P<right>-?\d+)_(?P<down>-?\d+)")
+
+Ground = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a drawing stands: its ground, and its shift right and down in 72nds of the side."""
+
+    ground: Ground
+    right: int
+    down: int
+
+    def picture(self, member: Member) -> str:
+        return picture_name(member.emoji.hexcode, self.ground, self.right, self.down)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One query of one scene: two wordings of it and the order of its choices, which every row of the scene keeps."""
+
+    query: str
+    wording: str
+    other_wording: str
+    choices: tuple[str, ...]
+
+
+def openmoji_gallery(factor: str, num_scenes: int | None = None, seed: int = 0) -> Gallery:
+    """The pairs of OpenMoji drawings that differ in one factor, with questions; the same for the same seed.
+
+    A scene is a base (see docs/openmoji.md); with fewer asked for than there are, `num_scenes` of them are drawn, and what a scene asks
+    does not depend on how many are. Raises `UnknownName` for a factor that is not there, `BadInput` where the package is not installed.
+    """
+    if factor not in FACTORS:
+        raise UnknownName("factor of openmoji", factor, tuple(FACTORS))
+    if num_scenes is not None and num_scenes < 1:
+        raise BadInput(f"{num_scenes} scenes asked for; give 1 or more, or none for all of them")
+    found = FACTORS[factor]()
+    key = [seed, zlib.crc32(factor.encode())]
+    order = np.random.default_rng(key).permutation(len(found.bases))
+    scenes = sorted(int(k) for k in order[:num_scenes])
+    rows = [row for number in scenes for row in _Scene.of(found, number, key).rows()]
+    return Gallery(
+        name=f"openmoji:{factor}",
+        kind=found.kind,
+        table=pl.DataFrame(rows, schema=dict(TABLE), orient="row"),
+        render=render,
+        factors=(found.factor,),
+        attribution=ATTRIBUTION,
+        left_out=found.left_out,
+    )
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """One base with everything drawn for it."""
+
+    number: int
+    factor: str
+    base: Base
+    place: _Place
+    elsewhere: _Place
+    questions: tuple[_Question, ...]
+    rng: np.random.Generator
+
+    @classmethod
+    def of(cls, found: Bases, number: int, key: Sequence[int]) -> _Scene:
+        base, rng = found.bases[number], np.random.default_rng([*key, number])
+        place, elsewhere = _places(base, rng)
+        questions = tuple(_question(query, found, base, rng) for query in _queries(found.factor.name, base))
+        return cls(number, found.factor.name, base, place, elsewhere, questions, rng)
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Its pairs, and the noise floor of each query: nuisance and paraphrase of a few of its drawings."""
+        found = []
+        for variant in self.base.variants:
+            for pair in combinations(variant, 2):
+                # Either value comes first half of the time, so that no answer goes with "before".
+                before, after = pair if self.rng.random() < 0.5 else pair[::-1]
+                pictures = (self.place.picture(before), self.place.picture(after))
+                for asked in self.questions:
+                    found += self._row(asked, before, after, asked.wording, pictures)
+        for member in _noise_members(self.base, self.rng):
+            picture = self.place.picture(member)
+            for asked in self.questions:
+                found += self._row(asked, member, member, asked.wording, (picture, self.elsewhere.picture(member)))
+                found += self._row(asked, member, member, asked.other_wording, (picture, picture))
+        return found
+
+    def _row(self, asked: _Question, before: Member, after: Member, wording_after: str, pictures: tuple[str, str]) -> list[tuple[Any, ...]]:
+        """One row, in the order of `TABLE`; none where a query cannot be asked of the drawings."""
+        truths = [_truth(asked.query, self.factor, self.base, member) for member in (before, after)]
+        if None in truths:
+            return []
+        changed = (self.factor, before.value, after.value) if before != after else ("", None, None)
+        texts = (asked.wording, wording_after)
+        return [(self.number, *changed, asked.query, "open", asked.query, *texts, list(asked.choices), *truths, *pictures)]
+
+
+def _truth(query: str, factor: str, base: Base, member: Member) -> str | None:
+    """The true answer of a query about a drawing; None where it cannot be asked of it."""
+    if query == factor:
+        return member.value
+    if query == "skin_tone":
+        return TONES.get(member.emoji.skintone)
+    if query == "gender":
+        return sex_of(member.emoji)
+    topic = topic_of(member.emoji)
+    return base.thing or (topic[1] if topic is not None else None)
+
+
+def _queries(factor: str, base: Base) -> list[str]:
+    """What a base is asked: its factor, what is shown, and the sex where the tone changes or the tone where hair or sex does."""
+    first = base.variants[0][0]
+    topic = topic_of(first.emoji)
+    asked = [factor]
+    if base.thing:
+        asked.append("shown")
+    elif topic is not None:
+        asked.append(topic[0])
+    if factor in ("hair", "gender"):
+        asked.append("skin_tone")
+    if factor == "skin_tone" and sex_of(first.emoji) is not None:
+        asked.append("gender")
+    return asked
+
+
+def _question(query: str, found: Bases, base: Base, rng: np.random.Generator) -> _Question:
+    """A query in two of its wordings, with its choices in an order, drawn."""
+    first = base.variants[0][0]
+    wordings = wordings_of(query, first.emoji, base.thing)
+    one, other = (wordings[k] for k in rng.permutation(len(wordings))[:2])
+    if query == "colour":
+        choices = _colours(found, base, rng)
+    elif base.thing:
+        things = [other_base.thing for other_base in found.bases]
+        choices = (base.thing, *drawn_beside(base.thing, things, (), rng))
+    else:
+        choices = choices_beside(query, _truth(query, found.factor.name, base, first) or "", first.emoji.subgroup, rng)
+    return _Question(query, one, other, tuple(choices[k] for k in rng.permutation(len(choices))))
+
+
+def _colours(found: Bases, base: Base, rng: np.random.Generator) -> tuple[str, ...]:
+    """The colours of a base, and others, drawn, where it has fewer than four."""
+    own = tuple(member.value for member in base.variants[0])
+    others = [colour for colour in found.factor.values if colour not in own]
+    return *own, *(others[k] for k in rng.permutation(len(others))[: max(0, 4 - len(own))])
+
+
+def _noise_members(base: Base, rng: np.random.Generator) -> list[Member]:
+    """Drawings for the noise floor: one of each variant, and two at least."""
+    if len(base.variants) > 1:
+        return [variant[int(rng.integers(len(variant)))] for variant in base.variants]
+    return [base.variants[0][k] for k in rng.permutation(len(base.variants[0]))[:2]]
+
+
+def _places(base: Base, rng: np.random.Generator) -> tuple[_Place, _Place]:
+    """Two places with different grounds and shifts; nothing of the base's drawings is cut off in either."""
+    one, other = (GROUNDS[k] for k in rng.permutation(len(GROUNDS))[:2])
+    shifts = _shifts(base)
+    first, second = (shifts[k] for k in rng.permutation(len(shifts))[[0, -1]])
+    return _Place(one, *first), _Place(other, *second)
+
+
+def _shifts(base: Base) -> list[tuple[int, int]]:
+    """Every shift, in 72nds of the side, that leaves all drawings of a base whole (the mere fringe of a line apart)."""
+    members = [member for variant in base.variants for member in variant]
+    if base.outline_is_shared:
+        members = members[:1]
+    inked = np.any([alpha_of(member.emoji.hexcode, GRID) > 0 for member in members], axis=0)
+    rows, columns = np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))
+    if not len(rows):
+        raise BadInput(f"the drawing of {members[0].emoji.annotation!r} is empty; install the package anew: theodolite fetch openmoji")
+    rights, downs = (range(-min(MAX_SHIFT, int(line[0])), min(MAX_SHIFT, GRID - 1 - int(line[-1])) + 1) for line in (columns, rows))
+    return [(right, down) for right in rights for down in downs]
+
+
+def picture_name(hexcode: str, ground: Ground, right: int, down: int) -> str:
+    """The name by which `render` knows a picture: drawing, ground, shift right and down in 72nds of the side."""
+    return f"{hexcode}_{bytes(ground).hex()}_{right}_{down}"
+
+
+def render(names: Sequence[str], size: int) -> UInt8[np.ndarray, "picture size size 3"]:
+    """The pictures of some names from `picture_name`, RGB. Raises `BadInput` on a name that is none, or a drawing that is not there."""
+    hexcodes, grounds, shifts = [], [], []
+    for name in names:
+        match = PICTURE.fullmatch(name)
+        if match is None:
+            raise BadInput(f"{name!r} is no picture of OpenMoji; names look like {picture_name('1F44B', GROUNDS[1], 2, -1)}")
+        hexcodes.append(match["hexcode"])
+        red, green, blue = bytes.fromhex(match["ground"])
+        grounds.append((red, green, blue))
+        shifts.append((_pixels(int(match["right"]), size), _pixels(int(match["down"]), size)))
+    return draw_emoji(hexcodes, size, grounds, shifts)
+
+
+def _pixels(shift: int, size: int) -> int:
+    """A shift in 72nds of the side in whole pixels, rounded half up; both pictures of a pair move alike."""
+    return (2 * shift * size + GRID) // (2 * GRID)
