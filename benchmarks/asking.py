@@ -27,11 +27,11 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from theodolite.asking.answer import Ask, answer_from_scores
+from theodolite.asking.answer import Question, answer_from_scores
 from theodolite.asking.local import LocalAsker
-from theodolite.asking.rows import Batch, Row
+from theodolite.asking.rows import Batch, TokenRow
 from theodolite.models.construction.build import CHAT_TEMPLATE, word_tokenizer
-from theodolite.models.vision_features import Sight
+from theodolite.models.vision_features import VisionFeatures
 
 NUM_QUERIES, VISION, TEXT = 8, 256, 24
 CHOICES = ("yes", "no")
@@ -80,34 +80,38 @@ def small_vlm(width: int, layers: int, dtype: torch.dtype) -> tuple[Any, Any]:
     return model, processor
 
 
-def parts(rows: Sequence[Row], batch: int) -> list[list[Row]]:
+def parts(rows: Sequence[TokenRow], batch: int) -> list[list[TokenRow]]:
     return [list(rows[start : start + batch]) for start in range(0, len(rows), batch)]
 
 
-def prepared(asker: LocalAsker, pictures: np.ndarray, rows: Sequence[Row], batch: int, sight: Sight) -> list[tuple[Batch, Sight]]:
+def prepared(
+    asker: LocalAsker, pictures: np.ndarray, rows: Sequence[TokenRow], batch: int, vision_features: VisionFeatures
+) -> list[tuple[Batch, VisionFeatures]]:
     """Batches with the vision tokens of their rows, seen beforehand."""
     batches = [asker.collate(part, pictures) for part in parts(rows, batch)]
-    return [(each, sight.take(each.pictures)) for each in batches]
+    return [(each, vision_features.take(each.pictures)) for each in batches]
 
 
-def plain_rows(rows: Sequence[Row]) -> list[Row]:
+def plain_rows(rows: Sequence[TokenRow]) -> list[TokenRow]:
     """The same tokens without branches, one logit a row: what a causal forward pass is at its least."""
-    return [Row(row.picture, row.tokens, [0] * len(row.tokens), [0] * len(row.tokens), row.behind, row.steps[:1], row.ends) for row in rows]
+    return [
+        TokenRow(row.picture, row.tokens, [0] * len(row.tokens), [0] * len(row.tokens), row.behind, row.steps[:1], row.ends) for row in rows
+    ]
 
 
 @torch.inference_mode()
-def seconds(asker: LocalAsker, work: Sequence[tuple[Batch, Sight]]) -> float:
+def seconds(asker: LocalAsker, work: Sequence[tuple[Batch, VisionFeatures]]) -> float:
     before = time.perf_counter()
-    for batch, sight in work:
-        asker.score(batch, sight)
+    for batch, vision_features in work:
+        asker.score(batch, vision_features)
     return time.perf_counter() - before
 
 
 @torch.inference_mode()
-def probabilities(asker: LocalAsker, work: Sequence[tuple[Batch, Sight]]) -> dict[int, np.ndarray]:
+def probabilities(asker: LocalAsker, work: Sequence[tuple[Batch, VisionFeatures]]) -> dict[int, np.ndarray]:
     found = {}
-    for batch, sight in work:
-        scores, owner = asker.score(batch, sight).choices.double().numpy(), batch.ask_of_choice.numpy()
+    for batch, vision_features in work:
+        scores, owner = asker.score(batch, vision_features).choices.double().numpy(), batch.ask_of_choice.numpy()
         found |= {number: answer_from_scores(scores[owner == position]).probabilities for position, number in enumerate(batch.asks)}
     return found
 
@@ -115,16 +119,18 @@ def probabilities(asker: LocalAsker, work: Sequence[tuple[Batch, Sight]]) -> dic
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     model, processor = small_vlm(options.width, options.layers, getattr(torch, options.dtype))
     pictures = np.random.default_rng(0).integers(0, 256, (options.pictures, 64, 64, 3), dtype=np.uint8)
-    asks = [Ask(number, " ".join([*WORDS[1:], f"q{query}"]), CHOICES) for number in range(len(pictures)) for query in range(NUM_QUERIES)]
+    asks = [
+        Question(number, " ".join([*WORDS[1:], f"q{query}"]), CHOICES) for number in range(len(pictures)) for query in range(NUM_QUERIES)
+    ]
     askers = {name: LocalAsker(model, processor, 1, share=name == "shared") for name in ("shared", "apart")}
     rows = {name: [row for part in asker.groups(pictures, asks) for row in part] for name, asker in askers.items()}
     askers["plain"], rows["plain"] = askers["apart"], plain_rows(rows["apart"])
     with torch.inference_mode():
-        sight = askers["shared"].see_pictures(pictures)
+        vision_features = askers["shared"].encode_pictures(pictures)
     tokens = {name: sum(len(row.tokens) for row in each) for name, each in rows.items()}
 
-    def ready(name: str, batch: int) -> list[tuple[Batch, Sight]]:
-        return prepared(askers[name], pictures, rows[name], batch, sight)
+    def ready(name: str, batch: int) -> list[tuple[Batch, VisionFeatures]]:
+        return prepared(askers[name], pictures, rows[name], batch, vision_features)
 
     shared, apart = (probabilities(askers[name], ready(name, 1)) for name in ("shared", "apart"))
     gap = max(float(np.abs(shared[number] - apart[number]).max()) for number in shared)

@@ -116,7 +116,7 @@ def batch_of(shape: Shape, vision_frac: float) -> dict[str, Any]:
     """Random pictures first, then text that is all predicted; every row one sample."""
     import torch
 
-    from theodolite.models.exported.grids import grid
+    from theodolite.models.exported.grids import token_grid
     from theodolite.models.exported.layout import mark_pictures
     from theodolite.objectives.masking import draw_ranks
 
@@ -126,7 +126,7 @@ def batch_of(shape: Shape, vision_frac: float) -> dict[str, Any]:
     ids = torch.randint(2, shape.vocabulary, (shape.batch, shape.tokens), generator=generator)
     ids[:, :vision] = 1
     total = shape.batch * pictures
-    picture, cell = mark_pictures(ids == 1, [grid(shape.side, shape.side)] * total)
+    picture, cell = mark_pictures(ids == 1, [token_grid(shape.side, shape.side)] * total)
     drawn = [draw_ranks(cells, 0, "sample", 0, number) for number in range(total)]
     rank = torch.full_like(ids, -1)
     rank[ids == 1] = torch.cat([torch.as_tensor(ranks) for ranks, _ in drawn])
@@ -150,11 +150,11 @@ def batch_of(shape: Shape, vision_frac: float) -> dict[str, Any]:
 def objective_of(arm: str, shape: Shape, config: Any) -> Any:
     from theodolite.models.forward import Adaptation
     from theodolite.objectives.language import Language
-    from theodolite.objectives.laver import LaVer, LaverSettings
+    from theodolite.objectives.laver import LaVer, LaverConfig
 
     if arm in ("plain", "mixed"):
         return Language(Adaptation() if arm == "plain" else Adaptation("mixed", "2d"))
-    return LaVer(config, LaverSettings(branch=arm, mask_ratio=shape.mask_ratio, mask_ramp="constant", head_hidden=shape.head_hidden))  # type: ignore[arg-type]
+    return LaVer(config, LaverConfig(branch=arm, mask_ratio=shape.mask_ratio, mask_ramp="constant", head_hidden=shape.head_hidden))  # type: ignore[arg-type]
 
 
 def measure(arm: str, vision_frac: float, dtype: str, steps: int) -> dict[str, float]:
@@ -164,17 +164,17 @@ def measure(arm: str, vision_frac: float, dtype: str, steps: int) -> dict[str, f
     from theodolite.models.forward import adapt
     from theodolite.objectives.laver import LaVer
     from theodolite.objectives.terms import combine
-    from theodolite.training.objective_module import Learner
-    from theodolite.training.teacher_callback import Tutor
+    from theodolite.training.objective_module import ObjectiveModule
+    from theodolite.training.teacher_callback import TeacherCallback
 
     shape = Shape()
     model = build(shape)
     batch = batch_of(shape, vision_frac)
     objective = objective_of(arm, shape, model.config)
     adapt(model, objective.settings.adaptation if isinstance(objective, LaVer) else objective.adaptation)
-    learner = Learner(model, objective)
-    tutor = Tutor(learner, objective) if isinstance(objective, LaVer) else None
-    optimizer = torch.optim.AdamW([value for value in learner.parameters() if value.requires_grad], lr=1e-4)
+    objective_module = ObjectiveModule(model, objective)
+    teacher_callback = TeacherCallback(objective_module, objective) if isinstance(objective, LaVer) else None
+    optimizer = torch.optim.AdamW([value for value in objective_module.parameters() if value.requires_grad], lr=1e-4)
     baseline = resident("VmRSS")
     seconds = []
     for step in range(1, steps + 2):
@@ -182,15 +182,17 @@ def measure(arm: str, vision_frac: float, dtype: str, steps: int) -> dict[str, f
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
             prepared = objective.prepare(batch, step, steps + 1)
             counts = objective.counts(prepared)
-            taught = tutor.teach(learner, prepared, step) if tutor else prepared
-            loss = combine(learner(taught, step), counts)
+            taught = teacher_callback.teach(objective_module, prepared, step) if teacher_callback else prepared
+            loss = combine(objective_module(taught, step), counts)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        if tutor:
-            tutor.follow(step, steps + 1)
+        if teacher_callback:
+            teacher_callback.follow(step, steps + 1)
         seconds.append(time.perf_counter() - started)
-    teacher = sum(value.nbytes for value in tutor.teacher.shadow.values()) if tutor and tutor.teacher else 0
+    teacher = (
+        sum(value.nbytes for value in teacher_callback.teacher.shadow.values()) if teacher_callback and teacher_callback.teacher else 0
+    )
     return {
         "step_s": statistics.median(seconds[1:]),
         "peak_gib": (resident("VmHWM") - baseline) / GIB,

@@ -85,7 +85,7 @@ def measure(steps: int, precision: Any) -> dict[str, Any]:
     from theodolite.models.exported.conv_tower import ConvTower
     from theodolite.studies.engine.arms import examples_of, shapes_arms
     from theodolite.training import run
-    from theodolite.training.objective_module import Learner
+    from theodolite.training.objective_module import ObjectiveModule
     from theodolite.training.recipe import Recipe
     from theodolite.worlds.registry import world_named
 
@@ -99,7 +99,7 @@ def measure(steps: int, precision: Any) -> dict[str, Any]:
     for owner, method, name in (
         (Collator, "__call__", "collate"),
         (ConvTower, "forward", "tower"),
-        (Learner, "forward", "forward"),
+        (ObjectiveModule, "forward", "forward"),
         (torch.Tensor, "backward", "backward"),
         (torch.optim.AdamW, "step", "optimiser"),
     ):

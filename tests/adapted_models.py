@@ -11,26 +11,26 @@ from torch import Tensor
 from theodolite.models.exported.grids import picture_grids
 from theodolite.models.exported.layout import layout_of
 from theodolite.models.families import family_of, image_token_id
-from theodolite.models.forward import Adaptation, base_model, read
-from theodolite.models.pass_inputs import View
+from theodolite.models.forward import Adaptation, base_model, run_forward
+from theodolite.models.pass_inputs import PassInputs
 
 MIXED = Adaptation("mixed", "2d")
 Given = dict[str, Tensor]
 
 
-def view_of(config: Any, given: Given, wanted: Tensor | None = None) -> View:
+def view_of(config: Any, given: Given, wanted: Tensor | None = None) -> PassInputs:
     """Rows of one sample each, with logits wanted everywhere or at flat places."""
     ids, family = given["input_ids"], family_of(config)
     pixels = {name: given[name] for name in family.pixel_inputs if name in given}
     place = layout_of(ids, image_token_id(config), picture_grids(config, pixels), given.get("attention_mask"))
     suffix = given["token_type_ids"].bool() if family.attention == "prefix" else None
-    return View(ids, place, pixels, wanted=torch.arange(ids.numel()) if wanted is None else wanted, suffix=suffix)
+    return PassInputs(ids, place, pixels, wanted=torch.arange(ids.numel()) if wanted is None else wanted, suffix=suffix)
 
 
 @torch.inference_mode()
 def read_logits(model: Any, given: Given, adaptation: Adaptation = MIXED) -> Tensor:
     """(row, token, vocabulary): logits of the pass that training makes."""
-    return read(model, view_of(base_model(model).config, given), adaptation).logits.unflatten(0, given["input_ids"].shape)
+    return run_forward(model, view_of(base_model(model).config, given), adaptation).logits.unflatten(0, given["input_ids"].shape)
 
 
 def by_token(given: Given) -> list[str]:
@@ -58,7 +58,7 @@ def written_by_hand(model: Any, given: Given, num_new: int, adaptation: Adaptati
     given = {**given, **{name: F.pad(given[name], (0, num_new)) for name in by_token(given)}}
     for step in range(num_new):
         last = torch.arange(rows) * (width + num_new) + lengths + step - 1
-        logits = read(model, view_of(model.config, given, last), adaptation).logits
+        logits = run_forward(model, view_of(model.config, given, last), adaptation).logits
         logits[:, image_token_id(model.config)] = -torch.inf
         given["input_ids"].flatten()[last + 1] = logits.argmax(dim=-1)
         given["attention_mask"].flatten()[last + 1] = 1

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from theodolite.asking.answer import Ask
+from theodolite.asking.answer import Question
 from theodolite.asking.endpoint.prompt import LETTERS
 
 
@@ -154,7 +154,9 @@ def of_asker(asker: Any) -> Callable[[Asked], Reply]:
 
     def reply(asked: Asked) -> Reply:
         with lock:
-            answer = asker.ask(np.ascontiguousarray(asked.picture)[None], [Ask(0, asked.question, asked.choices)], lambda done: None)[0]
+            answer = asker.ask(np.ascontiguousarray(asked.picture)[None], [Question(0, asked.question, asked.choices)], lambda done: None)[
+                0
+            ]
         mass = {LETTERS[at]: float(share) * (1 - answer.outside) for at, share in enumerate(answer.probabilities)}
         return said(max(mass, key=lambda letter: mass[letter]), {**mass, "the": answer.outside})
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from theodolite.models.construction.build import DecoderSize
 from theodolite.studies.engine.arms import Arm
-from theodolite.studies.engine.execute import Performed, Run
+from theodolite.studies.engine.execute import Run, RunResult
 from theodolite.training.recipe import Recipe
 
 RECIPE = Recipe("tiny", steps=2, batch=4, decoder=DecoderSize(num_layers=1, width=16, num_heads=2))
@@ -36,31 +36,31 @@ class Pretended:
 
     folder: Path
 
-    def renamed(self, run: Run) -> Performed:
+    def renamed(self, run: Run) -> RunResult:
         """The outcome under the run's name."""
-        done: Performed = pickle.loads((self.folder / "outcome").read_bytes())
+        done: RunResult = pickle.loads((self.folder / "outcome").read_bytes())
         facts = done.line.facts.model_copy(update={"seed": run.seed, "arm": run.arm.name})
         return replace(done, line=done.line.model_copy(update={"key": run.key, "setup": run.setup, "facts": facts}))
 
-    def noted(self, run: Run) -> Performed:
+    def noted(self, run: Run) -> RunResult:
         """As `renamed`, and leaves a line by which a test counts what was begun."""
         with (self.folder / "notes").open("a") as file:
             file.write(f"{run.key} {os.getpid()} {os.environ.get('OMP_NUM_THREADS')}\n")
         return self.renamed(run)
 
-    def failing(self, run: Run) -> Performed:
+    def failing(self, run: Run) -> RunResult:
         """Raises on odd seeds."""
         if run.seed % 2:
             raise ValueError(f"seed {run.seed} is odd")
         return self.noted(run)
 
-    def vanishing(self, run: Run) -> Performed:
+    def vanishing(self, run: Run) -> RunResult:
         """Is killed on odd seeds, as by a machine that is short of memory."""
         if run.seed % 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return self.noted(run)
 
-    def stalling(self, run: Run) -> Performed:
+    def stalling(self, run: Run) -> RunResult:
         """Never ends; says to the pipe `begun` that it has begun."""
         with (self.folder / "begun").open("w") as pipe:
             pipe.write(f"{run.key} {os.getpid()}\n")
@@ -68,7 +68,7 @@ class Pretended:
         raise AssertionError("a signal that is handled ended the pause")
 
 
-def where(run: Run) -> Performed:
+def where(run: Run) -> RunResult:
     """Fails with the node that it ran on, its process, and what of the cluster it was told."""
     import ray
     import torch

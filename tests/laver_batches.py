@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from theodolite.models.exported.grids import grid
+from theodolite.models.exported.grids import token_grid
 from theodolite.models.exported.layout import Layout, mark_pictures
 from theodolite.objectives.masking import draw_ranks
 
@@ -44,7 +44,7 @@ def layout(rows: Sequence[Sequence[Sample]], side: int = SIDE) -> Layout:
     branch = torch.tensor([row + [0] * (width - len(row)) for row in branch_rows])
     twig = torch.tensor([row + [0] * (width - len(row)) for row in twig_rows])
     seen = torch.tensor([row + [False] * (width - len(row)) for row in vision_rows])
-    picture, cell = mark_pictures(seen, [grid(side, side)] * (int(seen.sum()) // cells))
+    picture, cell = mark_pictures(seen, [token_grid(side, side)] * (int(seen.sum()) // cells))
     return Layout(sample, branch, picture, cell, twig if bool(twig.any()) else None)
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from grid_runs import where
 from theodolite.commands.progress import Steps
-from theodolite.studies.engine.execute import perform
+from theodolite.studies.engine.execute import execute
 from theodolite.studies.engine.grid import Failure, run_grid
 from theodolite.studies.engine.ray_cluster import on_ray
 
@@ -27,7 +27,7 @@ if __name__ == "__main__":
     os.environ["RAY_ADDRESS"] = cluster.address
     backend, cores = on_ray(where)
     told = [(run.key, found.why if isinstance(found, Failure) else "?") for run, found in backend(grid_runs.tiny_grid(3))]
-    real, _ = on_ray(perform)
+    real, _ = on_ray(execute)
     lines = run_grid([grid_runs.tiny_run()], out, real, cores, Steps(Console(file=sys.stderr)))
     print(json.dumps({"cores": cores, "told": told, "lines": list(lines)}))
     ray.shutdown()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from theodolite.data.examples import ExampleSet, ask_world
+from theodolite.data.examples import ExampleSet, draw_questions
 from theodolite.models.construction.build import DecoderSize, build_vlm
 from theodolite.worlds.shapes.world import Shapes
 
@@ -23,4 +23,4 @@ def tiny_vlm(seed: int = 0, frontend: str = "conv") -> tuple[Any, Any]:
 @cache
 def examples(policy: str = "shape,row", num_pictures: int = 24, seed: int = 0) -> ExampleSet:
     scenes = WORLD.sample(num_pictures, np.random.default_rng(seed))
-    return ExampleSet(WORLD.render(scenes), ask_world(WORLD, scenes, WORLD.policy(policy), seed))
+    return ExampleSet(WORLD.render(scenes), draw_questions(WORLD, scenes, WORLD.policy(policy), seed))

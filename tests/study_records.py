@@ -11,10 +11,10 @@ from theodolite.records.study import (
     AnsweredRight,
     Claim,
     Figure,
-    Foretold,
     GridRun,
     MovedCell,
     Point,
+    PredictedByCoverage,
     StudyRecord,
     write_runs,
 )
@@ -159,7 +159,7 @@ def grid_run(policy: str, strength: float, seed: int, leak: float, **changed: An
         "num_scenes": 200,
         "final_loss": 0.21,
         "num_trained": 900_000,
-        "foretold": Foretold(coverage={}, coverage_limit={}, reach={}, pressure_bits={}, proxy_bits={}, asked_frac={}),
+        "foretold": PredictedByCoverage(coverage={}, coverage_limit={}, reach={}, pressure_bits={}, proxy_bits={}, asked_frac={}),
         "verdicts": {"shape": "identified" if leak < 0.5 else "blind", "colour": "inert" if leak < 0.5 else "shadow", "size": "inert"},
         "noise": {"shape": 0.02},
         "cells": (

@@ -6,24 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from theodolite.asking.local import LocalAsker
-from theodolite.measurement.internals.context import Subject, questions_of
-from theodolite.measurement.pairs.interventions import changes_of
+from theodolite.measurement.internals.context import MeasureContext, questions_of
+from theodolite.measurement.pairs.interventions import interventions_of
 from theodolite.measurement.pairs.plan import plan_world
 from theodolite.measurement.survey.session import answer_plan
 from theodolite.worlds.world import World
 
 
-def subject_of(model: Any, processor: Any, world: World, policy: str, num_scenes: int, seed: int = 0) -> Subject:
+def subject_of(model: Any, processor: Any, world: World, policy: str, num_scenes: int, seed: int = 0) -> MeasureContext:
     """A survey of a model on a world, as measures inside the model see it."""
     plan = plan_world(world, world.policy(policy), num_scenes, seed, 64)
     asker = LocalAsker(model, processor)
     rows = answer_plan(plan, asker)
     values = {factor.name: factor.values for factor in world.space.factors}
-    return Subject(model, asker, plan, rows, changes_of(rows, values), {}, questions_of(rows, world), 0.95, seed)
+    return MeasureContext(model, asker, plan, rows, interventions_of(rows, values), {}, questions_of(rows, world), 0.95, seed)
 
 
-def bare_subject(changes: Mapping[str, Any], held: Any, **rest: Any) -> Subject:
+def bare_subject(changes: Mapping[str, Any], held: Any, **rest: Any) -> MeasureContext:
     """A subject of arrays alone, without a model: what measures that need no pass of their own read."""
-    subject = object.__new__(Subject)
-    subject.__dict__.update(changes=changes, activations=held, confidence=0.95, seed=0, groups={}, tell=lambda *told: None, **rest)
-    return subject
+    context = object.__new__(MeasureContext)
+    context.__dict__.update(changes=changes, activations=held, confidence=0.95, seed=0, groups={}, tell=lambda *told: None, **rest)
+    return context

@@ -20,7 +20,7 @@ from adapted_models import MIXED, at_prompt, padded_left, read_logits, view_of, 
 from theodolite.models.export import export_vlm
 from theodolite.models.exported.adapted import edited
 from theodolite.models.exported.attention import language_mask, layer_kinds
-from theodolite.models.exported.grids import grid
+from theodolite.models.exported.grids import token_grid
 from theodolite.models.exported.layout import NONE, layout_of
 from theodolite.models.families import family_of, image_token_id
 from theodolite.models.forward import Adaptation, adapt
@@ -147,7 +147,7 @@ def test_models_whose_layers_all_have_a_window_keep_it() -> None:
     config = MistralConfig(sliding_window=3)
     config._attn_implementation = "sdpa"
     assert layer_kinds(config) == ("sliding_attention",) and layer_kinds(LlamaConfig()) == ("full_attention",)
-    place = layout_of(torch.tensor([[7, 9, 9, 9, 9, 7, 7]]), 9, [grid(2, 2)])
+    place = layout_of(torch.tensor([[7, 9, 9, 9, 9, 7, 7]]), 9, [token_grid(2, 2)])
     seen = language_mask(place, False, config, torch.float32)[0, 0] == 0
     band = torch.ones(7, 7, dtype=torch.bool)
     assert torch.equal(seen, band.tril() & band.triu(-2))

@@ -17,14 +17,14 @@ import pytest
 from theodolite.commands.advise import advice_lines, advice_tables, advise_on
 from theodolite.questions.advice.advise import advise
 from theodolite.questions.advice.greedy_cover import lazy_greedy, pair_cover
-from theodolite.questions.advice.problem import partners, world_ground
-from theodolite.questions.advice.water_filling import fair_shares, fill, total_bits
+from theodolite.questions.advice.problem import correlated_factors, world_problem
+from theodolite.questions.advice.water_filling import fair_shares, fill_water, total_bits
 from theodolite.questions.coverage import Enumeration, coverage_of, measure_coverage
 from theodolite.records.advice import Advice
 from theodolite.records.errors import BadInput, UnknownName
 from theodolite.worlds.factors import Factor, FactorSpace, Scenes
 from theodolite.worlds.prior import Prior
-from theodolite.worlds.query import Ask, Policy, Query
+from theodolite.worlds.query import Policy, PolicyLine, Query
 from theodolite.worlds.registry import world_named
 from theodolite.worlds.world import World
 
@@ -49,7 +49,7 @@ def random_world(seed: int) -> tuple[Prior, tuple[Query, ...]]:
 
 
 def summed(prior: Prior, queries: tuple[Query, ...]) -> float:
-    enumeration = Enumeration(prior, Policy(tuple(Ask(query) for query in queries)))
+    enumeration = Enumeration(prior, Policy(tuple(PolicyLine(query) for query in queries)))
     return sum(coverage_of(enumeration, name) for name in prior.space.names)
 
 
@@ -71,7 +71,7 @@ def plain_greedy(worth: np.ndarray, told: np.ndarray, known: np.ndarray, most: i
 @pytest.mark.parametrize("seed", range(12))
 def test_greedy_choice_covers_its_share_of_the_best_choice_and_lazy_is_plain(seed: int) -> None:
     prior, queries = random_world(seed)
-    ground = world_ground(prior, queries, None, 1000)
+    ground = world_problem(prior, queries, None, 1000)
     cover = pair_cover(ground.names, ground.weights, (), ground.candidates, prior.space.names)
     for most in (1, 2, 3):
         chosen = lazy_greedy(cover.worth, cover.told, cover.known, most)
@@ -103,7 +103,7 @@ def test_lazy_greedy_is_plain_greedy_on_random_covers(seed: int) -> None:
 )
 def test_the_cover_of_what_is_asked_is_the_measured_coverage(ask: str) -> None:
     world = shapes(0.8)
-    ground = world_ground(world.prior, [world.query("shape"), world.query("colour")], world.policy(ask), 1000)
+    ground = world_problem(world.prior, [world.query("shape"), world.query("colour")], world.policy(ask), 1000)
     covered = pair_cover(ground.names, ground.weights, ground.asked, (), world.space.names).covered()
     assert covered == pytest.approx(measure_coverage(world.prior, world.policy(ask)).coverage, abs=1e-9)
 
@@ -118,7 +118,7 @@ def test_no_exchange_of_questions_betters_the_split(seed: int) -> None:
     known, room = rng.choice([0.0, 5.0, 20.0], shape), rng.choice([1.0, 10.0, 100.0], shape)
     least = np.minimum(room, 0.5)
     budget = float(rng.uniform(0.1, 0.95)) * room.sum()
-    added = fill(known, room, least, budget)
+    added = fill_water(known, room, least, budget)
     assert added.sum() == pytest.approx(max(budget, 0), rel=1e-6)
     assert (added >= least - 1e-9).all() and (added <= room + 1e-9).all()
     best = total_bits(known + added)
@@ -135,13 +135,13 @@ def test_no_exchange_of_questions_betters_the_split(seed: int) -> None:
 def test_a_budget_is_water_under_lids_and_ties_share_in_proportion() -> None:
     nothing = np.zeros((1, 4))
     room = np.array([[100.0, 10.0, 10.0, 10.0]])
-    assert fill(nothing, room, nothing, 20.0) == pytest.approx(np.full((1, 4), 5.0), rel=1e-6)
-    assert fill(nothing, room, nothing, 60.0) == pytest.approx(np.array([[30.0, 10, 10, 10]]), rel=1e-6)
-    assert (fill(nothing, room, nothing, 500.0) == room).all()
+    assert fill_water(nothing, room, nothing, 20.0) == pytest.approx(np.full((1, 4), 5.0), rel=1e-6)
+    assert fill_water(nothing, room, nothing, 60.0) == pytest.approx(np.array([[30.0, 10, 10, 10]]), rel=1e-6)
+    assert (fill_water(nothing, room, nothing, 500.0) == room).all()
     known = np.array([[20.0, 0.0]])
-    assert fill(known, np.array([[50.0, 50.0]]), np.zeros((1, 2)), 30.0) == pytest.approx(np.array([[5.0, 25.0]]), rel=1e-6)
+    assert fill_water(known, np.array([[50.0, 50.0]]), np.zeros((1, 2)), 30.0) == pytest.approx(np.array([[5.0, 25.0]]), rel=1e-6)
     two = np.array([[30.0, 30.0], [10.0, 10.0]])
-    assert fill(np.zeros((2, 2)), two, np.zeros((2, 2)), 40.0) == pytest.approx(two / 2, rel=1e-6)
+    assert fill_water(np.zeros((2, 2)), two, np.zeros((2, 2)), 40.0) == pytest.approx(two / 2, rel=1e-6)
     assert fair_shares(np.array([5.0, 100.0, 100.0]), 65.0) == pytest.approx([5, 30, 30])
     assert total_bits(np.array([[3.0, 3.0], [5.0, 0.0]])) == pytest.approx(6)
 
@@ -273,8 +273,8 @@ def test_regions_finer_than_agreement_carry_the_advice_where_runs_differ_in_leng
 @pytest.mark.parametrize("seed", range(6))
 def test_what_is_promised_is_what_the_policy_measures_in_random_worlds(seed: int) -> None:
     prior, queries = random_world(seed)
-    known = Policy((Ask(queries[0], "yes", 0.2), Ask(queries[1], "f0=v0", 0.3)))
-    advice = advise(world_ground(prior, queries, known, 500), 150, prior.space.names, "random")
+    known = Policy((PolicyLine(queries[0], "yes", 0.2), PolicyLine(queries[1], "f0=v0", 0.3)))
+    advice = advise(world_problem(prior, queries, known, 500), 150, prior.space.names, "random")
     by_name = {query.name: query for query in queries}
     together = Policy.parse(advice.together or "", by_name.__getitem__)
     measured = measure_coverage(prior, together)
@@ -289,9 +289,9 @@ def test_ties_are_followed_along_a_chain() -> None:
     prior = shapes(0.9).prior.correlate("colour", "row", 0.8)
     names = ("shape", "colour", "size", "row")
     table = np.broadcast_to(prior.table(names), (4, 4, 3, 4))
-    assert partners(np.array(table), names, "shape", 1e-9, 8) == ["colour"]
-    assert set(partners(np.array(table), names, "colour", 1e-9, 8)) == {"shape", "row"}
-    assert partners(np.array(table), names, "size", 1e-9, 8) == []
+    assert correlated_factors(np.array(table), names, "shape", 1e-9, 8) == ["colour"]
+    assert set(correlated_factors(np.array(table), names, "colour", 1e-9, 8)) == {"shape", "row"}
+    assert correlated_factors(np.array(table), names, "size", 1e-9, 8) == []
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from planted import planted_vlm
 from small import tiny_vlm
 from subjects import subject_of
 from test_asking_families import built
-from theodolite.asking.answer import Ask
+from theodolite.asking.answer import Question
 from theodolite.asking.local import LocalAsker
-from theodolite.measurement.internals.allocation import Seen, measure_allocation, seen_share, vision_share
+from theodolite.measurement.internals.allocation import SeenShare, measure_allocation, seen_share, vision_share
 from theodolite.models.taps import watching_attention
 from theodolite.worlds.shapes.world import Shapes
 from tiny_families import NAMES
@@ -34,19 +34,19 @@ def test_even_attention_gives_the_baseline_in_every_layer_and_head() -> None:
 def test_shares_are_those_of_whole_maps_and_the_back_end_is_restored() -> None:
     model, processor = tiny_vlm()
     model.model.language_model.layers[1].self_attn.q_proj.weight.data *= 40
-    subject = subject_of(model, processor, Shapes(), "shape,row", 5)
+    context = subject_of(model, processor, Shapes(), "shape,row", 5)
     before = model.model.language_model.config._attn_implementation
-    found = measure_allocation(subject)
+    found = measure_allocation(context)
     assert found is not None and before != "eager"
     assert model.model.language_model.config._attn_implementation == before
-    rows = subject.rows.filter((subject.rows["kind"] == "intervention") & (subject.rows["scene"] == 0))
+    rows = context.rows.filter((context.rows["kind"] == "intervention") & (context.rows["scene"] == 0))
     pairs = {(text, tuple(choices)) for text, choices in zip(rows["question_before"], rows["choices"].to_list(), strict=True)}
     shares, evens = [], []
     for text, choices in sorted(pairs):
         for choice in choices:
-            turn = subject.asker.lens(subject.plan.pictures).prompter.turn(text, choice)
+            turn = context.asker.model_inputs(context.plan.pictures).prompter.turn(text, choice)
             ids = torch.tensor([turn.prefix + turn.question + turn.answer[:-1]])
-            pixels = subject.asker.lens(subject.plan.pictures).inputs(subject.plan.pictures[:1])
+            pixels = context.asker.model_inputs(context.plan.pictures).inputs(context.plan.pictures[:1])
             model.model.language_model.set_attn_implementation("eager")
             with torch.inference_mode():
                 maps = model(input_ids=ids, output_attentions=True, **pixels).attentions[1][0]
@@ -55,7 +55,7 @@ def test_shares_are_those_of_whole_maps_and_the_back_end_is_restored() -> None:
             start = len(turn.prefix) if choice == choices[0] else len(turn.prefix) + len(turn.question)
             shares += maps[:, start:, vision].sum(dim=2).mean(dim=0).tolist()
             evens += [int(vision.sum()) / (place + 1) for place in range(start, ids.shape[1])]
-    one = measure_allocation(replace(subject, rows=rows))
+    one = measure_allocation(replace(context, rows=rows))
     assert one is not None
     assert one.layers["layer.2"].share.value == pytest.approx(sum(shares) / len(shares), abs=1e-5)
     assert one.layers["layer.2"].baseline.value == pytest.approx(sum(evens) / len(evens), abs=1e-5)
@@ -68,36 +68,36 @@ def test_in_every_family_what_gets_attention_is_what_counts_as_seen(name: str) -
     """Random weights give every seen token some attention, and nothing else any."""
     model, processor, pictures = built(name)
     asker = LocalAsker(model, processor)
-    asks = [Ask(0, "what colour", ("red", "a b c")), Ask(0, "what shape a b", ("no", "yes"))]
+    asks = [Question(0, "what colour", ("red", "a b c")), Question(0, "what shape a b", ("no", "yes"))]
     wrong = []
     for rows in asker.groups(pictures, asks):
         batch = asker.collate(rows, pictures)
-        seen = Seen(asker, batch)
+        seen = SeenShare(asker, batch)
 
         def look(number: int, found: torch.Tensor, batch=batch, seen=seen) -> None:  # type: ignore[no-untyped-def]
             share = seen_share((found > 0).all(dim=1), batch.vision, batch.text)
             wrong.append(float((share - seen.share(number)).abs().max()))
 
         with torch.inference_mode(), watching_attention(asker.base, look):
-            asker.score(batch, asker.see(batch, pictures))
+            asker.score(batch, asker.encode_batch(batch, pictures))
     assert wrong and max(wrong) < 1e-9
 
 
 def test_memory_that_runs_out_within_the_layers_halves_the_rows_and_changes_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = subject_of(*tiny_vlm(), Shapes(), "shape,row", 6)
-    whole, own = measure_allocation(subject), LocalAsker.score
+    context = subject_of(*tiny_vlm(), Shapes(), "shape,row", 6)
+    whole, own = measure_allocation(context), LocalAsker.score
     inference = []
 
-    def cramped(self: LocalAsker, batch: Any, sight: Any, edits: Any = None) -> Any:
+    def cramped(self: LocalAsker, batch: Any, vision_features: Any, edits: Any = None) -> Any:
         inference.append(torch.is_inference_mode_enabled())
-        found = own(self, batch, sight, edits)
+        found = own(self, batch, vision_features, edits)
         if len(batch.pictures) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return found
 
     monkeypatch.setattr(LocalAsker, "score", cramped)
-    halved = measure_allocation(subject)
-    assert whole is not None and halved is not None and len(subject.asker.notices) == 2
+    halved = measure_allocation(context)
+    assert whole is not None and halved is not None and len(context.asker.notices) == 2
     for site, layer in whole.layers.items():
         assert halved.layers[site].heads == pytest.approx(layer.heads, abs=1e-5)
         assert halved.layers[site].baseline.value == pytest.approx(layer.baseline.value, abs=1e-5)
@@ -113,5 +113,5 @@ def test_shares_count_text_tokens_only() -> None:
 
 
 def test_without_open_questions_there_is_no_allocation() -> None:
-    subject = subject_of(*tiny_vlm(), Shapes(), "shape", 2)
-    assert measure_allocation(replace(subject, rows=subject.rows.clear())) is None
+    context = subject_of(*tiny_vlm(), Shapes(), "shape", 2)
+    assert measure_allocation(replace(context, rows=context.rows.clear())) is None

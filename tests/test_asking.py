@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from small import WORLD, tiny_vlm
-from theodolite.asking.answer import Ask, answer_from_scores
+from theodolite.asking.answer import Question, answer_from_scores
 from theodolite.asking.local import LocalAsker
 from theodolite.models.export import export_vlm
 from theodolite.models.families import UnknownFamily
@@ -20,7 +20,7 @@ from tiny_families import spread
 
 PICTURES = WORLD.render(WORLD.sample(5, np.random.default_rng(11)))
 ASKS = [
-    Ask(picture, question, choices)
+    Question(picture, question, choices)
     for picture in (2, 0, 4)
     for question, choices in (
         ("what is its shape?", ("round", "square", "triangular", "crossed")),
@@ -30,15 +30,15 @@ ASKS = [
 ]
 
 
-def whole_scores(model: torch.nn.Module, asker: LocalAsker, ask: Ask) -> np.ndarray:
+def whole_scores(model: torch.nn.Module, asker: LocalAsker, ask: Question) -> np.ndarray:
     """Log-probability in nats of every choice, each by one pass over picture, question and choice."""
     scores = []
     for choice in ask.choices:
-        turn = asker.lens(PICTURES).prompter.turn(ask.question, choice)
+        turn = asker.model_inputs(PICTURES).prompter.turn(ask.question, choice)
         ids = torch.tensor([turn.prefix + turn.question + turn.answer])
         with torch.inference_mode():
             logits = model(
-                input_ids=ids, pixel_values=asker.lens(PICTURES).inputs(PICTURES[ask.picture : ask.picture + 1])["pixel_values"]
+                input_ids=ids, pixel_values=asker.model_inputs(PICTURES).inputs(PICTURES[ask.picture : ask.picture + 1])["pixel_values"]
             ).logits[0]
         steps = logits[-len(turn.answer) - 1 : -1].log_softmax(-1)
         scores.append(float(steps.gather(-1, torch.tensor(turn.answer)[:, None]).sum()))
@@ -98,7 +98,7 @@ def test_asking_twice_gives_the_same_bits() -> None:
 def test_a_choice_counts_with_all_its_tokens_and_its_end() -> None:
     _, processor = tiny_vlm()
     asker = LocalAsker(tiny_vlm()[0], processor)
-    turn = asker.lens(PICTURES).prompter.turn("which row does the object have?", "it is in the lower row")
+    turn = asker.model_inputs(PICTURES).prompter.turn("which row does the object have?", "it is in the lower row")
     assert len(turn.answer) == 7
     assert turn.answer[-1] == processor.tokenizer.eos_token_id
 

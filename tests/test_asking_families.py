@@ -11,20 +11,20 @@ import pytest
 import torch
 from PIL import Image
 
-from theodolite.asking.answer import Ask, answer_from_scores
+from theodolite.asking.answer import Question, answer_from_scores
 from theodolite.asking.local import LocalAsker
 from theodolite.asking.model_inputs import survey_size
-from theodolite.asking.rows import Row
+from theodolite.asking.rows import TokenRow
 from theodolite.models.export import export_vlm
 from theodolite.models.families import family_of
 from theodolite.models.forward import Adaptation, adapt
 from theodolite.models.load import load_vlm
 from theodolite.models.pictures import PictureReader
-from theodolite.models.processor import Halves
+from theodolite.models.processor import ProcessorParts
 from tiny_families import NAMES, tiny
 
 ASKS = [
-    Ask(picture, question, choices)
+    Question(picture, question, choices)
     for picture in (1, 0)
     for question, choices in (("what colour", ("red", "blue")), ("what shape a b c", ("round", "a b c", "d e")), ("yes no", ("yes", "no")))
 ]
@@ -38,13 +38,13 @@ def pictures(size: tuple[int, int]) -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (2, *size, 3), dtype=np.uint8)
 
 
-def built(name: str) -> tuple[Any, Halves, np.ndarray]:
+def built(name: str) -> tuple[Any, ProcessorParts, np.ndarray]:
     model, image_processor, tokenizer = tiny(name)
     side = min(survey_size(image_processor), 56)
-    return model, Halves(image_processor, tokenizer, model.config), pictures((side, side))
+    return model, ProcessorParts(image_processor, tokenizer, model.config), pictures((side, side))
 
 
-def alone(model: Any, processor: Halves, pool: np.ndarray, ask: Ask) -> np.ndarray:
+def alone(model: Any, processor: ProcessorParts, pool: np.ndarray, ask: Question) -> np.ndarray:
     """Log-probability in nats of every choice, each by the library's own forward on a sequence of its own."""
     family = family_of(model.config)
     reader = PictureReader(processor.image_processor, processor.tokenizer, model.config)
@@ -88,7 +88,7 @@ def test_every_family_is_asked_as_its_own_forward_answers_shared_or_not(name: st
         assert bool(asker.notices) == (name == "paligemma")
 
 
-def rows_of_asks(asker: LocalAsker, pool: np.ndarray) -> list[Row]:
+def rows_of_asks(asker: LocalAsker, pool: np.ndarray) -> list[TokenRow]:
     return [row for rows in asker.groups(pool, ASKS) for row in rows]
 
 

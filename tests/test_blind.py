@@ -16,10 +16,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from theodolite.blind_pairs.embeddings import Embedder
-from theodolite.blind_pairs.pictures import open_picture
+from theodolite.blind_pairs.pictures import open_stored_picture
 from theodolite.blind_pairs.vector_store import VectorStore
 from theodolite.cli import app
-from theodolite.commands.blind import Search, mine_blind_pairs
+from theodolite.commands.blind import BlindSearch, mine_blind_pairs
 from theodolite.commands.progress import Steps
 from theodolite.records.blind import BlindRecord
 from theodolite.records.errors import BadInput
@@ -92,8 +92,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def mine(pictures: Path, models: tuple[str, str], out: Path, vectors: Path, search: Search | None = None, batch: int = 4) -> BlindRecord:
-    found = search or Search(high=0.999, low=0.9)
+def mine(
+    pictures: Path, models: tuple[str, str], out: Path, vectors: Path, search: BlindSearch | None = None, batch: int = 4
+) -> BlindRecord:
+    found = search or BlindSearch(high=0.999, low=0.9)
     steps = Steps(Console(file=io.StringIO()))
     options: dict[str, Any] = {"device": "cpu", "dtype": "float32", "overwrite": True}
     return mine_blind_pairs(pictures, *models, out, found, batch=batch, vectors=vectors, steps=steps, **options)
@@ -323,11 +325,11 @@ def test_a_store_drops_what_was_cut_off_and_keeps_the_rest(tmp_path: Path) -> No
 def test_pictures_lie_upright_and_transparent_ones_on_white(tmp_path: Path) -> None:
     clear = Image.new("RGBA", (6, 4), (0, 0, 0, 0))
     clear.save(tmp_path / "clear.png")
-    assert np.asarray(open_picture(tmp_path / "clear.png")).min() == 255
+    assert np.asarray(open_stored_picture(tmp_path / "clear.png")).min() == 255
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.fromarray(noise(1, 20, 30)).save(tmp_path / "turned.jpg", exif=turned)
-    assert open_picture(tmp_path / "turned.jpg").size == (20, 30)
+    assert open_stored_picture(tmp_path / "turned.jpg").size == (20, 30)
     (tmp_path / "link").mkdir()
     (tmp_path / "link" / "a.png").symlink_to(tmp_path / "clear.png")
-    assert open_picture(tmp_path / "link" / "a.png").size == (6, 4)
+    assert open_stored_picture(tmp_path / "link" / "a.png").size == (6, 4)

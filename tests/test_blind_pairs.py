@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from theodolite.blind_pairs.search import BlindPairs, Vectors, blind_pairs, nearest_pairs, neighbour_cosines, sample_cosines
+from theodolite.blind_pairs.search import BlindPairs, EncoderVectors, blind_pairs, nearest_pairs, neighbour_cosines, sample_cosines
 from theodolite.records.errors import BadInput
 
 Row = tuple[int, int, float, float]
@@ -52,11 +52,13 @@ def test_the_list_is_that_of_comparing_all_pairs_for_every_block(seed: int, high
     assert len(truth) > 30
     for block in (7, 32, 89, 90, 1000):
         for most in (1, 25, 5000):
-            found = blind_pairs(Vectors(one), Vectors(other), high=high, low=low, most=most, block=block)
+            found = blind_pairs(EncoderVectors(one), EncoderVectors(other), high=high, low=low, most=most, block=block)
             assert listed(found) == truth[:most], (block, most)
             counts = (len(rows), sum(row[2] >= high for row in rows), len(truth), 2)
             assert (found.num_compared, found.num_same, found.num_qualifying, found.num_zero) == counts
-    assert listed(blind_pairs(Vectors(one[:20]), Vectors(other[:20]), high=high, low=low, block=1)) == [row for row in truth if row[1] < 20]
+    assert listed(blind_pairs(EncoderVectors(one[:20]), EncoderVectors(other[:20]), high=high, low=low, block=1)) == [
+        row for row in truth if row[1] < 20
+    ]
 
 
 def test_ties_go_by_index() -> None:
@@ -65,7 +67,7 @@ def test_ties_go_by_index() -> None:
     other[::2, 0], other[1::2, 1] = 2, 3
     across = [(a, b) for a in range(40) for b in range(a + 1, 40) if (a + b) % 2]
     for block in (3, 16, 64):
-        found = blind_pairs(Vectors(one), Vectors(other), high=1.0, low=0.0, most=150, block=block)
+        found = blind_pairs(EncoderVectors(one), EncoderVectors(other), high=1.0, low=0.0, most=150, block=block)
         assert list(zip(found.first.tolist(), found.second.tolist(), strict=True)) == across[:150]
         assert (found.num_same, found.num_qualifying) == (780, 400)
         assert set(found.same_cos.tolist()) == {1.0} and set(found.other_cos.tolist()) == {0.0}
@@ -83,7 +85,9 @@ def test_a_picture_occurs_only_so_often_and_the_best_pairs_come_first(per_pictur
     passes = set()
     for block in (11, 64, 200):
         for most in (2, 40, 4000):
-            found = blind_pairs(Vectors(one), Vectors(other), high=-1.0, low=1.0, most=most, block=block, per_picture=per_picture)
+            found = blind_pairs(
+                EncoderVectors(one), EncoderVectors(other), high=-1.0, low=1.0, most=most, block=block, per_picture=per_picture
+            )
             assert listed(found) == taken[:most]
             passes.add(found.num_passes)
     assert len(taken) > 20 and (max(passes) > 1) == (per_picture == 1)
@@ -97,17 +101,17 @@ def test_the_nearest_pairs_are_those_that_miss_the_thresholds_by_least() -> None
 
     truth = sorted(all_pairs(one, other), key=missed)[:6]
     for block in (5, 33, 70):
-        assert listed(nearest_pairs(Vectors(one), Vectors(other), high=0.99, low=-0.9, most=6, block=block)) == truth
+        assert listed(nearest_pairs(EncoderVectors(one), EncoderVectors(other), high=0.99, low=-0.9, most=6, block=block)) == truth
 
 
 def test_vectors_are_read_from_disk_in_any_order(tmp_path: Path) -> None:
     one, other = clusters(60, 3), clusters(60, 4)
     order = np.random.default_rng(0).permutation(60)
     np.save(tmp_path / "one.npy", one[order])
-    stored = Vectors(np.load(tmp_path / "one.npy", mmap_mode="r"), np.argsort(order))
+    stored = EncoderVectors(np.load(tmp_path / "one.npy", mmap_mode="r"), np.argsort(order))
     seen: list[tuple[int, int]] = []
-    found = blind_pairs(stored, Vectors(other), high=0.8, low=0.5, block=16, tell=lambda done, total: seen.append((done, total)))
-    assert listed(found) == listed(blind_pairs(Vectors(one), Vectors(other), high=0.8, low=0.5))
+    found = blind_pairs(stored, EncoderVectors(other), high=0.8, low=0.5, block=16, tell=lambda done, total: seen.append((done, total)))
+    assert listed(found) == listed(blind_pairs(EncoderVectors(one), EncoderVectors(other), high=0.8, low=0.5))
     assert seen == [(done, 10) for done in range(1, 11)]
 
 
@@ -115,10 +119,10 @@ def test_samples_and_neighbours_are_cosines_of_real_pairs() -> None:
     one, other = clusters(50, 7), clusters(50, 8)
     one[3] = 0
     rows = all_pairs(one, other)
-    a, b = sample_cosines(Vectors(one), Vectors(other), 4000)
+    a, b = sample_cosines(EncoderVectors(one), EncoderVectors(other), 4000)
     assert {*zip(a.tolist(), b.tolist(), strict=True)} <= {row[2:] for row in rows}
     assert abs(a.mean() - np.mean([row[2] for row in rows])) < 0.03  # about three standard errors
-    near, there = neighbour_cosines(Vectors(one), Vectors(other), 50, block=9)
+    near, there = neighbour_cosines(EncoderVectors(one), EncoderVectors(other), 50, block=9)
     best = [max(row[2] for row in rows if at in row[:2]) for at in range(50) if at != 3]
     assert near.tolist() == best and {*zip(near.tolist(), there.tolist(), strict=True)} <= {row[2:] for row in rows}
 
@@ -128,14 +132,14 @@ def test_what_has_no_cosine_is_refused_or_left_out() -> None:
     broken = good.copy()
     broken[4, 2] = np.nan
     with pytest.raises(BadInput, match=r"the vector of cat\.png holds NaN or infinity \(1 such"):
-        Vectors(broken, name=lambda at: {4: "cat.png"}[at])
+        EncoderVectors(broken, name=lambda at: {4: "cat.png"}[at])
     with pytest.raises(BadInput, match="1 picture; a pair takes two"):
-        blind_pairs(Vectors(good[:1]), Vectors(good[:1]))
+        blind_pairs(EncoderVectors(good[:1]), EncoderVectors(good[:1]))
     with pytest.raises(BadInput, match="one encoder has vectors of 6 pictures, the other of 5"):
-        blind_pairs(Vectors(good), Vectors(good[:5]))
+        blind_pairs(EncoderVectors(good), EncoderVectors(good[:5]))
     with pytest.raises(BadInput, match=r"high 95\.0 and low 0\.6"):
-        blind_pairs(Vectors(good), Vectors(good), high=95.0)
-    empty = blind_pairs(Vectors(np.zeros((5, 3), np.float32)), Vectors(np.ones((5, 3), np.float32)), high=-1.0, low=1.0)
+        blind_pairs(EncoderVectors(good), EncoderVectors(good), high=95.0)
+    empty = blind_pairs(EncoderVectors(np.zeros((5, 3), np.float32)), EncoderVectors(np.ones((5, 3), np.float32)), high=-1.0, low=1.0)
     assert (len(empty), empty.num_compared, empty.num_zero) == (0, 0, 5)
 
 
@@ -143,5 +147,5 @@ def test_pictures_alike_in_both_encoders_never_qualify() -> None:
     draw = np.random.default_rng(0)
     one = draw.normal(size=(8, 5)).astype(np.float32)
     one[1] = one[0] * 1.5
-    found = blind_pairs(Vectors(one), Vectors(one), high=0.95, low=0.6)
+    found = blind_pairs(EncoderVectors(one), EncoderVectors(one), high=0.95, low=0.6)
     assert (len(found), found.num_same, found.num_qualifying) == (0, 1, 0)

@@ -12,11 +12,11 @@ from transformers import TrainerState
 
 from small import TINY, WORLD, examples, tiny_vlm
 from theodolite.data.collate import Collator
-from theodolite.data.epochs import Draws
+from theodolite.data.epochs import FixedOrder
 from theodolite.data.examples import training_order
 from theodolite.measurement.pairs.plan import plan_world
 from theodolite.measurement.survey.callback import BATCH, SurveyCallback, surveying_pairs, surveying_world
-from theodolite.measurement.survey.session import Way, survey_world
+from theodolite.measurement.survey.session import SurveyOptions, survey_world
 from theodolite.models.construction.frontends import Pixels
 from theodolite.models.export import export_vlm
 from theodolite.models.fingerprint import weights_hash
@@ -24,7 +24,7 @@ from theodolite.models.load import load_vlm
 from theodolite.models.prompts import Prompter
 from theodolite.objectives.language import Language
 from theodolite.records.survey import read_survey
-from theodolite.training.objective_module import Learner
+from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.recipe import Recipe
 from theodolite.training.run import training_arguments
 from theodolite.training.trainer import ObjectiveTrainer
@@ -39,11 +39,11 @@ def trained(folder: Path, every: int | None, measures: tuple[str, ...] = ()) -> 
     callback = None
     if every is not None:
         surveying = surveying_world(WORLD, POLICY, num_scenes=4)
-        callback = SurveyCallback(model, processor, surveying, folder / "surveys", every=every, way=Way(measures))
+        callback = SurveyCallback(model, processor, surveying, folder / "surveys", every=every, way=SurveyOptions(measures))
     trainer = ObjectiveTrainer(
-        model=Learner(model, Language()),
+        model=ObjectiveModule(model, Language()),
         args=training_arguments(RECIPE, 0, str(folder)),
-        train_dataset=Draws(training_order(24, STEPS * 8, 0)),
+        train_dataset=FixedOrder(training_order(24, STEPS * 8, 0)),
         data_collator=Collator(examples("shape,row:odd"), Prompter(processor, 64), Pixels(processor.image_processor)),
         callbacks=[callback] if callback else [],
     )
@@ -69,7 +69,7 @@ def test_surveys_on_the_way_change_nothing_of_the_training(tmp_path: Path) -> No
     assert len(hashes) == 3 and len({record.pictures_sha256 for record in callback.records.values()}) == 1
 
     export_vlm(model, processor, tmp_path / "model")
-    again = survey_world(*load_vlm(tmp_path / "model"), WORLD, POLICY, title="step 5", num_scenes=4, way=Way(batch=BATCH))
+    again = survey_world(*load_vlm(tmp_path / "model"), WORLD, POLICY, title="step 5", num_scenes=4, way=SurveyOptions(batch=BATCH))
     stored = read_survey(tmp_path / "surveyed" / "surveys" / "step-000005")
     assert stored.shadows == again.record.shadows and stored.rows_sha256 == again.record.rows_sha256
 
@@ -80,6 +80,6 @@ def test_pairs_of_a_plan_serve_too_and_an_interval_of_none_is_refused(tmp_path: 
     with pytest.raises(ValueError, match="every is 0"):
         SurveyCallback(model, processor, surveying_pairs(plan), tmp_path, every=0)
     before = torch.get_rng_state()
-    found = surveying_pairs(plan)(model, processor, "plan", Way())
+    found = surveying_pairs(plan)(model, processor, "plan", SurveyOptions())
     assert torch.equal(before, torch.get_rng_state())
     assert found.record.title == "plan" and found.rows.filter(pl.col("kind") == "intervention").height > 0

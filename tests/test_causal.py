@@ -13,13 +13,13 @@ import torch
 from planted import planted_vlm
 from small import tiny_vlm
 from subjects import subject_of
-from theodolite.asking.answer import Ask
+from theodolite.asking.answer import Question
 from theodolite.asking.local import LocalAsker
 from theodolite.measurement.internals.causal import average_tokens, measure_causal, shuffling
-from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.erasing import ErasureFit, fit_erasers, paired_labels, random_labels, shuffle_levels
 from theodolite.measurement.internals.patching import Patcher, patched, random_basis, response
-from theodolite.measurement.internals.reask import Cases, Said, cases_of, first_pictures, inner_layers, with_others
+from theodolite.measurement.internals.reask import ModelAnswers, ReaskedCases, cases_of, first_pictures, inner_layers, with_others
 from theodolite.records.causal import PARTNERS, Causal
 from theodolite.worlds.shapes.world import Shapes
 
@@ -27,14 +27,14 @@ FELT, SILENT = ("connector", "layer.1"), ("layer.2", "layer.3")  # the answer is
 
 
 @cache
-def subject() -> Subject:
+def context() -> MeasureContext:
     """Hue and tone are answered from themselves; nothing else is."""
     return subject_of(*planted_vlm({"hue": "hue", "tone": "tone"}), "hue,tone", 30)
 
 
 @cache
 def measured() -> Causal:
-    found = measure_causal(subject())
+    found = measure_causal(context())
     assert found is not None
     return found
 
@@ -100,8 +100,8 @@ def test_a_random_model_is_measured_twice_alike_and_its_numbers_have_partners() 
 
 
 def test_without_open_questions_there_is_nothing_causal() -> None:
-    held = subject()
-    none = Subject(held.model, held.asker, held.plan, held.rows.clear(), held.changes, {}, (), 0.95, 0)
+    held = context()
+    none = MeasureContext(held.model, held.asker, held.plan, held.rows.clear(), held.changes, {}, (), 0.95, 0)
     assert measure_causal(none) is None
 
 
@@ -120,7 +120,7 @@ def test_patching_mixes_within_the_subspace_only_and_all_of_space_is_the_picture
 @pytest.mark.parametrize("share", [True, False])
 def test_patching_in_parts_and_at_once_gives_the_same_answers(share: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole difference at a layer before the copier is the picture after, whatever the number of pairs at once."""
-    held = subject()
+    held = context()
     asker = LocalAsker(held.model, held.asker.processor, share=share)
     rows = held.rows.filter((pl.col("factor") == "hue") & (pl.col("kind") == "intervention")).head(10)
     cases = cases_of(rows, "before", apart=not share)
@@ -131,12 +131,12 @@ def test_patching_in_parts_and_at_once_gives_the_same_answers(share: bool, monke
     parts = Patcher(asker, held.plan.pictures).answers(cases, bases)["layer.1", "whole"]
     np.testing.assert_array_equal(whole.chosen, parts.chosen)
     np.testing.assert_allclose(whole.probabilities, parts.probabilities, atol=1e-5)
-    np.testing.assert_allclose(whole.probabilities, Said.of(rows["probabilities_after"].to_list()).probabilities, atol=1e-5)
+    np.testing.assert_allclose(whole.probabilities, ModelAnswers.of(rows["probabilities_after"].to_list()).probabilities, atol=1e-5)
 
 
 def test_a_response_counts_what_moves_and_what_becomes_only_where_answers_differ() -> None:
-    def said(*chosen: int) -> Said:
-        return Said.of([np.eye(3)[number] for number in chosen])
+    def said(*chosen: int) -> ModelAnswers:
+        return ModelAnswers.of([np.eye(3)[number] for number in chosen])
 
     found = response(said(0, 1, 2, 2), said(0, 0, 0, 2), said(0, 1, 1, 2), np.array([0, 1, 2, 3]), 0.95)
     assert found.becomes is not None
@@ -168,15 +168,15 @@ def test_pairs_erase_what_they_change_whatever_goes_with_it_by_chance() -> None:
 
 def test_a_batch_that_is_run_again_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory that runs out behind the sites: what the failed pass saw is not part of the moments."""
-    held = subject()
+    held = context()
     pictures, sites = held.plan.pictures[:8], ("connector", "layer.1")
     labels = [torch.eye(2)[torch.arange(8) % 2]]
-    question = Ask(0, "what hue?", ("amber", "beige"))
+    question = Question(0, "what hue?", ("amber", "beige"))
     whole = fit_erasers(LocalAsker(held.model, held.asker.processor), pictures, question, labels, sites)
     own, sizes = LocalAsker.score, []
 
-    def cramped(self: LocalAsker, batch: Any, sight: Any, edits: Any = None) -> Any:
-        found = own(self, batch, sight, edits)
+    def cramped(self: LocalAsker, batch: Any, vision_features: Any, edits: Any = None) -> Any:
+        found = own(self, batch, vision_features, edits)
         if len(batch.pictures) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return found
@@ -237,7 +237,9 @@ def test_first_pictures_are_one_a_scene_in_the_order_of_scenes() -> None:
 
 
 def test_cases_in_parts_keep_their_own_asks() -> None:
-    cases = Cases(tuple(Ask(number, text, ("a", "b")) for number in range(3) for text in "xy"), np.arange(3) + 5, np.arange(3) + 9)
+    cases = ReaskedCases(
+        tuple(Question(number, text, ("a", "b")) for number in range(3) for text in "xy"), np.arange(3) + 5, np.arange(3) + 9
+    )
     part, kept = cases.part(1, 3)
     assert kept.tolist() == [2, 3, 4, 5] and part.before.tolist() == [6, 7]
     assert [(ask.picture, ask.question) for ask in part.asks] == [(0, "x"), (0, "y"), (1, "x"), (1, "y")]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from theodolite.stats.claims import Rule, Statement, difference_over_seeds, judge, over_seeds
+from theodolite.stats.claims import Rule, Statement, difference_over_seeds, judge_claim, over_seeds
 
 ABOVE, BELOW, WITHIN = Rule("above", 0.5), Rule("below", 0.5), Rule("within", 0.1)
 
@@ -94,12 +94,12 @@ def test_intervals_over_seeds_hold_the_truth_as_often_as_they_say() -> None:
 def test_a_claim_says_its_rule_and_keeps_every_seed() -> None:
     statement = Statement("name", "Text.", "essay", ABOVE, "a share", 3)
     by_seed = {1: 0.9, 0: 0.8}
-    claim = judge(statement, over_seeds(by_seed), by_seed, 4)
+    claim = judge_claim(statement, over_seeds(by_seed), by_seed, 4)
     assert claim.by_seed == {0: 0.8, 1: 0.9}
     assert (claim.independent, claim.num_independent, claim.num_runs, claim.essay_question) == ("seed", 2, 4, 3)
     assert claim.rule == "holds if the interval lies above 0.5, fails if it lies below"
     assert str(WITHIN) == "holds if the interval lies within 0.1 of 0, fails if it lies outside"
-    nothing = judge(statement, None, {}, 0)
+    nothing = judge_claim(statement, None, {}, 0)
     assert (nothing.finding, nothing.effect, nothing.low) == ("undecided", None, None)
 
 

@@ -9,9 +9,9 @@ import torch
 
 from small import examples, tiny_vlm
 from theodolite.data.collate import Collator
-from theodolite.data.examples import Asked, ExampleSet
+from theodolite.data.examples import ExampleSet, QuestionAnswer
 from theodolite.models.construction.frontends import Pixels
-from theodolite.models.forward import read
+from theodolite.models.forward import run_forward
 from theodolite.models.pass_inputs import whole_view
 from theodolite.models.prompts import Prompter
 from theodolite.objectives.language import Language
@@ -26,7 +26,7 @@ def collator(processor: object, data: str | ExampleSet = "shape,row,letter") -> 
 def asked(*items: tuple[tuple[str, str], ...]) -> ExampleSet:
     """The first pictures of the examples, with these questions and answers."""
     pictures = examples().pictures[: len(items)]
-    return ExampleSet(pictures, tuple(tuple(Asked(*item) for item in of_one) for of_one in items))
+    return ExampleSet(pictures, tuple(tuple(QuestionAnswer(*item) for item in of_one) for of_one in items))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -37,7 +37,7 @@ def test_a_packed_question_gets_the_logits_it_gets_alone(attention: str) -> None
     make = collator(processor)
     batch = make([0, 1, 2])
     with torch.inference_mode():
-        packed = read(model, whole_view(model.config, batch)).logits
+        packed = run_forward(model, whole_view(model.config, batch)).logits
         alone = []
         for row in range(3):
             for item in make.examples.asked[row]:
@@ -54,7 +54,7 @@ def test_an_earlier_answer_cannot_be_seen_from_a_later_question() -> None:
     for shape in ("round", "square"):
         batch = collator(processor, asked((("what is its shape?", shape), ("what is its row?", "top"))))([0])
         with torch.inference_mode():
-            logits.append(read(model.eval(), whole_view(model.config, batch)).logits)
+            logits.append(run_forward(model.eval(), whole_view(model.config, batch)).logits)
     torch.testing.assert_close(logits[0][2:], logits[1][2:], atol=0, rtol=0)
     assert not torch.allclose(logits[0][1], logits[1][1])  # the end token of the first answer does see that answer
 

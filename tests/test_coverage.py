@@ -18,7 +18,7 @@ from theodolite.records.errors import BadInput
 from theodolite.worlds.easy_vqa.world import EasyVQA
 from theodolite.worlds.factors import Factor, FactorSpace
 from theodolite.worlds.prior import Prior
-from theodolite.worlds.query import Ask, Policy, Query, open_query
+from theodolite.worlds.query import Policy, PolicyLine, Query, open_query
 from theodolite.worlds.shapes.world import Shapes
 
 
@@ -147,9 +147,9 @@ def random_space(rng: np.random.Generator, sizes: tuple[int, ...]) -> tuple[Prio
     return prior, queries
 
 
-def random_ask(query: Query, rng: np.random.Generator) -> Ask:
+def random_ask(query: Query, rng: np.random.Generator) -> PolicyLine:
     region = str(rng.choice(["all", "agree", "odd", *query.choices]))
-    return Ask(query, region, float(rng.choice([0.5, 1, 2])))
+    return PolicyLine(query, region, float(rng.choice([0.5, 1, 2])))
 
 
 class ByHand:
@@ -172,7 +172,7 @@ class ByHand:
         query = self.queries[name]
         return int(query.answers[tuple(scene[self.names.index(factor)] for factor in query.depends_on)])
 
-    def _asks(self, ask: Ask, scene: tuple[int, ...]) -> float:
+    def _asks(self, ask: PolicyLine, scene: tuple[int, ...]) -> float:
         if ask.region in ("agree", "odd"):
             agrees = all(
                 known.follows(self.space)[scene[self.names.index(known.cause)], scene[self.names.index(known.effect)]]
@@ -199,7 +199,7 @@ class ByHand:
 
     def reach(self, factor: str) -> float:
         supported = [name for name in self.queries if any(self.p[s] * self.rate[name][s] > 0 for s in self.scenes)]
-        free = ByHand(Prior(self.space), Policy(tuple(Ask(self.queries[name]) for name in supported)))
+        free = ByHand(Prior(self.space), Policy(tuple(PolicyLine(self.queries[name]) for name in supported)))
         return free.coverage(factor, free.p)
 
     def resolved(self) -> float:
@@ -232,7 +232,7 @@ class ByHand:
 
 def random_policy(queries: list[Query], rng: np.random.Generator) -> Policy:
     asks = [random_ask(query, rng) for query in queries[:3]]
-    return Policy((*asks, Ask(queries[0], "odd", 2.0), random_ask(queries[3], rng)))
+    return Policy((*asks, PolicyLine(queries[0], "odd", 2.0), random_ask(queries[3], rng)))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -266,8 +266,8 @@ def test_with_many_patterns_of_support_the_interval_holds_the_truth() -> None:
     asks = []
     for number in range(8):
         answers = rng.integers(0, 3, sizes)
-        asks.append(Ask(Query(f"q{number}", "open", "a", ("?",), ("x", "y", "z"), ("a", "b", "c"), answers), "x"))
-        asks.append(Ask(asks[-1].query, "y"))
+        asks.append(PolicyLine(Query(f"q{number}", "open", "a", ("?",), ("x", "y", "z"), ("a", "b", "c"), answers), "x"))
+        asks.append(PolicyLine(asks[-1].query, "y"))
     answers = np.stack([asks[i].query.answers.ravel() for i in range(0, 16, 2)])
     support = answers < 2
     assert len(np.unique(support.T, axis=0)) > 64
@@ -324,7 +324,7 @@ def test_lines_that_name_the_same_query_add_up() -> None:
 def test_a_policy_that_touches_too_many_scenes_is_refused() -> None:
     space = FactorSpace(tuple(Factor(f"f{i}", ("a", "b", "c", "d")) for i in range(12)))
     with pytest.raises(BadInput, match=r"touch 16,777,216 scenes.*ask about fewer factors"):
-        measure_coverage(Prior(space), Policy(tuple(Ask(open_query(space, name, ["?"])) for name in space.names)))
+        measure_coverage(Prior(space), Policy(tuple(PolicyLine(open_query(space, name, ["?"])) for name in space.names)))
 
 
 # The command line

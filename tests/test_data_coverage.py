@@ -18,7 +18,7 @@ from theodolite.commands.data_tables import data_coverage_table, data_query_tabl
 from theodolite.questions.annotated import Annotated, annotate
 from theodolite.questions.conditional_entropy import Outcomes, cells, select_context
 from theodolite.questions.coverage import measure_coverage
-from theodolite.questions.matched_pairs import coverage_estimate, match, measure_data_coverage, recorded
+from theodolite.questions.matched_pairs import coverage_estimate, match_pairs, measure_data_coverage, recorded_table
 from theodolite.questions.pressure import pressure_estimate, pressure_gaps
 from theodolite.records.data_coverage import DataCoverage
 from theodolite.records.part import Estimate
@@ -68,10 +68,10 @@ WORLDS = [
 
 def intervals(table: Annotated, rng: np.random.Generator) -> dict[tuple[str, str], tuple[float, float]]:
     gaps = pressure_gaps(table, rng)
-    answers = [recorded(table, query).answer for query in range(len(table.queries))]
+    answers = [recorded_table(table, query).answer for query in range(len(table.queries))]
     found = {}
     for factor, name in enumerate(FACTORS):
-        covered = coverage_estimate(match(table, answers, factor), len(table.values[factor]), 0.9)
+        covered = coverage_estimate(match_pairs(table, answers, factor), len(table.values[factor]), 0.9)
         assert covered is not None
         found["coverage", name] = ends(covered)
         found["pressure", name] = ends(pressure_estimate(gaps, factor, table, 0.9))
@@ -128,7 +128,7 @@ def test_the_bias_of_plugging_in_shares_is_gone_at_small_n() -> None:
     for draw in range(NUM_DRAWS):
         rng = np.random.default_rng([42, draw])
         table = annotate(records(0.9, "shape", 300, rng))
-        matches = match(table, [recorded(table, 0).answer], 0)
+        matches = match_pairs(table, [recorded_table(table, 0).answer], 0)
         errors["pressure"].append(float(pressure_gaps(table, rng).bits[:, 0].mean()) - exact.pressure_bits["shape"])
         errors["plug-in pressure"].append(plug_in_pressure(table, 0) - exact.pressure_bits["shape"])
         errors["coverage"].append(float(matches.told_frac.mean()) / 0.75 - exact.coverage["shape"])
@@ -173,12 +173,12 @@ def test_noisy_answers_take_from_pressure_what_they_take_from_information() -> N
 def test_questions_that_are_asked_of_a_region_only_are_not_taken_for_gaps_by_chance() -> None:
     rng = np.random.default_rng(3)
     table = annotate(records(0.9, "shape:agree,row*0.2", 1000, rng))
-    row, shape = (recorded(table, query) for query in range(2))
+    row, shape = (recorded_table(table, query) for query in range(2))
     assert table.queries == ("row", "shape")
     assert (shape.depends_on, shape.asked_by) == ((0,), (0, 1))
     assert (row.depends_on, row.asked_by) == ((2,), ())
     assert (row.answer >= 0).all() and 0.05 < float((shape.answer < 0).mean()) < 0.1
-    assert match(table, [shape.answer, row.answer], 0).told_frac.max() == 0  # alike in colour, and both agree: alike in shape
+    assert match_pairs(table, [shape.answer, row.answer], 0).told_frac.max() == 0  # alike in colour, and both agree: alike in shape
 
 
 def test_a_dependence_on_two_factors_that_neither_shows_alone_is_found() -> None:
@@ -191,13 +191,13 @@ def test_a_dependence_on_two_factors_that_neither_shows_alone_is_found() -> None
 def test_matches_are_counted_as_every_pair_by_hand() -> None:
     rng = np.random.default_rng(6)
     table = annotate(records(0.5, "shape=round*0.5,colour:odd", 60, rng))
-    answers = [recorded(table, query).answer for query in range(2)]
+    answers = [recorded_table(table, query).answer for query in range(2)]
     for factor in range(3):
         rest = np.delete(table.levels, factor, axis=1)
         alike = [(i, j) for i, j in combinations(range(60), 2) if (rest[i] == rest[j]).all()]
         told = {(i, j): any(a[i] != a[j] and a[i] >= 0 and a[j] >= 0 for a in answers) for i, j in alike}
         expected = [sum(told[pair] for pair in pairs) / len(pairs) for i in range(60) if (pairs := [pair for pair in alike if i in pair])]
-        assert sorted(match(table, answers, factor).told_frac) == pytest.approx(sorted(expected))
+        assert sorted(match_pairs(table, answers, factor).told_frac) == pytest.approx(sorted(expected))
 
 
 def test_factors_too_many_to_match_leave_pressure_and_take_coverage() -> None:

@@ -13,23 +13,23 @@ import pytest
 
 from endpoint_server import Asked, Reply, Server, by_pixels, refused, said, serving
 from small import WORLD
-from theodolite.asking.answer import UNANSWERED, Answer, Ask
-from theodolite.asking.endpoint.asker import EndpointAsker, Estimate
+from theodolite.asking.answer import UNANSWERED, Answer, Question
+from theodolite.asking.endpoint.asker import CostEstimate, EndpointAsker
 from theodolite.asking.endpoint.cache import ResponseCache, content_key
-from theodolite.asking.endpoint.capabilities import detect_offers
+from theodolite.asking.endpoint.capabilities import detect_capabilities
 from theodolite.asking.endpoint.channel import Channel, EndpointSettings
 from theodolite.asking.endpoint.prompt import picture_tokens, prompt_of, text_tokens
 from theodolite.asking.endpoint.reading import answer_of_logprobs, answer_of_text, read_choice
 from theodolite.measurement.pairs.plan import plan_world
 from theodolite.measurement.survey.compare import compare_surveys
-from theodolite.measurement.survey.session import Candidate, Way, answer_plan, ask_world
-from theodolite.records.endpoint import EndpointConfig, Offers
+from theodolite.measurement.survey.session import SurveyedModel, SurveyOptions, answer_plan, ask_world
+from theodolite.records.endpoint import Capabilities, EndpointConfig
 from theodolite.records.errors import BadInput
 from theodolite.records.survey import SurveyRecord
 
 PICTURES = WORLD.render(WORLD.sample(6, np.random.default_rng(3)), 32)
 COLOURS = ("red", "light red", "blue", "dark green")
-ASKS = [Ask(picture, question, COLOURS) for picture in range(6) for question in ("which colour is it?", "what colour does it have?")]
+ASKS = [Question(picture, question, COLOURS) for picture in range(6) for question in ("which colour is it?", "what colour does it have?")]
 QUICK = {"picture_size": 32, "first_wait_s": 0.002, "longest_wait_s": 0.01, "retries": 3, "timeout_s": 5.0, "concurrency": 3}
 
 
@@ -119,7 +119,7 @@ def test_what_a_server_offers_is_found_by_asking(tmp_path: Path) -> None:
         return EndpointSettings(server.url, "m", **QUICK)  # type: ignore[arg-type]
 
     with serving(picky) as server:
-        offers = detect_offers(Channel(settings(server)))
+        offers = detect_capabilities(Channel(settings(server)))
         assert offers.model_dump() == {"logprobs": 5, "seed": True, "temperature": False, "limit_name": "max_completion_tokens"}
         cache = ResponseCache(tmp_path / "c.sqlite")
         assert asker_at(server, cache).offers == offers
@@ -128,7 +128,7 @@ def test_what_a_server_offers_is_found_by_asking(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match="leave --answers out"), serving(by_pixels) as other:
             asker_at(other, answers="logprobs").ask(PICTURES, ASKS)
     with serving(lambda asked: said("A", None)) as silent:  # takes the field, and tells nothing
-        assert detect_offers(Channel(settings(silent))).logprobs == 0 and len(silent.asked) == 1
+        assert detect_capabilities(Channel(settings(silent))).logprobs == 0 and len(silent.asked) == 1
 
 
 def test_a_server_that_takes_no_pictures_or_no_key_is_refused_in_its_own_words() -> None:
@@ -251,20 +251,20 @@ def test_the_key_of_an_answer_is_over_everything_that_is_sent() -> None:
             ({"max_tokens": 5}, ASKS[:1], 1),
             ({"seed": 1}, ASKS[:1], 1),
             ({"concurrency": 1, "timeout_s": 3.0}, ASKS[:1], 0),
-            ({}, [Ask(1, ASKS[0].question, COLOURS)], 1),
-            ({}, [Ask(0, ASKS[0].question, COLOURS[::-1])], 1),
+            ({}, [Question(1, ASKS[0].question, COLOURS)], 1),
+            ({}, [Question(0, ASKS[0].question, COLOURS[::-1])], 1),
         ):
             before = questions(server)
             asker_at(server, cache, **{**base, **changes}).ask(PICTURES, asks)
             assert questions(server) - before == more, changes
         before = questions(server)
-        asker_at(server, cache).ask(PICTURES[[0, 0]], [Ask(1, ASKS[0].question, COLOURS)])  # the same pixels at another place
+        asker_at(server, cache).ask(PICTURES[[0, 0]], [Question(1, ASKS[0].question, COLOURS)])  # the same pixels at another place
         assert questions(server) == before
     assert content_key({"a": 1, "b": 2}) == content_key({"b": 2, "a": 1})
 
 
 def test_an_estimate_counts_what_the_cache_lacks() -> None:
-    told: list[Estimate] = []
+    told: list[CostEstimate] = []
     with serving(by_pixels) as server:
         cache = ResponseCache(None)
         asker_at(server, cache).ask(PICTURES, ASKS[:5])
@@ -276,14 +276,14 @@ def test_an_estimate_counts_what_the_cache_lacks() -> None:
     assert (found.num_questions, found.num_requests, found.tokens_out) == (len(ASKS), left, 32 * left)
     assert found.tokens_in == sum(picture_tokens(32, 32) + text_tokens(prompt_of(ask.question, ask.choices)) for ask in ASKS[5:])
     assert picture_tokens(512, 512) == 255 and picture_tokens(513, 512) == 425
-    assert "about 1.50 USD" in Estimate(1, 1, 500_000, 250_000).words(1.0, 4.0) and "USD" not in found.words()
+    assert "about 1.50 USD" in CostEstimate(1, 1, 500_000, 250_000).words(1.0, 4.0) and "USD" not in found.words()
 
 
 CONFIG = EndpointConfig(
     base_url="http://localhost/v1",
     name="m",
     served_as=(),
-    offers=Offers(logprobs=0, seed=True, temperature=True, limit_name="max_tokens"),
+    offers=Capabilities(logprobs=0, seed=True, temperature=True, limit_name="max_tokens"),
     answers="text",
     prompt_sha256="0" * 64,
     picture_size=32,
@@ -295,20 +295,20 @@ CONFIG = EndpointConfig(
 class Writer:
     """An asker whose model writes what a function says."""
 
-    def __init__(self, says: Callable[[Ask, int], str]) -> None:
+    def __init__(self, says: Callable[[Question, int], str]) -> None:
         self.says = says
 
-    def ask(self, pictures: np.ndarray, asks: Sequence[Ask], tell: Callable[[int], None] = lambda done: None) -> list[Answer]:
+    def ask(self, pictures: np.ndarray, asks: Sequence[Question], tell: Callable[[int], None] = lambda done: None) -> list[Answer]:
         return [answer_of_text(self.says(ask, int(pictures[ask.picture].astype(np.int64).sum())), ask.choices) for ask in asks]
 
 
-def surveyed(says: Callable[[Ask, int], str]) -> tuple[SurveyRecord, pl.DataFrame]:
+def surveyed(says: Callable[[Question, int], str]) -> tuple[SurveyRecord, pl.DataFrame]:
     """A survey of shape and row on 6 scenes of whoever writes what a function says to a question and the sum of a picture's pixels."""
-    found = ask_world(Candidate(Writer(says), 32, lambda: CONFIG), WORLD, WORLD.policy("shape,row"), title="m", num_scenes=6)
+    found = ask_world(SurveyedModel(Writer(says), 32, lambda: CONFIG), WORLD, WORLD.policy("shape,row"), title="m", num_scenes=6)
     return found.record, found.rows
 
 
-def letter(ask: Ask, pixels: int) -> str:
+def letter(ask: Question, pixels: int) -> str:
     return "ABCD"[(pixels + len(ask.question)) % len(ask.choices)]
 
 
@@ -373,7 +373,9 @@ def test_surveys_with_missing_answers_are_compared_where_both_answered(partly: t
 def test_measures_of_an_inside_are_refused_before_anything_is_asked() -> None:
     with serving(by_pixels) as server, pytest.raises(BadInput, match="look inside the model"):
         asker = asker_at(server)
-        ask_world(Candidate(asker, 32, asker.describe), WORLD, WORLD.policy("shape"), title="m", num_scenes=2, way=Way(("ladder",)))
+        ask_world(
+            SurveyedModel(asker, 32, asker.describe), WORLD, WORLD.policy("shape"), title="m", num_scenes=2, way=SurveyOptions(("ladder",))
+        )
     assert server.asked == []
 
 

@@ -26,14 +26,14 @@ from typer.testing import CliRunner
 from endpoint_server import Asked, Reply, by_pixels, of_asker, said, serving
 from small import TINY, WORLD, tiny_vlm
 from test_cli import theodolite
-from theodolite.asking.answer import Ask
+from theodolite.asking.answer import Question
 from theodolite.asking.endpoint.asker import EndpointAsker
 from theodolite.asking.endpoint.cache import ResponseCache
 from theodolite.asking.endpoint.channel import EndpointSettings
 from theodolite.asking.endpoint.prompt import LETTERS, prompt_of
 from theodolite.asking.local import LocalAsker
 from theodolite.cli import app
-from theodolite.measurement.survey.session import Candidate, ask_world, survey_world
+from theodolite.measurement.survey.session import SurveyedModel, ask_world, survey_world
 from theodolite.models.construction.build import build_vlm
 from theodolite.models.export import export_vlm
 from theodolite.records.survey import read_survey
@@ -48,7 +48,7 @@ def test_a_server_that_tells_letters_probabilities_gives_the_survey_of_the_model
     own = survey_world(model, processor, WORLD, policy, title="m", num_scenes=3)
     with serving(of_asker(LocalAsker(model, processor))) as server:
         asker = EndpointAsker(EndpointSettings(server.url, "m", picture_size=64, concurrency=2), ResponseCache(None))
-        found = ask_world(Candidate(asker, 64, asker.describe), WORLD, policy, title="m", num_scenes=3)
+        found = ask_world(SurveyedModel(asker, 64, asker.describe), WORLD, policy, title="m", num_scenes=3)
     assert asker.describe().answers == "logprobs" and asker.describe().offers.logprobs == 20
     assert found.rows.drop("probabilities_before", "probabilities_after", "outside_before", "outside_after", "variation").equals(
         own.rows.drop("probabilities_before", "probabilities_after", "outside_before", "outside_after", "variation")
@@ -102,7 +102,7 @@ def test_transformers_serve_is_asked_by_text(tmp_path: Path) -> None:
     model.generation_config.eos_token_id = ids
     export_vlm(model, processor, tmp_path / "model")
     pictures = WORLD.render(WORLD.sample(6, np.random.default_rng(5)), 64)
-    asks = [Ask(picture, "what is its shape?", ("round", "square", "crossed", "triangular")) for picture in range(6)]
+    asks = [Question(picture, "what is its shape?", ("round", "square", "crossed", "triangular")) for picture in range(6)]
     with transformers_serve(tmp_path / "model", tmp_path / "log") as url:
         asker = EndpointAsker(EndpointSettings(url, str(tmp_path / "model"), picture_size=64, concurrency=2), ResponseCache(None))
         answers = asker.ask(pictures, asks)

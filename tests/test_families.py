@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from theodolite.models.exported import grids
-from theodolite.models.exported.grids import grid, picture_grids
+from theodolite.models.exported.grids import picture_grids, token_grid
 from theodolite.models.families import FAMILIES, REFUSED, UnknownFamily, family_of, image_token_id
 from theodolite.models.pictures import PictureReader
 from theodolite.records.errors import BadInput
@@ -158,7 +158,7 @@ def test_cells_go_row_by_row_and_occur_once(name: str) -> None:
         pictures = pictures[:3]
     for cells in pictures:
         assert cells.dtype == torch.long and all(before < after for before, after in pairwise(cells.tolist()))
-        assert torch.equal(cells, grid(*(cells.amax(dim=0) + 1).tolist()))
+        assert torch.equal(cells, token_grid(*(cells.amax(dim=0) + 1).tolist()))
 
 
 # One tile, at the size at which the image processor leaves it, and the cells that it has.
@@ -191,7 +191,7 @@ def test_painting_over_a_cell_moves_the_one_feature_that_the_grid_puts_there(nam
 
     (cells, before), (tall, wide) = made(plain), (height // rows, width // columns)
     skipped = 16 if name == "llava_onevision" else 0  # the base view, resized
-    for row, column in grid(rows, columns).tolist():
+    for row, column in token_grid(rows, columns).tolist():
         painted = plain.copy()
         painted[row * tall : (row + 1) * tall, column * wide : (column + 1) * wide] = [255, 0, 0]
         moved = (made(painted)[1] != before).any(dim=-1)

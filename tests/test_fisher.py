@@ -58,54 +58,54 @@ def test_what_a_half_precision_model_rounds_is_not_felt() -> None:
 @pytest.mark.parametrize(("dtype", "felt"), [(torch.float32, True), (torch.bfloat16, False)])
 def test_rounding_is_that_of_the_model_that_was_asked(dtype: torch.dtype, felt: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Choices whose scores move together, but for a hundredth."""
-    subject = subject_of(*planted_vlm(), "hue", 4)
+    context = subject_of(*planted_vlm(), "hue", 4)
     own = LocalAsker.score
 
-    def together(self: LocalAsker, batch: Any, sight: Any, edits: Any = None) -> Any:
-        found = own(self, batch, sight, edits)
+    def together(self: LocalAsker, batch: Any, vision_features: Any, edits: Any = None) -> Any:
+        found = own(self, batch, vision_features, edits)
         slope = 1 + 0.01 * torch.arange(len(found.choices)) / len(found.choices)
-        return replace(found, choices=0 * found.choices + slope * sight.tokens.float().sum())
+        return replace(found, choices=0 * found.choices + slope * vision_features.tokens.float().sum())
 
     monkeypatch.setattr(LocalAsker, "score", together)
-    subject.model.to(dtype)
-    found = measure_fisher(subject)
+    context.model.to(dtype)
+    found = measure_fisher(context)
     assert found is not None and bool(found.trace.value) == felt
 
 
 def test_memory_that_runs_out_halves_the_rows_and_changes_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = subject_of(*tiny_vlm(), Shapes(), "shape,row", 4)
-    whole, own = measure_fisher(subject), LocalAsker.score
+    context = subject_of(*tiny_vlm(), Shapes(), "shape,row", 4)
+    whole, own = measure_fisher(context), LocalAsker.score
 
-    def cramped(self: LocalAsker, batch: Any, sight: Any, edits: Any = None) -> Any:
-        found = own(self, batch, sight, edits)
+    def cramped(self: LocalAsker, batch: Any, vision_features: Any, edits: Any = None) -> Any:
+        found = own(self, batch, vision_features, edits)
         if len(batch.pictures) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return found
 
     monkeypatch.setattr(LocalAsker, "score", cramped)
-    halved = measure_fisher(subject)
+    halved = measure_fisher(context)
     assert whole is not None and halved is not None
     assert (halved.num_cases, halved.trace.num_scenes) == (whole.num_cases, whole.trace.num_scenes)
     assert halved.trace.value == pytest.approx(whole.trace.value, rel=1e-4)
-    assert subject.asker.notices[0].startswith("8 rows at once did not fit") and len(subject.asker.notices) == 2
+    assert context.asker.notices[0].startswith("8 rows at once did not fit") and len(context.asker.notices) == 2
 
 
 def test_parameters_need_no_gradient_in_the_pass_and_get_their_own_setting_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = subject_of(*tiny_vlm(), Shapes(), "shape", 2)
-    parameters = list(subject.model.parameters())
+    context = subject_of(*tiny_vlm(), Shapes(), "shape", 2)
+    parameters = list(context.model.parameters())
     for parameter in parameters[::3]:
         parameter.requires_grad_(False)
     before = [parameter.requires_grad for parameter in parameters]
     own, within = LocalAsker.score, []
 
-    def looked_at(self: LocalAsker, batch: Any, sight: Any, edits: Any = None) -> Any:
+    def looked_at(self: LocalAsker, batch: Any, vision_features: Any, edits: Any = None) -> Any:
         within.append(any(parameter.requires_grad for parameter in parameters))
-        return own(self, batch, sight, edits)
+        return own(self, batch, vision_features, edits)
 
     monkeypatch.setattr(LocalAsker, "score", looked_at)
-    assert measure_fisher(subject) is not None and within and not any(within)
+    assert measure_fisher(context) is not None and within and not any(within)
     assert [parameter.requires_grad for parameter in parameters] == before
-    with pytest.raises(RuntimeError, match="stopped"), frozen(subject.model):
+    with pytest.raises(RuntimeError, match="stopped"), frozen(context.model):
         raise RuntimeError("stopped")
     assert [parameter.requires_grad for parameter in parameters] == before
 
@@ -170,20 +170,20 @@ def test_one_wired_factor_gives_rank_1_all_energy_and_exactly_none_along_another
 
 def test_the_trace_is_that_of_small_moves_of_the_answers() -> None:
     """Against differences of probabilities under small random moves of the tokens: E |dp / sqrt(m)|^2 = trace F * step^2."""
-    subject = subject_of(*tiny_vlm(), Shapes(), "shape", 2)
-    found = measure_fisher(subject)
+    context = subject_of(*tiny_vlm(), Shapes(), "shape", 2)
+    found = measure_fisher(context)
     assert found is not None and found.spectrum
-    row = subject.rows.filter(subject.rows["kind"] == "intervention").head(1)
-    first = measure_fisher(replace(subject, rows=row))
+    row = context.rows.filter(context.rows["kind"] == "intervention").head(1)
+    first = measure_fisher(replace(context, rows=row))
     assert first is not None
     cases = cases_of(row, "before", apart=False)
-    pictures = subject.plan.pictures[cases.before]
+    pictures = context.plan.pictures[cases.before]
     generator, step = torch.Generator().manual_seed(0), 2e-4
-    plain = ask_edited(subject.asker, pictures, cases.asks).probabilities[0]
+    plain = ask_edited(context.asker, pictures, cases.asks).probabilities[0]
 
     def nudged(sign: float, noise: torch.Tensor) -> np.ndarray:
         edits = {"connector": lambda tokens, numbers: tokens + sign * noise}
-        return ask_edited(subject.asker, pictures, cases.asks, edits).probabilities[0]
+        return ask_edited(context.asker, pictures, cases.asks, edits).probabilities[0]
 
     moves = []
     for _ in range(200):
@@ -194,6 +194,6 @@ def test_the_trace_is_that_of_small_moves_of_the_answers() -> None:
 
 
 def test_measuring_twice_gives_the_same_and_nothing_asked_gives_none() -> None:
-    subject = subject_of(*tiny_vlm(), Shapes(), "shape,row", 4)
-    assert measure_fisher(subject) == measure_fisher(subject)
-    assert measure_fisher(replace(subject, rows=subject.rows.clear())) is None
+    context = subject_of(*tiny_vlm(), Shapes(), "shape,row", 4)
+    assert measure_fisher(context) == measure_fisher(context)
+    assert measure_fisher(replace(context, rows=context.rows.clear())) is None

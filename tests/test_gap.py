@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.gap import measure_gap, scene_products, separability, site_gap
-from theodolite.measurement.pairs.interventions import Changes
+from theodolite.measurement.pairs.interventions import Interventions
 from theodolite.records.gap import SiteGap
 
 
-class Held(Subject):
+class Held(MeasureContext):
     """A subject of which nothing is there but what a measure reads."""
 
     def __init__(self, **given: object) -> None:
@@ -101,18 +101,18 @@ def test_what_cannot_be_had_is_missing() -> None:
 def test_the_measure_leaves_out_the_encoder_and_repeats_to_the_byte() -> None:
     vision, text, scenes = tokens(1.0)
     level = np.zeros(60, dtype=np.int64)
-    change = Changes("a", ("x", "y"), np.arange(0, 120, 2), np.arange(1, 120, 2), level, level + 1, scenes[::2])
+    change = Interventions("a", ("x", "y"), np.arange(0, 120, 2), np.arange(1, 120, 2), level, level + 1, scenes[::2])
     held = SimpleNamespace(sites=("encoder", "connector", "layer.1"), one_vision=lambda site: vision, one_text=lambda site: text)
-    subject = Held(
+    context = Held(
         changes={"a": change},
         activations=held,
         confidence=0.95,
         rng=lambda name: np.random.default_rng(sum(map(ord, name))),
         tell=lambda done, total: None,
     )
-    found, again = measure_gap(subject), measure_gap(subject)
+    found, again = measure_gap(context), measure_gap(context)
     assert found is not None and again is not None and found.model_dump_json() == again.model_dump_json()
     assert tuple(found.sites) == ("connector", "layer.1")
     assert found.sites["connector"].num_pictures == 120
-    subject.activations = SimpleNamespace(sites=("encoder",))
-    assert measure_gap(subject) is None
+    context.activations = SimpleNamespace(sites=("encoder",))
+    assert measure_gap(context) is None

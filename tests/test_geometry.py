@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.directions import (
     Differences,
     Weights,
@@ -27,11 +27,11 @@ from theodolite.measurement.internals.geometry import describe, measure_geometry
 from theodolite.measurement.internals.hierarchy import group_cosine, measure_hierarchy, other_ways
 from theodolite.measurement.internals.inner_product import causal_product
 from theodolite.measurement.internals.simplex import simplex_parts, simplex_regularity
-from theodolite.measurement.pairs.interventions import Changes
+from theodolite.measurement.pairs.interventions import Interventions
 from theodolite.records.geometry import Shape
 
 
-class Held(Subject):
+class Held(MeasureContext):
     """A subject of which nothing is there but what a measure reads."""
 
     def __init__(self, **given: object) -> None:
@@ -45,7 +45,7 @@ LINE = np.arange(4.0)[:, None] * np.eye(1, 4)
 
 def planted(
     positions: np.ndarray, num_scenes: int, noise: float, rng: np.random.Generator, factor: str = "colour"
-) -> tuple[Changes, np.ndarray]:
+) -> tuple[Interventions, np.ndarray]:
     """Pairs that move a factor between random values of scenes whose own vectors are large, and the vectors of all pictures."""
     number, dim = positions.shape
     before = rng.integers(0, number, num_scenes)
@@ -53,7 +53,7 @@ def planted(
     base = 5 * rng.standard_normal((num_scenes, dim))
     eps = noise * rng.standard_normal((2 * num_scenes, dim))
     vectors = np.concatenate([base + positions[before], base + positions[after]]) + eps
-    changes = Changes(
+    changes = Interventions(
         factor=factor,
         values=VALUES[:number],
         before=np.arange(num_scenes),
@@ -65,7 +65,7 @@ def planted(
     return changes, vectors
 
 
-def found_in(changes: Changes, vectors: np.ndarray) -> Differences:
+def found_in(changes: Interventions, vectors: np.ndarray) -> Differences:
     return differences(changes, vectors, np.unique(changes.scene))
 
 
@@ -74,7 +74,7 @@ def observed(num_scenes: int) -> Weights:
 
 
 def describe_all(
-    factors: Mapping[str, tuple[Changes, np.ndarray]], seed: int = 0, groups: Mapping[str, tuple[tuple[int, ...], ...]] | None = None
+    factors: Mapping[str, tuple[Interventions, np.ndarray]], seed: int = 0, groups: Mapping[str, tuple[tuple[int, ...], ...]] | None = None
 ) -> Shape:
     scenes = np.unique(np.concatenate([changes.scene for changes, _ in factors.values()]))
     found = {name: differences(changes, vectors, scenes) for name, (changes, vectors) in factors.items()}
@@ -324,7 +324,7 @@ def test_a_singular_unembedding_reads_only_what_it_spans(num_words: int) -> None
 
 def test_pictures_have_the_scene_of_their_pair() -> None:
     level = np.array([0, 1])
-    one = Changes("a", ("x", "y"), np.array([4, 2]), np.array([1, 3]), level, 1 - level, np.array([7, 8]))
+    one = Interventions("a", ("x", "y"), np.array([4, 2]), np.array([1, 3]), level, 1 - level, np.array([7, 8]))
     pictures, scenes = pictures_by_scene({"a": one, "b": one})
     assert pictures.tolist() == [1, 2, 3, 4] and scenes.tolist() == [7, 8, 8, 7]
     assert joins_all(found_in(*planted(SIMPLEX, 60, 0.0, np.random.default_rng(0))))
@@ -335,7 +335,7 @@ def test_the_measure_gives_each_site_its_products_and_repeats_to_the_byte(monkey
     changes, vectors = planted(TWO_LEVELS, 30, 0.2, rng)
     held = SimpleNamespace(sites=("encoder", "connector"), mean=lambda site: vectors.astype(np.float32))
     done: list[tuple[int, int]] = []
-    subject = Held(
+    context = Held(
         changes={"colour": changes},
         groups={"colour": {"warm": ("red", "yellow"), "cold": ("blue", "green")}},
         activations=held,
@@ -344,20 +344,20 @@ def test_the_measure_gives_each_site_its_products_and_repeats_to_the_byte(monkey
         rng=lambda name: np.random.default_rng(len(name)),
         tell=lambda *at: done.append(at),
     )
-    found = measure_geometry(subject)
+    found = measure_geometry(context)
     assert found is not None
     assert found.sites["encoder"].causal is None and found.sites["connector"].causal is not None
     colour = found.sites["connector"].euclidean.factors["colour"]
     assert colour.hierarchy is not None and colour.hierarchy.group_cos < 0.2
     assert colour.simplex is not None and colour.consistency is not None and colour.consistency.p < 0.01
-    again = measure_geometry(subject)
+    again = measure_geometry(context)
     assert again is not None and again.model_dump_json() == found.model_dump_json()
     assert done[0] == (0, 2) and done[2] == (2, 2)
-    subject.unembedding = subject.unembedding[:, :2]
-    narrow = measure_geometry(subject)
+    context.unembedding = context.unembedding[:, :2]
+    narrow = measure_geometry(context)
     assert narrow is not None and narrow.sites["connector"].causal is None
     monkeypatch.setattr("theodolite.measurement.internals.geometry.MAX_NUMBERS", 24)
-    drawn = measure_geometry(subject)
+    drawn = measure_geometry(context)
     assert drawn is not None and drawn.sites["encoder"].euclidean.factors["colour"].num_differences == 12
-    subject.changes = {}
-    assert measure_geometry(subject) is None
+    context.changes = {}
+    assert measure_geometry(context) is None

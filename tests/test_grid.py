@@ -28,19 +28,19 @@ from theodolite.records.survey import BadRecord, read_survey
 from theodolite.studies.engine.arms import Arm
 from theodolite.studies.engine.cores import on_cores
 from theodolite.studies.engine.costs import Costs, arithmetic, hours
-from theodolite.studies.engine.execute import Performed, Run, perform
+from theodolite.studies.engine.execute import Run, RunResult, execute
 from theodolite.studies.engine.grid import LOCK, SURVEYS, RunsFailed, in_order, run_grid
 from theodolite.training.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
-def one() -> Performed:
+def one() -> RunResult:
     """One real run."""
-    return perform(tiny_run())
+    return execute(tiny_run())
 
 
 @pytest.fixture
-def ways(one: Performed, tmp_path: Path) -> Pretended:
+def ways(one: RunResult, tmp_path: Path) -> Pretended:
     (tmp_path / "outcome").write_bytes(pickle.dumps(one))
     return Pretended(tmp_path)
 
@@ -169,8 +169,8 @@ def test_a_line_that_is_no_run_is_named_by_its_number(tmp_path: Path, ways: Pret
         run_grid(tiny_grid(), tmp_path, on_cores(1, ways.renamed), 1, steps())
 
 
-def test_a_run_repeats_and_its_line_is_taken_from_its_survey(tmp_path: Path, one: Performed) -> None:
-    done, again = one, perform(tiny_run())
+def test_a_run_repeats_and_its_line_is_taken_from_its_survey(tmp_path: Path, one: RunResult) -> None:
+    done, again = one, execute(tiny_run())
     # Files of the checkout may change meanwhile.
     assert again.line.model_copy(update={"revision": None}) == done.line.model_copy(update={"revision": None})
     for name in ("survey.json", "training.json"):

@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr
 
-from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.identifiability import (
     MAX_AXES,
-    Table,
+    KnownPictures,
     choose_axes,
     correlation,
     dci,
     identify,
     known_pictures,
-    match,
+    match_coordinates,
     measure_identifiability,
     r_squared,
 )
 from theodolite.measurement.internals.probes import deal
-from theodolite.measurement.pairs.interventions import Changes
+from theodolite.measurement.pairs.interventions import Interventions
 from theodolite.records.identifiability import SiteIdentifiability
 from theodolite.stats.rates import clustered_mean
 
@@ -36,10 +36,10 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def a_table(num_levels: int = 2) -> Table:
+def a_table(num_levels: int = 2) -> KnownPictures:
     levels = rng(1).integers(num_levels, size=(NUM_ROWS, len(FACTORS)))
     rows = np.arange(NUM_ROWS)
-    return Table(FACTORS, (num_levels,) * len(FACTORS), rows, levels, rows // 2)
+    return KnownPictures(FACTORS, (num_levels,) * len(FACTORS), rows, levels, rows // 2)
 
 
 @cache
@@ -51,19 +51,19 @@ def found(mixture: str, num_levels: int = 2) -> SiteIdentifiability:
     return site
 
 
-def values(table: Table) -> np.ndarray:
+def values(table: KnownPictures) -> np.ndarray:
     """The levels of each factor as numbers of mean 0, with a little noise."""
     return np.asarray(table.levels - table.levels.mean(axis=0) + 0.01 * rng(3).standard_normal(table.levels.shape))
 
 
-def exclusive(table: Table) -> np.ndarray:
+def exclusive(table: KnownPictures) -> np.ndarray:
     """Each pair of factors as one's own value and their exclusive or: invertible, and not linearly."""
     signs = 1.0 - 2 * table.levels
     mixed = np.stack([signs[:, 0], signs[:, 0] * signs[:, 1], signs[:, 2], signs[:, 2] * signs[:, 3]], axis=1)
     return np.asarray(mixed + 0.01 * rng(4).standard_normal(mixed.shape))
 
 
-MIXTURES: dict[str, Callable[[Table], np.ndarray]] = {
+MIXTURES: dict[str, Callable[[KnownPictures], np.ndarray]] = {
     "identity": values,
     "permutation": lambda table: values(table)[:, [2, 0, 3, 1]] * np.array([1, -3, 0.1, -1]) + 5,
     "rotation": lambda table: values(table) @ np.kron(np.eye(2), [[1.0, 1.0], [-1.0, 1.0]]) / np.sqrt(2),
@@ -153,9 +153,9 @@ def test_matching_is_one_to_one() -> None:
     levels = rng(1).integers(2, size=(300, 2))
     both = levels @ np.array([[1.0], [0.8]])
     axes = choose_axes(np.hstack([both, levels[:, [0]] + 0.0]), np.hstack([both, levels[:, [0]] + 0.0]))
-    assert match(axes, levels, levels)[0] == pytest.approx(1) and 0.3 < match(axes, levels, levels)[1] < 0.9
+    assert match_coordinates(axes, levels, levels)[0] == pytest.approx(1) and 0.3 < match_coordinates(axes, levels, levels)[1] < 0.9
     alone = choose_axes(both, both)
-    assert sorted(match(alone, levels, levels) > 0) == [False, True]
+    assert sorted(match_coordinates(alone, levels, levels) > 0) == [False, True]
 
 
 def test_r2_has_the_interval_of_its_linearised_ratio() -> None:
@@ -168,19 +168,19 @@ def test_r2_has_the_interval_of_its_linearised_ratio() -> None:
 # Which pictures have all factors known
 
 
-def changes(before: list[int], shape_before: list[int]) -> dict[str, Changes]:
+def changes(before: list[int], shape_before: list[int]) -> dict[str, Interventions]:
     """Colour and shape of two scenes, changed from the given pictures to pictures 10 to 13."""
 
-    def of(factor: str, base: list[int], after: list[int], levels: list[int]) -> Changes:
+    def of(factor: str, base: list[int], after: list[int], levels: list[int]) -> Interventions:
         pairs = (base, after, levels, [1 - level for level in levels], [5, 6])
-        return Changes(factor, ("a", "b"), *(np.array(each) for each in pairs))
+        return Interventions(factor, ("a", "b"), *(np.array(each) for each in pairs))
 
     return {"shape": of("shape", shape_before, [12, 13], [1, 1]), "colour": of("colour", before, [10, 11], [0, 1])}
 
 
 def test_base_pictures_come_first_and_changed_ones_differ_in_one_factor() -> None:
     table = known_pictures(changes([0, 1], [0, 1]))
-    assert isinstance(table, Table) and table.factors == ("colour", "shape")
+    assert isinstance(table, KnownPictures) and table.factors == ("colour", "shape")
     assert table.picture.tolist() == [0, 1, 10, 12, 11, 13] and table.scene.tolist() == [5, 6, 5, 5, 6, 6]
     assert table.levels.tolist() == [[0, 1], [1, 1], [1, 1], [0, 0], [0, 1], [1, 0]]
 
@@ -194,22 +194,22 @@ def test_without_one_base_picture_there_is_a_reason_and_no_number() -> None:
 def test_where_pictures_are_too_many_factors_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("theodolite.measurement.internals.identifiability.MAX_PICTURES", 4)
     table = known_pictures(changes([0, 1], [0, 1]))
-    assert isinstance(table, Table) and table.picture.tolist() == [0, 1, 10, 12], "one of colour, one of shape"
+    assert isinstance(table, KnownPictures) and table.picture.tolist() == [0, 1, 10, 12], "one of colour, one of shape"
 
 
-class Held(Subject):
+class Held(MeasureContext):
     """A subject of which nothing is there but what a measure reads."""
 
     def __init__(self, **given: object) -> None:
         self.__dict__ |= given
 
 
-def subject(vectors: dict[str, np.ndarray]) -> Held:
+def context(vectors: dict[str, np.ndarray]) -> Held:
     """Twenty scenes of two factors, and what the sites hold of their 60 pictures."""
     scene, base = np.arange(20), np.arange(20) % 4
     levels = {"colour": base % 2, "shape": base // 2}
     found = {
-        name: Changes(name, ("a", "b"), scene, scene + 20 * (number + 1), level, 1 - level, scene)
+        name: Interventions(name, ("a", "b"), scene, scene + 20 * (number + 1), level, 1 - level, scene)
         for number, (name, level) in enumerate(levels.items())
     }
     return Held(
@@ -223,8 +223,8 @@ def subject(vectors: dict[str, np.ndarray]) -> Held:
 
 def test_a_collapsed_site_is_left_out_and_said_and_the_others_are_measured() -> None:
     alike, varied = np.ones((60, 3), dtype=np.float32), rng(8).standard_normal((60, 3)).astype(np.float32)
-    some = measure_identifiability(subject({"connector": alike, "layer.1": varied}))
+    some = measure_identifiability(context({"connector": alike, "layer.1": varied}))
     assert tuple(some.sites) == ("layer.1",) and some.reason is None
     assert some.left_out == {"connector": "it is the same for every training picture"}
-    none = measure_identifiability(subject({"connector": alike}))
+    none = measure_identifiability(context({"connector": alike}))
     assert not none.sites and none.reason is not None and tuple(none.left_out) == ("connector",) and none.num_pictures == 60

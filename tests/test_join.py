@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 
 from theodolite.data.packing import PackingCollator
-from theodolite.data.sources import Example
+from theodolite.data.sources import TrainingExample
 from theodolite.models.construction.join import join_vlm, with_pictures
 from theodolite.models.exported.grids import picture_grids
 from theodolite.models.pictures import PictureReader
@@ -76,7 +76,7 @@ def test_both_keep_their_weights_and_pictures_are_read(tmp_path: Path, kind: str
     collator = PackingCollator(processor.tokenizer, reader, max_length=64, chat_template=processor.chat_template)
     user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": " what is it"}]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": "round"}]}
-    batch = collator([Example("a", (Image.new("RGB", (50, 40)),), ((user, answer),))])
+    batch = collator([TrainingExample("a", (Image.new("RGB", (50, 40)),), ((user, answer),))])
     assert batch["labels"].tolist() == [8, 1]
     assert torch.isfinite(Language()(model, batch, 0)["language"].total)
 

@@ -7,8 +7,8 @@ import pytest
 
 from theodolite.measurement.internals.ladder import (
     SPOKEN,
-    Held,
-    Told,
+    Decoded,
+    HeldOutSamples,
     answer_query,
     find_loss,
     map_positions,
@@ -27,14 +27,14 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def held(num_scenes: int = NUM_SCENES, chance_frac: float = 0.25) -> Held:
-    return Held(np.repeat(np.arange(num_scenes), 2), chance_frac, LadderThresholds())
+def held(num_scenes: int = NUM_SCENES, chance_frac: float = 0.25) -> HeldOutSamples:
+    return HeldOutSamples(np.repeat(np.arange(num_scenes), 2), chance_frac, LadderThresholds())
 
 
-def told(site: str, frac: float, num_scenes: int = NUM_SCENES) -> Told:
+def told(site: str, frac: float, num_scenes: int = NUM_SCENES) -> Decoded:
     """A step that is right of so large a share of the held-out samples, drawn at random."""
     right = rng(sum(map(ord, site))).random(2 * num_scenes) < frac
-    return Told(site, right.astype(float), np.ones(2 * num_scenes, dtype=bool))
+    return Decoded(site, right.astype(float), np.ones(2 * num_scenes, dtype=bool))
 
 
 def loss(*fracs: float, spoken: float | None = None, num_scenes: int = NUM_SCENES) -> Loss:
@@ -129,7 +129,7 @@ def test_a_factor_only_in_the_maximum_is_told_by_the_maximum() -> None:
     noise = rng(2).standard_normal((len(tokens), NUM_LEVELS)) * 1e-3
     found = tell_pooled("layer.1", tokens.mean(axis=1) + noise, tokens.max(axis=1), task, rng(3))
     assert found.pooling == "max" and found.right.mean() == 1
-    line = Held(task.scenes[~task.training], task.chance_frac, LadderThresholds())
+    line = HeldOutSamples(task.scenes[~task.training], task.chance_frac, LadderThresholds())
     record = rung(found, None, line)
     assert record.accuracy == record.max and record.max is not None and record.max.frac == 1
     assert record.mean is not None and record.mean.frac < 0.4 and record.normalised.value == 1 and record.drop is None
@@ -138,7 +138,7 @@ def test_a_factor_only_in_the_maximum_is_told_by_the_maximum() -> None:
 def test_a_rung_carries_its_control_and_its_selectivity() -> None:
     task = a_task()
     peaks = one_hot(task.levels, NUM_LEVELS)
-    line = Held(task.scenes[~task.training], task.chance_frac, LadderThresholds())
+    line = HeldOutSamples(task.scenes[~task.training], task.chance_frac, LadderThresholds())
     record = rung(tell_pooled("encoder", peaks, peaks, task, rng(3)), None, line)
     assert record.pooling == "mean" and record.control is not None and record.selectivity is not None
     assert record.selectivity.value == pytest.approx(record.accuracy.frac - record.control.frac, abs=1e-6)
@@ -156,9 +156,9 @@ def test_the_words_count_where_someone_asked_and_other_words_are_wrong() -> None
 
 
 def test_words_that_were_asked_of_some_pictures_are_compared_on_those() -> None:
-    line = Held(np.arange(4), 0.5, LadderThresholds())
-    inside = Told("answer", np.array([1.0, 1.0, 0.0, 0.0]), np.ones(4, dtype=bool))
-    spoken = Told(SPOKEN, np.array([0.0, 1.0, 1.0, 0.0]), np.array([True, True, False, False]))
+    line = HeldOutSamples(np.arange(4), 0.5, LadderThresholds())
+    inside = Decoded("answer", np.array([1.0, 1.0, 0.0, 0.0]), np.ones(4, dtype=bool))
+    spoken = Decoded(SPOKEN, np.array([0.0, 1.0, 1.0, 0.0]), np.array([True, True, False, False]))
     drop = line.drop(inside, spoken)
     assert drop is not None and drop.value == 1.0 and drop.num_scenes == 2
     assert line.normalised(spoken).value == 0.0
@@ -169,7 +169,7 @@ def test_the_map_finds_the_position_that_holds_the_factor() -> None:
     tokens = rng(5).standard_normal((len(task.levels), 6, 8))
     tokens[:, 4, :NUM_LEVELS] += 6 * one_hot(task.levels, NUM_LEVELS)
     cells = np.array([(token // 3, token % 3) for token in range(6)])
-    line = Held(task.scenes[~task.training], task.chance_frac, LadderThresholds())
+    line = HeldOutSamples(task.scenes[~task.training], task.chance_frac, LadderThresholds())
     found = map_positions("layer.2", tokens, cells, task, line)
     assert found.cells is not None and found.cells[int(np.argmax(found.accuracy_frac))] == (1, 1)
     assert found.accuracy_frac[4] > 0.99 and max(found.accuracy_frac[:4] + found.accuracy_frac[5:]) < 0.4

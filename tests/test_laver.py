@@ -16,15 +16,15 @@ from theodolite.models.exported.grids import picture_grids
 from theodolite.models.exported.layout import layout_of
 from theodolite.models.exported.positions import axis_positions
 from theodolite.models.families import family_of, image_token_id
-from theodolite.models.forward import STOCK, Adaptation, adapt, read
+from theodolite.models.forward import STOCK, Adaptation, adapt, run_forward
 from theodolite.models.pass_inputs import layout_in, whole_view
 from theodolite.objectives.language import Language
-from theodolite.objectives.laver import LaVer, LaverSettings
+from theodolite.objectives.laver import LaVer, LaverConfig
 from theodolite.objectives.masking import draw_ranks
 from theodolite.objectives.terms import combine
 from theodolite.records.errors import BadInput
-from theodolite.training.objective_module import Learner
-from theodolite.training.teacher_callback import Tutor
+from theodolite.training.objective_module import ObjectiveModule
+from theodolite.training.teacher_callback import TeacherCallback
 
 NAMES = tiny_families.NAMES
 BRANCHES = ("separate", "joint")
@@ -57,22 +57,22 @@ def freeze_encoder(model: Any) -> None:
         model.get_submodule(path).requires_grad_(True)
 
 
-def learner_of(name: str, **settings: Any) -> tuple[Learner, Tutor, dict[str, Any]]:
+def learner_of(name: str, **settings: Any) -> tuple[ObjectiveModule, TeacherCallback, dict[str, Any]]:
     model, _, _ = tiny_families.tiny(name)
     freeze_encoder(model)
-    chosen = LaverSettings(head_hidden=24, mask_ramp="constant", **{"adaptation": MIXED, **settings})
+    chosen = LaverConfig(head_hidden=24, mask_ramp="constant", **{"adaptation": MIXED, **settings})
     adapt(model, chosen.adaptation)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         objective = LaVer(model.config, chosen)
-    learner = Learner(model, objective)
-    return learner, Tutor(learner, objective), batch_of(name, model)
+    objective_module = ObjectiveModule(model, objective)
+    return objective_module, TeacherCallback(objective_module, objective), batch_of(name, model)
 
 
-def step(learner: Learner, tutor: Tutor, batch: Mapping[str, Any]) -> tuple[Any, Any]:
-    prepared = learner.objective.prepare(batch, 5, 10)
-    taught = tutor.teach(learner, prepared, 5)
-    return learner(taught, 5), taught
+def step(objective_module: ObjectiveModule, teacher_callback: TeacherCallback, batch: Mapping[str, Any]) -> tuple[Any, Any]:
+    prepared = objective_module.objective.prepare(batch, 5, 10)
+    taught = teacher_callback.teach(objective_module, prepared, 5)
+    return objective_module(taught, 5), taught
 
 
 @pytest.mark.contract("own forward")
@@ -87,28 +87,30 @@ def test_the_unadapted_pass_is_the_stock_forward_to_the_bit(name: str) -> None:
         if view.suffix is not None:
             given["token_type_ids"] = view.suffix.long()
         stock = model(**given, use_cache=False).logits.flatten(0, 1)[batch["predicts"]]
-        assert torch.equal(read(model, view, STOCK).logits, stock)
+        assert torch.equal(run_forward(model, view, STOCK).logits, stock)
 
 
 @pytest.mark.contract("LaVer")
 @pytest.mark.parametrize("branch", BRANCHES)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_is_finite_and_its_gradients_are_where_they_belong(name: str, branch: str) -> None:
-    learner, tutor, batch = learner_of(name, branch=branch, mask_ratio=0.4)
-    terms, _ = step(learner, tutor, batch)
-    counts = learner.objective.counts(learner.objective.prepare(batch, 5, 10))
+    objective_module, teacher_callback, batch = learner_of(name, branch=branch, mask_ratio=0.4)
+    terms, _ = step(objective_module, teacher_callback, batch)
+    counts = objective_module.objective.counts(objective_module.objective.prepare(batch, 5, 10))
     assert {name: term.count for name, term in terms.items()} == dict(counts)
     assert counts["masked_latent"] > 0
     assert all(torch.isfinite(term.total) for term in terms.values())
     combine(terms, counts).backward()
-    family = family_of(learner.vlm.config)
-    assert tutor.teacher is not None
-    for path, parameter in learner.named_parameters():
+    family = family_of(objective_module.vlm.config)
+    assert teacher_callback.teacher is not None
+    for path, parameter in objective_module.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, path
     for path in (*family.connector, family.language_model):
-        assert any(value.grad is not None and value.grad.abs().max() > 0 for value in learner.vlm.get_submodule(path).parameters()), path
-    assert all(value.grad.abs().max() > 0 for value in learner.objective.parameters() if value.grad is not None)
-    assert all(value.grad is None and not value.requires_grad for value in tutor.teacher.shadow.values())
+        assert any(
+            value.grad is not None and value.grad.abs().max() > 0 for value in objective_module.vlm.get_submodule(path).parameters()
+        ), path
+    assert all(value.grad.abs().max() > 0 for value in objective_module.objective.parameters() if value.grad is not None)
+    assert all(value.grad is None and not value.requires_grad for value in teacher_callback.teacher.shadow.values())
 
 
 @pytest.mark.contract("LaVer")
@@ -116,10 +118,10 @@ def test_a_step_is_finite_and_its_gradients_are_where_they_belong(name: str, bra
 @pytest.mark.parametrize("attention", ["mixed", "native"])
 @pytest.mark.parametrize("name", NAMES)
 def test_without_masks_and_with_equal_weights_student_and_teacher_agree(name: str, branch: str, attention: str) -> None:
-    learner, tutor, batch = learner_of(name, branch=branch, mask_ratio=0.0, adaptation=Adaptation(attention, "native"))  # type: ignore[arg-type]
+    objective_module, teacher_callback, batch = learner_of(name, branch=branch, mask_ratio=0.0, adaptation=Adaptation(attention, "native"))  # type: ignore[arg-type]
     seen: list[torch.Tensor] = []
-    learner.objective.head.register_forward_hook(lambda module, args, output: seen.append(output.detach()))
-    terms, _ = step(learner, tutor, batch)
+    objective_module.objective.head.register_forward_hook(lambda module, args, output: seen.append(output.detach()))
+    terms, _ = step(objective_module, teacher_callback, batch)
     teacher, student = seen
     torch.testing.assert_close(student, teacher, atol=1e-5, rtol=1e-4)
     assert terms["masked_latent"].count == 0 and terms["masked_latent"].total.item() == 0.0
@@ -138,11 +140,11 @@ def stand_in(batch: Mapping[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_masked_cannot_be_seen(name: str, branch: str) -> None:
     """With every vision token masked the student knows nothing of the pixels, whatever way they could take (deepstack too)."""
-    learner, tutor, batch = learner_of(name, branch=branch, mask_ratio=1.0)
+    objective_module, teacher_callback, batch = learner_of(name, branch=branch, mask_ratio=1.0)
     outputs: list[torch.Tensor] = []
-    learner.objective.head.register_forward_hook(lambda module, args, output: outputs.append(output.detach()))
-    step(learner, tutor, batch)
-    step(learner, tutor, stand_in(batch))
+    objective_module.objective.head.register_forward_hook(lambda module, args, output: outputs.append(output.detach()))
+    step(objective_module, teacher_callback, batch)
+    step(objective_module, teacher_callback, stand_in(batch))
     teacher, student, other_teacher, other_student = outputs
     assert torch.equal(student, other_student)
     assert (teacher - other_teacher).abs().max() > 1e-4
@@ -169,7 +171,7 @@ def test_mixed_attention_lets_a_picture_see_itself_and_nothing_later(name: str) 
         for which in (False, True):
             masked = torch.zeros_like(place.vision)
             masked[row, column] = which
-            moved.append(read(model, whole_view(model.config, batch, masked=masked), MIXED, Nudge()).hidden)
+            moved.append(run_forward(model, whole_view(model.config, batch, masked=masked), MIXED, Nudge()).hidden)
     change = (moved[1] - moved[0]).abs().amax(dim=-1)
     assert change[row, first] > 1e-6
     assert change[row, :first].max().item() == 0.0 if first else True
@@ -201,10 +203,10 @@ def test_m_rope_positions_are_those_of_the_stock_model() -> None:
 def test_pixels_under_a_masked_token_move_nothing_and_those_beside_it_do(branch: str) -> None:
     """On raw patches, where a token is its own pixels and no encoder spreads them."""
     model, _ = tiny_vlm(frontend="patches")
-    objective = LaVer(model.config, LaverSettings(head_hidden=24, branch=branch, mask_ramp="constant", adaptation=MIXED))  # type: ignore[arg-type]
+    objective = LaVer(model.config, LaverConfig(head_hidden=24, branch=branch, mask_ramp="constant", adaptation=MIXED))  # type: ignore[arg-type]
     adapt(model, MIXED)
-    learner = Learner(model, objective)
-    tutor = Tutor(learner, objective)
+    objective_module = ObjectiveModule(model, objective)
+    teacher_callback = TeacherCallback(objective_module, objective)
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     batch = hand_made([["vttt"]], image_token=model.config.image_token_id, vocabulary=20, pixels={"pixel_values": pixels}, side=8)
     outputs: list[torch.Tensor] = []
@@ -215,7 +217,10 @@ def test_pixels_under_a_masked_token_move_nothing_and_those_beside_it_do(branch:
         other = pixels.clone()
         other[:, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 0.0
         outputs.clear()
-        language = [step(learner, tutor, {**batch, "pixel_values": part})[0]["language"].total.item() for part in (pixels, other)]
+        language = [
+            step(objective_module, teacher_callback, {**batch, "pixel_values": part})[0]["language"].total.item()
+            for part in (pixels, other)
+        ]
         teacher, student, other_teacher, other_student = outputs
         assert (teacher - other_teacher).abs().max() > 1e-5
         assert torch.equal(student, other_student) is (token == hidden)
@@ -228,11 +233,11 @@ def test_pixels_under_a_masked_token_move_nothing_and_those_beside_it_do(branch:
 def test_a_batch_without_pictures_has_no_visual_loss_and_still_reaches_every_visual_parameter(branch: str, rows: Any) -> None:
     model, _ = tiny_vlm(frontend="patches")
     adapt(model, MIXED)
-    objective = LaVer(model.config, LaverSettings(head_hidden=24, branch=branch, adaptation=MIXED))  # type: ignore[arg-type]
-    learner = Learner(model, objective)
+    objective = LaVer(model.config, LaverConfig(head_hidden=24, branch=branch, adaptation=MIXED))  # type: ignore[arg-type]
+    objective_module = ObjectiveModule(model, objective)
     batch = hand_made(rows, image_token=model.config.image_token_id, vocabulary=20, pixels={})
-    terms, taught = step(learner, Tutor(learner, objective), batch)
-    assert len(taught["lesson"].outputs) == 0
+    terms, taught = step(objective_module, TeacherCallback(objective_module, objective), batch)
+    assert len(taught["teacher_outputs"].outputs) == 0
     assert terms["language"].count == len(batch["labels"])
     assert terms["masked_latent"].total.item() == terms["gram"].total.item() == 0.0
     combine(terms, objective.counts(taught)).backward()
@@ -242,9 +247,9 @@ def test_a_batch_without_pictures_has_no_visual_loss_and_still_reaches_every_vis
 
 @pytest.mark.parametrize("branch", BRANCHES)
 def test_a_model_in_half_precision_takes_its_step(branch: str) -> None:
-    learner, tutor, batch = learner_of("llava", branch=branch, mask_ratio=0.4)
-    learner.vlm.to(torch.bfloat16)
-    terms, _ = step(learner, tutor, {**batch, "pixel_values": batch["pixel_values"].bfloat16()})
+    objective_module, teacher_callback, batch = learner_of("llava", branch=branch, mask_ratio=0.4)
+    objective_module.vlm.to(torch.bfloat16)
+    terms, _ = step(objective_module, teacher_callback, {**batch, "pixel_values": batch["pixel_values"].bfloat16()})
     assert all(torch.isfinite(term.total) for term in terms.values())
 
 
@@ -253,20 +258,20 @@ def test_a_model_in_half_precision_takes_its_step(branch: str) -> None:
 )
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
     ((name, value),) = wrong.items()
-    settings = LaverSettings()
+    settings = LaverConfig()
     object.__setattr__(settings, name, value)  # as if nobody checked types
     with pytest.raises(BadInput, match=name):
         settings.__post_init__()
 
 
 def test_a_teacher_drops_nothing_out_and_the_student_goes_on_as_it_was() -> None:
-    learner, tutor, batch = learner_of("llava", mask_ratio=0.4)
-    learner.train()
-    learner.vlm.model.vision_tower.eval()
-    modes = [part.training for part in learner.modules()]
+    objective_module, teacher_callback, batch = learner_of("llava", mask_ratio=0.4)
+    objective_module.train()
+    objective_module.vlm.model.vision_tower.eval()
+    modes = [part.training for part in objective_module.modules()]
     seen: list[bool] = []
-    handle = learner.vlm.model.language_model.register_forward_pre_hook(lambda module, args: seen.append(module.training))
-    step(learner, tutor, batch)
+    handle = objective_module.vlm.model.language_model.register_forward_pre_hook(lambda module, args: seen.append(module.training))
+    step(objective_module, teacher_callback, batch)
     handle.remove()
     assert seen == [False, True, True]
-    assert [part.training for part in learner.modules()] == modes
+    assert [part.training for part in objective_module.modules()] == modes

@@ -7,7 +7,7 @@ import torch
 
 from laver_batches import layout
 from theodolite.models.exported.attention import additive, refuse_dropped_masks, visible
-from theodolite.models.exported.grids import grid
+from theodolite.models.exported.grids import token_grid
 from theodolite.models.exported.layout import NONE, Layout, alone, layout_of, mark_pictures, pictures_index, prefix_index
 from theodolite.models.exported.positions import AxisRotary, axis_of_frequency, axis_positions, order_in_sample
 
@@ -88,7 +88,7 @@ def test_two_d_positions_by_hand() -> None:
 
 
 def test_each_picture_starts_behind_the_larger_side_of_the_one_before() -> None:
-    place = layout_of(torch.tensor([[9] * 6 + [1] + [9] * 2]), 9, [grid(2, 3), grid(1, 2)])
+    place = layout_of(torch.tensor([[9] * 6 + [1] + [9] * 2]), 9, [token_grid(2, 3), token_grid(1, 2)])
     assert axis_positions(place, two_d=True)[:, 0].tolist() == [
         [0] * 6 + [3] + [4] * 2,
         [0, 0, 0, 1, 1, 1, 3, 4, 4],
@@ -104,14 +104,14 @@ def test_text_has_the_same_position_on_all_axes_and_counts_tokens() -> None:
 
 def test_left_padding_is_no_position() -> None:
     ids = torch.tensor([[0, 0, 9, 9, 3], [3, 9, 9, 4, 5]])
-    place = layout_of(ids, 9, [grid(1, 2), grid(1, 2)], (ids != 0).long())
+    place = layout_of(ids, 9, [token_grid(1, 2), token_grid(1, 2)], (ids != 0).long())
     assert axis_positions(place, two_d=True)[2].tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 3, 4]]
     assert place.picture.tolist() == [[NONE, NONE, 0, 0, NONE], [NONE, 1, 1, NONE, NONE]]
 
 
 def test_too_few_places_for_pictures_are_an_error() -> None:
     with pytest.raises(ValueError, match="have 4 tokens, but the text has places for 3"):
-        mark_pictures(torch.tensor([[True, True, True]]), [grid(2, 2)])
+        mark_pictures(torch.tensor([[True, True, True]]), [token_grid(2, 2)])
 
 
 def test_the_prefix_ends_with_each_samples_last_picture() -> None:
@@ -126,7 +126,7 @@ def test_the_prefix_ends_with_each_samples_last_picture() -> None:
 
 def test_pictures_alone_keep_their_order_and_are_never_cut() -> None:
     ids = torch.tensor([[9] * 2 + [1] + [9] * 4, [9] * 3 + [1] + [9] * 2 + [1]])
-    place = layout_of(ids, 9, [grid(1, 2), grid(2, 2), grid(1, 3), grid(2, 1)])
+    place = layout_of(ids, 9, [token_grid(1, 2), token_grid(2, 2), token_grid(1, 3), token_grid(2, 1)])
     kept = alone(place).gather(pictures_index(place))
     assert kept.picture.tolist() == [[0, 0, NONE, NONE], [1, 1, 1, 1], [2, 2, 2, NONE], [3, 3, NONE, NONE]]
     assert torch.equal(kept.sample, kept.picture)
@@ -134,7 +134,7 @@ def test_pictures_alone_keep_their_order_and_are_never_cut() -> None:
 
 
 def test_small_pictures_share_a_row() -> None:
-    place = layout_of(torch.tensor([[9] * 8]), 9, [grid(1, 2), grid(1, 2), grid(2, 2)])
+    place = layout_of(torch.tensor([[9] * 8]), 9, [token_grid(1, 2), token_grid(1, 2), token_grid(2, 2)])
     assert alone(place).gather(pictures_index(place)).picture.tolist() == [[0, 0, 1, 1], [2, 2, 2, 2]]
 
 

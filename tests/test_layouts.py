@@ -17,7 +17,7 @@ from PIL import Image
 
 from theodolite.measurement.pairs.plan import plan_pairs
 from theodolite.records.errors import BadInput
-from theodolite.worlds.benchmarks.formats import LAYOUTS, convert
+from theodolite.worlds.benchmarks.formats import LAYOUTS, convert_benchmark
 from theodolite.worlds.manifest.read import read_manifest
 
 Rows = list[dict[str, object]]
@@ -130,7 +130,7 @@ def made(tmp_path: Path, what: str) -> tuple[Path, tuple[str, ...]]:
     layout, write, _ = MADE[what]
     (tmp_path / "source").mkdir()
     write(tmp_path / "source")
-    converted = convert(layout, tmp_path / "source", tmp_path / "out")
+    converted = convert_benchmark(layout, tmp_path / "source", tmp_path / "out")
     return converted.manifest, converted.skipped
 
 
@@ -180,7 +180,7 @@ def test_what_is_missing_in_a_benchmark_is_told(tmp_path: Path) -> None:
     (tmp_path / "source" / "controlled_images" / "mug_on_table.jpeg").unlink()
     entries = json.loads((tmp_path / "source" / "controlled_clevr_dataset.json").read_text())
     (tmp_path / "source" / "controlled_clevr_dataset.json").write_text(json.dumps([*entries[:3], {"image_path": 3}]))
-    converted = convert("whatsup", tmp_path / "source", tmp_path / "out")
+    converted = convert_benchmark("whatsup", tmp_path / "source", tmp_path / "out")
     assert [line.split(": ", 1)[1] for line in converted.skipped] == ["lacks image_path or caption_options", "no picture of behind"]
     assert [fault.kind for fault in read_manifest(converted.manifest).faults] == ["missing picture"]
     assert (converted.num_rows, len(converted.lines(1))) == (3, 2)
@@ -189,11 +189,11 @@ def test_what_is_missing_in_a_benchmark_is_told(tmp_path: Path) -> None:
 def test_a_folder_of_another_layout_is_refused(tmp_path: Path) -> None:
     for layout in LAYOUTS:
         with pytest.raises(BadInput, match=r"is no folder; give the folder of|holds n"):
-            convert(layout, tmp_path / "none", tmp_path / "out")
+            convert_benchmark(layout, tmp_path / "none", tmp_path / "out")
         with pytest.raises(BadInput, match=r"holds neither of|holds no "):
-            convert(layout, tmp_path, tmp_path / "out")
+            convert_benchmark(layout, tmp_path, tmp_path / "out")
     with pytest.raises(BadInput, match=r"no layout is called 'vqa'; there is mmvp, naturalbench, coco_counterfactuals, whatsup"):
-        convert("vqa", tmp_path, tmp_path / "out")
+        convert_benchmark("vqa", tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -202,12 +202,12 @@ def test_names_in_a_benchmark_reach_no_file_outside_of_it(tmp_path: Path) -> Non
     put(tmp_path / "secret.jpg", 1)
     example = {"id": "1", "caption_0": "a cat", "caption_1": "a dog", "image_0": "../../secret", "image_1": "/etc/passwd"}
     (tmp_path / "source" / "examples.jsonl").write_text(json.dumps(example))
-    converted = convert("coco_counterfactuals", tmp_path / "source", tmp_path / "out")
+    converted = convert_benchmark("coco_counterfactuals", tmp_path / "source", tmp_path / "out")
     assert [path.name for path in converted.manifest.parent.iterdir()] == ["manifest.jsonl"]
     group = GROUPS[0] | {"Image_0": "../secret.jpg", "Image_1": "../secret.jpg"}
     (tmp_path / "source" / "groups.json").write_text(json.dumps([group, group | {"Index": "../../x"}]))
     with pytest.raises(BadInput, match=r"(?s)gave no pair.*neither a picture nor a path of one.*names no file"):
-        convert("naturalbench", tmp_path / "source", tmp_path / "other")
+        convert_benchmark("naturalbench", tmp_path / "source", tmp_path / "other")
 
 
 def theodolite(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ import torch
 from subjects import bare_subject
 from theodolite.measurement.internals.likeness import average, measure_likeness
 from theodolite.measurement.internals.token_similarity import effective_rank, mean_pairwise_cosine
-from theodolite.measurement.pairs.interventions import Changes
+from theodolite.measurement.pairs.interventions import Interventions
 
 
 def draw(picture: int, token: int, dim: int, seed: int = 0) -> torch.Tensor:
@@ -67,8 +67,8 @@ def test_an_average_leaves_out_what_is_missing_and_counts_scenes() -> None:
 
 def test_likeness_is_of_the_pictures_that_interventions_use() -> None:
     levels = np.zeros(2, dtype=int)
-    change = Changes("a", ("x", "y"), np.array([0, 2]), np.array([1, 3]), levels, levels + 1, np.array([0, 1]))
-    other = Changes("b", ("x", "y"), np.array([0]), np.array([5]), levels[:1], levels[:1] + 1, np.array([0]))
+    change = Interventions("a", ("x", "y"), np.array([0, 2]), np.array([1, 3]), levels, levels + 1, np.array([0, 1]))
+    other = Interventions("b", ("x", "y"), np.array([0]), np.array([5]), levels[:1], levels[:1] + 1, np.array([0]))
     cosine = np.array([0.1, 0.1, 0.3, 0.3, 99, 0.7], dtype=np.float32)
     held = SimpleNamespace(sites=("encoder",), likeness=lambda site: cosine, rank=lambda site: cosine * 10)
     found = measure_likeness(bare_subject({"a": change, "b": other}, held))

@@ -16,8 +16,17 @@ from small_openmoji import write_package
 from theodolite.records.errors import BadInput, UnknownName
 from theodolite.worlds.gallery import TABLE, Gallery
 from theodolite.worlds.openmoji.bases import FACTORS, MAX_CHANGED_FRAC, changed_frac, skin_tone_alone_bases, skin_tone_bases
-from theodolite.worlds.openmoji.data import alpha_of, by_hexcode, captions, draw_emoji, entries, openmoji_folder, openmoji_home, plain_name
-from theodolite.worlds.openmoji.gallery import openmoji_gallery, picture_name, render
+from theodolite.worlds.openmoji.data import (
+    alpha_of,
+    by_hexcode,
+    captioned_emoji,
+    draw_emoji,
+    entries,
+    openmoji_folder,
+    openmoji_home,
+    plain_name,
+)
+from theodolite.worlds.openmoji.gallery import openmoji_gallery, picture_name, render_openmoji
 from theodolite.worlds.openmoji.names import TONES, excludes, topic_of
 from theodolite.worlds.registry import gallery_named, is_gallery, world_named
 
@@ -118,7 +127,7 @@ def test_a_missing_renderer_names_the_command_that_installs_it(small: Path) -> N
 
 def test_captions_leave_out_skin_tones_flags_and_keycaps(package: Path) -> None:
     known = by_hexcode()
-    found = dict(captions())
+    found = dict(captioned_emoji())
     assert not [code for code in found if known[code].skintone or known[code].group == "flags" or known[code].subgroup == "keycap"]
     assert not [text for text in found.values() if "skin tone" in text or ":" in text or not text.strip()]
     assert found["1F44B"] == "waving hand"
@@ -207,16 +216,16 @@ def test_pictures_are_what_their_names_say_at_any_size(small: Path) -> None:
     names = sorted({*gallery.table["picture_before"]})
     assert (gallery.render(names, 48) == gallery.render(names, 48)).all()
     name = picture_name("1F44B", (214, 232, 247), 2, -1)
-    assert (render([name], 144)[0] == draw_emoji(["1F44B"], 144, [(214, 232, 247)], [(4, -2)])[0]).all()
+    assert (render_openmoji([name], 144)[0] == draw_emoji(["1F44B"], 144, [(214, 232, 247)], [(4, -2)])[0]).all()
     for wrong in ("1F44B", "1F44B_d6e8f7_2", "../x_d6e8f7_0_0"):
         with pytest.raises(BadInput, match="is no picture of OpenMoji"):
-            render([wrong], 32)
+            render_openmoji([wrong], 32)
 
 
 def test_no_drawing_leaves_its_picture(package: Path) -> None:
     table = openmoji_gallery("skin_tone", 30, 2).table
     for name in sorted({*table["picture_before"], *table["picture_after"]})[::7]:
-        (picture,) = render([name], 72)
+        (picture,) = render_openmoji([name], 72)
         ground = np.array(list(bytes.fromhex(name.split("_")[1])))
         shown = (picture != ground).any(axis=-1).sum()
         (still,) = draw_emoji([name.split("_")[0]], 72, [tuple(int(part) for part in ground)])
@@ -226,7 +235,7 @@ def test_no_drawing_leaves_its_picture(package: Path) -> None:
 def test_a_pair_of_skin_tones_differs_inside_its_outline_only(package: Path) -> None:
     rows = _interventions(openmoji_gallery("skin_tone", 10, 0)).filter(pl.col("query") == "skin_tone")
     for before, after in rows.select("picture_before", "picture_after").iter_rows():
-        first, second = render([before, after], 72)
+        first, second = render_openmoji([before, after], 72)
         ground = np.array(list(bytes.fromhex(before.split("_")[1])))
         changed = (first != second).any(axis=-1)
         assert changed.any() and (first[changed] != ground).any(axis=-1).all()
@@ -289,7 +298,7 @@ def test_the_audit_has_its_pairs_and_says_whose_pictures_they_are(real: Path) ->
     gallery = gallery_named("openmoji:skin_tone", None, 0)
     assert _interventions(gallery).select("picture_before", "picture_after").unique().height == 3300
     assert gallery.attribution is not None and "CC BY-SA 4.0" in gallery.attribution and "https://openmoji.org" in gallery.attribution
-    trained = {code for code, _ in captions()}
+    trained = {code for code, _ in captioned_emoji()}
     assert not trained & {name.split("_")[0] for name in gallery.table["picture_before"]}
 
 

@@ -77,13 +77,13 @@ def tiny_smol(home: Path, **settings: Any) -> StagedRecipe:
 def test_all_stages_train_and_the_encoder_runs_once_a_picture(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny_smol(home)
     kept: list[bytes] = []
-    put = remembered.FeatureStore.put
+    put = remembered.DiskFeatureCache.put
 
     def counted(self: Any, features: dict[bytes, torch.Tensor]) -> None:
         kept.extend(features)
         put(self, features)
 
-    monkeypatch.setattr(remembered.FeatureStore, "put", counted)
+    monkeypatch.setattr(remembered.DiskFeatureCache, "put", counted)
     run_stages(recipe, packaged_material(recipe, 0), home / "run")
     entries = [json.loads(line) for line in (home / "run" / "laver" / "log.jsonl").read_text().splitlines()]
     assert {"loss/language", "loss/masked_latent", "loss/gram"} <= set(entries[0]) and np.isfinite(entries[-1]["loss"])

@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader
 from small import examples, tiny_vlm
 from test_samples import IMAGE, LINES, picture, says
 from theodolite.data.collate import Collator
-from theodolite.data.epochs import EpochSampler, StreamedVisits, Visit, Visits
+from theodolite.data.epochs import EpochDataset, EpochExample, EpochSampler, StreamedEpochs
 from theodolite.data.packing import PackingCollator, first_fit, pack
 from theodolite.data.samples import Sample
-from theodolite.data.sources import Example, Malformed, WorldExamples
+from theodolite.data.sources import Malformed, TrainingExample, WorldExamples
 from theodolite.models.construction.frontends import Pixels
-from theodolite.models.exported.grids import grid
+from theodolite.models.exported.grids import token_grid
 from theodolite.models.exported.layout import Layout
 from theodolite.models.pictures import PictureReader
 from theodolite.models.prompts import Prompter
@@ -40,9 +40,11 @@ def collator(name: str = "llava", max_length: int = 200, **more: Any) -> Packing
     return PackingCollator(words, PictureReader(image_processor, words, config), max_length=max_length, chat_template=template, **more)
 
 
-def example(key: str, num_pictures: int = 1, question: str = "what", answer: str = "red", size: tuple[int, int] = (32, 32)) -> Example:
+def example(
+    key: str, num_pictures: int = 1, question: str = "what", answer: str = "red", size: tuple[int, int] = (32, 32)
+) -> TrainingExample:
     pictures = tuple(picture(sum(map(ord, key)) + at, size) for at in range(num_pictures))
-    return Example(key, pictures, ((says("user", *[IMAGE] * num_pictures, question), says("assistant", answer)),))
+    return TrainingExample(key, pictures, ((says("user", *[IMAGE] * num_pictures, question), says("assistant", answer)),))
 
 
 MIXED = (
@@ -55,9 +57,9 @@ MIXED = (
 
 
 def test_a_hand_made_batch_comes_out_to_the_number() -> None:
-    one = Sample("one", (5, 9, 9, 6, 7), (IGNORE, IGNORE, IGNORE, 7, 8), (0, 0, 0, 1, 1), (grid(1, 2),))
-    two = Sample("two", (9, 3), (4, 2), (0, 0), (grid(1, 1),))
-    three = Sample("three", (9, 9, 9, 1), (IGNORE, IGNORE, IGNORE, 6), (0, 0, 0, 0), (grid(2, 1), grid(1, 1)))
+    one = Sample("one", (5, 9, 9, 6, 7), (IGNORE, IGNORE, IGNORE, 7, 8), (0, 0, 0, 1, 1), (token_grid(1, 2),))
+    two = Sample("two", (9, 3), (4, 2), (0, 0), (token_grid(1, 1),))
+    three = Sample("three", (9, 9, 9, 1), (IGNORE, IGNORE, IGNORE, 6), (0, 0, 0, 0), (token_grid(2, 1), token_grid(1, 1)))
     batch = pack([[one, two], [three]], [[0, 0], [4]], 0, 9, 17)
     assert batch["input_ids"].tolist() == [[5, 9, 9, 6, 7, 9, 3], [9, 9, 9, 1, 0, 0, 0]]
     assert batch["sample"].tolist() == [[0, 0, 0, 0, 0, 1, 1], [2, 2, 2, 2, -1, -1, -1]]
@@ -153,13 +155,13 @@ def drawn(batch: dict[str, Any]) -> dict[int, tuple[list[int], float]]:
 
 def test_masks_depend_on_example_epoch_picture_and_seed_and_on_nothing_else() -> None:
     make, two = collator(), example("c", 2)
-    alone = drawn(make([Visit(two, 3)]))
-    beside = drawn(collator(row_length=200)([Visit(MIXED[0], 1), Visit(two, 3)]))
+    alone = drawn(make([EpochExample(two, 3)]))
+    beside = drawn(collator(row_length=200)([EpochExample(MIXED[0], 1), EpochExample(two, 3)]))
     assert [beside[1], beside[2]] == [alone[0], alone[1]]
     assert alone[0] != alone[1]
-    assert drawn(make([Visit(two, 4)]))[0] != alone[0]
-    assert drawn(collator(seed=1)([Visit(two, 3)]))[0] != alone[0]
-    assert drawn(make([two])) == drawn(make([Visit(two, 0)])) != alone
+    assert drawn(make([EpochExample(two, 4)]))[0] != alone[0]
+    assert drawn(collator(seed=1)([EpochExample(two, 3)]))[0] != alone[0]
+    assert drawn(make([two])) == drawn(make([EpochExample(two, 0)])) != alone
     assert sorted(alone[0][0]) == list(range(16))
 
 
@@ -176,9 +178,9 @@ def test_tiles_and_pictures_of_many_sizes_keep_their_cells(name: str) -> None:
 
 
 def test_what_is_left_out_is_named_and_the_rest_is_the_batch_without_it() -> None:
-    bad = Example("bad", (b"no picture",), MIXED[0].conversations)
+    bad = TrainingExample("bad", (b"no picture",), MIXED[0].conversations)
     long = example("long", 1, " ".join(["a"] * 300))
-    visits = [bad, MIXED[0], Visit(Malformed("odd", "no turns"), 2), MIXED[2], long]
+    visits = [bad, MIXED[0], EpochExample(Malformed("odd", "no turns"), 2), MIXED[2], long]
     batch, kept = collator()(visits), collator()([MIXED[0], MIXED[2]])
     assert batch["num_seen"] == 5
     assert [key for key, _ in batch["dropped"]] == ["bad", "odd", "long"]
@@ -219,7 +221,7 @@ def world_batches(draws: Sequence[tuple[int, int]]) -> tuple[dict[str, Tensor], 
     fast = Collator(data, Prompter(processor, 64), Pixels(processor.image_processor), seed=5)
     reader = PictureReader(processor.image_processor, processor.tokenizer, model.config)
     slow = PackingCollator(processor.tokenizer, reader, max_length=512, seed=5, chat_template=processor.chat_template)
-    visits = Visits(WorldExamples(data))
+    visits = EpochDataset(WorldExamples(data))
     return fast(draws), slow([visits[draw] for draw in draws])
 
 
@@ -245,11 +247,11 @@ class Streamed:
 
 def test_accelerate_tells_a_stream_its_epoch_and_leaves_batches_whole_if_it_does_not_dispatch() -> None:
     make, stream = collator(row_length=200), Streamed()
-    loader = DataLoader(StreamedVisits(stream), batch_size=5, collate_fn=make)
+    loader = DataLoader(StreamedEpochs(stream), batch_size=5, collate_fn=make)
     kept = prepare_data_loader(loader, device=torch.device("cpu"), put_on_device=True, dispatch_batches=False)
     for epoch in range(2):
         (batch,) = list(kept)
-        expected = make([Visit(one, epoch) for one in MIXED])
+        expected = make([EpochExample(one, epoch) for one in MIXED])
         assert all(torch.equal(batch[name], expected[name]) for name in (*LAYOUT, "predicts", "labels", "pixel_values"))
         assert batch["dropped"] == [] and batch["num_seen"] == 5
     assert stream.told == [0, 1]
@@ -260,7 +262,7 @@ def test_batches_are_the_same_from_worker_processes() -> None:
     sampler.set_epoch(1)
 
     def loaded(num_workers: int) -> list[dict[str, Any]]:
-        visits = Visits(MIXED)
+        visits = EpochDataset(MIXED)
         return list(DataLoader(visits, batch_size=2, sampler=sampler, collate_fn=collator(row_length=200), num_workers=num_workers))
 
     for mine, theirs in zip(loaded(0), loaded(2), strict=True):
@@ -270,8 +272,8 @@ def test_batches_are_the_same_from_worker_processes() -> None:
 def test_an_open_picture_and_its_file_give_the_same_pixels(tmp_path: Any) -> None:
     open_one = example("a")
     open_one.pictures[0].save(tmp_path / "a.png")
-    files = Example("a", (tmp_path / "a.png",), open_one.conversations)
-    content = Example("a", ((tmp_path / "a.png").read_bytes(),), open_one.conversations)
+    files = TrainingExample("a", (tmp_path / "a.png",), open_one.conversations)
+    content = TrainingExample("a", ((tmp_path / "a.png").read_bytes(),), open_one.conversations)
     expected = collator()([open_one])["pixel_values"]
     assert all(torch.equal(collator()([one])["pixel_values"], expected) for one in (files, content))
     assert isinstance(open_one.pictures[0], Image.Image) and np.asarray(open_one.pictures[0]).shape == (32, 32, 3)

@@ -12,7 +12,7 @@ from scipy import stats
 from theodolite.records.errors import BadInput
 from theodolite.worlds.factors import Factor, FactorSpace, Scene, Scenes, UnknownName
 from theodolite.worlds.prior import Prior
-from theodolite.worlds.query import Ask, Policy, Query, open_query, yes_no_query
+from theodolite.worlds.query import Policy, PolicyLine, Query, open_query, yes_no_query
 from theodolite.worlds.shapes.world import Shapes
 
 SIZES = {"three": 3, "four": 4, "other": 4, "eight": 8, "two": 2}
@@ -260,7 +260,7 @@ def test_a_fractional_rate_is_right_on_average_and_rounded_to_its_neighbours() -
     )
     assert set(twos) == {(0, 0), (1, 0), (1, 1)} and twos[1, 1] / (twos[1, 0] + twos[1, 1]) == pytest.approx(0.5, abs=0.05)
     assert asked.rates(scenes, prior)[1] == pytest.approx(0.5 * (scenes.of_factor("two") == 1))
-    assert str(Ask(query("two"), "two-1", 0.5)) == "two:two-1*0.5"
+    assert str(PolicyLine(query("two"), "two-1", 0.5)) == "two:two-1*0.5"
 
 
 def test_rates_that_sum_to_a_whole_number_cost_every_scene_exactly_as_many_questions() -> None:

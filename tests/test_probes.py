@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from theodolite.measurement.internals.probes import Folds, Task, deal, factorise, one_hot, probe, same_size_groups, shuffled, standardised
+from theodolite.measurement.internals.probes import (
+    Folds,
+    Task,
+    deal,
+    factorise,
+    one_hot,
+    probe,
+    same_size_groups,
+    shuffled_groups,
+    standardised,
+)
 from theodolite.stats.rates import clustered_rate
 
 NUM_LEVELS = 4
@@ -139,10 +149,10 @@ def test_folds_are_whole_scenes_of_even_number() -> None:
 def test_shuffling_moves_levels_between_scenes_and_keeps_their_order() -> None:
     scenes = np.array([4, 4, 7, 7, 9, 9, 2])
     levels = np.array([0, 1, 2, 3, 4, 5, 6])
-    found = shuffled(levels, scenes, rng(0))
+    found = shuffled_groups(levels, scenes, rng(0))
     pairs = {tuple(found[scenes == scene]) for scene in (4, 7, 9)}
     assert pairs == {(0, 1), (2, 3), (4, 5)} and found[6] == 6
-    assert any(not np.array_equal(shuffled(levels, scenes, rng(seed)), levels) for seed in range(3))
+    assert any(not np.array_equal(shuffled_groups(levels, scenes, rng(seed)), levels) for seed in range(3))
     assert [group.tolist() for group in same_size_groups(scenes)] == [[[6]], [[0, 1], [2, 3], [4, 5]]]
 
 

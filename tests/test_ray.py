@@ -14,7 +14,7 @@ from grid_runs import tiny_grid, tiny_run
 from theodolite.records.errors import BadInput
 from theodolite.records.study import read_runs
 from theodolite.studies.engine import ray_cluster
-from theodolite.studies.engine.execute import perform
+from theodolite.studies.engine.execute import execute
 
 SCRIPT = Path(__file__).with_name("ray_grid.py")
 
@@ -45,7 +45,7 @@ def test_a_run_on_a_cluster_is_the_run_that_is_made_here(told: tuple[dict[str, o
     _, out = told
     (line,) = read_runs(out).values()
     # What is sent to the cluster is no checkout.
-    assert line.model_copy(update={"revision": None}) == perform(tiny_run()).line.model_copy(update={"revision": None})
+    assert line.model_copy(update={"revision": None}) == execute(tiny_run()).line.model_copy(update={"revision": None})
     assert (out / "surveys" / line.key / "rows.parquet").is_file()
 
 

@@ -19,7 +19,7 @@ from theodolite.data.packing import PackingCollator
 from theodolite.data.sources import LlavaJson
 from theodolite.data.tables import from_datasets
 from theodolite.models.pictures import PictureReader
-from theodolite.objectives.laver import LaverSettings
+from theodolite.objectives.laver import LaverConfig
 from theodolite.records.errors import BadInput
 from theodolite.training.trainer import LaverTrainer
 
@@ -73,7 +73,7 @@ def trainer_on(dataset: Any, folder: Path, **options: Any) -> LaverTrainer:
     model, processor = tiny_vlm(frontend="patches")
     reader = PictureReader(processor.image_processor, processor.tokenizer, model.config)
     collator = PackingCollator(processor.tokenizer, reader, max_length=200, chat_template=processor.chat_template)
-    laver = LaverSettings(head_hidden=24)
+    laver = LaverConfig(head_hidden=24)
     return LaverTrainer(model, laver, args=arguments(folder, **options), train_dataset=dataset, data_collator=collator)
 
 
@@ -130,7 +130,7 @@ def test_a_back_end_that_drops_masks_is_refused_before_anything_runs(tmp_path: P
     model, _, _ = tiny_families.tiny("llava")
     model.config.get_text_config()._attn_implementation = "flash_attention_2"
     with pytest.raises(BadInput, match="eager, sdpa, flex_attention"):
-        LaverTrainer(model, LaverSettings(head_hidden=24), args=arguments(tmp_path))
+        LaverTrainer(model, LaverConfig(head_hidden=24), args=arguments(tmp_path))
 
 
 def test_gradient_checkpointing_changes_memory_and_not_the_losses(tmp_path: Path) -> None:
@@ -141,6 +141,6 @@ def test_gradient_checkpointing_changes_memory_and_not_the_losses(tmp_path: Path
         source = LlavaJson(tmp_path / "data.json", tmp_path / "pictures")
         trainer = trainer_on(source, tmp_path / "run", activation_checkpointing=checkpointing)
         trainer.train()
-        assert trainer.learner.vlm.is_activation_checkpointing is checkpointing
+        assert trainer.objective_module.vlm.is_activation_checkpointing is checkpointing
         losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)

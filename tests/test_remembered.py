@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from small import tiny_vlm
-from theodolite.models.cached_features import FeatureStore, MemoryStore, remembered
-from theodolite.models.forward import Encoded
+from theodolite.models.cached_features import DiskFeatureCache, MemoryFeatureCache, cached_features
+from theodolite.models.forward import EncoderOutput
 from theodolite.records.errors import BadInput
 
 
@@ -34,10 +34,10 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 
 def test_remembered_features_are_the_encoders_own_to_the_bit_and_are_made_once(model: Any, tmp_path: Path) -> None:
-    tower, store = model.model.vision_tower, FeatureStore(tmp_path / "features.sqlite")
+    tower, store = model.model.vision_tower, DiskFeatureCache(tmp_path / "features.sqlite")
     expected = model.get_image_features(pixels(6)).pooler_output
     runs = counted(tower)
-    with remembered(tower, -1, store):
+    with cached_features(tower, -1, store):
         part = model.get_image_features(pixels(6)[:2]).pooler_output
         whole = model.get_image_features(pixels(6)).pooler_output
         again = model.get_image_features(pixels(6).flip(0)).pooler_output
@@ -45,7 +45,7 @@ def test_remembered_features_are_the_encoders_own_to_the_bit_and_are_made_once(m
     for found, wanted in ((part, expected[:2]), (whole, expected), (again, expected[::-1])):
         assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(found, wanted, strict=True))
     assert "forward" not in vars(tower)
-    with remembered(tower, -1, FeatureStore(tmp_path / "features.sqlite")):
+    with cached_features(tower, -1, DiskFeatureCache(tmp_path / "features.sqlite")):
         model.get_image_features(pixels(6))
     assert runs == [2, 4]
 
@@ -53,22 +53,22 @@ def test_remembered_features_are_the_encoders_own_to_the_bit_and_are_made_once(m
 def test_a_picture_that_comes_twice_in_a_batch_runs_once(model: Any, tmp_path: Path) -> None:
     tower = model.model.vision_tower
     runs = counted(tower)
-    with remembered(tower, -1, FeatureStore(tmp_path / "f.sqlite")):
+    with cached_features(tower, -1, DiskFeatureCache(tmp_path / "f.sqlite")):
         found = tower(pixels(2)[[0, 1, 0]]).hidden_states[-1]
     assert runs == [2] and torch.equal(found[0], found[2]) and not torch.equal(found[0], found[1])
 
 
 def test_other_weights_pixels_or_precision_are_other_features(model: Any, tmp_path: Path) -> None:
-    tower, store = model.model.vision_tower, FeatureStore(tmp_path / "f.sqlite")
+    tower, store = model.model.vision_tower, DiskFeatureCache(tmp_path / "f.sqlite")
     runs = counted(tower)
-    with remembered(tower, -1, store):
+    with cached_features(tower, -1, store):
         before = tower(pixels(1)).hidden_states[-1]
         tower(pixels(1) + 1e-6)
         with torch.autocast("cpu", torch.bfloat16):
             tower(pixels(1))
     assert runs == [1, 1, 1]
     next(tower.parameters()).add_(0.1)
-    with remembered(tower, -1, store):
+    with cached_features(tower, -1, store):
         after = tower(pixels(1)).hidden_states[-1]
     assert runs == [1, 1, 1, 1] and not torch.equal(before, after)
 
@@ -76,9 +76,9 @@ def test_other_weights_pixels_or_precision_are_other_features(model: Any, tmp_pa
 def test_a_pass_that_keeps_its_own_encoding_leaves_the_memory_in_place(model: Any, tmp_path: Path) -> None:
     tower = model.model.vision_tower
     runs = counted(tower)
-    with remembered(tower, -1, FeatureStore(tmp_path / "f.sqlite")):
+    with cached_features(tower, -1, DiskFeatureCache(tmp_path / "f.sqlite")):
         for _ in range(2):
-            with Encoded().around(tower):
+            with EncoderOutput().around(tower):
                 tower(pixels(2))
                 tower(pixels(2))
     assert runs == [2] and "forward" not in vars(tower)
@@ -88,14 +88,14 @@ def test_a_trained_encoder_and_a_damaged_store_are_refused(model: Any, tmp_path:
     tower = model.model.vision_tower
     (tmp_path / "bad.sqlite").write_bytes(b"no database at all, but long enough to be looked at" * 40)
     with pytest.raises(BadInput, match=r"remove it"):
-        FeatureStore(tmp_path / "bad.sqlite")
+        DiskFeatureCache(tmp_path / "bad.sqlite")
     next(tower.parameters()).requires_grad_(True)
-    with pytest.raises(BadInput, match="freeze it"), remembered(tower, -1, FeatureStore(tmp_path / "f.sqlite")):
+    with pytest.raises(BadInput, match="freeze it"), cached_features(tower, -1, DiskFeatureCache(tmp_path / "f.sqlite")):
         pass
 
 
 def test_two_writers_of_one_key_keep_the_first(tmp_path: Path) -> None:
-    one, other = FeatureStore(tmp_path / "f.sqlite"), FeatureStore(tmp_path / "f.sqlite")
+    one, other = DiskFeatureCache(tmp_path / "f.sqlite"), DiskFeatureCache(tmp_path / "f.sqlite")
     one.put({b"a": torch.ones(2)})
     other.put({b"a": torch.zeros(2), b"b": torch.zeros(1)})
     assert torch.equal(one.get([b"a"])[b"a"], torch.ones(2)) and set(one.get([b"a", b"b", b"c"])) == {b"a", b"b"}
@@ -108,7 +108,7 @@ def test_memory_keeps_what_it_has_room_for_and_gives_the_encoders_own_features(m
     expected = tower(pixels(6), output_hidden_states=True).hidden_states[-1]
     runs = counted(tower)
     one = expected[0].nbytes
-    with remembered(tower, -1, MemoryStore(limit_gib=4.5 * one / 2**30)):
+    with cached_features(tower, -1, MemoryFeatureCache(limit_gib=4.5 * one / 2**30)):
         for _ in range(2):
             assert torch.allclose(tower(pixels(6)).hidden_states[-1], expected, atol=1e-6)
     assert runs == [6, 2], "two did not fit, and are made anew"

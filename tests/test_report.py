@@ -14,7 +14,7 @@ import report_records as made
 import theodolite.report
 from browser import Attributes, Page, open_page
 from theodolite.records.survey import BadRecord, Shadows, SurveyRecord, Thresholds
-from theodolite.report.stored import Stored, read_stored
+from theodolite.report.stored import StoredSurvey, read_stored
 from theodolite.report.survey.arms import label_arms
 from theodolite.report.survey.comparability import check_arms, same_training
 from theodolite.report.survey.page import build_page, write_report
@@ -22,8 +22,8 @@ from theodolite.report.survey.page import build_page, write_report
 HOSTILE = "</script><script>console.error('owned')</script><img src=x onerror=\"console.error('owned')\"> & {{ 7*7 }} "
 
 
-def stored(*surveys: SurveyRecord) -> list[Stored]:
-    return [Stored(survey) for survey in surveys]
+def stored(*surveys: SurveyRecord) -> list[StoredSurvey]:
+    return [StoredSurvey(survey) for survey in surveys]
 
 
 def warnings(page: Page) -> list[Attributes]:

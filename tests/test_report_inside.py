@@ -17,10 +17,10 @@ from theodolite.records.causal import PARTNERS, Causal, Responses
 from theodolite.records.inside import Inside
 from theodolite.records.part import Estimate, Rate
 from theodolite.records.survey import SurveyRecord
-from theodolite.report.stored import Stored
+from theodolite.report.stored import StoredSurvey
 from theodolite.report.survey import inside as views
 from theodolite.report.survey.arms import label_arms
-from theodolite.report.survey.causal_counterparts import BESIDE, NO_CAUSAL, find_partners, nearest
+from theodolite.report.survey.causal_counterparts import BESIDE, NO_CAUSAL, find_causal_counterparts, nearest
 from theodolite.report.survey.inside_charts import inside_charts
 from theodolite.report.survey.page import build_page, write_report
 from theodolite.report.survey.words import show_measured
@@ -29,7 +29,7 @@ Cells = list[tuple[Attributes, str]]
 OLD = made.three_records()
 FIRST = OLD[0].model_copy(update={"inside": inside_records.inside()})
 SECOND = OLD[1].model_copy(update={"inside": inside_records.inside(500)})
-HTML = build_page([Stored(FIRST), Stored(SECOND)])
+HTML = build_page([StoredSurvey(FIRST), StoredSurvey(SECOND)])
 
 
 def rows(html: str, **wanted: str) -> list[tuple[Attributes, Cells]]:
@@ -121,17 +121,17 @@ def test_partners_of_a_factor_are_of_that_factor_and_of_a_question_of_that_quest
     assert causal is not None
     patch = {(one.factor, one.site): one for one in causal.patch}
     erase = {(one.factor, one.site): one for one in causal.erase}
-    got = find_partners(causal, "geometry", "layer.3", "colour")
+    got = find_causal_counterparts(causal, "geometry", "layer.3", "colour")
     assert [one.found for one in got] == [patch["colour", "layer.2"].subspace.own.moved, erase["colour", "layer.2"].lost]
-    (felt,) = find_partners(causal, "fisher", "connector", "shape", "colour")
+    (felt,) = find_causal_counterparts(causal, "fisher", "connector", "shape", "colour")
     assert felt.found == patch["shape", "connector"].by_query["colour"]
-    assert [one.found for one in find_partners(causal, "geometry", "layer.3", "sheen")] == [None, None]
+    assert [one.found for one in find_causal_counterparts(causal, "geometry", "layer.3", "sheen")] == [None, None]
     assert "sheen was not erased" in HTML
 
 
 def test_without_causal_numbers_each_table_and_chart_says_so() -> None:
     bare = FIRST.model_copy(update={"inside": inside_records.inside(causal=None)})
-    html = build_page([Stored(bare)])
+    html = build_page([StoredSurvey(bare)])
     for measure in BESIDE:
         found = [cell for _, cells in rows(html, measure=measure) for cell in cells if "data-partner" in cell[0]]
         assert found and all(text == NO_CAUSAL and cell["data-partner"] == "none" for cell, text in found)
@@ -144,7 +144,7 @@ def test_without_causal_numbers_each_table_and_chart_says_so() -> None:
 
 
 def view(survey: SurveyRecord) -> views.InsideView:
-    found = views.view_inside(label_arms([Stored(survey)])[0])
+    found = views.view_inside(label_arms([StoredSurvey(survey)])[0])
     assert found is not None
     return found
 
@@ -178,7 +178,7 @@ def unasked(causal: Causal) -> Causal:
 def test_a_factor_that_no_question_is_about_shows_what_happens_to_the_other_questions() -> None:
     found = inside_records.inside()
     assert found.causal is not None
-    html = build_page([Stored(FIRST.model_copy(update={"inside": found.model_copy(update={"causal": unasked(found.causal)})}))])
+    html = build_page([StoredSurvey(FIRST.model_copy(update={"inside": found.model_copy(update={"causal": unasked(found.causal)})}))])
     (cells,) = [cells for _, cells in rows(html, measure="geometry", site="connector", factor="colour", product="Euclidean")]
     patched, erased = [(cell, text) for cell, text in cells if "data-partner" in cell]
     (patch,) = [one for one in found.causal.patch if (one.factor, one.site) == ("colour", "connector")]
@@ -310,12 +310,12 @@ def test_both_arms_are_drawn_and_the_console_stays_empty(opened: tuple[Page, lis
 
 
 def test_records_without_an_inside_give_a_page_without_a_word_of_it() -> None:
-    page = build_page([Stored(survey) for survey in OLD])
+    page = build_page([StoredSurvey(survey) for survey in OLD])
     assert 'id="inside"' not in page and "Inside the model" not in page and "insides" not in page
 
 
 def test_an_arm_without_an_inside_says_so_beside_one_that_has_it() -> None:
-    page = build_page([Stored(FIRST), Stored(OLD[1])])
+    page = build_page([StoredSurvey(FIRST), StoredSurvey(OLD[1])])
     assert page.count("Nothing was measured inside this model") == 1
 
 
@@ -324,7 +324,7 @@ def test_any_one_measure_alone_gives_a_page(left: str) -> None:
     found = inside_records.inside()
     nothing: dict[str, Any] = dict.fromkeys(inside_records.MEASURES)
     alone = found.model_copy(update={**nothing, left: getattr(found, left), "measures": (left,)})
-    html = build_page([Stored(FIRST.model_copy(update={"inside": alone}))])
+    html = build_page([StoredSurvey(FIRST.model_copy(update={"inside": alone}))])
     assert (rows(html, measure=left) != []) == (left != "causal")
 
 
@@ -359,7 +359,7 @@ def test_maps_beyond_what_a_page_can_hold_are_left_out_and_named(monkeypatch: py
     monkeypatch.setattr(views, "MAX_SQUARES", 2 * 16)
     found = view(FIRST)
     assert {one.factor for one in found.maps} == {"shape"} and found.undrawn == ["sheen"]
-    assert "No map is drawn of sheen" in build_page([Stored(FIRST)])
+    assert "No map is drawn of sheen" in build_page([StoredSurvey(FIRST)])
 
 
 def test_large_maps_keep_the_page_small() -> None:
@@ -383,7 +383,9 @@ def test_hostile_names_are_text_and_at_700_pixels_nothing_scrolls_sideways(monke
     monkeypatch.setattr(inside_records, "FACTORS", (*inside_records.FACTORS, HOSTILE))
     monkeypatch.setattr(inside_records, "QUERIES", (*inside_records.QUERIES, HOSTILE))
     monkeypatch.setitem(inside_records.LOSSES, HOSTILE, ("not said", "answer", "spoken"))
-    opened_all = build_page([Stored(FIRST.model_copy(update={"inside": inside_records.inside()}))]).replace("<details", "<details open")
+    opened_all = build_page([StoredSurvey(FIRST.model_copy(update={"inside": inside_records.inside()}))]).replace(
+        "<details", "<details open"
+    )
     (tmp_path / "page.html").write_text(opened_all + MEASURE, encoding="utf-8")
     dom, console = open_page(tmp_path / "page.html", "--window-size=700,900")
     page = Page(dom)

@@ -10,11 +10,11 @@ from typing import Any
 import report_records as made
 from browser import Page, open_page
 from theodolite.records.survey import Rate, SurveyRecord, read_survey
-from theodolite.report.stored import Stored
+from theodolite.report.stored import StoredSurvey
 from theodolite.report.survey.page import build_page
 
 RECORDS = made.three_records()
-HTML = build_page([Stored(survey) for survey in RECORDS])
+HTML = build_page([StoredSurvey(survey) for survey in RECORDS])
 
 
 def tables(html: str, kind: str) -> list[list[list[str]]]:

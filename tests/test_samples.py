@@ -16,8 +16,8 @@ from PIL import Image
 
 from theodolite.data.drops import Dropped, Unfit
 from theodolite.data.samples import Sample, SampleMaker, open_picture
-from theodolite.data.sources import Example
-from theodolite.data.tokenized import Transcriber
+from theodolite.data.sources import TrainingExample
+from theodolite.data.tokenized import ConversationTokenizer
 from theodolite.models.families import image_token_id
 from theodolite.models.pictures import PictureReader
 from theodolite.objectives.language import IGNORE
@@ -49,8 +49,8 @@ def maker(max_length: int = 500, template: str | None = LINES, name: str = "llav
     return SampleMaker(words, PictureReader(image_processor, words, config), max_length, template, **more)
 
 
-def example(*conversations: Any, num_pictures: int = 1, key: str = "key") -> Example:
-    return Example(key, tuple(picture(seed) for seed in range(num_pictures)), conversations)
+def example(*conversations: Any, num_pictures: int = 1, key: str = "key") -> TrainingExample:
+    return TrainingExample(key, tuple(picture(seed) for seed in range(num_pictures)), conversations)
 
 
 def words(sample: Sample) -> list[str]:
@@ -121,13 +121,13 @@ def test_white_space_between_prompt_and_answer_may_differ_and_nothing_else() -> 
 def test_tokens_are_those_of_the_whole_text_at_once(name: str) -> None:
     """For every family: pictures tokenised as runs, and cut where answers begin, give what the library's Processor gives."""
     made = maker(name=name, template=None)
-    config, reader, scribe = made.reader.config, made.reader, made.transcriber
+    config, reader, scribe = made.reader.config, made.reader, made.conversation_tokenizer
     pictures = [picture(seed, size) for seed, size in enumerate(((40, 40), (24, 60)))]
     conversation = (says("user", IMAGE, IMAGE, "what colour"), says("assistant", "red"), says("user", "shape"), says("assistant", "round"))
     reads = reader.read_conversation(pictures)
     text = reader.expand(scribe.tokenizer.apply_chat_template(list(conversation), tokenize=False), reads)
     expected = scribe.tokenizer(text, add_special_tokens=False)["input_ids"]
-    sample = made.make(Example("x", tuple(pictures), (conversation,)))
+    sample = made.make(TrainingExample("x", tuple(pictures), (conversation,)))
     assert list(sample.tokens) == expected[:-1]
     assert [target for target in sample.targets if target != IGNORE] == [VOCABULARY[word] for word in ("red", "</s>", "round", "</s>")]
     assert all(target in (IGNORE, following) for target, following in zip(sample.targets, expected[1:], strict=True))
@@ -223,7 +223,7 @@ def test_what_a_template_refuses_is_malformed_and_what_it_forgets_is_bad_input()
     silent = tokenizer("llava")
     silent.chat_template = None
     with pytest.raises(BadInput, match="give chat_template"):
-        Transcriber(silent, maker().reader)
+        ConversationTokenizer(silent, maker().reader)
 
 
 def test_an_answer_at_the_pictures_end_trains_one_conversation_and_refuses_several() -> None:
@@ -322,7 +322,7 @@ def test_pictures_come_in_rgb_and_the_right_way_up(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_the_image_processor_refuses_is_unfit() -> None:
-    thin = Example("x", (picture(0, (300, 1)),), ((says("user", IMAGE, "a"), says("assistant", "b")),))
+    thin = TrainingExample("x", (picture(0, (300, 1)),), ((says("user", IMAGE, "a"), says("assistant", "b")),))
     with pytest.raises(Unfit, match=r"unreadable: the image processor refuses pictures of 1 x 300 .*aspect ratio"):
         maker(name="qwen2_vl", template=None).make(thin)
 

@@ -17,10 +17,10 @@ from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader
 
 from small import examples
-from theodolite.data.conversations import BadRecord, conversation_of
-from theodolite.data.epochs import Draws, EpochSampler, StreamedVisits, Visit, Visits, times_before
+from theodolite.data.conversations import BadConversation, conversation_of
+from theodolite.data.epochs import EpochDataset, EpochExample, EpochSampler, FixedOrder, StreamedEpochs, times_before
 from theodolite.data.examples import training_order
-from theodolite.data.sources import Example, LlavaJson, Malformed, WorldExamples
+from theodolite.data.sources import LlavaJson, Malformed, TrainingExample, WorldExamples
 from theodolite.data.tables import from_datasets
 from theodolite.records.errors import BadInput
 
@@ -87,7 +87,7 @@ def test_pictures_stand_where_the_text_has_them_and_else_before_the_first_questi
     ],
 )
 def test_what_is_no_conversation_is_named(turns: Any, message: str) -> None:
-    with pytest.raises(BadRecord, match=message):
+    with pytest.raises(BadConversation, match=message):
         conversation_of(turns, 1)
 
 
@@ -106,7 +106,7 @@ def test_llava_json_gives_examples_with_pictures_below_the_folder(tmp_path: Path
     (tmp_path / name).write_text(lines if name.endswith("l") else json.dumps(LLAVA))
     source = LlavaJson(tmp_path / name, tmp_path)
     one, two, three, bad, worse = [source[index] for index in range(len(source))]
-    assert isinstance(one, Example) and isinstance(two, Example) and isinstance(three, Example)
+    assert isinstance(one, TrainingExample) and isinstance(two, TrainingExample) and isinstance(three, TrainingExample)
     assert (one.key, one.pictures, one.conversations) == ("one", (tmp_path / "a/1.png",), (ASKED,))
     assert two.pictures == (tmp_path / "a/1.png", tmp_path / "a/2.png")
     assert two.conversations == ((says("user", IMAGE, IMAGE), says("assistant", "é")),)
@@ -218,7 +218,7 @@ def test_one_bad_row_is_one_malformed_example() -> None:
     rows = [{"images": [png()], "texts": FORMS["finevision"]}, {"images": [3], "texts": FORMS["finevision"]}, {"images": [], "texts": []}]
     stream = from_datasets(datasets.IterableDataset.from_generator(lambda: iter(rows)))
     good, picture, words = stream
-    assert isinstance(good, Example)
+    assert isinstance(good, TrainingExample)
     assert isinstance(picture, Malformed) and picture.problem == "a picture is a int; expected a picture, its bytes, or a path"
     assert isinstance(words, Malformed) and "expected a list of turns" in words.problem
 
@@ -228,14 +228,14 @@ def keys_of(stream: Any) -> list[str]:
 
 
 def test_processes_share_a_stream_without_overlap_and_with_equal_numbers() -> None:
-    visits = StreamedVisits(from_datasets(table(12).to_iterable_dataset(num_shards=3)))
+    visits = StreamedEpochs(from_datasets(table(12).to_iterable_dataset(num_shards=3)))
     shares = [keys_of(IterableDatasetShard(visits, batch_size=3, num_processes=2, process_index=rank)) for rank in range(2)]
     assert len(shares[0]) == len(shares[1])
     assert sorted(map(int, shares[0] + shares[1])) == list(range(12))
 
 
 def test_a_loaders_workers_share_a_stream_by_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    visits = StreamedVisits(from_datasets(table(12).to_iterable_dataset(num_shards=4)))
+    visits = StreamedEpochs(from_datasets(table(12).to_iterable_dataset(num_shards=4)))
     shares = []
     for worker in range(2):
         monkeypatch.setattr(torch.utils.data._utils.worker, "_worker_info", SimpleNamespace(id=worker, num_workers=2))
@@ -245,7 +245,7 @@ def test_a_loaders_workers_share_a_stream_by_shards(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_shuffled_stream_has_another_order_and_epoch_in_each_pass() -> None:
-    visits = StreamedVisits(from_datasets(table(12).to_iterable_dataset(num_shards=3).shuffle(seed=1, buffer_size=8)))
+    visits = StreamedEpochs(from_datasets(table(12).to_iterable_dataset(num_shards=3).shuffle(seed=1, buffer_size=8)))
     passes = []
     for epoch in (0, 1, 0):
         visits.set_epoch(epoch)
@@ -279,16 +279,16 @@ def test_visits_are_loaded_by_epoch_and_index() -> None:
     sampler = EpochSampler(12, seed=0)
     sampler.set_epoch(4)
     source = from_datasets(table(12))
-    loader = DataLoader(Visits(source), batch_size=5, sampler=sampler, collate_fn=list)
+    loader = DataLoader(EpochDataset(source), batch_size=5, sampler=sampler, collate_fn=list)
     loaded = [visit for batch in loader for visit in batch]
-    assert all(isinstance(visit, Visit) and visit.epoch == 4 for visit in loaded)
+    assert all(isinstance(visit, EpochExample) and visit.epoch == 4 for visit in loaded)
     assert [visit.example.key for visit in loaded] == [str(index) for _, index in sampler]
-    assert len(Visits(source)) == 12
+    assert len(EpochDataset(source)) == 12
 
 
 def test_the_epoch_of_a_fixed_order_is_how_often_the_example_came_before() -> None:
     assert times_before(np.array([2, 0, 2, 1, 2, 0])).tolist() == [0, 0, 1, 0, 2, 1]
-    draws = Draws(training_order(5, 12, seed=3))
+    draws = FixedOrder(training_order(5, 12, seed=3))
     assert [draws[at][0] for at in range(len(draws))] == [0] * 5 + [1] * 5 + [2] * 2
     assert [draws[at][1] for at in range(12)] == training_order(5, 12, seed=3).tolist()
     assert times_before(np.array([], dtype=np.int64)).tolist() == []

@@ -22,11 +22,11 @@ from staged_run import STEPS, short
 from theodolite.commands.progress import Steps
 from theodolite.commands.train import train_recipe
 from theodolite.models.fingerprint import weights_hash
-from theodolite.models.freezing import train_only
+from theodolite.models.freezing import set_trainable
 from theodolite.models.load import load_vlm
-from theodolite.objectives.laver import LaverSettings
+from theodolite.objectives.laver import LaverConfig
 from theodolite.records.errors import BadInput
-from theodolite.training.recipe_data import captions, file_material, shapes_material
+from theodolite.training.recipe_data import factor_captions, file_material, shapes_material
 from theodolite.training.recipes import RECIPES, laver_siglip2, paper_stages
 from theodolite.training.stage_runner import run_stages, stage_arguments
 from theodolite.worlds.factors import Scene, Scenes
@@ -116,8 +116,8 @@ def test_a_folder_with_other_files_is_refused_and_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", tiny_families.NAMES)
 def test_the_alignment_trains_the_connector_alone_and_the_others_leave_the_encoder_frozen(name: str) -> None:
     model, _, _ = tiny_families.tiny(name)
-    connector = {path for path, value in train_only(model, ("connector",)).named_parameters() if value.requires_grad}
-    both = {path for path, value in train_only(model, ("connector", "language_model")).named_parameters() if value.requires_grad}
+    connector = {path for path, value in set_trainable(model, ("connector",)).named_parameters() if value.requires_grad}
+    both = {path for path, value in set_trainable(model, ("connector", "language_model")).named_parameters() if value.requires_grad}
     assert connector and connector < both
     assert not any("layers" in path and "language_model" in path for path in connector)
     assert any("language_model" in path or "text_model" in path for path in both)
@@ -128,7 +128,7 @@ def test_the_alignment_trains_the_connector_alone_and_the_others_leave_the_encod
 def test_adapters_are_all_that_is_trained_of_a_language_model_under_lora() -> None:
     model, _, _ = tiny_families.tiny("llava")
     before = weights_hash(model)
-    wrapped = train_only(model, ("connector", "language_model"), lora_rank=2)
+    wrapped = set_trainable(model, ("connector", "language_model"), lora_rank=2)
     trained = {path for path, value in wrapped.named_parameters() if value.requires_grad}
     assert all("lora_" in path or "multi_modal_projector" in path for path in trained)
     assert sum("lora_" in path for path in trained) == 2 * 2 * 7  # two matrices for each of seven linear layers in two blocks
@@ -140,8 +140,8 @@ def test_the_papers_numbers_are_the_recipes() -> None:
     assert (align.trains, align.steps, align.learning_rate, align.warmup_steps, align.batch) == (("connector",), 4360, 2e-3, 500, 128)
     for stage in (laver, instruct):
         assert (stage.steps, stage.learning_rate, stage.warmup_steps, stage.batch, stage.max_length) == (6250, 2e-5, 100, 128, 2048)
-    assert (align.laver, laver.laver, instruct.laver) == (None, LaverSettings(), None)
-    settings = LaverSettings()
+    assert (align.laver, laver.laver, instruct.laver) == (None, LaverConfig(), None)
+    settings = LaverConfig()
     assert (settings.masked_latent_weight, settings.gram_weight, settings.mask_ratio, settings.head_hidden) == (1.0, 1.0, 0.05, 8192)
     assert (settings.student_temperature, settings.teacher_temperature, settings.centre_momentum) == (0.1, 0.04, 0.9)
     assert (settings.ema.decay, settings.ema.period(6250), settings.branch, settings.gram) == (0.95, 100, "separate", "clipped")
@@ -160,7 +160,7 @@ def test_a_batch_is_divided_among_processes_and_micro_batches(tmp_path: Path, mo
 def test_captions_name_every_factor_that_can_be_named() -> None:
     world = Shapes()
     scene: dict[str, Any] = {factor.name: factor.values[0] for factor in world.space.factors}
-    ((caption,),) = captions(world, Scenes.of(world.space, [Scene(scene, 0)]))
+    ((caption,),) = factor_captions(world, Scenes.of(world.space, [Scene(scene, 0)]))
     assert caption.answer.split() == [value for name, value in scene.items() if name != "sheen"]
 
 

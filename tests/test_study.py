@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from study_records import grid_run, moved
 from theodolite.cli import app
-from theodolite.data.examples import ask_world
+from theodolite.data.examples import draw_questions
 from theodolite.records.errors import BadInput, UnknownName
-from theodolite.records.study import RUNS, AnsweredRight, Foretold, GridRun, write_runs
+from theodolite.records.study import RUNS, AnsweredRight, GridRun, PredictedByCoverage, write_runs
 from theodolite.stats.claims import Rule, Statement
 from theodolite.stats.forecast import (
     COLUMNS,
@@ -22,8 +22,8 @@ from theodolite.stats.forecast import (
     calibration_error,
     cells_table,
     error_difference,
-    foretell,
     mean_measured,
+    predict_rates,
     rank_correlation,
     reliability,
     run_means,
@@ -31,8 +31,8 @@ from theodolite.stats.forecast import (
 from theodolite.studies import flip, forecast, lock
 from theodolite.studies.engine.catalogue import STUDIES, command_of, study_named
 from theodolite.studies.engine.execute import Run
-from theodolite.studies.engine.study import Found, conclude, difference, level, point
-from theodolite.studies.engine.study import moved as moved_by
+from theodolite.studies.engine.study import FinishedRuns, claim_level, conclude, difference, point
+from theodolite.studies.engine.study import moved_frac_of as moved_by
 from theodolite.worlds.registry import world_named
 
 STATEMENT = Statement("name", "Text.", "essay", Rule("above", 0.5), "a share", 3)
@@ -88,7 +88,7 @@ def test_arms_of_the_flip_ask_every_picture_two_questions_with_answers_of_one_wo
     world = world_named("shapes", strength)
     scenes = world.sample(500, np.random.default_rng(0))
     for name, text in flip.policies().items():
-        asked = ask_world(world, scenes, world.policy(text), 0)
+        asked = draw_questions(world, scenes, world.policy(text), 0)
         assert {len(items) for items in asked} == {2}, name
         assert {len(item.answer.split()) for items in asked for item in items} == {1}, name
 
@@ -107,14 +107,14 @@ def test_odd_scenes_are_asked_twice_and_four_times_as_often_as_agreeing_ones() -
 def test_conjunctions_are_as_often_true_as_not() -> None:
     world = world_named("shapes", 0.8)
     scenes = world.sample(4000, np.random.default_rng(0))
-    asked = ask_world(world, scenes, world.policy(flip.policies()["conjunctions"]), 0)
+    asked = draw_questions(world, scenes, world.policy(flip.policies()["conjunctions"]), 0)
     answers = [item.answer for items in asked for item in items if item.answer in ("yes", "no")]
     assert len(answers) == len(scenes)
     assert abs(answers.count("yes") / len(answers) - 0.5) < 0.03
 
 
 def test_every_claim_of_the_flip_is_judged_and_the_essays_own_world_makes_them_hold() -> None:
-    runs = flip.grid(range(5))
+    runs = flip.flip_grid(range(5))
     record = conclude(flip.FLIP, runs, lines(runs, locked), command="theodolite study flip --seeds 5", quick=False)
     found = {claim.name: claim.finding for claim in record.claims}
     assert len(found) == 11
@@ -128,14 +128,14 @@ def test_every_claim_of_the_flip_is_judged_and_the_essays_own_world_makes_them_h
 
 
 def test_a_world_in_which_questions_change_nothing_makes_the_claims_fail() -> None:
-    runs = flip.grid(range(5))
+    runs = flip.flip_grid(range(5))
     same = lines(runs, lambda run: line(run, 0.3 + 0.01 * run.seed, 0.6))
     found = {claim.name: claim.finding for claim in conclude(flip.FLIP, runs, same, command="", quick=False).claims}
     assert {found[name] for name in ("shadow", "reads", "identified", "questions only", "entangled leak")} == {"fails"}
 
 
 def test_runs_that_are_missing_are_told_and_seeds_without_their_pair_left_out() -> None:
-    runs = flip.grid(range(3), quick=True)
+    runs = flip.flip_grid(range(3), quick=True)
     made = lines(runs, locked)
     gone = next(run.key for run in runs if run.arm.name == "all" and run.seed == 1)
     del made[gone]
@@ -146,7 +146,7 @@ def test_runs_that_are_missing_are_told_and_seeds_without_their_pair_left_out() 
 
 
 def test_a_study_so_far_judges_and_draws_what_is_there_and_runs_nothing(tmp_path: Path) -> None:
-    runs = flip.grid(range(2))
+    runs = flip.flip_grid(range(2))
     write_runs(tmp_path, [locked(run) for run in runs[:3]])
     before = (tmp_path / RUNS).read_bytes()
     done = CliRunner().invoke(app, ["study", "flip", "--seeds", "2", "--so-far", "--out", str(tmp_path)])
@@ -159,7 +159,7 @@ def test_a_study_so_far_judges_and_draws_what_is_there_and_runs_nothing(tmp_path
 
 
 def test_comparisons_that_are_not_matched_are_told() -> None:
-    runs = flip.grid(range(2), quick=True)
+    runs = flip.flip_grid(range(2), quick=True)
     made = lines(runs, locked)
     odd = runs[0].key
     made[odd] = made[odd].model_copy(update={"facts": made[odd].facts.model_copy(update={"order_sha256": "other"})})
@@ -168,27 +168,27 @@ def test_comparisons_that_are_not_matched_are_told() -> None:
 
 
 def test_differences_are_paired_by_seed() -> None:
-    runs = flip.grid(range(4), quick=True)
+    runs = flip.flip_grid(range(4), quick=True)
     # Seeds differ widely, arms by the same each time: unpaired, nothing could be told.
-    found = Found(
+    found = FinishedRuns(
         tuple((run, line(run, 0.2 * run.seed + (0.1 + 0.002 * run.seed if run.arm.name == "agree" else 0.0), 0.5)) for run in runs)
     )
     claim = difference(STATEMENT, found.arm("agree"), found.arm("all"), LEAK)
     assert claim.effect == pytest.approx(0.103)
     assert claim.low is not None and claim.high is not None and claim.high - claim.low < 0.05
-    alone = level(STATEMENT, found.arm("agree"), LEAK)
+    alone = claim_level(STATEMENT, found.arm("agree"), LEAK)
     assert alone.low is not None and alone.high is not None and alone.high - alone.low > 0.5
 
 
 def test_two_runs_of_one_seed_are_not_averaged_silently() -> None:
-    runs = flip.grid(range(1), quick=True)
-    found = Found(tuple((run, locked(run)) for run in runs))
+    runs = flip.flip_grid(range(1), quick=True)
+    found = FinishedRuns(tuple((run, locked(run)) for run in runs))
     with pytest.raises(ValueError, match="two runs of seed 0"):
         list(point("panel", "series", "x", found, LEAK))
 
 
 def test_the_lock_holds_where_scale_does_nothing_and_breaks_where_it_frees() -> None:
-    runs = lock.grid(range(5))
+    runs = lock.lock_grid(range(5))
 
     def judged(freed: str) -> dict[str, str]:
         def make(run: Run) -> GridRun:
@@ -209,7 +209,7 @@ def test_the_lock_holds_where_scale_does_nothing_and_breaks_where_it_frees() -> 
 
 
 def test_a_scaled_model_that_is_missing_leaves_open_what_is_said_of_all() -> None:
-    runs = lock.grid(range(5))
+    runs = lock.lock_grid(range(5))
     made = lines(
         [run for run in runs if run.arm.name != "width x4"], lambda run: line(run, 0.95 - 0.005 * run.seed, 0.05 + 0.01 * run.seed)
     )
@@ -219,7 +219,7 @@ def test_a_scaled_model_that_is_missing_leaves_open_what_is_said_of_all() -> Non
 
 
 def test_a_model_that_never_learned_its_question_says_nothing_of_it() -> None:
-    runs = flip.grid(range(3), quick=True)
+    runs = flip.flip_grid(range(3), quick=True)
 
     def unlearned(run: Run) -> GridRun:
         return line(run, 0.0, 0.0, 0.28) if run.arm.name == "agree" and run.seed == 1 else locked(run)
@@ -236,7 +236,7 @@ def test_runs_of_one_seed_are_surveyed_on_the_same_scenes_and_of_another_on_othe
 
 
 def test_a_figure_without_points_is_told_and_not_drawn() -> None:
-    runs = flip.grid(range(2))
+    runs = flip.flip_grid(range(2))
     made = lines([run for run in runs if run.world == "shapes"], locked)
     record = conclude(flip.FLIP, runs, made, command="", quick=False)
     assert {figure.name for figure in record.figures} == {"flip", "flip-strength"}
@@ -244,7 +244,7 @@ def test_a_figure_without_points_is_told_and_not_drawn() -> None:
 
 
 def test_the_lock_scales_one_thing_at_a_time() -> None:
-    runs = {run.arm.name: run for run in lock.grid(range(1))}
+    runs = {run.arm.name: run for run in lock.lock_grid(range(1))}
     base = runs.pop("base")
     policies = {name: run.arm.policy for name, run in runs.items() if run.arm.policy != base.arm.policy}
     assert set(policies) == {"covered"}
@@ -268,7 +268,7 @@ def test_drawn_policies_are_the_same_for_everybody_and_ask_something_of_every_sc
     for correlation, strength, text in drawn:
         world = world_named("shapes", strength, correlation)
         scenes = world.sample(300, np.random.default_rng(0))
-        assert all(ask_world(world, scenes, world.policy(text), 0))
+        assert all(draw_questions(world, scenes, world.policy(text), 0))
 
 
 def told_table(rows: Sequence[tuple[str, int, float, float]], kind: str = "leak") -> pl.DataFrame:
@@ -289,7 +289,7 @@ def test_a_forecast_learns_a_rate_and_its_calibration_is_that_of_the_rate() -> N
     rows = told_table(
         [(f"p{number % 20}", number % 5, x, y) for number, (x, y) in enumerate(zip(bits.tolist(), rate.tolist(), strict=True))]
     )
-    found = foretell(rows[:400], rows[400:], ("proxy_bits",))
+    found = predict_rates(rows[:400], rows[400:], ("proxy_bits",))
     measured = rows[400:]["measured"].to_numpy()
     assert absolute_error(found, measured) < 0.03
     assert calibration_error(found, measured) < 0.03
@@ -315,7 +315,7 @@ def test_rank_correlation_is_spearmans_and_policies_are_its_unit() -> None:
 
 def test_a_forecast_that_looks_at_nothing_is_the_mean_rate_with_policies_alike() -> None:
     rows = told_table([("many", seed, 0.0, 0.2) for seed in range(9)] + [("one", 0, 0.0, 0.8)])
-    assert foretell(rows, rows[:3], ()) == pytest.approx([0.5] * 3)
+    assert predict_rates(rows, rows[:3], ()) == pytest.approx([0.5] * 3)
 
 
 def test_what_differs_by_run_alone_is_hidden_among_cells_and_told_by_means_of_runs() -> None:
@@ -331,8 +331,8 @@ def test_what_differs_by_run_alone_is_hidden_among_cells_and_told_by_means_of_ru
 
 
 def test_a_cell_knows_the_coverage_of_what_is_asked_and_the_proxy_of_what_is_changed() -> None:
-    run = flip.grid(range(1), quick=True)[0]
-    told = Foretold(
+    run = flip.flip_grid(range(1), quick=True)[0]
+    told = PredictedByCoverage(
         coverage={"shape": 0.25}, coverage_limit={"shape": 1.0}, reach={}, pressure_bits={"shape": 0.5},
         proxy_bits={"colour->shape": 1.2}, asked_frac={"shape": 0.5, "row": 0.5},
     )  # fmt: skip
@@ -354,7 +354,7 @@ def foretold_runs(opposite: bool) -> tuple[list[GridRun], Sequence[Run], dict[st
     def told(run: Run) -> GridRun:
         cause, effect = run.setup.correlation
         bits = float(rng.uniform(0, 2))
-        foretold = Foretold(
+        foretold = PredictedByCoverage(
             coverage={cause: 1 - bits / 2}, coverage_limit={}, reach={}, pressure_bits={cause: 2 - bits},
             proxy_bits={f"{effect}->{cause}": bits}, asked_frac={cause: float(rng.uniform(0.3, 0.6))},
         )  # fmt: skip
@@ -367,8 +367,8 @@ def foretold_runs(opposite: bool) -> tuple[list[GridRun], Sequence[Run], dict[st
         cells = (moved(effect, cause, False, leak), moved(cause, cause, True, read), *noise)
         return line(run, 0.0, 0.0, foretold=foretold, gap=gap, cells=cells, answered=(right,))
 
-    runs = forecast.grid(range(2))
-    return [told(run) for run in flip.grid(range(2))], runs, lines(runs, told)
+    runs = forecast.forecast_grid(range(2))
+    return [told(run) for run in flip.flip_grid(range(2))], runs, lines(runs, told)
 
 
 def test_the_forecast_study_is_judged_on_what_it_was_not_fitted_on() -> None:

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from small import WORLD, tiny_vlm
-from theodolite.asking.answer import Ask
+from theodolite.asking.answer import Question
 from theodolite.asking.local import LocalAsker
 from theodolite.asking.model_inputs import survey_size
 from theodolite.measurement.internals.registry import MEASURES, measures_named
 from theodolite.measurement.pairs.plan import Plan, plan_world
-from theodolite.measurement.survey.session import Survey, Way, survey, survey_pairs
-from theodolite.models.processor import Halves
+from theodolite.measurement.survey.session import SurveyOptions, SurveyResult, survey, survey_pairs
+from theodolite.models.processor import ProcessorParts
 from theodolite.models.taps import layer_sites, touching, watching_attention
 from theodolite.records.errors import BadInput, UnknownName
 from theodolite.records.inside import Inside
@@ -39,14 +39,14 @@ def small_plan(size: int) -> Plan:
     return replace(plan, rows=pl.concat([pairs, plan.rows.filter(kind == "training").head(6)]))
 
 
-def surveyed(name: str, measures: tuple[str, ...] = tuple(MEASURES)) -> Survey:
+def surveyed(name: str, measures: tuple[str, ...] = tuple(MEASURES)) -> SurveyResult:
     model, image_processor, tokenizer = tiny(name)
     plan = small_plan(min(survey_size(image_processor), 56))
-    return survey_pairs(model, Halves(image_processor, tokenizer, model.config), plan, title=name, way=Way(measures))
+    return survey_pairs(model, ProcessorParts(image_processor, tokenizer, model.config), plan, title=name, way=SurveyOptions(measures))
 
 
 @cache
-def first(name: str) -> Survey:
+def first(name: str) -> SurveyResult:
     return surveyed(name)
 
 
@@ -126,9 +126,9 @@ def test_a_model_object_and_a_world_are_enough_in_python() -> None:
     )
 
 
-def asks() -> tuple[np.ndarray, list[Ask]]:
+def asks() -> tuple[np.ndarray, list[Question]]:
     pictures = WORLD.render(WORLD.sample(6, np.random.default_rng(0)))
-    return pictures, [Ask(number, "what is its shape?", ("round", "square")) for number in range(6)]
+    return pictures, [Question(number, "what is its shape?", ("round", "square")) for number in range(6)]
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,10 +138,10 @@ def test_a_batch_that_does_not_fit_is_halved_and_said(monkeypatch: pytest.Monkey
     whole = LocalAsker(model, processor).ask(pictures, questions)
     asker, own = LocalAsker(model, processor), LocalAsker.score
 
-    def cramped(self: LocalAsker, batch: Any, sight: Any, edits: Any = None) -> Any:
+    def cramped(self: LocalAsker, batch: Any, vision_features: Any, edits: Any = None) -> Any:
         if len(batch.pictures) > 2:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
-        return own(self, batch, sight, edits)
+        return own(self, batch, vision_features, edits)
 
     monkeypatch.setattr(LocalAsker, "score", cramped)
     for one, other in zip(whole, asker.ask(pictures, questions), strict=True):
@@ -151,7 +151,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_said(monkeypatch: pytest.Monkey
         "3 rows at once did not fit into memory; going on with 1",
     ]
 
-    def none(self: LocalAsker, batch: Any, sight: Any, edits: Any = None) -> Any:
+    def none(self: LocalAsker, batch: Any, vision_features: Any, edits: Any = None) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(LocalAsker, "score", none)
@@ -166,13 +166,13 @@ def test_rows_of_like_length_run_together_in_powers_of_two() -> None:
     model, processor = tiny_vlm()
     pictures, _ = asks()
     texts = ("what is its shape?", "would you say that it is on dark ground?")
-    mixed = [Ask(number, texts[number % 2], ("round", "the top row")) for number in range(6)]
+    mixed = [Question(number, texts[number % 2], ("round", "the top row")) for number in range(6)]
     groups = LocalAsker(model, processor).groups(pictures, mixed)
     lengths = [len(row.tokens) for rows in groups for row in rows]
     assert lengths == sorted(lengths) and {len(rows) for rows in LocalAsker(model, processor, 2).groups(pictures, mixed)} == {2}
-    room = LocalAsker(model, processor).room
-    assert room.rows_of_width(64) == 64 and room.rows_of_width(100_000) == 1
-    assert all(bin(room.rows_of_width(width)).count("1") == 1 for width in range(10, 3000, 97))
+    batch_sizer = LocalAsker(model, processor).batch_sizer
+    assert batch_sizer.rows_of_width(64) == 64 and batch_sizer.rows_of_width(100_000) == 1
+    assert all(bin(batch_sizer.rows_of_width(width)).count("1") == 1 for width in range(10, 3000, 97))
 
 
 def test_taps_change_what_goes_on_and_watching_attention_leaves_the_back_end_as_it_was() -> None:

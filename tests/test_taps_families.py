@@ -11,14 +11,14 @@ from torch import Tensor
 
 from test_asking_families import ASKS, built
 from theodolite.asking.local import LocalAsker
-from theodolite.measurement.internals.activations import Question, capture
+from theodolite.measurement.internals.activations import FactorQuestion, capture
 from theodolite.models.families import FAMILIES, image_token_id
 from theodolite.models.taps import layer_sites, touching
-from theodolite.models.vision_features import see
+from theodolite.models.vision_features import encode_pictures
 from tiny_families import NAMES, features, inputs, tiny
 
 every_family = pytest.mark.parametrize("name", NAMES)
-QUESTION = Question("colour", "what colour", ("red", "blue"))
+QUESTION = FactorQuestion("colour", "what colour", ("red", "blue"))
 
 
 def own_states(name: str, model: Any, given: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -49,11 +49,11 @@ def test_what_is_captured_of_a_picture_is_what_the_librarys_own_forward_makes_of
     """Mean over vision tokens, from rows of many questions and choices, against a sequence of the question alone."""
     model, processor, pool = built(name)
     asker = LocalAsker(model, processor)
-    held = capture(asker, pool, np.arange(2), (QUESTION, Question("shape", "what shape a b c", ("round", "a b c"))), np.arange(1), 0)
+    held = capture(asker, pool, np.arange(2), (QUESTION, FactorQuestion("shape", "what shape a b c", ("round", "a b c"))), np.arange(1), 0)
     assert held.sites == ("encoder", "connector", "layer.1", "layer.2")
     for number in range(2):
-        pixels = asker.lens(pool).inputs(pool[number : number + 1])
-        turn = asker.lens(pool).prompter.turn(QUESTION.text, QUESTION.choices[0])
+        pixels = asker.model_inputs(pool).inputs(pool[number : number + 1])
+        turn = asker.model_inputs(pool).prompter.turn(QUESTION.text, QUESTION.choices[0])
         ids = torch.tensor([turn.prefix + turn.question])
         vision, family = ids == image_token_id(model.config), FAMILIES[name]
         types = {} if family.token_types is None else {family.token_types: vision.long() * (family.typed_tokens == "picture")}
@@ -84,10 +84,10 @@ def test_an_edit_at_a_site_changes_what_comes_after_it_and_nothing_before(name: 
 
         edits = {site: lambda tokens, pictures, site=site: keep(site, tokens) for site in sites}
         with torch.no_grad():
-            return seen, asker.score(batch, asker.see(batch, pool), edits).choices  # type: ignore[arg-type]
+            return seen, asker.score(batch, asker.encode_batch(batch, pool), edits).choices  # type: ignore[arg-type]
 
     plain, scores = passed(None)
-    assert torch.equal(scores, asker.score(batch, asker.see(batch, pool)).choices.detach())
+    assert torch.equal(scores, asker.score(batch, asker.encode_batch(batch, pool)).choices.detach())
     for at, edited in enumerate(sites):
         seen, moved = passed(edited)
         changed = [site for site in sites if not torch.equal(seen[site], plain[site])]
@@ -101,11 +101,11 @@ def test_the_encoders_site_is_what_the_connector_is_given(name: str) -> None:
     model, processor, pool = built(name)
     asker, given = LocalAsker(model, processor), []
     hook = model.get_submodule(FAMILIES[name].connector[0]).register_forward_pre_hook(lambda module, args: given.append(args[0].detach()))
-    pixels = asker.lens(pool).inputs(pool)
+    pixels = asker.model_inputs(pool).inputs(pool)
     with torch.no_grad():
-        sight = see(model, pixels, len(pool), patches=True)
+        vision_features = encode_pictures(model, pixels, len(pool), patches=True)
         hook.remove()
-        assert sight.patches is not None
+        assert vision_features.patches is not None
         stock = torch.cat([part.flatten(0, -2) for part in given])
-        assert torch.equal(sight.patches.flatten(0, 1), stock)
-        assert torch.equal(sight.tokens.flatten(0, 1), torch.cat(features(model, pixels)))
+        assert torch.equal(vision_features.patches.flatten(0, 1), stock)
+        assert torch.equal(vision_features.tokens.flatten(0, 1), torch.cat(features(model, pixels)))

@@ -12,8 +12,8 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
 from small import TINY, WORLD, examples, tiny_vlm
 from theodolite.data.collate import Collator
-from theodolite.data.epochs import Draws
-from theodolite.data.examples import ExampleSet, ask_world, training_order
+from theodolite.data.epochs import FixedOrder
+from theodolite.data.examples import ExampleSet, draw_questions, training_order
 from theodolite.models.construction.frontends import Pixels
 from theodolite.models.fingerprint import weights_hash
 from theodolite.models.prompts import Prompter
@@ -22,10 +22,10 @@ from theodolite.objectives.terms import Term, combine
 from theodolite.records.errors import BadInput
 from theodolite.studies.engine.arms import shapes_arms
 from theodolite.training.launch import refuse_undistributed
-from theodolite.training.objective_module import Learner
+from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.recipe import Recipe
 from theodolite.training.run import Origin, train, training_arguments
-from theodolite.training.step_metrics import NonFiniteLoss, Watch
+from theodolite.training.step_metrics import LossMonitor, NonFiniteLoss
 from theodolite.training.trainer import ObjectiveTrainer
 
 RECIPE = Recipe(name="test", steps=4, batch=8, precision="fp32", decoder=TINY)
@@ -49,9 +49,9 @@ def accumulated(tmp_path: Any, batch: int, accumulation: int) -> dict[str, torch
     arguments = training_arguments(RECIPE, 0, str(tmp_path))
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = batch, accumulation
     trainer = ObjectiveTrainer(
-        model=Learner(model, Language()),
+        model=ObjectiveModule(model, Language()),
         args=arguments,
-        train_dataset=Draws(training_order(24, 32, 0)),
+        train_dataset=FixedOrder(training_order(24, 32, 0)),
         data_collator=Collator(examples("shape,row:odd"), Prompter(processor, 64), Pixels(processor.image_processor)),
     )
     trainer.train()
@@ -99,7 +99,7 @@ def test_arms_see_the_same_pictures_in_the_same_order_and_answer_as_many_tokens(
     for arm in shapes_arms(num_pictures=24):
         model, processor = tiny_vlm()
         scenes = WORLD.sample(24, np.random.default_rng([0, 0]))
-        data = ExampleSet(WORLD.render(scenes), ask_world(WORLD, scenes, WORLD.policy(arm.policy), 0))
+        data = ExampleSet(WORLD.render(scenes), draw_questions(WORLD, scenes, WORLD.policy(arm.policy), 0))
         origin = replace(ORIGIN, arm=arm.name, policy=arm.policy, comparison=arm.comparison)
         facts[arm.name] = train(model, processor, data, RECIPE, origin=origin, seed=0).facts
     same = ("pictures_sha256", "order_sha256", "num_pictures", "num_steps", "num_questions", "num_answer_tokens", "comparison")
@@ -141,7 +141,7 @@ def test_processes_that_would_each_train_alone_and_an_fsdp_that_is_not_on_are_re
 
 
 def test_losses_are_thinned_to_means() -> None:
-    watch = Watch(lambda step, loss: None)
+    watch = LossMonitor(lambda step, loss: None)
     watch.losses = [(step, float(step)) for step in range(1, 13)]
     assert watch.thinned(5) == ((5, 3.0), (10, 8.0), (12, 11.5))
 

@@ -22,23 +22,23 @@ from transformers import TrainerCallback, TrainingArguments, get_scheduler
 
 from forked import thread_names
 from small import TINY, WORLD, examples
-from theodolite.data.epochs import EpochSampler, Visits
+from theodolite.data.epochs import EpochDataset, EpochSampler
 from theodolite.data.packing import PackingCollator
 from theodolite.data.sources import WorldExamples
 from theodolite.models.construction.build import build_vlm
-from theodolite.models.forward import Adaptation, adapt, read
+from theodolite.models.forward import Adaptation, adapt, run_forward
 from theodolite.models.pass_inputs import whole_view
 from theodolite.models.pictures import PictureReader
 from theodolite.objectives.language import Language, next_token_loss
-from theodolite.objectives.laver import LaVer, LaverSettings
+from theodolite.objectives.laver import LaVer, LaverConfig
 from theodolite.objectives.schedules import EMASchedule
 from theodolite.objectives.teacher import Teacher
 from theodolite.objectives.terms import Objective, Term, Terms, combine
 from theodolite.training.checkpoint import last_whole
 from theodolite.training.launch import leave_together
-from theodolite.training.objective_module import Learner
-from theodolite.training.step_metrics import JsonLines
-from theodolite.training.teacher_callback import Tutor
+from theodolite.training.objective_module import ObjectiveModule
+from theodolite.training.step_metrics import JsonLinesLog
+from theodolite.training.teacher_callback import TeacherCallback
 from theodolite.training.trainer import LaverTrainer, ObjectiveTrainer
 
 DEFAULTS: dict[str, Any] = {
@@ -76,7 +76,7 @@ class Masked(Objective):
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> Terms:
         view = whole_view(model.config, batch, masked=batch["masked"])
-        logits = read(model, view, MIXED, self.laver.mask_embedding).logits
+        logits = run_forward(model, view, MIXED, self.laver.mask_embedding).logits
         return {"language": Term(next_token_loss(logits, batch["labels"]), len(batch["labels"]))}
 
 
@@ -91,8 +91,8 @@ class Death(TrainerCallback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def settings_of(options: Mapping[str, Any]) -> LaverSettings:
-    return LaverSettings(
+def settings_of(options: Mapping[str, Any]) -> LaverConfig:
+    return LaverConfig(
         branch=options["branch"],
         head_hidden=24,
         mask_ratio=0.3,
@@ -140,19 +140,19 @@ def material(options: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     return model, WorldExamples(examples("shape,row:odd", num_pictures=48)), collator
 
 
-def trained(folder: Path, options: Mapping[str, Any]) -> Learner:
+def trained(folder: Path, options: Mapping[str, Any]) -> ObjectiveModule:
     """The run through the Trainer."""
     model, dataset, collator = material(options)
     given: dict[str, Any] = {
         "args": arguments(folder, options),
         "train_dataset": dataset,
         "data_collator": collator,
-        "callbacks": [JsonLines(folder / "log.jsonl")],
+        "callbacks": [JsonLinesLog(folder / "log.jsonl")],
     }
     if options["lora"]:
-        from theodolite.models.freezing import train_only
+        from theodolite.models.freezing import set_trainable
 
-        model = train_only(model, ("connector", "language_model"), options["lora"])
+        model = set_trainable(model, ("connector", "language_model"), options["lora"])
     torch.manual_seed(1)
     if options["objective"] == "laver":
         trainer: ObjectiveTrainer = LaverTrainer(model, settings_of(options), **given)
@@ -160,7 +160,7 @@ def trained(folder: Path, options: Mapping[str, Any]) -> Learner:
         adapt(model, MIXED)
         laver = LaVer(model.config, settings_of(options))
         objective = Masked(laver) if options["objective"] == "masked" else Language(MIXED)
-        trainer = ObjectiveTrainer(Learner(model, objective), **given)
+        trainer = ObjectiveTrainer(ObjectiveModule(model, objective), **given)
     expected = int(os.environ.get("WORLD_SIZE", "1"))
     assert trainer.args.world_size == expected, (trainer.args.world_size, expected)
     if options["die_at"]:
@@ -176,10 +176,10 @@ def trained(folder: Path, options: Mapping[str, Any]) -> Learner:
         trainer._save_beside = dying  # type: ignore[method-assign]
     last = last_whole(folder / "checkpoints") if options["resume"] else None
     trainer.train(resume_from_checkpoint=str(last) if last else None)
-    return trainer.learner
+    return trainer.objective_module
 
 
-def sharded(folder: Path, options: Mapping[str, Any]) -> Learner:
+def sharded(folder: Path, options: Mapping[str, Any]) -> ObjectiveModule:
     """The same run with FSDP2 on a gloo mesh, as a plain loop: on a CPU accelerate ignores FSDP."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -193,18 +193,18 @@ def sharded(folder: Path, options: Mapping[str, Any]) -> Learner:
     adapt(model, MIXED)
     torch.manual_seed(1)
     objective = LaVer(model.config, settings)
-    learner = Learner(model, objective)
+    objective_module = ObjectiveModule(model, objective)
     mesh = init_device_mesh("cpu", (world,))
     for layer in model.model.language_model.layers:
         fully_shard(layer, mesh=mesh)
-    fully_shard(learner, mesh=mesh)
-    wanted = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    fully_shard(objective_module, mesh=mesh)
+    wanted = [parameter for parameter in objective_module.parameters() if parameter.requires_grad]
     assert all(isinstance(parameter, DTensor) for parameter in wanted)
     optimizer = torch.optim.AdamW(wanted, lr=1e-3, eps=1e-6, weight_decay=0.0)
     schedule = get_scheduler("cosine", optimizer, 4, options["steps"])
-    tutor = Tutor(learner, objective)
+    teacher_callback = TeacherCallback(objective_module, objective)
     draws = [draw for epoch in range(20) for draw in epoch_of(len(dataset), epoch)]
-    visits = Visits(dataset)
+    visits = EpochDataset(dataset)
     for step in range(options["steps"]):
         start = (step * world + rank) * options["batch"]
         batch = collator([visits[draw] for draw in draws[start : start + options["batch"]]])
@@ -213,25 +213,25 @@ def sharded(folder: Path, options: Mapping[str, Any]) -> Learner:
         counts = torch.tensor([counted[name] for name in sorted(counted)])
         dist.all_reduce(counts)
         whole = dict(zip(sorted(counted), counts.tolist(), strict=True))
-        loss = combine(learner(tutor.teach(learner, prepared, step), step), whole) * world
+        loss = combine(objective_module(teacher_callback.teach(objective_module, prepared, step), step), whole) * world
         loss.backward()
         torch.nn.utils.clip_grad_norm_(wanted, 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        tutor.follow(step + 1, options["steps"])
+        teacher_callback.follow(step + 1, options["steps"])
         told = loss.detach().clone()
         dist.all_reduce(told)
         if rank == 0:
             with (folder / "log.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step + 1, "loss": told.item() / world}) + "\n")
-    assert tutor.teacher is not None and all(isinstance(value, DTensor) for value in tutor.teacher.shadow.values())
-    state = {name: value.clone() for name, value in tutor.teacher.state_dict().items()}
-    tutor.teacher.update(learner, 0.0)
-    assert any(not torch.equal(value, state[name]) for name, value in tutor.teacher.state_dict().items())
-    tutor.teacher.load_state_dict(state)
-    assert all(torch.equal(value, state[name]) for name, value in tutor.teacher.state_dict().items())
-    return learner
+    assert teacher_callback.teacher is not None and all(isinstance(value, DTensor) for value in teacher_callback.teacher.shadow.values())
+    state = {name: value.clone() for name, value in teacher_callback.teacher.state_dict().items()}
+    teacher_callback.teacher.update(objective_module, 0.0)
+    assert any(not torch.equal(value, state[name]) for name, value in teacher_callback.teacher.state_dict().items())
+    teacher_callback.teacher.load_state_dict(state)
+    assert all(torch.equal(value, state[name]) for name, value in teacher_callback.teacher.state_dict().items())
+    return objective_module
 
 
 def epoch_of(number: int, epoch: int) -> list[tuple[int, int]]:
@@ -244,12 +244,12 @@ def main() -> None:
     folder, options = Path(sys.argv[1]), {**DEFAULTS, **json.loads(sys.argv[2])}
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    learner = sharded(folder, options) if options["sharded"] else trained(folder, options)
+    objective_module = sharded(folder, options) if options["sharded"] else trained(folder, options)
     # Under FSDP2 gathering takes every process.
-    state = Teacher.of(learner).state_dict()
+    state = Teacher.of(objective_module).state_dict()
     if int(os.environ.get("RANK", "0")) == 0:
         save_file({name: value.contiguous() for name, value in state.items()}, folder / "weights.safetensors")
-    del learner, state
+    del objective_module, state
     leave_together()
     if options["sharded"]:
         # torch goes on holding a group that `fully_shard` has seen and its threads: leave out the end of the interpreter, which they break.

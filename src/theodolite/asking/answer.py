@@ -15,7 +15,7 @@ Tell = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Ask:
+class Question:
     """One question about one picture (a position in the pool), with the choices that count as answers."""
 
     picture: int
@@ -47,7 +47,7 @@ UNANSWERED = Answer(None, None)
 class Asker(Protocol):
     """Anything that answers questions about pictures."""
 
-    def ask(self, pictures: UInt8[np.ndarray, "picture height width 3"], asks: Sequence[Ask], tell: Tell) -> list[Answer]:
+    def ask(self, pictures: UInt8[np.ndarray, "picture height width 3"], asks: Sequence[Question], tell: Tell) -> list[Answer]:
         """Answers in the order of `asks`; `tell` is called with the number of asks done since the last call."""
         ...
 

@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 import torch
 
-from theodolite.asking.rows import Row
+from theodolite.asking.rows import TokenRow
 from theodolite.records.errors import BadInput
 
 # More tokens at once gain nothing: matrix products are large enough by then.
@@ -22,7 +22,7 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-class Room:
+class BatchSizer:
     """Parts of at most so many rows: `batch` if given, else a power of two that free memory and the widest row allow.
 
     A power of two, from the memory that is free when it is first asked, so that machines with room enough take the same batches and a
@@ -34,9 +34,9 @@ class Room:
         self.largest = 0  # rows at once so far
         self.free_bytes: int | None = None
 
-    def parts(self, rows: Sequence[Row]) -> list[list[Row]]:
+    def parts(self, rows: Sequence[TokenRow]) -> list[list[TokenRow]]:
         """Rows of like length together, shortest first, as many to a part as its widest allows; the rows of one ask stay together."""
-        parts: list[list[Row]] = []
+        parts: list[list[TokenRow]] = []
         for bundle in sorted(_bundles(rows), key=_width):
             most = self.rows_of_width(_width(bundle), max(len(row.steps) for row in bundle))
             if parts and len(parts[-1]) + len(bundle) <= most:
@@ -58,16 +58,16 @@ class Room:
         most = 1 << (max(fits, 1).bit_length() - 1)
         return most if self.limit is None else min(most, self.limit)
 
-    def first_fitting(self, rows: Sequence[Row]) -> list[Row]:
+    def first_fitting(self, rows: Sequence[TokenRow]) -> list[TokenRow]:
         """The first rows, no more than are known to fit by now; all of them where nothing has failed yet."""
-        part: list[Row] = []
+        part: list[TokenRow] = []
         for bundle in _bundles(rows):
             if part and self.limit is not None and len(part) + len(bundle) > self.limit:
                 break
             part += bundle
         return part
 
-    def shrink(self, rows: Sequence[Row]) -> str:
+    def shrink(self, rows: Sequence[TokenRow]) -> str:
         """Half as many rows at once from now on, since these did not fit; says so. Raises `BadInput` where there is nothing to part."""
         if len(list(_bundles(rows))) < 2:
             raise BadInput(
@@ -88,13 +88,13 @@ class Room:
         return block + attention + 8 * steps * text.vocab_size
 
 
-def _width(rows: Sequence[Row]) -> int:
+def _width(rows: Sequence[TokenRow]) -> int:
     return max(len(row.tokens) for row in rows)
 
 
-def _bundles(rows: Sequence[Row]) -> Iterator[list[Row]]:
+def _bundles(rows: Sequence[TokenRow]) -> Iterator[list[TokenRow]]:
     """Neighbouring rows that belong to one ask."""
-    bundle: list[Row] = []
+    bundle: list[TokenRow] = []
     for row in rows:
         if bundle and not (row.ends.keys() & bundle[-1].ends.keys()):
             yield bundle

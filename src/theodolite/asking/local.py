@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from theodolite.asking.answer import Answer, Ask, Tell, answer_from_scores
-from theodolite.asking.batch_size import Room, out_of_memory
-from theodolite.asking.model_inputs import Lens
-from theodolite.asking.rows import Batch, Row, Sharing, collate_rows, rows_of
+from theodolite.asking.answer import Answer, Question, Tell, answer_from_scores
+from theodolite.asking.batch_size import BatchSizer, out_of_memory
+from theodolite.asking.model_inputs import ModelInputs
+from theodolite.asking.rows import Batch, Sharing, TokenRow, collate_rows, rows_of
 from theodolite.models.exported.attention import refuse_dropped_masks
 from theodolite.models.families import family_of, image_token_id
-from theodolite.models.forward import adaptation_of, base_model, read
+from theodolite.models.forward import adaptation_of, base_model, run_forward
 from theodolite.models.taps import touching
-from theodolite.models.vision_features import Sight, see
+from theodolite.models.vision_features import VisionFeatures, encode_pictures
 from theodolite.records.errors import BadInput
 
 Pictures = UInt8[np.ndarray, "picture height width 3"]
@@ -62,20 +62,20 @@ class LocalAsker:
         if not self.family.shares_prefix and self.adaptation.attention != "mixed":
             self.sharing = "nothing"
             self.notices.append(f"in {self.family.name} the picture sees the question, so every question runs with a picture of its own")
-        self.room = Room(self.base, batch)
-        self._lenses: dict[tuple[int, int], Lens] = {}
+        self.batch_sizer = BatchSizer(self.base, batch)
+        self._model_inputs: dict[tuple[int, int], ModelInputs] = {}
 
-    def lens(self, pictures: Pictures) -> Lens:
+    def model_inputs(self, pictures: Pictures) -> ModelInputs:
         """What turns pictures of this size into inputs."""
         height, width = pictures.shape[1:3]
-        if (height, width) not in self._lenses:
-            self._lenses[height, width] = Lens(self.base, self.processor, height, width)
-        return self._lenses[height, width]
+        if (height, width) not in self._model_inputs:
+            self._model_inputs[height, width] = ModelInputs(self.base, self.processor, height, width)
+        return self._model_inputs[height, width]
 
     def ask(
         self,
         pictures: Pictures,
-        asks: Sequence[Ask],
+        asks: Sequence[Question],
         tell: Tell = lambda done: None,
         edits: Mapping[str, Edit] | None = None,
     ) -> list[Answer]:
@@ -94,29 +94,31 @@ class LocalAsker:
                 tell(len(batch.asks))
         return [answers[number] for number in range(len(asks))]
 
-    def passes(self, pictures: Pictures, asks: Sequence[Ask], edits: Mapping[str, Edit] | None = None) -> Iterator[tuple[Batch, Scored]]:
+    def passes(
+        self, pictures: Pictures, asks: Sequence[Question], edits: Mapping[str, Edit] | None = None
+    ) -> Iterator[tuple[Batch, Scored]]:
         """Every batch with its scores, rows of like length together."""
 
-        def run(rows: Sequence[Row]) -> tuple[Batch, Scored]:
+        def run(rows: Sequence[TokenRow]) -> tuple[Batch, Scored]:
             batch = self.collate(rows, pictures)
-            return batch, self.score(batch, self.see(batch, pictures), edits)
+            return batch, self.score(batch, self.encode_batch(batch, pictures), edits)
 
         for rows in self.groups(pictures, asks):
             yield from self.fitting(rows, run)
 
-    def groups(self, pictures: Pictures, asks: Sequence[Ask]) -> list[list[Row]]:
+    def groups(self, pictures: Pictures, asks: Sequence[Question]) -> list[list[TokenRow]]:
         """The rows of all asks, shortest first, in parts that are made to fit into memory; an ask's rows are never parted."""
-        rows = list(rows_of(asks, self.lens(pictures).prompter, self.sharing))
-        return self.room.parts(rows)
+        rows = list(rows_of(asks, self.model_inputs(pictures).prompter, self.sharing))
+        return self.batch_sizer.parts(rows)
 
-    def fitting(self, rows: Sequence[Row], run: Callable[[Sequence[Row]], Result]) -> Iterator[Result]:
+    def fitting(self, rows: Sequence[TokenRow], run: Callable[[Sequence[TokenRow]], Result]) -> Iterator[Result]:
         """What `run` gives of the rows, in parts of half as many wherever memory runs out, which `notices` then say.
 
         `run` may be tried again on the same rows, so it must keep nothing of a try that failed. Raises `BadInput` where one row alone does
         not fit.
         """
         while rows:
-            part = self.room.first_fitting(rows)
+            part = self.batch_sizer.first_fitting(rows)
             rows = rows[len(part) :]
             try:
                 found = [run(part)]
@@ -127,40 +129,42 @@ class LocalAsker:
             if found:
                 yield found[0]
             else:
-                self.notices.append(self.room.shrink(part))
+                self.notices.append(self.batch_sizer.shrink(part))
                 yield from self.fitting(part, run)
 
-    def collate(self, rows: Sequence[Row], pictures: Pictures) -> Batch:
+    def collate(self, rows: Sequence[TokenRow], pictures: Pictures) -> Batch:
         """Rows as a batch on the model's device."""
         pad = self.processor.tokenizer.pad_token_id
         image = image_token_id(self.base.config)
-        lens = self.lens(pictures)
-        batch = collate_rows(rows, 0 if pad is None else pad, image, lens.grids, suffix=self.sharing == "nothing")
+        model_inputs = self.model_inputs(pictures)
+        batch = collate_rows(rows, 0 if pad is None else pad, image, model_inputs.grids, suffix=self.sharing == "nothing")
         return batch.to(self.base.device)
 
-    def see(self, batch: Batch, pictures: Pictures, *, patches: bool = False) -> Sight:
+    def encode_batch(self, batch: Batch, pictures: Pictures, *, patches: bool = False) -> VisionFeatures:
         """The vision tokens of a batch's rows; a picture that several rows are about runs once."""
         unique, row = torch.unique(batch.pictures, return_inverse=True)
-        return self.see_pictures(pictures[unique.numpy()], patches=patches).take(row.to(self.base.device))
+        return self.encode_pictures(pictures[unique.numpy()], patches=patches).take(row.to(self.base.device))
 
-    def see_pictures(self, pictures: Pictures, *, patches: bool = False) -> Sight:
+    def encode_pictures(self, pictures: Pictures, *, patches: bool = False) -> VisionFeatures:
         """The vision tokens of pictures, in order."""
-        inputs = self.lens(pictures).inputs(pictures)
+        inputs = self.model_inputs(pictures).inputs(pictures)
         moved = {
             name: value.to(self.base.device, self.base.dtype) if value.is_floating_point() else value.to(self.base.device)
             for name, value in inputs.items()
         }
-        return see(self.base, moved, len(pictures), patches=patches)
+        return encode_pictures(self.base, moved, len(pictures), patches=patches)
 
-    def score(self, batch: Batch, sight: Sight, edits: Mapping[str, Edit] | None = None) -> Scored:
+    def score(self, batch: Batch, vision_features: VisionFeatures, edits: Mapping[str, Edit] | None = None) -> Scored:
         """One pass over a batch with its pictures as seen: differentiable in the sight's tokens, unless within inference mode."""
         edits = dict(edits or {})
         if "connector" in edits:
             change = edits.pop("connector")
-            sight = sight.edit(lambda tokens: change(tokens, batch.pictures), lambda tokens: change(tokens, batch.pictures))
+            vision_features = vision_features.edit(
+                lambda tokens: change(tokens, batch.pictures), lambda tokens: change(tokens, batch.pictures)
+            )
         touches = {site: _on_vision(batch, edit) for site, edit in edits.items()}
         with touching(self.base, touches):
-            reading = read(self.model, batch.view, self.adaptation, outputs=sight.outputs())
+            reading = run_forward(self.model, batch.view, self.adaptation, outputs=vision_features.outputs())
         steps = reading.logits.float().log_softmax(-1)[batch.place, batch.token]
         choices = torch.zeros(len(batch.ask_of_choice), device=steps.device).index_add(0, batch.choice, steps)
         return Scored(choices, reading.hidden.flatten(0, 1)[batch.answer_at])

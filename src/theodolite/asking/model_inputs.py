@@ -29,7 +29,7 @@ def survey_size(image_processor: Any) -> int:
         return FREE_SIZE
 
 
-class Lens:
+class ModelInputs:
     """Pixel inputs of pictures of one size, and the prompts about them.
 
     All pictures of a size have equally many vision tokens; `grids` are the (row, column) of the tokens of each of a picture's tiles. An

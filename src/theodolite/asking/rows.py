@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from theodolite.asking.answer import Ask
+from theodolite.asking.answer import Question
 from theodolite.models.exported.layout import NONE, Layout, mark_pictures
-from theodolite.models.pass_inputs import View
-from theodolite.models.prompts import Prompter, Turn
+from theodolite.models.pass_inputs import PassInputs
+from theodolite.models.prompts import Prompter, TokenizedQuestion
 
 # Of a row of questions about one picture; attention grows with the square of its length, so more questions get another row.
 MAX_BRANCH_TOKENS = 256
@@ -25,7 +25,7 @@ Sharing = Literal["picture", "question", "nothing"]
 
 
 @dataclass
-class Row:
+class TokenRow:
     """Tokens about one picture, each with its branch and twig, and where the answer tokens of its asks are predicted.
 
     `steps` are (ask, choice, column, token): the token whose log-probability is read off at the column. `ends` maps each ask to the
@@ -59,7 +59,7 @@ class Batch:
     """
 
     pictures: Int[Tensor, " row"]
-    view: View
+    view: PassInputs
     place: Int[Tensor, " step"]
     token: Int[Tensor, " step"]
     choice: Int[Tensor, " step"]
@@ -95,13 +95,13 @@ class Batch:
         return replace(self, view=view, **{name: getattr(self, name).to(device) for name in names})
 
 
-def rows_of(asks: Sequence[Ask], prompter: Prompter, sharing: Sharing) -> Iterator[Row]:
+def rows_of(asks: Sequence[Question], prompter: Prompter, sharing: Sharing) -> Iterator[TokenRow]:
     """The asks by picture, in the order in which pictures first occur, in rows of bounded length."""
     by_picture: dict[int, list[int]] = {}
     for number, ask in enumerate(asks):
         by_picture.setdefault(ask.picture, []).append(number)
     for picture, numbers in by_picture.items():
-        row: Row | None = None
+        row: TokenRow | None = None
         for number in numbers:
             turns = [prompter.turn(asks[number].question, choice) for choice in asks[number].choices]
             _refuse_split(turns)
@@ -120,16 +120,16 @@ def rows_of(asks: Sequence[Ask], prompter: Prompter, sharing: Sharing) -> Iterat
             yield row
 
 
-def _refuse_split(turns: Sequence[Turn]) -> None:
+def _refuse_split(turns: Sequence[TokenizedQuestion]) -> None:
     if any(turn.prefix != turns[0].prefix or turn.question != turns[0].question for turn in turns):
         raise ValueError("the chat template writes something of the question or the answer before the picture's end")
 
 
-def _trunk(picture: int, tokens: Sequence[int]) -> Row:
-    return Row(picture, list(tokens), [0] * len(tokens), [0] * len(tokens), len(tokens))
+def _trunk(picture: int, tokens: Sequence[int]) -> TokenRow:
+    return TokenRow(picture, list(tokens), [0] * len(tokens), [0] * len(tokens), len(tokens))
 
 
-def _branch(row: Row, number: int, turns: Sequence[Turn]) -> None:
+def _branch(row: TokenRow, number: int, turns: Sequence[TokenizedQuestion]) -> None:
     """A question as the row's next branch, its choices as twigs."""
     branch = row.branch[-1] + 1
     stem = row.add(turns[0].question, branch, 0)
@@ -140,7 +140,7 @@ def _branch(row: Row, number: int, turns: Sequence[Turn]) -> None:
         row.steps += _steps(number, choice, turn, end, start)
 
 
-def _question_row(picture: int, number: int, turns: Sequence[Turn]) -> Row:
+def _question_row(picture: int, number: int, turns: Sequence[TokenizedQuestion]) -> TokenRow:
     """One question in the trunk, its choices as branches."""
     row = _trunk(picture, turns[0].prefix + turns[0].question)
     row.behind = len(turns[0].prefix)
@@ -152,7 +152,7 @@ def _question_row(picture: int, number: int, turns: Sequence[Turn]) -> Row:
     return row
 
 
-def _apart(picture: int, number: int, turns: Sequence[Turn]) -> Iterator[Row]:
+def _apart(picture: int, number: int, turns: Sequence[TokenizedQuestion]) -> Iterator[TokenRow]:
     """One row a choice, without branches."""
     for choice, turn in enumerate(turns):
         row = _trunk(picture, turn.prefix + turn.question)
@@ -164,11 +164,11 @@ def _apart(picture: int, number: int, turns: Sequence[Turn]) -> Iterator[Row]:
         yield row
 
 
-def _steps(number: int, choice: int, turn: Turn, end: int, start: int) -> list[tuple[int, int, int, int]]:
+def _steps(number: int, choice: int, turn: TokenizedQuestion, end: int, start: int) -> list[tuple[int, int, int, int]]:
     return [(number, choice, end if step == 0 else start + step - 1, token) for step, token in enumerate(turn.answer)]
 
 
-def collate_rows(rows: Sequence[Row], pad: int, image: int, grids: Sequence[Int[Tensor, "token 2"]], suffix: bool) -> Batch:
+def collate_rows(rows: Sequence[TokenRow], pad: int, image: int, grids: Sequence[Int[Tensor, "token 2"]], suffix: bool) -> Batch:
     """Rows as a batch, padded on the right; each row holds one picture, whose tiles have these grids.
 
     `suffix`: mark the answers' tokens as what a prefix language model attends to causally.
@@ -194,7 +194,7 @@ def collate_rows(rows: Sequence[Row], pad: int, image: int, grids: Sequence[Int[
     layout = Layout(sample, branch, picture, cell, twig if bool(twig.any()) else None)
     return Batch(
         pictures=torch.tensor([row.picture for row in rows]),
-        view=View(ids, layout, {}, None, wanted, behind if suffix else None),
+        view=PassInputs(ids, layout, {}, None, wanted, behind if suffix else None),
         place=place,
         token=token,
         choice=choice,

@@ -20,8 +20,8 @@ from theodolite.models.construction.encoders import OWN, encoder_named
 from theodolite.models.families import EXPORTED, FAMILIES, family_of
 from theodolite.models.fingerprint import weights_hash
 from theodolite.models.load import DType, load_vlm, loading
-from theodolite.models.pictures import PictureReader, Read
-from theodolite.models.vision_features import see
+from theodolite.models.pictures import PictureReader, ProcessedPicture
+from theodolite.models.vision_features import encode_pictures
 from theodolite.records.errors import BadInput
 
 Pooling = Literal["image_embeds", "pooler_output", "class token", "mean of tokens", "mean of the encoder's tokens"]
@@ -180,12 +180,12 @@ class _Within(_Way):
     def encoder(self) -> nn.Module:
         return cast(nn.Module, self.model.get_submodule(family_of(self.model.config).encoder))
 
-    def read(self, picture: Image.Image) -> Read:
+    def read(self, picture: Image.Image) -> ProcessedPicture:
         return self._reader.read(picture)
 
-    def vectors(self, inputs: Sequence[Read]) -> Any:
+    def vectors(self, inputs: Sequence[ProcessedPicture]) -> Any:
         pixels = {name: self._placed(value) for name, value in self._reader.join(inputs).items()}
-        patches = see(self.model, pixels, len(inputs), patches=True).patches
+        patches = encode_pictures(self.model, pixels, len(inputs), patches=True).patches
         return None if patches is None else patches.float().mean(dim=1)
 
 
@@ -231,9 +231,9 @@ def _alike(inputs: Sequence[Any]) -> list[list[int]]:
     """The positions of pictures, those whose inputs have the same shapes together."""
     groups: dict[object, list[int]] = {}
     for at, each in enumerate(inputs):
-        held = each.inputs if isinstance(each, Read) else each
+        held = each.inputs if isinstance(each, ProcessedPicture) else each
         shapes = tuple((key, tuple(value.shape)) for key, value in sorted(held.items()) if isinstance(value, Tensor))
-        groups.setdefault((shapes, each.tokens if isinstance(each, Read) else 0), []).append(at)
+        groups.setdefault((shapes, each.tokens if isinstance(each, ProcessedPicture) else 0), []).append(at)
     return list(groups.values())
 
 

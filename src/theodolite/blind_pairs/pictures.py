@@ -13,7 +13,7 @@ from PIL import Image
 
 from theodolite.records.errors import BadInput
 from theodolite.worlds.exif_orientation import on_white
-from theodolite.worlds.manifest.faults import Faulty
+from theodolite.worlds.manifest.faults import RowFault
 from theodolite.worlds.manifest.images import FORMATS, inspect
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -29,7 +29,7 @@ class PictureFile:
 
 
 @dataclass
-class Found:
+class FolderPictures:
     """The pictures of a folder in the order of their names, each content once.
 
     `copies` are names of files that hold the same bytes as an earlier one, by name; `left_out` are names of files that cannot be used, by
@@ -45,7 +45,7 @@ class Found:
         self.left_out.setdefault(kind, []).append(name)
 
 
-def find_pictures(folder: Path, tell: Callable[[int, int], None]) -> Found:
+def find_pictures(folder: Path, tell: Callable[[int, int], None]) -> FolderPictures:
     """The picture files in a folder and below it, by their endings; those that begin with a dot, and folders that do, are passed over.
 
     Only bytes are read: whether they are pictures shows when they are opened. Raises `BadInput` if there is no such folder, or it holds
@@ -58,7 +58,7 @@ def find_pictures(folder: Path, tell: Callable[[int, int], None]) -> Found:
         raise BadInput(
             f"{folder} holds no pictures; files whose names end in {', '.join(SUFFIXES)} are looked for, in folders below it too"
         )
-    found = Found([], {})
+    found = FolderPictures([], {})
     first: dict[str, str] = {}
     for at, path in enumerate(paths, start=1):
         name = path.relative_to(folder).as_posix()
@@ -76,8 +76,8 @@ def find_pictures(folder: Path, tell: Callable[[int, int], None]) -> Found:
     return found
 
 
-def open_picture(path: Path) -> Image.Image:
-    """A picture in RGB, upright, on white where it is transparent. Raises `Faulty` for what a manifest could not hold either."""
+def open_stored_picture(path: Path) -> Image.Image:
+    """A picture in RGB, upright, on white where it is transparent. Raises `RowFault` for what a manifest could not hold either."""
     whole = path.resolve()  # a link is as good as its file here
     inspect(whole.parent, whole.name)
     with warnings.catch_warnings():
@@ -86,13 +86,13 @@ def open_picture(path: Path) -> Image.Image:
             return on_white(image)
 
 
-def reader(found: Found, file: PictureFile) -> Callable[[], Image.Image | None]:
+def reader(found: FolderPictures, file: PictureFile) -> Callable[[], Image.Image | None]:
     """What opens a picture when it is called; None, and the file counted as left out, where that fails."""
 
     def read() -> Image.Image | None:
         try:
-            return open_picture(file.path)
-        except Faulty as fault:
+            return open_stored_picture(file.path)
+        except RowFault as fault:
             found.leave_out(file.name, fault.kind)
             return None
 

@@ -51,7 +51,7 @@ class BlindPairs:
         return len(self.first)
 
 
-class Vectors:
+class EncoderVectors:
     """One encoder's vectors, a picture each: those of `stored` at `rows`, or all in order. Memory-mapped ones stay on disk.
 
     Raises `BadInput` on a vector that is not finite, by the name of its picture.
@@ -101,8 +101,8 @@ class Vectors:
 
 
 def blind_pairs(
-    one: Vectors,
-    other: Vectors,
+    one: EncoderVectors,
+    other: EncoderVectors,
     *,
     high: float = 0.95,
     low: float = 0.6,
@@ -136,7 +136,14 @@ def blind_pairs(
 
 
 def nearest_pairs(
-    one: Vectors, other: Vectors, *, high: float = 0.95, low: float = 0.6, most: int = 5, block: int = 2048, tell: Tell = quiet
+    one: EncoderVectors,
+    other: EncoderVectors,
+    *,
+    high: float = 0.95,
+    low: float = 0.6,
+    most: int = 5,
+    block: int = 2048,
+    tell: Tell = quiet,
 ) -> BlindPairs:
     """The pairs that come nearest to the thresholds: of smallest max(high - cos(one), cos(other) - low); ties by index.
 
@@ -148,7 +155,7 @@ def nearest_pairs(
     return _result(search.run(most, usable).table, usable, (0, 0), 1)
 
 
-def sample_cosines(one: Vectors, other: Vectors, num: int, seed: int = 0) -> tuple[Cosines, Cosines]:
+def sample_cosines(one: EncoderVectors, other: EncoderVectors, num: int, seed: int = 0) -> tuple[Cosines, Cosines]:
     """Cosines of `num` random pairs of different pictures, drawn with replacement, in both encoders. Vectors of 0 take no part."""
     usable = np.flatnonzero((one.norms > 0) & (other.norms > 0))
     if len(usable) < 2:
@@ -159,7 +166,7 @@ def sample_cosines(one: Vectors, other: Vectors, num: int, seed: int = 0) -> tup
     return one.cosines(usable[first], usable[second]), other.cosines(usable[first], usable[second])
 
 
-def neighbour_cosines(one: Vectors, other: Vectors, num: int, seed: int = 0, block: int = 2048) -> tuple[Cosines, Cosines]:
+def neighbour_cosines(one: EncoderVectors, other: EncoderVectors, num: int, seed: int = 0, block: int = 2048) -> tuple[Cosines, Cosines]:
     """Of at most `num` random pictures, the cosine to the picture nearest in `one`, and the cosine of the same two in `other`."""
     usable = np.flatnonzero((one.norms > 0) & (other.norms > 0))
     if len(usable) < 2:
@@ -221,8 +228,8 @@ class _Best:
 class _Search:
     """One or more passes over all pairs, for the best by a score of their two cosines."""
 
-    one: Vectors
-    other: Vectors
+    one: EncoderVectors
+    other: EncoderVectors
     block: int
     tell: Tell
     high: float
@@ -339,7 +346,7 @@ def _result(table: Table, usable: Bool[np.ndarray, " picture"], counts: tuple[in
     )
 
 
-def _check(one: Vectors, other: Vectors, most: int, block: int, per_picture: int | None) -> None:
+def _check(one: EncoderVectors, other: EncoderVectors, most: int, block: int, per_picture: int | None) -> None:
     if len(one) != len(other):
         raise BadInput(f"one encoder has vectors of {len(one)} pictures, the other of {len(other)}; embed the same pictures with both")
     if len(one) < 2:

@@ -32,7 +32,7 @@ def blind(
     overwrite: Overwrite = False,
 ) -> None:
     """Find pairs of pictures that one encoder takes for the same and another does not, as a manifest to be labelled."""
-    from theodolite.commands.blind import SHEET, Search, blind_lines, blind_tables, mine_blind_pairs
+    from theodolite.commands.blind import SHEET, BlindSearch, blind_lines, blind_tables, mine_blind_pairs
     from theodolite.commands.progress import Steps
 
     record = mine_blind_pairs(
@@ -40,7 +40,7 @@ def blind(
         same,
         different,
         out,
-        Search(high, low, most, per_picture or None),
+        BlindSearch(high, low, most, per_picture or None),
         device=device,
         dtype=dtype,
         batch=batch,

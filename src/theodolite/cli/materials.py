@@ -76,9 +76,9 @@ def convert(
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a benchmark on disk into a manifest; check it afterwards."""
-    from theodolite.worlds.benchmarks.formats import convert as convert_layout
+    from theodolite.worlds.benchmarks.formats import convert_benchmark
 
-    converted = convert_layout(layout, source, out, overwrite=overwrite)
+    converted = convert_benchmark(layout, source, out, overwrite=overwrite)
     for line in converted.lines():
         print(line)
     print(f"{converted.manifest}: {converted.num_rows:,} rows; check them with `theodolite manifest check {converted.manifest}`")

@@ -74,10 +74,10 @@ def survey(
 ) -> None:
     """Ask a model about counterfactual pairs and record what moves its answers."""
     from theodolite.commands.progress import Steps
-    from theodolite.commands.targets import Matter
+    from theodolite.commands.targets import SurveyTarget
 
     target = out or _folder(model, world, pairs)
-    matter = Matter(world, pairs, ask, strength, scenes, seed)
+    matter = SurveyTarget(world, pairs, ask, strength, scenes, seed)
     remote = {
         "key_env": key_env, "answers": answers, "picture_size": picture_size, "concurrency": concurrency, "per_minute": per_minute,
         "timeout_s": timeout, "cache": cache, "price_in": price_in, "price_out": price_out,

@@ -21,10 +21,10 @@ def tour(
 ) -> None:
     """Train small VLMs on the same pictures under several query policies, survey each, and write a report."""
     from theodolite.commands.progress import Steps
-    from theodolite.studies.tour import take_tour, tour_named
+    from theodolite.studies.tour import run_tour, tour_named
 
     target = out or Path("runs") / ("tour" if world == "shapes" else f"tour-{world}")
-    records = take_tour(tour_named(world, seeds, short=short), target, overwrite=overwrite, steps=Steps(console))
+    records = run_tour(tour_named(world, seeds, short=short), target, overwrite=overwrite, steps=Steps(console))
     show_surveys(records)
     console.print(f"report: {target / 'report.html'}")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.table import Table
 
 from theodolite.questions.advice.advise import advise
-from theodolite.questions.advice.problem import world_ground
-from theodolite.questions.advice.problem_from_data import recorded_ground
+from theodolite.questions.advice.problem import world_problem
+from theodolite.questions.advice.problem_from_data import problem_from_data
 from theodolite.questions.annotated import annotate, read_table
 from theodolite.records.advice import AddedScenes, Advice
 from theodolite.records.errors import BadInput
@@ -42,7 +42,7 @@ def advise_on(
         for value, option in ((ask, "--ask"), (strength, "--strength"), (pictures, "--pictures")):
             if value is not None:
                 raise BadInput(f"{option} is for worlds; in {subject} it is recorded: leave it out")
-        ground = recorded_ground(annotate(read_table(Path(subject)), _names(factors)), repeats)
+        ground = problem_from_data(annotate(read_table(Path(subject)), _names(factors)), repeats)
         return advise(ground, budget, _names(about) or ground.space.names, subject)
     if factors is not None:
         raise BadInput("--factors names columns of a Parquet file; for a world, name factors with --about")
@@ -51,7 +51,7 @@ def advise_on(
     queries = candidates(world, targets)
     asked = world.policy(ask) if ask else None
     number = _num_pictures(world, [*queries, *(asked.queries if asked else ())], pictures)
-    return advise(world_ground(world.prior, queries, asked, number, repeats), budget, targets, world.name)
+    return advise(world_problem(world.prior, queries, asked, number, repeats), budget, targets, world.name)
 
 
 def candidates(world: World, factors: Sequence[str]) -> list[Query]:

@@ -13,8 +13,8 @@ import numpy as np
 from rich.table import Table
 
 from theodolite.blind_pairs.embeddings import Embedder, embed
-from theodolite.blind_pairs.pictures import Found, PictureFile, find_pictures, open_picture, reader
-from theodolite.blind_pairs.search import BlindPairs, Vectors, blind_pairs, nearest_pairs, neighbour_cosines, sample_cosines
+from theodolite.blind_pairs.pictures import FolderPictures, PictureFile, find_pictures, open_stored_picture, reader
+from theodolite.blind_pairs.search import BlindPairs, EncoderVectors, blind_pairs, nearest_pairs, neighbour_cosines, sample_cosines
 from theodolite.blind_pairs.vector_store import VectorStore
 from theodolite.commands.contact_sheet import contact_sheet
 from theodolite.commands.progress import Steps
@@ -35,7 +35,7 @@ SHEET = "sheet.png"
 
 
 @dataclass(frozen=True)
-class Search:
+class BlindSearch:
     """What is looked for: at most `most` pairs with a cosine of at least `high` in one encoder and at most `low` in the other."""
 
     high: float = 0.95
@@ -49,7 +49,7 @@ def mine_blind_pairs(
     same: str,
     different: str,
     out: Path,
-    search: Search,
+    search: BlindSearch,
     *,
     device: str,
     dtype: DType,
@@ -80,10 +80,10 @@ def mine_blind_pairs(
     return record
 
 
-Side = tuple[Vectors, EncoderFacts]
+Side = tuple[EncoderVectors, EncoderFacts]
 
 
-def _compared(found: Found, one: Side, other: Side, search: Search, steps: Steps) -> BlindRecord:
+def _compared(found: FolderPictures, one: Side, other: Side, search: BlindSearch, steps: Steps) -> BlindRecord:
     vectors = one[0], other[0]
     limits = {"high": search.high, "low": search.low}
     with steps.step("compare") as tell:
@@ -113,7 +113,7 @@ def _compared(found: Found, one: Side, other: Side, search: Search, steps: Steps
 
 
 def _embedded(
-    found: Found, name: str, store: Path, device: str, dtype: DType, batch: int, steps: Steps
+    found: FolderPictures, name: str, store: Path, device: str, dtype: DType, batch: int, steps: Steps
 ) -> tuple[VectorStore, EncoderFacts]:
     """The store with the vectors of all pictures that can be read; the others are left out from here on."""
     embedder = Embedder(name, device, dtype)
@@ -136,8 +136,8 @@ def _embedded(
     return kept, facts
 
 
-def _vectors(store: VectorStore, files: Sequence[PictureFile]) -> Vectors:
-    return Vectors(store.vectors(), store.rows([file.sha256 for file in files]), lambda at: files[at].name)
+def _vectors(store: VectorStore, files: Sequence[PictureFile]) -> EncoderVectors:
+    return EncoderVectors(store.vectors(), store.rows([file.sha256 for file in files]), lambda at: files[at].name)
 
 
 def _quantiles(same: np.ndarray, other: np.ndarray, fracs: Sequence[float]) -> tuple[CosineQuantile, ...]:
@@ -155,7 +155,7 @@ def _named(pairs: BlindPairs, files: Sequence[PictureFile]) -> tuple[BlindPair, 
     )
 
 
-def _write(folder: Path, record: BlindRecord, found: Found) -> None:
+def _write(folder: Path, record: BlindRecord, found: FolderPictures) -> None:
     paths = {file.name: file.path for file in found.files}
     if record.pairs:
         (folder / "pictures").mkdir()
@@ -166,7 +166,7 @@ def _write(folder: Path, record: BlindRecord, found: Found) -> None:
         write_manifest(folder / "manifest.jsonl", [_blank_row(pair, copies) for pair in record.pairs])
     shown = (record.pairs or record.nearest)[:NUM_ON_SHEET]
     if shown:
-        entries = [(open_picture(paths[pair.first]), open_picture(paths[pair.second]), _caption(pair)) for pair in shown]
+        entries = [(open_stored_picture(paths[pair.first]), open_stored_picture(paths[pair.second]), _caption(pair)) for pair in shown]
         contact_sheet(entries).save(folder / SHEET)
     (folder / "blind.json").write_text(record.to_json())
 

@@ -7,15 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from theodolite.asking.endpoint.asker import CostAsker, EndpointAsker, Estimate
+from theodolite.asking.endpoint.asker import CostAsker, CostEstimate, EndpointAsker
 from theodolite.asking.endpoint.cache import ResponseCache
 from theodolite.asking.endpoint.channel import KEY_ENV, EndpointSettings
 from theodolite.commands.progress import Steps
 from theodolite.commands.survey import stage_in
-from theodolite.commands.targets import Matter, surveying
+from theodolite.commands.targets import SurveyTarget, surveying
 from theodolite.measurement.internals.registry import measures_named
 from theodolite.measurement.survey.options import refuse_inside
-from theodolite.measurement.survey.session import Candidate, Survey, Way
+from theodolite.measurement.survey.session import SurveyedModel, SurveyOptions, SurveyResult
 from theodolite.records.folder import refuse_taken, whole_folder
 from theodolite.records.survey import SurveyRecord
 from theodolite.records.writing import run_record, write_survey
@@ -25,7 +25,7 @@ def survey_endpoint(
     model: str,
     url: str,
     out: Path,
-    matter: Matter,
+    matter: SurveyTarget,
     *,
     overwrite: bool,
     steps: Steps,
@@ -49,7 +49,7 @@ def survey_endpoint(
     if not dry_run:
         refuse_taken(out, overwrite=overwrite)
     settings = EndpointSettings(url, model, key_env, answers, picture_size, concurrency, per_minute, timeout_s)
-    way = Way(measures_named(measures), stage=stage_in(steps))
+    way = SurveyOptions(measures_named(measures), stage=stage_in(steps))
     survey_candidate = surveying(matter, model.rstrip("/").rpartition("/")[2], None, steps.console.print)
     path = cache or _beside(out)
 
@@ -61,23 +61,23 @@ def survey_endpoint(
         if not dry_run:
             asker = EndpointAsker(settings, answered)
             asker.detect()  # what it offers decides what a question costs
-        total = _cost(settings, answered, lambda trial: survey_candidate(trial, Way()))
+        total = _cost(settings, answered, lambda trial: survey_candidate(trial, SurveyOptions()))
         steps.console.print(total.words(price_in, price_out), highlight=False)
         if asker is None:
             return None
-        survey = survey_candidate(Candidate(asker, picture_size, asker.describe, asker.notices), way)
+        survey = survey_candidate(SurveyedModel(asker, picture_size, asker.describe, asker.notices), way)
     finally:
         answered.close()
     _write(out, survey, started, overwrite, steps.console.print)
     return survey.record
 
 
-def _cost(settings: EndpointSettings, answered: ResponseCache, survey: Callable[[Candidate], object]) -> Estimate:
+def _cost(settings: EndpointSettings, answered: ResponseCache, survey: Callable[[SurveyedModel], object]) -> CostEstimate:
     """What a whole survey will take, official questions and all: it is gone through once without asking anybody."""
-    parts: list[Estimate] = []
+    parts: list[CostEstimate] = []
     trial = CostAsker(settings, answered, parts.append)
-    survey(Candidate(trial, settings.picture_size, trial.describe))
-    return sum(parts, Estimate(0, 0, 0, 0))
+    survey(SurveyedModel(trial, settings.picture_size, trial.describe))
+    return sum(parts, CostEstimate(0, 0, 0, 0))
 
 
 def _beside(out: Path) -> Path:
@@ -86,7 +86,7 @@ def _beside(out: Path) -> Path:
     return whole.with_name(f"{whole.name}.responses.sqlite")
 
 
-def _write(out: Path, survey: Survey, started: datetime, overwrite: bool, say: Callable[[str], None]) -> None:
+def _write(out: Path, survey: SurveyResult, started: datetime, overwrite: bool, say: Callable[[str], None]) -> None:
     for notice in survey.notices:
         say(f"note: {notice}")
     update = {"pairs_per_s": round(survey.pairs_per_s, 3), "notices": survey.notices}

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from theodolite.commands.progress import Steps
-from theodolite.commands.targets import Matter, surveying
+from theodolite.commands.targets import SurveyTarget, surveying
 from theodolite.measurement.internals.registry import measures_named
-from theodolite.measurement.survey.session import INSIDE_SCENES, Candidate, Way
+from theodolite.measurement.survey.session import INSIDE_SCENES, SurveyedModel, SurveyOptions
 from theodolite.models.load import DType, load_vlm
 from theodolite.records.errors import BadInput
 from theodolite.records.folder import refuse_taken, whole_folder
@@ -25,7 +25,7 @@ from theodolite.records.writing import run_record, write_survey
 def survey_from_disk(
     model_path: str,
     out: Path,
-    matter: Matter,
+    matter: SurveyTarget,
     *,
     overwrite: bool,
     steps: Steps,
@@ -45,14 +45,14 @@ def survey_from_disk(
     chosen = measures_named(measures)
     if inside_scenes is not None and not chosen:
         raise BadInput("--inside-scenes is for measures of the inside; name some, such as --measures ladder, or leave it out")
-    way = Way(chosen, inside_scenes or INSIDE_SCENES, batch, stage=stage_in(steps))
+    way = SurveyOptions(chosen, inside_scenes or INSIDE_SCENES, batch, stage=stage_in(steps))
     trained = read_training(Path(model_path))
     title = trained.facts.arm if trained else Path(model_path).name
     survey_candidate = surveying(matter, title, trained, steps.console.print)
     started, before = datetime.now(UTC), time.monotonic()
     model, processor = load_vlm(model_path, device, dtype, attention)
     between = time.monotonic()
-    survey = survey_candidate(Candidate.of_model(model, processor, batch), way)
+    survey = survey_candidate(SurveyedModel.of_model(model, processor, batch), way)
     for notice in survey.notices:
         steps.console.print(f"note: {notice}")
     steps.console.print(f"{survey.pairs_per_s:.1f} pairs a second")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from theodolite.measurement.survey.session import Candidate, Survey, Way, ask_gallery, ask_world
+from theodolite.measurement.survey.session import SurveyedModel, SurveyOptions, SurveyResult, ask_gallery, ask_world
 from theodolite.records.errors import BadInput
 from theodolite.records.training import TrainingRecord
 from theodolite.worlds.gallery import Gallery
@@ -17,12 +17,12 @@ from theodolite.worlds.world import World
 
 NUM_SCENES = 200
 SEED = 0
-Surveying = Callable[[Candidate, Way], Survey]
+Surveying = Callable[[SurveyedModel, SurveyOptions], SurveyResult]
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Matter:
+class SurveyTarget:
     """What was said of the pairs: a world or a gallery by name, or a file; None is what nobody said."""
 
     world: str | None = None
@@ -39,7 +39,7 @@ class Matter:
             raise BadInput(f"{', '.join(idle)}: {why}, so leave them out")
 
 
-def surveying(matter: Matter, title: str, trained: TrainingRecord | None, say: Say) -> Surveying:
+def surveying(matter: SurveyTarget, title: str, trained: TrainingRecord | None, say: Say) -> Surveying:
     """What to do with whoever is surveyed; everything that can be wrong without them is refused here. Raises `BadInput`.
 
     A world without a number of scenes and a seed has 200 and 0. Rows of a file that cannot be used are said, and the rest is surveyed.
@@ -60,7 +60,7 @@ def surveying(matter: Matter, title: str, trained: TrainingRecord | None, say: S
     scenes = NUM_SCENES if matter.num_scenes is None else matter.num_scenes
     facts = trained.facts if trained else None
 
-    def survey(candidate: Candidate, way: Way) -> Survey:
+    def survey(candidate: SurveyedModel, way: SurveyOptions) -> SurveyResult:
         return ask_world(candidate, world, policy, title=title, num_scenes=scenes, seed=seed, training=facts, way=way)
 
     return survey
@@ -69,7 +69,7 @@ def surveying(matter: Matter, title: str, trained: TrainingRecord | None, say: S
 def _of_gallery(gallery: Gallery, title: str, seed: int, trained: TrainingRecord | None) -> Surveying:
     facts = trained.facts if trained else None
 
-    def survey(candidate: Candidate, way: Way) -> Survey:
+    def survey(candidate: SurveyedModel, way: SurveyOptions) -> SurveyResult:
         return ask_gallery(candidate, gallery, title=title, seed=seed, training=facts, way=way)
 
     return survey

@@ -11,7 +11,7 @@ import polars as pl
 from jaxtyping import UInt8
 from PIL import Image
 
-from theodolite.data.examples import ask_world
+from theodolite.data.examples import draw_questions
 from theodolite.measurement.pairs.plan import Plan, plan_world
 from theodolite.records.folder import whole_folder
 from theodolite.worlds.manifest.read import FILE, write_manifest
@@ -53,7 +53,7 @@ def _write_scenes(folder: Path, world: World, policy: Policy, num_pictures: int,
     pl.DataFrame({"picture": names, **columns, "nuisance": scenes.nuisance}).write_parquet(folder / "scenes.parquet")
     asked = [
         (name, item.question, item.answer)
-        for name, items in zip(names, ask_world(world, scenes, policy, seed), strict=True)
+        for name, items in zip(names, draw_questions(world, scenes, policy, seed), strict=True)
         for item in items
     ]
     schema = {"picture": pl.String, "question": pl.String, "answer": pl.String}

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from theodolite.data.examples import ExampleSet
 from theodolite.data.packing import pack
-from theodolite.data.samples import Sample, join_transcripts
-from theodolite.data.tokenized import Transcript
+from theodolite.data.samples import Sample, join_conversations
+from theodolite.data.tokenized import TokenizedConversation
 from theodolite.models.construction.frontends import Pixels
-from theodolite.models.exported.grids import grid
-from theodolite.models.prompts import Prompter, Turn
+from theodolite.models.exported.grids import token_grid
+from theodolite.models.prompts import Prompter, TokenizedQuestion
 from theodolite.objectives.language import IGNORE
 from theodolite.records.errors import BadInput
 
@@ -32,7 +32,7 @@ class Collator:
         side = isqrt(prompter.num_picture_tokens)
         if side**2 != prompter.num_picture_tokens:
             raise BadInput(f"a picture has {prompter.num_picture_tokens} tokens, which is no square; such models need a PackingCollator")
-        self.grid = grid(side, side)
+        self.grid = token_grid(side, side)
 
     def __call__(self, draws: Sequence[int | tuple[int, int]]) -> dict[str, Tensor]:
         """The batch of the examples at (epoch, index); an index alone is of epoch 0."""
@@ -46,12 +46,12 @@ class Collator:
         turns = [self.prompter.turn(item.question, item.answer) for item in self.examples.asked[index]]
         if not turns:
             raise ValueError(f"example {index} has no questions; each picture needs one or more")
-        return join_transcripts(
+        return join_conversations(
             self.examples.key(index), [_transcript(turn) for turn in turns], self.prompter.processor.image_token_id, (self.grid,)
         )
 
 
-def _transcript(turn: Turn) -> Transcript:
+def _transcript(turn: TokenizedQuestion) -> TokenizedConversation:
     # The last answer token is only ever predicted, so it needs no place of its own.
     silent = len(turn.prefix) + len(turn.question) - 1
-    return Transcript(turn.prefix + turn.question + turn.answer[:-1], (IGNORE,) * silent + turn.answer)
+    return TokenizedConversation(turn.prefix + turn.question + turn.answer[:-1], (IGNORE,) * silent + turn.answer)

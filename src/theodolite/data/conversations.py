@@ -16,7 +16,7 @@ ROLES: Mapping[str, str] = {"system": "system", "human": "user", "user": "user",
 IMAGE: Message = {"type": "image"}
 
 
-class BadRecord(ValueError):
+class BadConversation(ValueError):
     """A record of a data set that is no conversation; the message says what was found and what was expected."""
 
 
@@ -28,7 +28,9 @@ def text_part(text: str) -> Message:
 def conversation_of(turns: Any, num_pictures: int) -> Conversation:
     """The messages of a conversation kept as turns of {role, content}, {from, value} or {user, assistant}, or as JSON of such.
 
-    Texts are split at `<image>`. Where no turn places a picture, all stand at the beginning of the first question. Raises `BadRecord`.
+    Texts are split at `<image>`. Where no turn places a picture, all stand at the beginning of the first question.
+
+    Raises `BadConversation`.
     """
     messages = [message for turn in _turns(turns) for message in _messages(turn)]
     _refuse_reordered(messages)
@@ -36,7 +38,7 @@ def conversation_of(turns: Any, num_pictures: int) -> Conversation:
     if num_pictures and not places:
         first = next((at for at, message in enumerate(messages) if message["role"] == "user"), None)
         if first is None:
-            raise BadRecord("no turn is the user's, so that its pictures have no place; expected a question")
+            raise BadConversation("no turn is the user's, so that its pictures have no place; expected a question")
         messages[first] = {"role": "user", "content": [IMAGE] * num_pictures + messages[first]["content"]}
     return tuple({"role": message["role"], "content": [_without_index(part) for part in message["content"]]} for message in messages)
 
@@ -46,13 +48,13 @@ def _turns(turns: Any) -> Sequence[Any]:
         try:
             turns = json.loads(turns)
         except json.JSONDecodeError as error:
-            raise BadRecord(f"the conversation is a text, and no JSON ({error}); expected a list of turns") from error
+            raise BadConversation(f"the conversation is a text, and no JSON ({error}); expected a list of turns") from error
     if isinstance(turns, Mapping) and turns and all(isinstance(value, list) for value in turns.values()):
         if len({len(value) for value in turns.values()}) != 1:
-            raise BadRecord("the turns' fields are lists of different lengths; expected one entry a turn")
+            raise BadConversation("the turns' fields are lists of different lengths; expected one entry a turn")
         turns = [dict(zip(turns, values, strict=True)) for values in zip(*turns.values(), strict=True)]
     if not isinstance(turns, list | tuple) or not turns:
-        raise BadRecord(f"the conversation is {_said(turns)}; expected a list of turns")
+        raise BadConversation(f"the conversation is {_said(turns)}; expected a list of turns")
     return turns
 
 
@@ -68,19 +70,19 @@ def _messages(turn: Any) -> Iterator[Message]:
         yield _message("assistant", turn["assistant"])
     else:
         found = f"has the fields {', '.join(sorted(map(str, fields)))}" if fields else f"is {_said(turn)}"
-        raise BadRecord(f"a turn {found}; expected role and content, from and value, or user and assistant")
+        raise BadConversation(f"a turn {found}; expected role and content, from and value, or user and assistant")
 
 
 def _message(role: Any, content: Any) -> Message:
     if role not in ROLES:
-        raise BadRecord(f"a turn is said by {_said(role)}; expected one of {', '.join(ROLES)}")
+        raise BadConversation(f"a turn is said by {_said(role)}; expected one of {', '.join(ROLES)}")
     if isinstance(content, str):
         texts = _MARK.split(content)
         parts = [part for text in texts for part in (IMAGE, text_part(text)) if part is IMAGE or text][1:]
     elif isinstance(content, list | tuple):
         parts = [_part(part) for part in content]
     else:
-        raise BadRecord(f"the {ROLES[role]}'s turn holds {_said(content)}; expected a text, or a list of parts")
+        raise BadConversation(f"the {ROLES[role]}'s turn holds {_said(content)}; expected a text, or a list of parts")
     return {"role": ROLES[role], "content": parts}
 
 
@@ -90,14 +92,14 @@ def _part(part: Any) -> Message:
         return {**IMAGE, "index": part.get("index")}
     if kind == "text" and isinstance(part.get("text"), str):
         return text_part(part["text"])
-    raise BadRecord(f"a part of a turn is {_said(part)}; expected type image, or type text with a text")
+    raise BadConversation(f"a part of a turn is {_said(part)}; expected type image, or type text with a text")
 
 
 def _refuse_reordered(messages: Sequence[Message]) -> None:
-    """Raises `BadRecord` where parts name pictures by number in another order than that of the record's pictures."""
+    """Raises `BadConversation` where parts name pictures by number in another order than that of the record's pictures."""
     found = [part["index"] for message in messages for part in message["content"] if part.get("index") is not None]
     if found != list(range(len(found))):
-        raise BadRecord(f"the turns name pictures in the order {found}; expected 0, 1, 2 ...: sort the record's pictures so")
+        raise BadConversation(f"the turns name pictures in the order {found}; expected 0, 1, 2 ...: sort the record's pictures so")
 
 
 def _without_index(part: Message) -> Message:

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Int
 from torch.utils.data import Dataset, IterableDataset, Sampler
 
-from theodolite.data.sources import Example, Malformed
+from theodolite.data.sources import Malformed, TrainingExample
 
 
 @dataclass(frozen=True, eq=False)
-class Visit:
+class EpochExample:
     """An example, and how many times it was seen before."""
 
-    example: Example | Malformed
+    example: TrainingExample | Malformed
     epoch: int = 0
 
 
@@ -28,10 +28,10 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Example | Malformed: ...
+    def __getitem__(self, index: int) -> TrainingExample | Malformed: ...
 
 
-class Visits(Dataset[Visit]):
+class EpochDataset(Dataset[EpochExample]):
     """The examples of a source, asked for by (epoch, index)."""
 
     def __init__(self, source: Source) -> None:
@@ -40,9 +40,9 @@ class Visits(Dataset[Visit]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, draw: tuple[int, int]) -> Visit:
+    def __getitem__(self, draw: tuple[int, int]) -> EpochExample:
         epoch, index = draw
-        return Visit(self.source[index], epoch)
+        return EpochExample(self.source[index], epoch)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -69,12 +69,12 @@ class EpochSampler(Sampler[tuple[int, int]]):
 class Stream(Protocol):
     """Examples that can be passed over again and again, such as `tables.DatasetStream`; a loader's worker processes must share them."""
 
-    def __iter__(self) -> Iterator[Example | Malformed]: ...
+    def __iter__(self) -> Iterator[TrainingExample | Malformed]: ...
 
     def set_epoch(self, epoch: int) -> None: ...
 
 
-class StreamedVisits(IterableDataset[Visit]):
+class StreamedEpochs(IterableDataset[EpochExample]):
     """The examples of a stream, with the epoch that was set before the pass.
 
     accelerate must leave batches whole (`dispatch_batches=False`): it would cut every tensor of a batch to the number of its rows.
@@ -85,16 +85,16 @@ class StreamedVisits(IterableDataset[Visit]):
         # In shared memory: workers that outlive a pass would not hear of the next one otherwise.
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
 
-    def __iter__(self) -> Iterator[Visit]:
+    def __iter__(self) -> Iterator[EpochExample]:
         epoch = int(self._epoch)
-        return (Visit(example, epoch) for example in self.stream)
+        return (EpochExample(example, epoch) for example in self.stream)
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch.fill_(epoch)
         self.stream.set_epoch(epoch)
 
 
-class Draws(Dataset[tuple[int, int]]):
+class FixedOrder(Dataset[tuple[int, int]]):
     """(epoch, index) of the examples of a fixed order, as `examples.training_order` gives it.
 
     An example's epoch is how many times it came before.

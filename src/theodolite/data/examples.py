@@ -18,7 +18,7 @@ MAX_QUESTIONS = 8
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuestionAnswer:
     """A question in words, and its true answer."""
 
     question: str
@@ -33,7 +33,7 @@ class ExampleSet:
     """
 
     pictures: UInt8[np.ndarray, "picture height width 3"]
-    asked: tuple[tuple[Asked, ...], ...]
+    asked: tuple[tuple[QuestionAnswer, ...], ...]
     num_distinct: int | None = None
 
     def __post_init__(self) -> None:
@@ -61,14 +61,14 @@ class ExampleSet:
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
-def ask_world(world: World, scenes: Scenes, policy: Policy, seed: int) -> tuple[tuple[Asked, ...], ...]:
+def draw_questions(world: World, scenes: Scenes, policy: Policy, seed: int) -> tuple[tuple[QuestionAnswer, ...], ...]:
     """The questions that a policy asks of each scene, each in a wording drawn from the seed, with true answers."""
     rng = np.random.default_rng([seed, 1])
     drawn = policy.draw(scenes, world.prior, rng)
     truths = {query.name: query.truth(scenes) for query in policy.queries}
     wordings = {query.name: world.wordings(query, scenes) for query in policy.queries}
     return tuple(
-        tuple(Asked(str(rng.choice(wordings[query.name][index])), query.choices[truths[query.name][index]]) for query in queries)
+        tuple(QuestionAnswer(str(rng.choice(wordings[query.name][index])), query.choices[truths[query.name][index]]) for query in queries)
         for index, queries in enumerate(drawn)
     )
 
@@ -76,9 +76,9 @@ def ask_world(world: World, scenes: Scenes, policy: Policy, seed: int) -> tuple[
 def official_examples(world: World, size: int, num_pictures: int) -> ExampleSet:
     """The official questions of the first training pictures. One with more than `MAX_QUESTIONS` stands there again with the rest."""
     official = world.official_split("train")
-    asked: list[list[Asked]] = [[] for _ in range(len(official.scenes))]
+    asked: list[list[QuestionAnswer]] = [[] for _ in range(len(official.scenes))]
     for number, question, answer in zip(official.scene, official.text, official.answer, strict=True):
-        asked[number].append(Asked(question, answer))
+        asked[number].append(QuestionAnswer(question, answer))
     parts = [
         (number, tuple(items[at : at + MAX_QUESTIONS]))
         for number, items in enumerate(asked[:num_pictures])

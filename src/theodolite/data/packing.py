@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from theodolite.data.drops import Unfit
-from theodolite.data.epochs import Visit
+from theodolite.data.epochs import EpochExample
 from theodolite.data.samples import Sample, SampleMaker, TooLong
-from theodolite.data.sources import Example, Malformed
+from theodolite.data.sources import Malformed, TrainingExample
 from theodolite.models.exported.layout import NONE, mark_pictures
 from theodolite.models.families import image_token_id
 from theodolite.models.pictures import PictureReader
@@ -52,12 +52,12 @@ class PackingCollator:
         self.maker = SampleMaker(tokenizer, reader, max_length, chat_template, too_long)
         self.reader, self.row_length, self.seed, self.pad = reader, row_length, seed, int(tokenizer.pad_token_id)
 
-    def __call__(self, visits: Sequence[Visit | Example | Malformed]) -> dict[str, Any]:
+    def __call__(self, visits: Sequence[EpochExample | TrainingExample | Malformed]) -> dict[str, Any]:
         samples: list[Sample] = []
         epochs: list[int] = []
         dropped: list[tuple[str, str]] = []
         for visit in visits:
-            example, epoch = (visit.example, visit.epoch) if isinstance(visit, Visit) else (visit, 0)
+            example, epoch = (visit.example, visit.epoch) if isinstance(visit, EpochExample) else (visit, 0)
             try:
                 samples.append(self._sample(example))
                 epochs.append(epoch)
@@ -67,12 +67,16 @@ class PackingCollator:
         rows = [[number] for number in range(len(samples))] if self.row_length is None else first_fit(lengths, self.row_length)
         placed = [[samples[number] for number in row] for row in rows]
         batch = pack(
-            placed, [[epochs[number] for number in row] for row in rows], self.pad, self.maker.transcriber.image_token_id, self.seed
+            placed,
+            [[epochs[number] for number in row] for row in rows],
+            self.pad,
+            self.maker.conversation_tokenizer.image_token_id,
+            self.seed,
         )
         pixels = self.reader.join([read for row in placed for sample in row for read in sample.reads])
         return {**batch, **pixels, "dropped": dropped, "num_seen": len(visits)}
 
-    def _sample(self, example: Example | Malformed) -> Sample:
+    def _sample(self, example: TrainingExample | Malformed) -> Sample:
         if isinstance(example, Malformed):
             raise Unfit("malformed", example.problem)
         return self.maker.make(example)

@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from theodolite.data.drops import Unfit
-from theodolite.data.sources import Example, Picture
-from theodolite.data.tokenized import Transcriber, Transcript
+from theodolite.data.sources import Picture, TrainingExample
+from theodolite.data.tokenized import ConversationTokenizer, TokenizedConversation
 from theodolite.models.exported.grids import picture_grids
-from theodolite.models.pictures import PictureReader, Read
+from theodolite.models.pictures import PictureReader, ProcessedPicture
 from theodolite.objectives.language import IGNORE
 from theodolite.records.errors import BadInput
-from theodolite.worlds.exif_orientation import upright
+from theodolite.worlds.exif_orientation import apply_exif_orientation
 
 TooLong = Literal["drop", "refuse"]
 # What Pillow raises on missing, foreign, cut and damaged files (13.0, found by damaging files of 12 formats at random), and on huge ones.
@@ -41,7 +41,7 @@ class Sample:
     targets: tuple[int, ...]
     branch: tuple[int, ...]
     grids: tuple[Tensor, ...] = ()
-    reads: tuple[Read, ...] = ()
+    reads: tuple[ProcessedPicture, ...] = ()
 
 
 class SampleMaker:
@@ -57,22 +57,22 @@ class SampleMaker:
         if max_length < 1:
             raise BadInput(f"max_length is {max_length}; give 1 or more tokens")
         self.reader, self.max_length, self.too_long = reader, max_length, too_long
-        self.transcriber = Transcriber(tokenizer, reader, chat_template)
+        self.conversation_tokenizer = ConversationTokenizer(tokenizer, reader, chat_template)
 
-    def make(self, example: Example) -> Sample:
+    def make(self, example: TrainingExample) -> Sample:
         """The sample of an example. Raises `Unfit` with the reason if there is none, and `BadInput` if what is too long is refused."""
         if not example.conversations:
             raise Unfit("malformed", "there is no conversation")
         reads = self._read(example.pictures)
-        transcripts = [self.transcriber.transcribe(conversation, reads) for conversation in example.conversations]
+        conversations = [self.conversation_tokenizer.transcribe(conversation, reads) for conversation in example.conversations]
         grids = tuple(grid for read in reads for grid in picture_grids(self.reader.config, read.inputs))
-        image = self.transcriber.image_token_id
-        if transcripts[0].tokens.count(image) != sum(len(grid) for grid in grids):
+        image = self.conversation_tokenizer.image_token_id
+        if conversations[0].tokens.count(image) != sum(len(grid) for grid in grids):
             raise Unfit("malformed", "a text holds an image token of its own")
-        sample = join_transcripts(example.key, transcripts, image, grids, reads)
+        sample = join_conversations(example.key, conversations, image, grids, reads)
         return sample if len(sample.tokens) <= self.max_length else self._cut(sample)
 
-    def _read(self, pictures: Sequence[Picture]) -> tuple[Read, ...]:
+    def _read(self, pictures: Sequence[Picture]) -> tuple[ProcessedPicture, ...]:
         opened = [open_picture(picture) for picture in pictures]
         try:
             return tuple(self.reader.read_conversation(opened)) if opened else ()
@@ -81,7 +81,7 @@ class SampleMaker:
             raise Unfit("unreadable", f"the image processor refuses pictures of {sizes} ({error})") from error
 
     def _cut(self, sample: Sample) -> Sample:
-        end = _trunk_length(sample.tokens, self.transcriber.image_token_id)
+        end = _trunk_length(sample.tokens, self.conversation_tokenizer.image_token_id)
         targets = sample.targets[: self.max_length]
         length = max((at + 1 for at, target in enumerate(targets) if target != IGNORE), default=0)
         if length >= end and length:
@@ -95,17 +95,21 @@ class SampleMaker:
         raise Unfit("too long", found)
 
 
-def join_transcripts(
-    key: str, transcripts: Sequence[Transcript], image: int, grids: tuple[Tensor, ...] = (), reads: tuple[Read, ...] = ()
+def join_conversations(
+    key: str,
+    conversations: Sequence[TokenizedConversation],
+    image: int,
+    grids: tuple[Tensor, ...] = (),
+    reads: tuple[ProcessedPicture, ...] = (),
 ) -> Sample:
     """A sample of conversations that share their tokens up to the last image token. Raises `Unfit` if they do not."""
-    first = transcripts[0]
-    if len(transcripts) == 1:
+    first = conversations[0]
+    if len(conversations) == 1:
         return Sample(key, first.tokens, first.targets, (0,) * len(first.tokens), grids, reads)
     end = _trunk_length(first.tokens, image)
     tokens, targets = list(first.tokens[:end]), list(first.targets[:end])
     branch = [0] * end
-    for number, one in enumerate(transcripts, start=1):
+    for number, one in enumerate(conversations, start=1):
         if one.tokens[:end] != first.tokens[:end] or image in one.tokens[end:]:
             raise Unfit("malformed", "its conversations differ before the end of the last picture; put pictures before the questions")
         if end and one.targets[end - 1] != IGNORE:
@@ -124,7 +128,7 @@ def open_picture(picture: Picture) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if not isinstance(picture, Image.Image):
                 picture = stack.enter_context(Image.open(BytesIO(picture) if isinstance(picture, bytes) else picture))
-            return upright(picture).convert("RGB")
+            return apply_exif_orientation(picture).convert("RGB")
     except UNREADABLE as error:
         raise Unfit("unreadable", f"{name} ({type(error).__name__}: {error})") from error
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from theodolite.data.conversations import IMAGE, BadRecord, Conversation, conversation_of, text_part
+from theodolite.data.conversations import IMAGE, BadConversation, Conversation, conversation_of, text_part
 from theodolite.data.examples import ExampleSet
 from theodolite.records.errors import BadInput
 
@@ -21,7 +21,7 @@ Picture = Image.Image | Path | bytes
 
 
 @dataclass(frozen=True, eq=False)
-class Example:
+class TrainingExample:
     """Pictures and conversations about them, as messages of a chat template ({"role", "content": [{"type": "image"}, ...]}).
 
     Several conversations about the same pictures share them in one sequence, each blind to the others. `key` names the example wherever
@@ -41,12 +41,12 @@ class Malformed:
     problem: str
 
 
-def example_of(key: Any, turns: Any, pictures: tuple[Picture, ...]) -> Example | Malformed:
+def example_of(key: Any, turns: Any, pictures: tuple[Picture, ...]) -> TrainingExample | Malformed:
     """An example of one conversation. Without a key its content names it."""
     name = name_of(key, turns, pictures)
     try:
-        return Example(name, pictures, (conversation_of(turns, len(pictures)),))
-    except BadRecord as error:
+        return TrainingExample(name, pictures, (conversation_of(turns, len(pictures)),))
+    except BadConversation as error:
         return Malformed(name, str(error))
 
 
@@ -60,7 +60,7 @@ def name_of(key: Any, turns: Any, pictures: tuple[Picture, ...] = ()) -> str:
     return digest.hexdigest()[:16]
 
 
-class LlavaJson(Dataset[Example | Malformed]):
+class LlavaJson(Dataset[TrainingExample | Malformed]):
     """Records of the LLaVA format: {id, image (one or a list, or none), conversations: [{from, value}, ...]}, `<image>` in the text.
 
     `json_path` is a JSON list, or a file of one record a line if it ends in .jsonl. Raises `BadInput` if it is neither, or if there is no
@@ -79,7 +79,7 @@ class LlavaJson(Dataset[Example | Malformed]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def __getitem__(self, index: int) -> Example | Malformed:
+    def __getitem__(self, index: int) -> TrainingExample | Malformed:
         if not 0 <= index < len(self):
             raise IndexError(f"there is no record {index}; {self.path} holds {len(self)}")
         record = json.loads(self._lines[self._ends[index] : self._ends[index + 1]])
@@ -102,7 +102,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-class WorldExamples(Dataset[Example]):
+class WorldExamples(Dataset[TrainingExample]):
     """A world's pictures as examples, each question a conversation of its own. For pictures of one size `collate.Collator` is faster."""
 
     def __init__(self, examples: ExampleSet) -> None:
@@ -111,7 +111,7 @@ class WorldExamples(Dataset[Example]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> TrainingExample:
         asked = self.examples.asked[index]
         conversations = tuple(
             (
@@ -120,4 +120,4 @@ class WorldExamples(Dataset[Example]):
             )
             for item in asked
         )
-        return Example(self.examples.key(index), (Image.fromarray(self.examples.pictures[index]),), conversations)
+        return TrainingExample(self.examples.key(index), (Image.fromarray(self.examples.pictures[index]),), conversations)

@@ -11,8 +11,8 @@ from typing import Any
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
-from theodolite.data.conversations import BadRecord
-from theodolite.data.sources import Example, Malformed, Picture, example_of, name_of
+from theodolite.data.conversations import BadConversation
+from theodolite.data.sources import Malformed, Picture, TrainingExample, example_of, name_of
 from theodolite.records.errors import BadInput
 
 TEXT_COLUMNS = ("messages", "conversations", "texts")
@@ -35,16 +35,16 @@ class Columns:
     def names(self) -> list[str]:
         return [name for name in (self.text, self.pictures, self.key) if name is not None]
 
-    def example(self, row: Mapping[str, Any]) -> Example | Malformed:
+    def example(self, row: Mapping[str, Any]) -> TrainingExample | Malformed:
         key = None if self.key is None else row[self.key]
         try:
             pictures = () if self.pictures is None else _pictures(row[self.pictures], self.folder)
-        except BadRecord as error:
+        except BadConversation as error:
             return Malformed(name_of(key, row[self.text]), str(error))
         return example_of(key, row[self.text], pictures)
 
 
-class DatasetExamples(Dataset[Example | Malformed]):
+class DatasetExamples(Dataset[TrainingExample | Malformed]):
     """The rows of a `datasets.Dataset` as examples. Pictures are taken as they are stored: reading them is left to whoever needs them."""
 
     def __init__(self, dataset: Any, columns: Columns) -> None:
@@ -56,12 +56,12 @@ class DatasetExamples(Dataset[Example | Malformed]):
     def __len__(self) -> int:
         return len(self._texts)
 
-    def __getitem__(self, index: int) -> Example | Malformed:
+    def __getitem__(self, index: int) -> TrainingExample | Malformed:
         pictures = {} if self._pictures is None else self._pictures[index].to_pylist()[0]
         return self.columns.example({**self._texts[index], **pictures})
 
 
-class DatasetStream(IterableDataset[Example | Malformed]):
+class DatasetStream(IterableDataset[TrainingExample | Malformed]):
     """The rows of a `datasets.IterableDataset` as examples, once a pass. In a loader's worker processes each reads its own shards.
 
     Several training processes share a stream by batches (accelerate's `IterableDatasetShard`): each reads all rows, and opens only the
@@ -73,7 +73,7 @@ class DatasetStream(IterableDataset[Example | Malformed]):
         self.dataset = chosen if chosen.features is None else chosen.decode(False)
         self.columns = columns
 
-    def __iter__(self) -> Iterator[Example | Malformed]:
+    def __iter__(self) -> Iterator[TrainingExample | Malformed]:
         for row in self.dataset:
             yield self.columns.example(row)
 
@@ -90,7 +90,7 @@ def from_datasets(
     key: str | None = None,
     text_only: bool = False,
     picture_folder: Path | str = ".",
-) -> Dataset[Example | Malformed]:
+) -> Dataset[TrainingExample | Malformed]:
     """Examples of a `datasets.Dataset` (`DatasetExamples`), or of an `IterableDataset` (`DatasetStream`).
 
     The conversation is a list of {role, content}, {from, value} or {user, assistant}, in the column `text` (else messages, conversations or
@@ -137,7 +137,7 @@ def _chosen(parameter: str, named: str | None, known: tuple[str, ...], found: li
     return candidates[0]
 
 
-def _refuse_unknown(probes: list[Example | Malformed], found: list[str]) -> None:
+def _refuse_unknown(probes: list[TrainingExample | Malformed], found: list[str]) -> None:
     """Raises `BadInput` if none of the first rows is an example."""
     problems = [probe.problem for probe in probes if isinstance(probe, Malformed)]
     if len(problems) == len(probes):
@@ -146,7 +146,7 @@ def _refuse_unknown(probes: list[Example | Malformed], found: list[str]) -> None
 
 
 def _pictures(value: Any, folder: Path) -> tuple[Picture, ...]:
-    """A row's pictures, unopened. Raises `BadRecord` on what is none."""
+    """A row's pictures, unopened. Raises `BadConversation` on what is none."""
     values = [] if value is None else value if isinstance(value, list | tuple) else [value]
     return tuple(_picture(one, folder) for one in values)
 
@@ -158,4 +158,4 @@ def _picture(value: Any, folder: Path) -> Picture:
         return value
     if isinstance(value, str | Path):
         return folder / value
-    raise BadRecord(f"a picture is a {type(value).__name__}; expected a picture, its bytes, or a path")
+    raise BadConversation(f"a picture is a {type(value).__name__}; expected a picture, its bytes, or a path")

@@ -13,13 +13,13 @@ from jinja2 import TemplateError
 from theodolite.data.conversations import Conversation
 from theodolite.data.drops import Unfit
 from theodolite.models.families import image_token_id
-from theodolite.models.pictures import PictureReader, Read
+from theodolite.models.pictures import PictureReader, ProcessedPicture
 from theodolite.objectives.language import IGNORE
 from theodolite.records.errors import BadInput
 
 
 @dataclass(frozen=True)
-class Transcript:
+class TokenizedConversation:
     """A conversation up to the last token that predicts one of its answers'.
 
     `targets[i]` is the token to be said after token i, `IGNORE` where none is trained.
@@ -29,7 +29,7 @@ class Transcript:
     targets: tuple[int, ...]
 
 
-class Transcriber:
+class ConversationTokenizer:
     """Conversations in the format of a chat template: the tokenizer's own, or the one given.
 
     Trained are the assistant's words, with the end token that the template writes behind them; where it writes none, the tokenizer's.
@@ -51,7 +51,7 @@ class Transcriber:
         begins = list(tokenizer("")["input_ids"][:1])
         self._begins = begins if begins and begins[0] == tokenizer.bos_token_id else []
 
-    def transcribe(self, conversation: Conversation, reads: Sequence[Read]) -> Transcript:
+    def transcribe(self, conversation: Conversation, reads: Sequence[ProcessedPicture]) -> TokenizedConversation:
         """The tokens and targets of a conversation about pictures that were read, in order.
 
         Raises `Unfit` for a conversation that cannot be trained on, `BadInput` if the template does not write prompts as beginnings of
@@ -99,7 +99,7 @@ class Transcriber:
         except TemplateError as error:
             raise Unfit("malformed", f"the chat template refuses the conversation ({error})") from error
 
-    def _expanded(self, pieces: Sequence[str], reads: Sequence[Read]) -> list[str]:
+    def _expanded(self, pieces: Sequence[str], reads: Sequence[ProcessedPicture]) -> list[str]:
         """The pieces with what stands for each picture in place of the template's marker."""
         counts = [piece.count(self.reader.marker) for piece in pieces]
         if sum(counts) < len(reads):
@@ -169,7 +169,7 @@ def _refuse_malformed(conversation: Conversation, num_pictures: int) -> None:
         raise Unfit("malformed", f"the conversation places {places} pictures, and the example has {num_pictures}")
 
 
-def _with_runs(ids: Sequence[int], targets: Sequence[int], runs: Sequence[int], image: int) -> Transcript:
+def _with_runs(ids: Sequence[int], targets: Sequence[int], runs: Sequence[int], image: int) -> TokenizedConversation:
     """Tokens and targets with each image token repeated to its run's length; what follows a run is predicted at its end."""
     lengths = iter(runs)
     tokens: list[int] = []
@@ -178,4 +178,4 @@ def _with_runs(ids: Sequence[int], targets: Sequence[int], runs: Sequence[int], 
         length = next(lengths) if token == image else 1
         tokens += [token] * length
         said += [IGNORE] * (length - 1) + [target]
-    return Transcript(tuple(tokens), tuple(said))
+    return TokenizedConversation(tuple(tokens), tuple(said))

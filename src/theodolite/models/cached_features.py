@@ -24,7 +24,7 @@ PATIENCE_S = 60.0
 
 
 @runtime_checkable
-class Store(Protocol):
+class FeatureCache(Protocol):
     """Where features are kept, by the hash of what they were made from."""
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
@@ -34,7 +34,7 @@ class Store(Protocol):
         """Keeps tensors by key."""
 
 
-class MemoryStore:
+class MemoryFeatureCache:
     """Tensors in this process's memory, up to `limit_gib`."""
 
     def __init__(self, limit_gib: float = LIMIT_GIB) -> None:
@@ -54,7 +54,7 @@ class MemoryStore:
             self.size += value.nbytes
 
 
-class FeatureStore:
+class DiskFeatureCache:
     """Tensors on disk by the hash of what they were made from; safe for several processes at once."""
 
     def __init__(self, path: Path) -> None:
@@ -87,7 +87,7 @@ class FeatureStore:
 
 
 @contextmanager
-def remembered(encoder: nn.Module, layers: int | Sequence[int], store: Store) -> Iterator[None]:
+def cached_features(encoder: nn.Module, layers: int | Sequence[int], store: FeatureCache) -> Iterator[None]:
     """Within, the frozen encoder runs only on pictures whose hidden states at `layers` are not in the store.
 
     The key is over the encoder's weights, the precision it runs in, the layers, and the picture's pixels. Raises `BadInput` for an encoder

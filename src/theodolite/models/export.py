@@ -151,8 +151,8 @@ def _stock_settings(family: Family, settings: Mapping[str, Any]) -> dict[str, An
     tower = _tower(settings)
     own: dict[str, Any] = {}
     if tower is not None:
-        code = _file(tower).stem
-        own["auto_map"] = {"AutoConfig": f"{code}.TowerLlavaConfig", "AutoModelForImageTextToText": f"{code}.TowerLlava"}
+        code, kind = _file(tower).stem, f"{tower.__all__[0]}Llava"
+        own["auto_map"] = {"AutoConfig": f"{code}.{kind}Config", "AutoModelForImageTextToText": f"{code}.{kind}"}
     return {"model_type": family.name, "architectures": [stock_classes(family)[1].__name__], **own}
 
 

@@ -21,7 +21,7 @@ from theodolite.models.exported.attention import language_mask, layer_kinds, ref
 from theodolite.models.exported.layout import Layout
 from theodolite.models.exported.positions import AxisRotary, axis_positions, refuse_interleaved
 from theodolite.models.families import EXPORTED, Family, family_of
-from theodolite.models.pass_inputs import View
+from theodolite.models.pass_inputs import PassInputs
 from theodolite.records.errors import BadInput
 
 
@@ -41,7 +41,7 @@ STOCK = Adaptation()
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class ForwardOutput:
     """The language model's last hidden states, and logits at the wanted places (none: no rows)."""
 
     hidden: Float[Tensor, "row token dim"]
@@ -49,7 +49,7 @@ class Reading:
 
 
 @dataclass
-class Encoded:
+class EncoderOutput:
     """What a frozen encoder gave for a batch's pictures, so that several passes over them run it once.
 
     An encoder that holds a trained parameter is run every time.
@@ -124,14 +124,14 @@ def _said_as_bad_input() -> Iterator[None]:
         raise BadInput(str(error)) from error
 
 
-def read(
+def run_forward(
     model: nn.Module,
-    view: View,
+    view: PassInputs,
     adaptation: Adaptation = STOCK,
     mask_embedding: nn.Module | None = None,
-    encoded: Encoded | None = None,
+    encoded: EncoderOutput | None = None,
     outputs: Mapping[str, Any] | None = None,
-) -> Reading:
+) -> ForwardOutput:
     """One pass over a view. `mask_embedding(embeddings, masked)` puts the learned embedding in; `encoded` keeps the encoder's output.
 
     `outputs` are what encoder and connector gave beforehand (`Sight.outputs`); they stand in for the view's pixels.
@@ -164,7 +164,7 @@ def read(
             stack.callback(RemovableHandle.remove, handle)
         given = _inputs(view, family) if outputs is None else {**_inputs(replace(view, pixels={}), family), "mm_encoder_outputs": outputs}
         logits = base(**given, **_plainly(base.config), use_cache=False).logits[0]
-    return Reading(kept[0], logits)
+    return ForwardOutput(kept[0], logits)
 
 
 def _plainly(config: Any) -> dict[str, bool]:
@@ -172,7 +172,7 @@ def _plainly(config: Any) -> dict[str, bool]:
     return {"as_stock": True} if config.model_type.startswith(EXPORTED) else {}
 
 
-def _inputs(view: View, family: Family) -> dict[str, Any]:
+def _inputs(view: PassInputs, family: Family) -> dict[str, Any]:
     """The keyword arguments of the stock forward. Unpadded rows go without a mask, so that the causal kernel is chosen."""
     inputs: dict[str, Any] = {"input_ids": view.input_ids, **view.pixels}
     if not bool(view.layout.real.all()):
@@ -187,7 +187,7 @@ def _inputs(view: View, family: Family) -> dict[str, Any]:
 
 def _edits(
     kwargs: Mapping[str, Any],
-    view: View,
+    view: PassInputs,
     family: Family,
     language_model: nn.Module,
     adaptation: Adaptation,

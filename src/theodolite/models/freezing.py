@@ -12,7 +12,7 @@ from theodolite.models.families import family_of
 Part = Literal["connector", "language_model"]
 
 
-def train_only(model: Any, parts: Sequence[Part], lora_rank: int = 0) -> Any:
+def set_trainable(model: Any, parts: Sequence[Part], lora_rank: int = 0) -> Any:
     """The model with gradients wanted for the given parts alone; encoders stay frozen.
 
     `language_model` takes the head of the vocabulary with it. With `lora_rank` above 0 the language model itself stays frozen, and the

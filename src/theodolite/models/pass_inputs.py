@@ -15,7 +15,7 @@ from theodolite.models.families import family_of, image_token_id
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class PassInputs:
     """Tokens, where they stand, the pictures' pixels, which vision tokens are masked, and where logits are wanted.
 
     `wanted` are flat places; None asks for no logits at all. `suffix` marks the tokens behind a prompt that a prefix language model
@@ -35,25 +35,25 @@ def layout_in(batch: Mapping[str, Any]) -> Layout:
     return Layout(batch["sample"], batch["branch"], batch["picture"], batch["cell"])
 
 
-def whole_view(config: Any, batch: Mapping[str, Any], *, masked: Bool[Tensor, "row token"] | None = None) -> View:
+def whole_view(config: Any, batch: Mapping[str, Any], *, masked: Bool[Tensor, "row token"] | None = None) -> PassInputs:
     """All tokens of a batch, with logits wanted where an answer token is predicted."""
     family = family_of(config)
     pixels = {name: batch[name] for name in family.pixel_inputs if name in batch}
     suffix = _suffix(batch) if family.attention == "prefix" else None
-    return View(batch["input_ids"], layout_in(batch), pixels, masked, batch["predicts"], suffix)
+    return PassInputs(batch["input_ids"], layout_in(batch), pixels, masked, batch["predicts"], suffix)
 
 
-def prefix_view(config: Any, view: View) -> View:
+def prefix_view(config: Any, view: PassInputs) -> PassInputs:
     """Each sample up to its last picture's end: all that causal or mixed attention lets vision tokens see. No logits, nothing masked."""
     index = prefix_index(view.layout)
-    return View(picked(view.input_ids, index, config), view.layout.gather(index), view.pixels)
+    return PassInputs(picked(view.input_ids, index, config), view.layout.gather(index), view.pixels)
 
 
-def pictures_view(config: Any, view: View) -> View:
+def pictures_view(config: Any, view: PassInputs) -> PassInputs:
     """The pictures' tokens alone, each picture a sample of its own, several to a row where they fit. Masked tokens stay masked."""
     index = pictures_index(view.layout)
     masked = None if view.masked is None else view.masked.flatten()[index.clamp(min=0)] & (index != NONE)
-    return View(picked(view.input_ids, index, config), alone(view.layout).gather(index), view.pixels, masked)
+    return PassInputs(picked(view.input_ids, index, config), alone(view.layout).gather(index), view.pixels, masked)
 
 
 def picked(input_ids: Int[Tensor, "row token"], index: Int[Tensor, "part width"], config: Any) -> Int[Tensor, "part width"]:

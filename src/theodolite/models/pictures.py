@@ -20,7 +20,7 @@ from theodolite.records.errors import BadInput
 
 
 @dataclass(frozen=True, eq=False)
-class Read:
+class ProcessedPicture:
     """One picture: the text that stands in the prompt for it, its share of the forward's keyword arguments, its number of image tokens."""
 
     placeholder: str
@@ -29,7 +29,7 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Signs:
+class PlaceholderTokens:
     """The strings that a tokenizer has for pictures: one image token, and what may stand around a picture's tokens."""
 
     image: str
@@ -38,15 +38,15 @@ class Signs:
 
 
 @dataclass(frozen=True)
-class Notation:
+class PlaceholderFormat:
     """How a family writes a picture, and how its inputs are joined.
 
     `marker` is the sign that chat templates write for a whole picture; `options` go to the image processor besides its own settings.
     """
 
-    signs: Callable[[Any, Any], Signs]
+    signs: Callable[[Any, Any], PlaceholderTokens]
     # From the signs, the number of tokens of each tile, and what the image processor said.
-    write: Callable[[Signs, Sequence[int], Mapping[str, Any]], str]
+    write: Callable[[PlaceholderTokens, Sequence[int], Mapping[str, Any]], str]
     join: Callable[[Mapping[str, list[Tensor]]], dict[str, Tensor]]
     marker: Literal["image", "start"] = "image"
     options: Mapping[str, bool] = field(default_factory=dict)
@@ -68,22 +68,22 @@ class PictureReader:
         self._signs = self._notation.signs(tokenizer, config)
         self.marker: str = getattr(self._signs, self._notation.marker)
 
-    def read(self, picture: Image.Image) -> Read:
+    def read(self, picture: Image.Image) -> ProcessedPicture:
         """A picture that is the only one of its conversation."""
         return self.read_conversation([picture])[0]
 
-    def read_conversation(self, pictures: Sequence[Image.Image]) -> list[Read]:
+    def read_conversation(self, pictures: Sequence[Image.Image]) -> list[ProcessedPicture]:
         """The pictures of one conversation, in order. LLaVA-OneVision gives each a base view only where there are several."""
         return [self._read(output) for output in self._process([picture.convert("RGB") for picture in pictures])]
 
-    def expand(self, text: str, reads: Sequence[Read]) -> str:
+    def expand(self, text: str, reads: Sequence[ProcessedPicture]) -> str:
         """A rendered chat template with each marker replaced by a placeholder, in order. Raises `ValueError` if the counts differ."""
         parts = text.split(self.marker)
         if len(parts) != len(reads) + 1:
             raise ValueError(f"the text holds {len(parts) - 1} markers {self.marker!r} for {len(reads)} pictures; write one for each")
         return parts[0] + "".join(read.placeholder + part for read, part in zip(reads, parts[1:], strict=True))
 
-    def join(self, reads: Sequence[Read]) -> dict[str, Tensor]:
+    def join(self, reads: Sequence[ProcessedPicture]) -> dict[str, Tensor]:
         """The keyword arguments of one forward for pictures in the order of their tokens in the batch; none for no pictures.
 
         Pictures of one conversation must stay together. Raises `ValueError` if they do not (LLaVA-OneVision).
@@ -108,33 +108,33 @@ class PictureReader:
             ]
         return [dict(self.image_processor([picture], return_tensors="pt", **self._notation.options)) for picture in pictures]
 
-    def _read(self, output: dict[str, Any]) -> Read:
+    def _read(self, output: dict[str, Any]) -> ProcessedPicture:
         inputs = {name: output[name] for name in self.family.pixel_inputs if name in output}
         tiles = [len(grid) for grid in picture_grids(self.config, inputs)]
-        return Read(self._notation.write(self._signs, tiles, output), inputs, sum(tiles))
+        return ProcessedPicture(self._notation.write(self._signs, tiles, output), inputs, sum(tiles))
 
 
-def _image_sign(tokenizer: Any, config: Any) -> Signs:
-    return Signs(_token(tokenizer, image_token_id(config), "image_token_id"))
+def _image_sign(tokenizer: Any, config: Any) -> PlaceholderTokens:
+    return PlaceholderTokens(_token(tokenizer, image_token_id(config), "image_token_id"))
 
 
-def _gemma_signs(tokenizer: Any, config: Any) -> Signs:
-    return Signs(
+def _gemma_signs(tokenizer: Any, config: Any) -> PlaceholderTokens:
+    return PlaceholderTokens(
         _token(tokenizer, image_token_id(config), "image_token_id"),
         _token(tokenizer, config.boi_token_id, "boi_token_id"),
         _token(tokenizer, config.eoi_token_id, "eoi_token_id"),
     )
 
 
-def _internvl_signs(tokenizer: Any, config: Any) -> Signs:
+def _internvl_signs(tokenizer: Any, config: Any) -> PlaceholderTokens:
     image = _token(tokenizer, image_token_id(config), "image_token_id")
-    return Signs(image, getattr(tokenizer, "start_image_token", "<img>"), getattr(tokenizer, "end_image_token", "</img>"))
+    return PlaceholderTokens(image, getattr(tokenizer, "start_image_token", "<img>"), getattr(tokenizer, "end_image_token", "</img>"))
 
 
-def _idefics_signs(tokenizer: Any, config: Any) -> Signs:
+def _idefics_signs(tokenizer: Any, config: Any) -> PlaceholderTokens:
     image = _token(tokenizer, image_token_id(config), "image_token_id")
     fake = getattr(tokenizer, "fake_image_token", "<fake_token_around_image>")
-    return Signs(image, fake, getattr(tokenizer, "global_image_token", "<global-img>"))
+    return PlaceholderTokens(image, fake, getattr(tokenizer, "global_image_token", "<global-img>"))
 
 
 def _token(tokenizer: Any, number: int, name: str) -> str:
@@ -144,15 +144,15 @@ def _token(tokenizer: Any, number: int, name: str) -> str:
     return str(found)
 
 
-def _repeated(signs: Signs, tiles: Sequence[int], output: Mapping[str, Any]) -> str:
+def _repeated(signs: PlaceholderTokens, tiles: Sequence[int], output: Mapping[str, Any]) -> str:
     return signs.image * sum(tiles)
 
 
-def _framed(signs: Signs, tiles: Sequence[int], output: Mapping[str, Any]) -> str:
+def _framed(signs: PlaceholderTokens, tiles: Sequence[int], output: Mapping[str, Any]) -> str:
     return f"{signs.start}{signs.image * sum(tiles)}{signs.end}"
 
 
-def _with_crops(signs: Signs, tiles: Sequence[int], output: Mapping[str, Any]) -> str:
+def _with_crops(signs: PlaceholderTokens, tiles: Sequence[int], output: Mapping[str, Any]) -> str:
     """Gemma 3: the whole picture, then its crops (pan and scan), each framed and on lines of its own."""
     whole, *crops = (f"\n\n{signs.start}{signs.image * tokens}{signs.end}\n\n" for tokens in tiles)
     if not crops:
@@ -160,7 +160,7 @@ def _with_crops(signs: Signs, tiles: Sequence[int], output: Mapping[str, Any]) -
     return f"Here is the original image {whole} and here are some crops to help you see better {' '.join(crops)}"
 
 
-def _with_places(signs: Signs, tiles: Sequence[int], output: Mapping[str, Any]) -> str:
+def _with_places(signs: PlaceholderTokens, tiles: Sequence[int], output: Mapping[str, Any]) -> str:
     """Idefics3 and SmolVLM: tiles named by row and column, a line for each row, then the whole picture. `signs.end` names the whole."""
     (rows,), (columns,) = output["rows"][0], output["cols"][0]
     *parts, whole = (signs.image * tokens for tokens in tiles)
@@ -195,17 +195,17 @@ def _join_padded(columns: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
     return {"pixel_values": torch.cat(pixels), "image_sizes": torch.cat(columns["image_sizes"]), "batch_num_images": torch.tensor(firsts)}
 
 
-PLAIN = Notation(_image_sign, _repeated, _join_rows)
-PLACED = Notation(_idefics_signs, _with_places, _join_tiles, options={"return_row_col_info": True})
-NOTATIONS: Mapping[str, Notation] = {
+PLAIN = PlaceholderFormat(_image_sign, _repeated, _join_rows)
+PLACED = PlaceholderFormat(_idefics_signs, _with_places, _join_tiles, options={"return_row_col_info": True})
+NOTATIONS: Mapping[str, PlaceholderFormat] = {
     "llava": PLAIN,
-    "llava_onevision": Notation(_image_sign, _repeated, _join_padded),
+    "llava_onevision": PlaceholderFormat(_image_sign, _repeated, _join_padded),
     "qwen2_vl": PLAIN,
     "qwen2_5_vl": PLAIN,
     "qwen3_vl": PLAIN,
     "paligemma": PLAIN,
-    "gemma3": Notation(_gemma_signs, _with_crops, _join_rows, marker="start"),
-    "internvl": Notation(_internvl_signs, _framed, _join_rows),
+    "gemma3": PlaceholderFormat(_gemma_signs, _with_crops, _join_rows, marker="start"),
+    "internvl": PlaceholderFormat(_internvl_signs, _framed, _join_rows),
     "idefics3": PLACED,
     "smolvlm": PLACED,
 }

@@ -11,7 +11,7 @@ from theodolite.models.families import image_token_id
 from theodolite.records.errors import BadInput
 
 
-class Halves:
+class ProcessorParts:
     """An image processor and a tokenizer that go together, under the names that the library's Processors have for them.
 
     Several Processors need torchvision for their videos; pictures and text do not. Raises `BadInput` if the tokenizer lacks the
@@ -45,4 +45,4 @@ def load_processor(path: str | Path, config: Any) -> Any:
     except (ImportError, ValueError) as error:
         if "torchvision" not in str(error).lower():
             raise
-    return Halves(AutoImageProcessor.from_pretrained(path, backend="pil"), AutoTokenizer.from_pretrained(path), config)
+    return ProcessorParts(AutoImageProcessor.from_pretrained(path, backend="pil"), AutoTokenizer.from_pretrained(path), config)

@@ -14,7 +14,7 @@ from theodolite.records.errors import BadInput
 
 
 @dataclass(frozen=True)
-class Turn:
+class TokenizedQuestion:
     """One question about one picture: `prefix` ends with the picture's last token, then `question`, then `answer` with its end token."""
 
     prefix: tuple[int, ...]
@@ -48,16 +48,16 @@ class Prompter:
         self._marker = marker or self._image
         self._placeholder = placeholder or self._image * num_picture_tokens
         self._run = re.compile(f"(?:{re.escape(self._image)})+")
-        self._cache: dict[tuple[str, str], Turn] = {}
+        self._cache: dict[tuple[str, str], TokenizedQuestion] = {}
 
-    def turn(self, question: str, answer: str) -> Turn:
+    def turn(self, question: str, answer: str) -> TokenizedQuestion:
         """The token ids of a question and an answer to it. Raises `BadInput` if question and answer do not split cleanly."""
         key = (question, answer)
         if key not in self._cache:
             self._cache[key] = self._tokenise(question, answer)
         return self._cache[key]
 
-    def _tokenise(self, question: str, answer: str) -> Turn:
+    def _tokenise(self, question: str, answer: str) -> TokenizedQuestion:
         user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
         reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
         asked = self._ids([user], add_generation_prompt=True)
@@ -71,7 +71,7 @@ class Prompter:
         if image not in asked:
             raise BadInput("the chat template leaves the picture out; it must write the image token for content of type image")
         cut = len(asked) - asked[::-1].index(image)
-        return Turn(tuple(asked[:cut]), tuple(asked[cut:]), self._with_end(whole[len(asked) :]))
+        return TokenizedQuestion(tuple(asked[:cut]), tuple(asked[cut:]), self._with_end(whole[len(asked) :]))
 
     def _with_end(self, answer: list[int]) -> tuple[int, ...]:
         """The answer up to its end token: templates may write a line break behind it, or leave it out."""

@@ -16,7 +16,7 @@ from theodolite.models.forward import base_model
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class VisionFeatures:
     """Vision tokens of pictures of equal size, as the connector gives them.
 
     `past` are features that go past the input to the first layers (deepstack, Qwen3-VL). `patches` are what the encoder gave, if wanted.
@@ -31,12 +31,12 @@ class Sight:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def take(self, pictures: Int[Tensor, " row"]) -> Sight:
+    def take(self, pictures: Int[Tensor, " row"]) -> VisionFeatures:
         """The pictures at these positions, in this order, each as often as it is named."""
         patches = None if self.patches is None else self.patches[pictures]
         return replace(self, tokens=self.tokens[pictures], past=tuple(part[pictures] for part in self.past), patches=patches)
 
-    def edit(self, change: Callable[[Tensor], Tensor], change_past: Callable[[Tensor], Tensor] | None = None) -> Sight:
+    def edit(self, change: Callable[[Tensor], Tensor], change_past: Callable[[Tensor], Tensor] | None = None) -> VisionFeatures:
         """With the tokens changed, and what goes past the input by `change_past`, if that is given."""
         past = self.past if change_past is None else tuple(change_past(part) for part in self.past)
         return replace(self, tokens=change(self.tokens), past=past)
@@ -52,7 +52,7 @@ class Sight:
         return {"image": found}
 
 
-def see(model: Any, pixels: Mapping[str, Tensor], num_pictures: int, *, patches: bool = False) -> Sight:
+def encode_pictures(model: Any, pixels: Mapping[str, Tensor], num_pictures: int, *, patches: bool = False) -> VisionFeatures:
     """The vision tokens of pictures of equal size, from their pixel inputs, and with `patches` what the encoder gave of each.
 
     Runs the library's own `get_image_features`. Raises `ValueError` if the tokens do not divide evenly among the pictures.
@@ -70,10 +70,10 @@ def see(model: Any, pixels: Mapping[str, Tensor], num_pictures: int, *, patches:
     flat = pooled.flatten(0, -2) if isinstance(pooled, Tensor) else torch.cat(list(pooled))
     past = tuple(_even(torch.cat(list(part)), num_pictures) for part in getattr(output, "deepstack_features", None) or ())
     found = _even(torch.cat([part.flatten(0, -2) for part in kept]), num_pictures) if patches else None
-    return Sight(_even(flat, num_pictures), past, found, tile)
+    return VisionFeatures(_even(flat, num_pictures), past, found, tile)
 
 
-def join_sights(parts: Sequence[Sight]) -> Sight:
+def join_sights(parts: Sequence[VisionFeatures]) -> VisionFeatures:
     """Several sights of pictures of one size as one."""
     first = parts[0]
     return replace(

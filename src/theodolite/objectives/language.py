@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from theodolite.models.forward import STOCK, Adaptation, base_model, read
+from theodolite.models.forward import STOCK, Adaptation, base_model, run_forward
 from theodolite.models.pass_inputs import whole_view
 from theodolite.objectives.terms import Objective, Term, Terms
 
@@ -39,5 +39,5 @@ class Language(Objective):
 
         `batch["predicts"]` holds the flat places of the positions that predict them, `batch["labels"]` the tokens that follow.
         """
-        reading = read(model, whole_view(base_model(model).config, batch), self.adaptation)
+        reading = run_forward(model, whole_view(base_model(model).config, batch), self.adaptation)
         return {"language": Term(next_token_loss(reading.logits, batch["labels"]), int(batch["labels"].numel()))}

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from theodolite.models.families import family_of
-from theodolite.models.forward import Adaptation, Encoded, Reading, base_model, read
-from theodolite.models.pass_inputs import View, layout_in, pictures_view, prefix_view, whole_view
+from theodolite.models.forward import Adaptation, EncoderOutput, ForwardOutput, base_model, run_forward
+from theodolite.models.pass_inputs import PassInputs, layout_in, pictures_view, prefix_view, whole_view
 from theodolite.objectives.gram import Form, gram_loss, gram_pairs
 from theodolite.objectives.language import next_token_loss
 from theodolite.objectives.likeness import summed_cosine
@@ -31,7 +31,7 @@ CHOICES = {
 
 
 @dataclass(frozen=True)
-class LaverSettings:
+class LaverConfig:
     """Every number and choice of LaVer. Defaults are the published ones; what the sources leave open is explained in docs/papers.md.
 
     * `head_width` None is the width of the language model. `head_hidden` is 8,192, for language models of width 3,584.
@@ -69,12 +69,12 @@ class LaverSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class TeacherOutputs:
     """What the teacher says of a batch's vision tokens, in their order: its head's outputs, and their summed likeness by picture."""
 
     outputs: Float[Tensor, "vision prototype"]
     cosine: Float[Tensor, ""]
-    encoded: Encoded
+    encoded: EncoderOutput
 
 
 class LaVer(Objective):
@@ -83,9 +83,9 @@ class LaVer(Objective):
     It holds what LaVer trains beside the VLM: the vision head and the mask embedding; and the centre of the teacher's outputs.
     """
 
-    def __init__(self, config: Any, settings: LaverSettings | None = None) -> None:
+    def __init__(self, config: Any, settings: LaverConfig | None = None) -> None:
         super().__init__()
-        settings = settings or LaverSettings()
+        settings = settings or LaverConfig()
         width = config.get_text_config().hidden_size
         self.settings = settings
         self.head = VisionHead(width, settings.head_hidden, settings.head_width or width)
@@ -116,7 +116,7 @@ class LaVer(Objective):
             "teacher_cosine": likened,
         }
 
-    def teach(self, model: nn.Module, batch: Mapping[str, Any]) -> Lesson:
+    def teach(self, model: nn.Module, batch: Mapping[str, Any]) -> TeacherOutputs:
         """The teacher's view of a batch: run it with the teacher's weights in place. Nothing is masked."""
         whole = self._whole(model, batch)
         config = base_model(model).config
@@ -126,36 +126,36 @@ class LaVer(Objective):
             view = replace(whole, masked=None, wanted=None)  # there vision tokens see the question too
         else:
             view = prefix_view(config, whole)
-        encoded = Encoded()
-        vision = self._vision(read(model, view, self.settings.adaptation, encoded=encoded), view)
-        return Lesson(self.head(vision), summed_cosine(vision, whole.layout.sizes()), encoded)
+        encoded = EncoderOutput()
+        vision = self._vision(run_forward(model, view, self.settings.adaptation, encoded=encoded), view)
+        return TeacherOutputs(self.head(vision), summed_cosine(vision, whole.layout.sizes()), encoded)
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> Terms:
-        """The terms of a batch that holds `masked` and the teacher's `lesson`."""
-        lesson: Lesson = batch["lesson"]
+        """The terms of a batch that holds `masked` and the teacher's `teacher_outputs`."""
+        teacher_outputs: TeacherOutputs = batch["teacher_outputs"]
         whole = self._whole(model, batch)
         if self.settings.branch == "joint":
             view = whole
-            reading = read(model, view, self.settings.adaptation, self.mask_embedding, lesson.encoded)
+            reading = run_forward(model, view, self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
             logits = reading.logits
         else:
-            logits = read(model, replace(whole, masked=None), self.settings.adaptation, None, lesson.encoded).logits
+            logits = run_forward(model, replace(whole, masked=None), self.settings.adaptation, None, teacher_outputs.encoded).logits
             view = pictures_view(base_model(model).config, whole)
-            reading = read(model, view, self.settings.adaptation, self.mask_embedding, lesson.encoded)
-        terms = self._visual_terms(self._vision(reading, view), whole.layout.sizes(), batch["masked"][whole.layout.vision], lesson)
+            reading = run_forward(model, view, self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
+        terms = self._visual_terms(self._vision(reading, view), whole.layout.sizes(), batch["masked"][whole.layout.vision], teacher_outputs)
         language = Term(next_token_loss(logits, batch["labels"]), int(batch["labels"].numel()), self.settings.language_weight)
         return {"language": language, **terms}
 
     def _visual_terms(
-        self, vision: Float[Tensor, "vision dim"], sizes: list[int], masked: Bool[Tensor, " vision"], lesson: Lesson
+        self, vision: Float[Tensor, "vision dim"], sizes: list[int], masked: Bool[Tensor, " vision"], teacher_outputs: TeacherOutputs
     ) -> dict[str, Term]:
         """The two visual losses, and what is watched beside them: likeness of vision tokens, and how many are masked."""
         settings = self.settings
         student = self.head(vision)
         latent = masked_latent_loss(
-            student[masked], lesson.outputs[masked], self.centre.value, settings.student_temperature, settings.teacher_temperature
+            student[masked], teacher_outputs.outputs[masked], self.centre.value, settings.student_temperature, settings.teacher_temperature
         )
-        gram = gram_loss(student, lesson.outputs, sizes, settings.gram)
+        gram = gram_loss(student, teacher_outputs.outputs, sizes, settings.gram)
         pairs = gram_pairs(sizes) if settings.gram_reduction == "entries" else len(sizes)
         likened, num_masked = sum(size > 1 for size in sizes), masked.sum()
         return {
@@ -163,12 +163,12 @@ class LaVer(Objective):
             "gram": Term(gram, pairs, settings.gram_weight),
             "mask_frac": Term(num_masked.float(), sum(sizes), None),
             "student_cosine": Term(summed_cosine(vision.detach(), sizes), likened, None),
-            "teacher_cosine": Term(lesson.cosine, likened, None),
+            "teacher_cosine": Term(teacher_outputs.cosine, likened, None),
         }
 
-    def _whole(self, model: nn.Module, batch: Mapping[str, Any]) -> View:
+    def _whole(self, model: nn.Module, batch: Mapping[str, Any]) -> PassInputs:
         return whole_view(base_model(model).config, batch, masked=batch["masked"])
 
-    def _vision(self, reading: Reading, view: View) -> Float[Tensor, "vision dim"]:
+    def _vision(self, reading: ForwardOutput, view: PassInputs) -> Float[Tensor, "vision dim"]:
         """The last hidden states of vision tokens, in the precision of the centre (the head's: models may be loaded in half precision)."""
         return reading.hidden[view.layout.vision].to(self.centre.value.dtype)

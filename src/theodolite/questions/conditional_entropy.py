@@ -38,7 +38,7 @@ def _numbers(levels: np.ndarray, context: Context) -> np.ndarray:
     return found
 
 
-class Tally(NamedTuple):
+class CellCounts(NamedTuple):
     """Rows of a cell as each of its rows sees them: how many, how many of its own example, and how many examples they are worth."""
 
     total: Float[np.ndarray, " row"]
@@ -78,17 +78,17 @@ class Outcomes:
         overall, num_outcomes = self._tally(self.outcome), int(self.outcome.max(initial=0)) + 1
         return np.asarray((overall.total - overall.own + 1) / (len(self.outcome) - overall.own + num_outcomes))
 
-    def _tally(self, cell: np.ndarray) -> Tally:
+    def _tally(self, cell: np.ndarray) -> CellCounts:
         total = np.bincount(cell).astype(float)
         if self.one_row_each:
-            return Tally(total[cell], np.ones(len(cell)), total[cell])
+            return CellCounts(total[cell], np.ones(len(cell)), total[cell])
         num_examples = int(self.example.max(initial=0)) + 1
         part, shared = np.unique(cell * num_examples + self.example, return_inverse=True)
         own = np.bincount(shared).astype(float)
         squares = np.bincount(part // num_examples, own**2, len(total))
-        return Tally(total[cell], own[shared], total[cell] ** 2 / squares[cell])
+        return CellCounts(total[cell], own[shared], total[cell] ** 2 / squares[cell])
 
-    def _tallies(self, context: Context) -> tuple[Tally, Tally]:
+    def _tallies(self, context: Context) -> tuple[CellCounts, CellCounts]:
         """Of the rows in the same cell, and of those of them with the same outcome."""
         cell = _numbers(self.levels, context)
         both = cell * (int(self.outcome.max(initial=0)) + 1) + self.outcome

@@ -13,18 +13,18 @@ from functools import cached_property, reduce
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from theodolite.questions.distinguishability import resolve
+from theodolite.questions.distinguishability import measure_distinguishability
 from theodolite.records.coverage import Coverage
 from theodolite.records.errors import BadInput
 from theodolite.worlds.prior import Prior, spread
-from theodolite.worlds.query import Ask, Policy, Query
+from theodolite.worlds.query import Policy, PolicyLine, Query
 
 MAX_SCENES = 4_000_000
 ZERO = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class QueryTable:
     """One query of a policy over the involved factors: its answer and how often it is asked (0 where unsupported)."""
 
     query: Query
@@ -51,17 +51,17 @@ class Enumeration:
         self.weights = np.broadcast_to(prior.table(self.names), self.shape)
 
     @cached_property
-    def asked(self) -> tuple[Asked, ...]:
+    def asked(self) -> tuple[QueryTable, ...]:
         """The distinct queries with their rates; lines of the policy that name the same query are added."""
 
-        def merge(query: Query) -> Asked:
+        def merge(query: Query) -> QueryTable:
             lines = [ask for ask in self.policy.asks if ask.query.name == query.name]
             rate = reduce(np.add, [self._rate(ask) for ask in lines])
-            return Asked(query, spread(query.answers, query.depends_on, self.names), rate)
+            return QueryTable(query, spread(query.answers, query.depends_on, self.names), rate)
 
         return tuple(merge(query) for query in self.policy.queries)
 
-    def _rate(self, ask: Ask) -> Float[np.ndarray, "..."]:
+    def _rate(self, ask: PolicyLine) -> Float[np.ndarray, "..."]:
         return ask.rate * ask.inside_table(self.prior, self.names).astype(float)
 
     def uniform(self) -> Enumeration:
@@ -71,7 +71,7 @@ class Enumeration:
     def unrestricted(self) -> Enumeration:
         """The queries that are asked at all, each of every scene on which it is defined, under the independent prior."""
         other = self._reweighted(np.ones(self.shape))
-        other.policy = Policy(tuple(Ask(query) for query in self.policy.supported(self.prior)))
+        other.policy = Policy(tuple(PolicyLine(query) for query in self.policy.supported(self.prior)))
         return other
 
     def _reweighted(self, weights: Float[np.ndarray, "..."]) -> Enumeration:
@@ -100,7 +100,7 @@ def coverage_of(enumeration: Enumeration, factor: str) -> float:
     return total / (1 - 1 / num_values)
 
 
-def _along(asked: Asked, axis: int, num_values: int) -> tuple[np.ndarray, np.ndarray]:
+def _along(asked: QueryTable, axis: int, num_values: int) -> tuple[np.ndarray, np.ndarray]:
     """Answer and support of a query with the factor's axis first and at full length."""
 
     def lay(table: np.ndarray) -> np.ndarray:
@@ -125,7 +125,7 @@ def entropy_bits(table: Float[np.ndarray, "..."]) -> float:
     return float(-(positive * np.log2(positive)).sum())
 
 
-def _joint(enumeration: Enumeration, asked: Asked) -> Float[np.ndarray, "choice ..."]:
+def _joint(enumeration: Enumeration, asked: QueryTable) -> Float[np.ndarray, "choice ..."]:
     """p(answer, scene | query), the answer on the first axis; sums to p(query's share), so normalise before use."""
     weights = enumeration.weights * asked.rate
     choices = np.arange(len(asked.query.choices)).reshape(-1, *(1,) * len(enumeration.shape))
@@ -196,7 +196,7 @@ def measure_coverage(prior: Prior, policy: Policy) -> Coverage:
     reach = {name: coverage_of(free, name) for name in names}
     single, joint = proxies(here)
     agree = prior.agreement(here.names)
-    resolved = resolve(here.weights, [(item.answer, item.rate > 0) for item in here.asked])
+    resolved = measure_distinguishability(here.weights, [(item.answer, item.rate > 0) for item in here.asked])
     return Coverage(
         coverage=_rounded(covered),
         coverage_limit=_rounded({name: coverage_of(limit, name) for name in names}),

@@ -14,7 +14,7 @@ NUM_DRAWS = 200_000
 CONFIDENCE = 0.95
 
 
-class Resolved(NamedTuple):
+class Distinguishability(NamedTuple):
     """A chance, 0 to 1, with its ends; both equal it where it is exact."""
 
     value: float
@@ -23,11 +23,11 @@ class Resolved(NamedTuple):
     exact: bool
 
 
-def resolve(
+def measure_distinguishability(
     weights: Float[np.ndarray, "..."],
     asked: Sequence[tuple[Int[np.ndarray, "..."], Bool[np.ndarray, "..."]]],
     seed: int = 0,
-) -> Resolved:
+) -> Distinguishability:
     """Chance that two scenes drawn from `weights` are told apart by some query supported at both.
 
     `asked` holds (answer, support) per query, broadcastable to `weights`. Scenes that support the same queries share a
@@ -50,7 +50,7 @@ def resolve(
             chance = _same(scene, answers[:, common], member == first, member == second)
             same += chance if first == second else 2 * chance
     value = round(min(max(1 - same, 0.0), 1.0), 12)
-    return Resolved(value=value, low=value, high=value, exact=True)
+    return Distinguishability(value=value, low=value, high=value, exact=True)
 
 
 def _classes(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -71,11 +71,11 @@ def _same(scene: np.ndarray, answers: np.ndarray, first: np.ndarray, second: np.
     return float((one * other).sum())
 
 
-def _estimate(scene: np.ndarray, answers: np.ndarray, supports: np.ndarray, rng: np.random.Generator) -> Resolved:
+def _estimate(scene: np.ndarray, answers: np.ndarray, supports: np.ndarray, rng: np.random.Generator) -> Distinguishability:
     drawn = rng.choice(len(scene), size=(2, NUM_DRAWS), p=scene / scene.sum())
     told = np.zeros(NUM_DRAWS, dtype=bool)
     for query in range(answers.shape[1]):
         both = supports[drawn[0], query] & supports[drawn[1], query]
         told |= both & (answers[drawn[0], query] != answers[drawn[1], query])
     interval = stats.binomtest(int(told.sum()), NUM_DRAWS).proportion_ci(CONFIDENCE, method="wilson")
-    return Resolved(value=float(told.mean()), low=float(interval.low), high=float(interval.high), exact=False)
+    return Distinguishability(value=float(told.mean()), low=float(interval.low), high=float(interval.high), exact=False)

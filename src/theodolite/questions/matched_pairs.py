@@ -22,7 +22,7 @@ UNSUPPORTED = -1
 
 
 @dataclass(frozen=True, eq=False)
-class Recorded:
+class RecordedTable:
     """One query as the records show it: each example's answer (-1 where it is not supported), and what that answer depends on.
 
     An example's answer is the most frequent one among examples alike in the factors that the answer depends on. The query is supported at
@@ -38,7 +38,7 @@ class Recorded:
     num_answers: int
 
 
-def recorded(table: Annotated, query: int) -> Recorded:
+def recorded_table(table: Annotated, query: int) -> RecordedTable:
     """What the records say about one query, for every example."""
     everything = tuple(range(len(table.factors)))
     rows = np.flatnonzero(table.query == query)
@@ -53,7 +53,7 @@ def recorded(table: Annotated, query: int) -> Recorded:
     most = _most_frequent(cell[example], answer, int(cell.max()) + 1)
     told = np.where(supported, most[cell], UNSUPPORTED)
     noise = float((answer != most[cell[example]]).mean())
-    return Recorded(told, depends_on, asked_by, noise, len(rows), len(np.unique(answer)))
+    return RecordedTable(told, depends_on, asked_by, noise, len(rows), len(np.unique(answer)))
 
 
 def _most_frequent(cell: np.ndarray, answer: np.ndarray, num_cells: int) -> np.ndarray:
@@ -75,7 +75,7 @@ class Matches:
     told_frac: Float[np.ndarray, " matched"]
 
 
-def match(table: Annotated, answers: Sequence[Int[np.ndarray, " example"]], factor: int) -> Matches:
+def match_pairs(table: Annotated, answers: Sequence[Int[np.ndarray, " example"]], factor: int) -> Matches:
     """Matches for one factor. Pairs of *different* examples only: n_v n_w / (N (N - 1)) is unbiased for p(v) p(w), n_v n_w / N^2 is not."""
     rest = tuple(column for column in range(len(table.factors)) if column != factor)
     stratum = cells(table.levels, rest)
@@ -150,14 +150,14 @@ def measure_data_coverage(
     columns). Raises `BadInput` on a table that cannot be used (see `annotate`).
     """
     data = annotate(table, factors)
-    queries = [recorded(data, query) for query in range(len(data.queries))]
+    queries = [recorded_table(data, query) for query in range(len(data.queries))]
     gaps = pressure_gaps(data, rng)
 
     def named(context: Context) -> tuple[str, ...]:
         return tuple(data.factors[column] for column in context)
 
     def of_factor(factor: int) -> FactorCoverage:
-        matches = match(data, [query.answer for query in queries], factor)
+        matches = match_pairs(data, [query.answer for query in queries], factor)
         coverage = coverage_estimate(matches, len(data.values[factor]), confidence)
         return FactorCoverage(
             factor=data.factors[factor],

@@ -9,7 +9,7 @@ from pydantic import Field
 from theodolite.records.part import Part
 
 
-class Offers(Part):
+class Capabilities(Part):
     """What a server takes and gives, found out once by requests with a blank picture."""
 
     logprobs: int = Field(description="how many of the likeliest first tokens it tells the log-probability of; 0: it tells none")
@@ -24,7 +24,7 @@ class EndpointConfig(Part):
     base_url: str = Field(description="where it was asked, without user, password and query")
     name: str = Field(description="the model's name as it was asked for")
     served_as: tuple[str, ...] = Field(description="the names that the server's answers bear, sorted; empty: they bear none")
-    offers: Offers = Field(description="what the server takes and gives")
+    offers: Capabilities = Field(description="what the server takes and gives")
     answers: Literal["logprobs", "text"] = Field(
         description="logprobs: probabilities of the options' letters as first token; text: what was written, read as one of the choices"
     )

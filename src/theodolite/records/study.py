@@ -17,7 +17,7 @@ RUNS, STUDY = "runs.jsonl", "study.json"
 Finding = Literal["holds", "fails", "undecided"]
 
 
-class Foretold(Part):
+class PredictedByCoverage(Part):
     """What a run's questions cover, computed before any training; factors and pairs that a map leaves out have 0."""
 
     coverage: dict[str, float] = Field(description="chance that two scenes alike in all but the factor are told apart, by factor")
@@ -65,7 +65,7 @@ class GridRun(Part):
     num_scenes: int = Field(description="base scenes of its survey")
     final_loss: float = Field(description="mean loss over the last tenth of training, nats a token")
     num_trained: int = Field(description="parameters that were trained")
-    foretold: Foretold = Field(description="what its questions cover, computed before any training")
+    foretold: PredictedByCoverage = Field(description="what its questions cover, computed before any training")
     verdicts: dict[str, Verdict] = Field(description="the verdict of each factor")
     noise: dict[str, float] = Field(description="noise floor of each open query")
     cells: tuple[MovedCell, ...] = Field(description="one for each factor, query, form, and whether the truth moves")

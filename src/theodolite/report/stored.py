@@ -14,7 +14,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
+class StoredSurvey:
     """One survey; `pictures` holds PNG bytes by the name an example gives, and lacks those that are not there."""
 
     record: SurveyRecord
@@ -55,14 +55,14 @@ def _about(query: str) -> str:
     return "&".join(parts)
 
 
-def read_stored(folder: Path) -> Stored:
+def read_stored(folder: Path) -> StoredSurvey:
     """The survey in a record's folder (or its survey.json). Raises `BadRecord` on a survey or run that cannot be understood."""
     record = read_survey(folder)
     home = folder if folder.is_dir() else folder.parent
     names = {name for example in record.examples for name in (example.picture_before, example.picture_after)}
     found = {name: _read_picture(home, name) for name in sorted(names)}
     pictures = {name: data for name, data in found.items() if data is not None}
-    return Stored(record, read_run(home / "run.json"), pictures)
+    return StoredSurvey(record, read_run(home / "run.json"), pictures)
 
 
 def coverage_facts(record: SurveyRecord) -> CoverageFacts | None:

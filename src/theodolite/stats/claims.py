@@ -105,7 +105,7 @@ def difference_over_seeds(
     return Estimate(value=found.value, low=low, high=high, num_scenes=found.num_scenes), by_seed
 
 
-def judge(
+def judge_claim(
     statement: Statement,
     found: Estimate | None,
     by_seed: Mapping[int, float],

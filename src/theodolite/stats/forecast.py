@@ -116,7 +116,7 @@ def over_policies(statistic: Callable[..., float], arrays: Sequence[np.ndarray],
     return found if found.num_scenes >= FEWEST else found.model_copy(update={"low": None, "high": None})
 
 
-def foretell(fitted: pl.DataFrame, unseen: pl.DataFrame, columns: Sequence[str]) -> Float[np.ndarray, " row"]:
+def predict_rates(fitted: pl.DataFrame, unseen: pl.DataFrame, columns: Sequence[str]) -> Float[np.ndarray, " row"]:
     """The forecast, 0 to 1, of the rows of `unseen` by a logistic regression that was fitted on other rows.
 
     A rate is as many ones and zeros: each row is fitted as a 1 with its rate as the weight, and a 0 with the rest. Rows are weighted so

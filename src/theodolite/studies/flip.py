@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from theodolite.records.study import Claim, Figure, GridRun, Point
-from theodolite.stats.claims import Rule, Statement, over_seeds
-from theodolite.stats.claims import judge as judge_by
+from theodolite.stats.claims import Rule, Statement, judge_claim, over_seeds
 from theodolite.studies.engine.arms import Arm, easy_vqa_arms
 from theodolite.studies.engine.execute import Run
-from theodolite.studies.engine.study import Found, Study, answered, difference, fit, level, moved, point
+from theodolite.studies.engine.study import FinishedRuns, Study, answered, claim_level, difference, if_competent, moved_frac_of, point
 from theodolite.training.recipe import tour_shapes
 from theodolite.worlds.easy_vqa.world import EasyVQA
 from theodolite.worlds.shapes.world import Shapes
@@ -23,9 +22,9 @@ STEPS, QUICK_STEPS = 300, 240
 # Factors that nothing is correlated with and nobody asks about.
 INERT = ("size", "column", "texture", "ground", "letter", "tilt", "sheen")
 
-LEAK = fit(moved(PROXY, TARGET, truth_moves=False), TARGET)
-READ = fit(moved(TARGET, TARGET, truth_moves=True), TARGET)
-PROXY_READ = fit(moved(PROXY, PROXY, truth_moves=True), PROXY)
+LEAK = if_competent(moved_frac_of(PROXY, TARGET, truth_moves=False), TARGET)
+READ = if_competent(moved_frac_of(TARGET, TARGET, truth_moves=True), TARGET)
+PROXY_READ = if_competent(moved_frac_of(PROXY, PROXY, truth_moves=True), PROXY)
 
 
 def policies() -> dict[str, str]:
@@ -46,7 +45,7 @@ def policies() -> dict[str, str]:
     }
 
 
-def grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
+def flip_grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
     """Every arm at 0.8, the main arms at every strength, and the three policies of easy-VQA's tour; quick: agree and all at 0.8 only.
 
     Odd scenes are asked more often where they are rare, too. At strength 1 there are none, so that *agree* and *all* are one.
@@ -76,17 +75,17 @@ def _arms_at(strength: float) -> Sequence[str]:
 
 def inert_leak(line: GridRun) -> float | None:
     """The largest leak into the target's answer, above its noise, of any factor that is tied to none and asked by nobody; 0 to 1."""
-    found = [number for name in INERT if (number := fit(moved(name, TARGET, truth_moves=False), TARGET)(line)) is not None]
+    found = [number for name in INERT if (number := if_competent(moved_frac_of(name, TARGET, truth_moves=False), TARGET)(line)) is not None]
     return max(max(found) - line.noise.get(TARGET, 0.0), 0.0) if found else None
 
 
-def _inert(shapes: Found) -> Claim:
+def _inert(shapes: FinishedRuns) -> Claim:
     """The larger of two arms, seed by seed."""
     arms = [shapes.arm(name, MAIN) for name in ("agree", "both")]
     one, other = (arm.by_seed(inert_leak) for arm in arms)
     by_seed = {seed: max(one[seed], other[seed]) for seed in sorted(one.keys() & other.keys())}
     found = over_seeds(by_seed, min(arm.num_scenes for arm in arms)) if by_seed else None
-    return judge_by(RESIDUE, found, by_seed, sum(len(arm.pairs) for arm in arms))
+    return judge_claim(RESIDUE, found, by_seed, sum(len(arm.pairs) for arm in arms))
 
 
 ESSAY = "essay, 'The Coverage Lock'"
@@ -141,12 +140,12 @@ EASY = Statement(
 )  # fmt: skip
 
 
-def judge(found: Found) -> tuple[Claim, ...]:
+def judge_flip(found: FinishedRuns) -> tuple[Claim, ...]:
     """Every claim that the runs can speak to."""
     shapes = found.where(lambda run: run.world == Shapes.name)
     easy = found.where(lambda run: run.world == EasyVQA.name)
     joined = f"{TARGET}&{PROXY}"
-    conjunction = fit(moved(TARGET, joined, truth_moves=True, form="conjunction"), joined, "conjunction")
+    conjunction = if_competent(moved_frac_of(TARGET, joined, truth_moves=True, form="conjunction"), joined, "conjunction")
     claims = [
         difference(SHADOW, shapes.arm("agree", MAIN), shapes.arm("all", MAIN), LEAK),
         difference(READS, shapes.arm("all", MAIN), shapes.arm("agree", MAIN), READ),
@@ -156,13 +155,13 @@ def judge(found: Found) -> tuple[Claim, ...]:
     return (
         *claims,
         difference(IDENTIFIED, shapes.arm("agree", MAIN), shapes.arm("both", MAIN), LEAK),
-        level(COLOUR_READ, shapes.arm("both", MAIN), PROXY_READ),
+        claim_level(COLOUR_READ, shapes.arm("both", MAIN), PROXY_READ),
         _inert(shapes),
         difference(ENTANGLED, shapes.arm("all", 1.0), shapes.arm("both", 1.0), LEAK),
-        level(ENTANGLED_LEAK, shapes.arm("both", 1.0), LEAK),
+        claim_level(ENTANGLED_LEAK, shapes.arm("both", 1.0), LEAK),
         difference(QUESTIONS_ONLY, shapes.arm("agree", 0.0), shapes.arm("all", 0.0), LEAK),
         difference(ODD, shapes.arm("all", RARE), shapes.arm("odd4", RARE), LEAK),
-        level(CONJUNCTIONS, shapes.arm("conjunctions", MAIN), conjunction),
+        claim_level(CONJUNCTIONS, shapes.arm("conjunctions", MAIN), conjunction),
         difference(EASY, easy.arm("agree"), easy.arm("all"), LEAK),
     )
 
@@ -179,7 +178,7 @@ PANELS = (
 )
 
 
-def draw(found: Found) -> tuple[Figure, ...]:
+def draw_flip(found: FinishedRuns) -> tuple[Figure, ...]:
     """The flip itself, what strength does to it, and the same on easy-VQA."""
     figures = [_bars(found, Shapes.name, "flip", ("agree", "all", "both"), "The same pictures, other questions")]
     if found.where(lambda run: run.arm.strength == 1.0).runs:
@@ -188,7 +187,7 @@ def draw(found: Found) -> tuple[Figure, ...]:
     return tuple(figures)
 
 
-def _bars(found: Found, world: str, name: str, arms: Sequence[str], title: str) -> Figure:
+def _bars(found: FinishedRuns, world: str, name: str, arms: Sequence[str], title: str) -> Figure:
     chosen = found.where(lambda run: run.world == world and run.arm.strength == MAIN)
 
     def points() -> Iterator[Point]:
@@ -210,7 +209,7 @@ def _bars(found: Found, world: str, name: str, arms: Sequence[str], title: str) 
     )
 
 
-def _lines(found: Found) -> Figure:
+def _lines(found: FinishedRuns) -> Figure:
     chosen = found.where(lambda run: run.world == Shapes.name)
 
     def points() -> Iterator[Point]:
@@ -235,7 +234,7 @@ def _lines(found: Found) -> Figure:
 FLIP = Study(
     name="flip",
     question="Does a factor's status turn on the questions alone?",
-    grid=grid,
-    judge=judge,
-    draw=draw,
+    grid=flip_grid,
+    judge=judge_flip,
+    draw=draw_flip,
 )

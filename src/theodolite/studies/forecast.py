@@ -11,23 +11,22 @@ import polars as pl
 
 from theodolite.records.part import Estimate
 from theodolite.records.study import Claim, Figure, Point
-from theodolite.stats.claims import Rule, Statement
-from theodolite.stats.claims import judge as judge_by
+from theodolite.stats.claims import Rule, Statement, judge_claim
 from theodolite.stats.forecast import (
     FORECASTS,
     calibration_error,
     cells_table,
     error_difference,
-    foretell,
     mean_error,
     mean_measured,
     over_policies,
+    predict_rates,
     rank_correlation,
     run_means,
 )
 from theodolite.studies.engine.arms import Arm
 from theodolite.studies.engine.execute import Run
-from theodolite.studies.engine.study import Found, Study
+from theodolite.studies.engine.study import FinishedRuns, Study
 from theodolite.studies.flip import ESSAY, NUM_PICTURES, NUM_SCENES, STEPS
 from theodolite.training.recipe import tour_shapes
 from theodolite.worlds.easy_vqa.world import EasyVQA
@@ -64,7 +63,7 @@ def _ask(name: str, region: str) -> str:
     return name if region == "all" else f"{name}:{region}"
 
 
-def grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
+def forecast_grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
     """Policies that no other study has: what forecasts that were fitted on those are held against."""
     recipe = replace(tour_shapes(), name="study-shapes", steps=STEPS)
     drawn = drawn_policies(QUICK_POLICIES if quick else NUM_POLICIES)
@@ -105,7 +104,7 @@ UNSEEN = {"policies": "policies that it was never fitted on", "world": "a world 
 LINE = 0.5
 
 
-def judge(found: Found) -> tuple[Claim, ...]:
+def judge_forecast(found: FinishedRuns) -> tuple[Claim, ...]:
     """Every claim that the runs can speak to."""
     own, others = cells_table(line for _, line in found.pairs), cells_table(found.others)
     everything = pl.concat([own, others])
@@ -129,7 +128,7 @@ def _splits(own: pl.DataFrame, others: pl.DataFrame) -> dict[str, tuple[pl.DataF
 
 def _claim(statement: Statement, estimate: Estimate | None, rows: pl.DataFrame) -> Claim:
     """A claim whose interval is by policy; runs are counted, not spread over."""
-    return judge_by(statement, estimate, {}, rows.drop_nulls("measured")["run"].n_unique(), "policy")
+    return judge_claim(statement, estimate, {}, rows.drop_nulls("measured")["run"].n_unique(), "policy")
 
 
 def _rank(everything: pl.DataFrame, name: str) -> Claim:
@@ -147,7 +146,7 @@ def _gap(rows: pl.DataFrame, column: str, kind: str) -> Claim:
 
 def _held_out(fitted: pl.DataFrame, held: pl.DataFrame, kind: str, unseen: str) -> list[Claim]:
     """Nearer than each rival, and calibrated, on what was never fitted on."""
-    told = {name: foretell(fitted, held, columns[kind]) for name, columns in FORECASTS.items()}
+    told = {name: predict_rates(fitted, held, columns[kind]) for name, columns in FORECASTS.items()}
     claims = []
     for rival, words in RIVALS.items():
         text = f"On {UNSEEN[unseen]}, the questions alone foretell {kind} better than {words} does."
@@ -161,7 +160,7 @@ def _held_out(fitted: pl.DataFrame, held: pl.DataFrame, kind: str, unseen: str) 
     return claims
 
 
-def draw(found: Found) -> tuple[Figure, ...]:
+def draw_forecast(found: FinishedRuns) -> tuple[Figure, ...]:
     """How far forecasts are off on what they were not fitted on, and how well the one from the questions is calibrated."""
     own, others = cells_table(line for _, line in found.pairs), cells_table(found.others)
     errors, bins = [], []
@@ -230,11 +229,11 @@ def _ranks(own: pl.DataFrame, others: pl.DataFrame) -> Iterator[Figure]:
 
 def _error_points(panel: str, fitted: pl.DataFrame, held: pl.DataFrame, kind: str) -> Iterator[Point]:
     for name, columns in FORECASTS.items():
-        yield _point(panel, "forecast", name, mean_error(held, foretell(fitted, held, columns[kind])))
+        yield _point(panel, "forecast", name, mean_error(held, predict_rates(fitted, held, columns[kind])))
 
 
 def _bin_points(panel: str, fitted: pl.DataFrame, held: pl.DataFrame, kind: str) -> Iterator[Point]:
-    told = foretell(fitted, held, FORECASTS["questions"][kind])
+    told = predict_rates(fitted, held, FORECASTS["questions"][kind])
     for forecast, measured in mean_measured(held, told):
         yield _point(panel, "measured", round(forecast, 3), measured)
 
@@ -247,9 +246,9 @@ def _point(panel: str, series: str, x: str | float, found: Estimate) -> Point:
 FORECAST = Study(
     name="forecast",
     question="Does what is computed before training tell where a model will fail?",
-    grid=grid,
-    judge=judge,
-    draw=draw,
+    grid=forecast_grid,
+    judge=judge_forecast,
+    draw=draw_forecast,
     reads=("flip", "lock"),
     notes=(
         "Seeds are pooled here: forecasts are about policies, so the policy is the unit of all intervals, and fewer than 6 give none.",

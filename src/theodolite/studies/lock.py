@@ -8,11 +8,10 @@ from typing import Any
 
 from theodolite.models.construction.build import DecoderSize
 from theodolite.records.study import Claim, Figure, GridRun, Point
-from theodolite.stats.claims import Rule, Statement, difference_over_seeds, over_seeds
-from theodolite.stats.claims import judge as judge_by
+from theodolite.stats.claims import Rule, Statement, difference_over_seeds, judge_claim, over_seeds
 from theodolite.studies.engine.arms import Arm
 from theodolite.studies.engine.execute import Run
-from theodolite.studies.engine.study import Found, Study, Value, answered, difference, point
+from theodolite.studies.engine.study import FinishedRuns, Study, Value, answered, difference, point
 from theodolite.studies.flip import ESSAY, FILLER, LEAK, MAIN, NUM_SCENES, PROXY, READ, STEPS, TARGET, TRIAL, policies
 from theodolite.training.recipe import Recipe, tour_shapes
 from theodolite.worlds.shapes.world import Shapes
@@ -24,7 +23,7 @@ HEAD_WIDTH = 32
 
 
 @dataclass(frozen=True)
-class Step:
+class LockStep:
     """One step along an axis of scale: its arm's name, where it stands on the axis, and what of the base it changes."""
 
     axis: str
@@ -42,7 +41,7 @@ def base_recipe() -> Recipe:
     return replace(tour_shapes(), name="study-shapes", steps=STEPS)
 
 
-def axes() -> Mapping[str, tuple[Step, ...]]:
+def axes() -> Mapping[str, tuple[LockStep, ...]]:
     """The steps along each axis, smallest first, the base left out."""
     base = base_recipe()
 
@@ -52,15 +51,15 @@ def axes() -> Mapping[str, tuple[Step, ...]]:
 
     large = replace(base.decoder, initial_std=base.decoder.width**-0.5)
     return {
-        "data": tuple(Step("data", f"x{times}", base, times * NUM_PICTURES) for times in (4, 16)),
-        "steps": tuple(Step("steps", f"x{times}", replace(base, steps=times * base.steps)) for times in (4, 8)),
-        "width": tuple(Step("width", f"x{times}", replace(base, decoder=wider(times))) for times in (2, 4)),
-        "connector": tuple(Step("connector", kind, replace(base, connector=kind)) for kind in ("linear", "resampler", "local")),
-        "start": (Step("start", "x4.4", replace(base, decoder=large)),),
+        "data": tuple(LockStep("data", f"x{times}", base, times * NUM_PICTURES) for times in (4, 16)),
+        "steps": tuple(LockStep("steps", f"x{times}", replace(base, steps=times * base.steps)) for times in (4, 8)),
+        "width": tuple(LockStep("width", f"x{times}", replace(base, decoder=wider(times))) for times in (2, 4)),
+        "connector": tuple(LockStep("connector", kind, replace(base, connector=kind)) for kind in ("linear", "resampler", "local")),
+        "start": (LockStep("start", "x4.4", replace(base, decoder=large)),),
     }
 
 
-def grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
+def lock_grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
     """The base, every step along every axis, and the base asked of all scenes for comparison; quick: the base and four times the data."""
     uncovered, covered = policies()["agree"], policies()["all"]
     base = base_recipe()
@@ -74,7 +73,7 @@ def grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
     return tuple(Run(Shapes.name, arm, seed, NUM_SCENES, measures=measures, survey_seed=seed) for seed in seeds for arm in arms)
 
 
-def trained_right(line: GridRun) -> float | None:
+def learned_its_question(line: GridRun) -> float | None:
     """Share of questions answered right, 0 to 1, of new scenes drawn and asked as in training: mean of both questions."""
     found = [number for query in (TARGET, FILLER) if (number := answered(query)(line)) is not None]
     return sum(found) / len(found) if found else None
@@ -110,7 +109,7 @@ COVERED = Statement(
 SCALED = ("data", "steps", "width", "connector")
 
 
-def judge(found: Found) -> tuple[Claim, ...]:
+def judge_lock(found: FinishedRuns) -> tuple[Claim, ...]:
     """Every claim that the runs can speak to."""
     base, members = found.arm(BASE), axes()
     claims = []
@@ -129,13 +128,13 @@ def judge(found: Found) -> tuple[Claim, ...]:
     return (*claims, *whole, difference(COVERED, found.arm("covered"), base, READ), *start)
 
 
-def _scaled(found: Found) -> list[Found]:
+def _scaled(found: FinishedRuns) -> list[FinishedRuns]:
     """The runs of each step of the grid, axis after axis; a step whose runs all failed is there, with none."""
     steps = [found.arm(step.name) for axis in SCALED for step in axes()[axis]]
     return [members for members in steps if members.runs]
 
 
-def _over_steps(statement: Statement, found: Found, extreme: Callable[[Iterable[float]], float], value: Value) -> Claim:
+def _over_steps(statement: Statement, found: FinishedRuns, extreme: Callable[[Iterable[float]], float], value: Value) -> Claim:
     """The extreme over all scaled models, seed by seed; seeds in which one of them is missing are left out."""
     steps = _scaled(found)
     each = [members.by_seed(value) for members in steps]
@@ -143,18 +142,18 @@ def _over_steps(statement: Statement, found: Found, extreme: Callable[[Iterable[
     by_seed = {seed: extreme(numbers[seed] for numbers in each) for seed in seeds}
     num_scenes = min((members.num_scenes for members in steps), default=0)
     estimate = over_seeds(by_seed, num_scenes) if by_seed else None
-    return judge_by(statement, estimate, by_seed, sum(len(members.pairs) for members in steps))
+    return judge_claim(statement, estimate, by_seed, sum(len(members.pairs) for members in steps))
 
 
-def _rises(found: Found) -> Claim:
+def _rises(found: FinishedRuns) -> Claim:
     """Mean gain in accuracy of the largest step along data, steps and width; seeds in which one of them is missing are left out."""
     lasts = [members for axis in MORE if (members := found.arm(axes()[axis][-1].name)).runs]
     base = found.arm(BASE)
-    each = [members.by_seed(trained_right) for members in lasts]
+    each = [members.by_seed(learned_its_question) for members in lasts]
     seeds = sorted(set.intersection(*(set(numbers) for numbers in each))) if each else []
     means = {seed: sum(numbers[seed] for numbers in each) / len(each) for seed in seeds}
-    estimate, by_seed = difference_over_seeds(means, base.by_seed(trained_right), base.num_scenes)
-    return judge_by(RISES, estimate, by_seed, len(base.pairs) + sum(len(members.pairs) for members in lasts))
+    estimate, by_seed = difference_over_seeds(means, base.by_seed(learned_its_question), base.num_scenes)
+    return judge_claim(RISES, estimate, by_seed, len(base.pairs) + sum(len(members.pairs) for members in lasts))
 
 
 PANELS = {
@@ -164,11 +163,11 @@ PANELS = {
 SERIES = (
     (f"leak: do({PROXY}) → {TARGET} answer", LEAK),
     (f"read: do({TARGET}) → {TARGET} answer", READ),
-    ("answered right, as in training", trained_right),
+    ("answered right, as in training", learned_its_question),
 )
 
 
-def draw(found: Found) -> tuple[Figure, ...]:
+def draw_lock(found: FinishedRuns) -> tuple[Figure, ...]:
     """Leak, read and accuracy along each axis of scale, and for each connector and start."""
     shares: dict[str, Any] = {"y_title": "share", "y_range": (0.0, 1.0)}
     policy = f"The policy asks {TARGET} only of scenes in which it agrees with {PROXY}, so its coverage is 0"
@@ -195,7 +194,7 @@ def draw(found: Found) -> tuple[Figure, ...]:
     )
 
 
-def _points(found: Found, chosen: Iterable[str]) -> Iterator[Point]:
+def _points(found: FinishedRuns, chosen: Iterable[str]) -> Iterator[Point]:
     """Of these axes: the base, then every step, for each series."""
     for axis in chosen:
         for series, value in SERIES:
@@ -207,9 +206,9 @@ def _points(found: Found, chosen: Iterable[str]) -> Iterator[Point]:
 LOCK = Study(
     name="lock",
     question="Does scale move the boundary?",
-    grid=grid,
-    judge=judge,
-    draw=draw,
+    grid=lock_grid,
+    judge=judge_lock,
+    draw=draw_lock,
     notes=(
         "Arms differ in what is scaled, so their pictures or steps differ on purpose; seeds pair the weights at the start and the order.",
     ),

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from theodolite.commands.progress import Steps
-from theodolite.measurement.survey.session import Way
+from theodolite.measurement.survey.session import SurveyOptions
 from theodolite.models.export import export_vlm
 from theodolite.models.load import load_vlm
 from theodolite.records.errors import UnknownName
@@ -37,7 +37,7 @@ class Tour:
 
 
 @dataclass(frozen=True)
-class Stop:
+class TourRun:
     """One run, and where its record lies: `out/<arm>` for the first seed, `out/seed-<n>/<arm>` for others."""
 
     run: Run
@@ -49,23 +49,23 @@ class Stop:
         return self.folder / "model"
 
 
-def stops_of(tour: Tour, out: Path) -> list[Stop]:
+def tour_runs(tour: Tour, out: Path) -> list[TourRun]:
     """All arms under all seeds, in the order in which they run."""
     stops = []
     for number, seed in enumerate(tour.seeds):
         for arm in tour.arms:
             folder = out / arm.name if number == 0 else out / f"seed-{seed}" / arm.name
             run = Run(tour.world, arm, seed, tour.num_scenes)
-            stops.append(Stop(run, folder, arm.name if len(tour.seeds) == 1 else f"{arm.name}, seed {seed}"))
+            stops.append(TourRun(run, folder, arm.name if len(tour.seeds) == 1 else f"{arm.name}, seed {seed}"))
     return stops
 
 
-def take_tour(tour: Tour, out: Path, *, overwrite: bool, steps: Steps) -> list[SurveyRecord]:
+def run_tour(tour: Tour, out: Path, *, overwrite: bool, steps: Steps) -> list[SurveyRecord]:
     """Runs a tour into `out` and returns its surveys; what an earlier run of the same tour left there is kept.
 
     Raises `FolderTaken` if `out` holds anything that this tour would not make.
     """
-    stops = stops_of(tour, out)
+    stops = tour_runs(tour, out)
     _refuse_other(stops, out, overwrite=overwrite)
     for stop in stops:
         _take_stop(stop, steps)
@@ -74,7 +74,7 @@ def take_tour(tour: Tour, out: Path, *, overwrite: bool, steps: Steps) -> list[S
     return [read_survey(folder) for folder in folders]
 
 
-def _refuse_other(stops: list[Stop], out: Path, *, overwrite: bool) -> None:
+def _refuse_other(stops: list[TourRun], out: Path, *, overwrite: bool) -> None:
     """Raises `FolderTaken` on anything in `out` that this tour would not make. Overwriting removes only what it would make."""
     if out.exists() and not out.is_dir():
         raise FolderTaken(f"{out} is a file; give a folder")
@@ -92,7 +92,7 @@ def _refuse_other(stops: list[Stop], out: Path, *, overwrite: bool) -> None:
         shutil.rmtree(stop.folder, ignore_errors=True)
 
 
-def _take_stop(stop: Stop, steps: Steps) -> None:
+def _take_stop(stop: TourRun, steps: Steps) -> None:
     """Trains and surveys one arm, each unless its outcome is there."""
     started, before = datetime.now(UTC), time.monotonic()
     if read_training(stop.model) is None:
@@ -105,7 +105,7 @@ def _take_stop(stop: Stop, steps: Steps) -> None:
         steps.reuse(f"survey {stop.label}")
         return
     model, processor = load_vlm(stop.model)  # as it lies on disk, so that anyone can repeat the survey from there
-    way = Way(stage=lambda label, cost: steps.step(f"survey {stop.label}: {label}"))
+    way = SurveyOptions(stage=lambda label, cost: steps.step(f"survey {stop.label}: {label}"))
     survey = survey_run(stop.run, model, processor, trained, way)
     seconds = {"training": between - before, "survey": time.monotonic() - between}
     attention, device = model.config._attn_implementation, str(model.device)
@@ -113,7 +113,7 @@ def _take_stop(stop: Stop, steps: Steps) -> None:
     write_survey(stop.folder, survey.record, survey.rows, survey.pictures, run)
 
 
-def _train(stop: Stop, steps: Steps) -> None:
+def _train(stop: TourRun, steps: Steps) -> None:
     with steps.step(f"train {stop.label}") as tell:
         trained = train_run(stop.run, tell)
     (stop.folder / "survey.json").unlink(missing_ok=True)

@@ -17,28 +17,28 @@ WEIGHTS = "model.safetensors"
 WHOLE = "whole"
 
 
-def trained_state(learner: nn.Module) -> dict[str, Tensor]:
+def trained_state(objective_module: nn.Module) -> dict[str, Tensor]:
     """Trained parameters and all buffers by name. Frozen parameters stay out: they are the base model's."""
-    frozen = {name for name, parameter in learner.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
+    frozen = {name for name, parameter in objective_module.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
     seen: set[int] = set()
     state = {}
-    for name, value in learner.state_dict(keep_vars=True).items():
+    for name, value in objective_module.state_dict(keep_vars=True).items():
         if name not in frozen and id(value) not in seen:  # tied weights are one tensor under two names
             seen.add(id(value))
             state[name] = value.detach()
     return state
 
 
-def save_learner(learner: nn.Module, folder: Path) -> None:
+def save_trained(objective_module: nn.Module, folder: Path) -> None:
     """Writes the trained state into a checkpoint folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.contiguous().cpu() for name, value in trained_state(learner).items()}
+    state = {name: value.contiguous().cpu() for name, value in trained_state(objective_module).items()}
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def load_learner(learner: nn.Module, folder: Path) -> None:
+def load_trained(objective_module: nn.Module, folder: Path) -> None:
     """Reads the trained state of a checkpoint back. Raises `BadInput` if other parameters are trained now."""
-    saved, wanted = load_file(folder / WEIGHTS), trained_state(learner)
+    saved, wanted = load_file(folder / WEIGHTS), trained_state(objective_module)
     if saved.keys() != wanted.keys():
         changed = sorted(saved.keys() ^ wanted.keys())
         raise BadInput(f"{folder} was written by a run that trained other parameters ({changed[0]} ...); resume with the same recipe")

@@ -7,18 +7,18 @@ from typing import Any
 
 from torch import nn
 
-from theodolite.objectives.laver import LaVer, Lesson
+from theodolite.objectives.laver import LaVer, TeacherOutputs
 from theodolite.objectives.terms import Objective, Terms
 
 
-class Learner(nn.Module):
+class ObjectiveModule(nn.Module):
     """A VLM and an objective with what it trains. Wrapped whole, so that DDP and FSDP2 see every parameter; only the VLM is exported."""
 
     def __init__(self, vlm: Any, objective: Objective) -> None:
         super().__init__()
         self.vlm, self.objective = vlm, objective
 
-    def forward(self, batch: Mapping[str, Any], step: int, teaching: bool = False) -> Terms | Lesson:
+    def forward(self, batch: Mapping[str, Any], step: int, teaching: bool = False) -> Terms | TeacherOutputs:
         """The objective's terms; with `teaching`, what it has to say as a teacher (the caller puts the teacher's weights in place)."""
         if teaching:
             if not isinstance(self.objective, LaVer):

@@ -11,8 +11,8 @@ import numpy as np
 from torch import nn
 
 from theodolite.data.collate import Collator
-from theodolite.data.epochs import Draws
-from theodolite.data.examples import Asked, ExampleSet, ask_world, training_order
+from theodolite.data.epochs import FixedOrder
+from theodolite.data.examples import ExampleSet, QuestionAnswer, draw_questions, training_order
 from theodolite.data.packing import PackingCollator
 from theodolite.data.sources import LlavaJson
 from theodolite.data.tables import from_datasets
@@ -24,7 +24,7 @@ from theodolite.models.pictures import PictureReader
 from theodolite.models.prompts import Prompter
 from theodolite.records.errors import BadInput
 from theodolite.training.recipes import JoinedModel, Stage, StagedRecipe, TinyModel, WholeModel
-from theodolite.training.stage_runner import Feed, Material
+from theodolite.training.stage_runner import RecipeData, StageData
 from theodolite.worlds.shapes.world import Shapes
 from theodolite.worlds.world import World
 
@@ -34,7 +34,7 @@ SHUFFLE_BUFFER = 10_000
 DESCRIBE = "describe the picture."
 
 
-def shapes_material(recipe: StagedRecipe, seed: int, num_pictures: int = NUM_PICTURES) -> Material:
+def shapes_material(recipe: StagedRecipe, seed: int, num_pictures: int = NUM_PICTURES) -> RecipeData:
     """A small LLaVA from scratch on the shapes world of the tour (shape and colour correlated): captions that name every factor, then the
     recipe's questions. Pictures of which it asks nothing are left out. Raises `BadInput`."""
     model = recipe.model
@@ -46,7 +46,7 @@ def shapes_material(recipe: StagedRecipe, seed: int, num_pictures: int = NUM_PIC
     @cache
     def examples(data: str) -> ExampleSet:
         scenes = world.sample(num_pictures, np.random.default_rng([seed, 0]))
-        asked = captions(world, scenes) if data == "captions" else ask_world(world, scenes, policy, seed)
+        asked = factor_captions(world, scenes) if data == "captions" else draw_questions(world, scenes, policy, seed)
         some = np.array([bool(items) for items in asked])
         if not some.any():
             raise BadInput(f"{policy} asks nothing of any of {num_pictures:,} pictures; raise its rates")
@@ -55,27 +55,27 @@ def shapes_material(recipe: StagedRecipe, seed: int, num_pictures: int = NUM_PIC
     def start() -> tuple[nn.Module, Any]:
         return build_vlm([*world.texts, DESCRIBE, *_every_caption(world)], seed, decoder=model.decoder, frontend=model.frontend)
 
-    def feed(stage: Stage, vlm: nn.Module, processor: Any) -> Feed:
+    def feed(stage: Stage, vlm: nn.Module, processor: Any) -> StageData:
         data = examples(stage.data)
         order = training_order(len(data), stage.steps * stage.batch, seed)
         prompter = Prompter(processor, num_picture_tokens=vlm.config.image_seq_length)
-        return Feed(Draws(order), Collator(data, prompter, Pixels(processor.image_processor), seed))
+        return StageData(FixedOrder(order), Collator(data, prompter, Pixels(processor.image_processor), seed))
 
-    return Material(start, feed)
+    return RecipeData(start, feed)
 
 
-def captions(world: World, scenes: Any) -> tuple[tuple[Asked, ...], ...]:
+def factor_captions(world: World, scenes: Any) -> tuple[tuple[QuestionAnswer, ...], ...]:
     """One caption a scene, which names the value of every factor that can be named."""
     factors = [factor for factor in world.space.factors if factor.nameable]
     names = [[factor.values[level] for level in scenes.of_factor(factor.name)] for factor in factors]
-    return tuple((Asked(DESCRIBE, " ".join(values)),) for values in zip(*names, strict=True))
+    return tuple((QuestionAnswer(DESCRIBE, " ".join(values)),) for values in zip(*names, strict=True))
 
 
 def _every_caption(world: World) -> list[str]:
     return [" ".join(factor.values) for factor in world.space.factors if factor.nameable]
 
 
-def file_material(recipe: StagedRecipe, sources: Mapping[str, str], seed: int) -> Material:
+def file_material(recipe: StagedRecipe, sources: Mapping[str, str], seed: int) -> RecipeData:
     """The model of a recipe, and data named for its stages: `FILE.json:PICTURES` or a Hugging Face data set.
 
     Raises `BadInput` if a stage's data is not named, or a name is that of no stage.
@@ -93,7 +93,7 @@ def file_material(recipe: StagedRecipe, sources: Mapping[str, str], seed: int) -
             return join_vlm(recipe.model.tower, recipe.model.language_model, recipe.attention, seed)
         raise BadInput(f"{recipe.name} is the recipe of a tiny model; it brings its own data")
 
-    def feed(stage: Stage, vlm: nn.Module, processor: Any) -> Feed:
+    def feed(stage: Stage, vlm: nn.Module, processor: Any) -> StageData:
         reader = PictureReader(processor.image_processor, processor.tokenizer, vlm.config)
         collator = PackingCollator(
             processor.tokenizer,
@@ -103,9 +103,9 @@ def file_material(recipe: StagedRecipe, sources: Mapping[str, str], seed: int) -
             seed=seed,
             chat_template=processor.chat_template,
         )
-        return Feed(source_named(sources[stage.data], seed), collator)
+        return StageData(source_named(sources[stage.data], seed), collator)
 
-    return Material(start, feed)
+    return RecipeData(start, feed)
 
 
 def source_named(text: str, seed: int) -> Any:

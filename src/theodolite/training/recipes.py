@@ -14,7 +14,7 @@ from theodolite.models.construction.build import DecoderSize
 from theodolite.models.construction.frontends import FrontEnd
 from theodolite.models.forward import Adaptation
 from theodolite.models.freezing import Part
-from theodolite.objectives.laver import LaverSettings
+from theodolite.objectives.laver import LaverConfig
 from theodolite.objectives.schedules import EMASchedule
 
 MIXED = Adaptation("mixed", "2d")
@@ -37,7 +37,7 @@ class Stage:
     batch: int
     learning_rate: float
     warmup_steps: int
-    laver: LaverSettings | None = None
+    laver: LaverConfig | None = None
     max_length: int = 2048
     # Samples are packed into rows of this many tokens; None is one sample a row.
     row_length: int | None = None
@@ -108,7 +108,7 @@ def tiny_laver() -> StagedRecipe:
     """
     # 62 updates over the run, as 6,250 steps with a period of 100 make; a period of 100 steps would make one.
     ema = EMASchedule(every=0.016)
-    laver = LaverSettings(branch="joint", head_hidden=294, ema=ema)
+    laver = LaverConfig(branch="joint", head_hidden=294, ema=ema)
     both: tuple[Part, ...] = ("connector", "language_model")
     common = Stage("", both, "", steps=0, batch=64, learning_rate=1e-3, warmup_steps=10, weight_decay=0.01, max_length=512, save_every=20)
     return StagedRecipe(
@@ -134,7 +134,7 @@ def smol(
     LaVer unless `laver` is off, which is the control: the same pictures, questions, order and steps. `steps` are those of stages 2 and 3
     together. Pictures of 96 pixels are 6 x 6 tokens, since a token of this language model costs more than the whole encoder.
     """
-    visual = LaverSettings(branch="joint", head_hidden=1316, ema=EMASchedule(every=0.016)) if laver else None
+    visual = LaverConfig(branch="joint", head_hidden=1316, ema=EMASchedule(every=0.016)) if laver else None
     both: tuple[Part, ...] = ("connector", "language_model")
     common = Stage(
         "", both, "questions", steps=0, batch=batch, learning_rate=3e-4, warmup_steps=10, weight_decay=0.01, max_length=512, save_every=50
@@ -159,7 +159,7 @@ def paper_stages() -> tuple[Stage, ...]:
     common = Stage("", ("connector", "language_model"), "", steps=6250, batch=128, learning_rate=2e-5, warmup_steps=100)
     return (
         replace(common, name="align", trains=("connector",), data="captions", steps=4360, learning_rate=2e-3, warmup_steps=500),
-        replace(common, name="laver", data="visual", laver=LaverSettings()),
+        replace(common, name="laver", data="visual", laver=LaverConfig()),
         replace(common, name="instruct", data="instructions"),
     )
 

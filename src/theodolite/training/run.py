@@ -15,9 +15,9 @@ from torch import nn
 from transformers import PrinterCallback, TrainingArguments
 
 from theodolite.data.collate import Collator
-from theodolite.data.epochs import Draws
+from theodolite.data.epochs import FixedOrder
 from theodolite.data.examples import ExampleSet, order_hash, training_order
-from theodolite.models.cached_features import MemoryStore, remembered
+from theodolite.models.cached_features import MemoryFeatureCache, cached_features
 from theodolite.models.construction.frontends import Pixels
 from theodolite.models.families import family_of
 from theodolite.models.forward import base_model
@@ -25,9 +25,9 @@ from theodolite.models.prompts import Prompter
 from theodolite.objectives.language import Language
 from theodolite.records.survey import TrainingFacts
 from theodolite.training.launch import refuse_many_processes
-from theodolite.training.objective_module import Learner
+from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.recipe import Recipe
-from theodolite.training.step_metrics import Watch
+from theodolite.training.step_metrics import LossMonitor
 from theodolite.training.trainer import ObjectiveTrainer
 
 
@@ -68,13 +68,13 @@ def train(
     refuse_many_processes()
     prompter = Prompter(processor, num_picture_tokens=model.config.image_seq_length)
     order = training_order(len(examples), recipe.steps * recipe.batch, seed)
-    watch = Watch(tell)
+    watch = LossMonitor(tell)
     model.set_attn_implementation(recipe.attention)
     with tempfile.TemporaryDirectory() as scratch, _remembering(model):
         trainer = ObjectiveTrainer(
-            model=Learner(model, Language()),
+            model=ObjectiveModule(model, Language()),
             args=training_arguments(recipe, seed, scratch),
-            train_dataset=Draws(order),
+            train_dataset=FixedOrder(order),
             data_collator=Collator(examples, prompter, Pixels(processor.image_processor)),
             callbacks=[watch],
         )
@@ -91,7 +91,7 @@ def _remembering(model: nn.Module) -> AbstractContextManager[None]:
     encoder = base.get_submodule(family_of(base.config).encoder)
     if any(weight.requires_grad for weight in encoder.parameters()):
         return nullcontext()
-    return remembered(encoder, base.config.vision_feature_layer, MemoryStore())
+    return cached_features(encoder, base.config.vision_feature_layer, MemoryFeatureCache())
 
 
 def _facts(

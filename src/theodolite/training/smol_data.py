@@ -9,15 +9,15 @@ import numpy as np
 from torch import nn
 
 from theodolite.data.collate import Collator
-from theodolite.data.epochs import Draws
-from theodolite.data.examples import Asked, ExampleSet, official_examples, training_order
+from theodolite.data.epochs import FixedOrder
+from theodolite.data.examples import ExampleSet, QuestionAnswer, official_examples, training_order
 from theodolite.models.construction.frontends import Pixels, picture_size
 from theodolite.models.construction.join import join_vlm, with_pictures
 from theodolite.models.prompts import Prompter
 from theodolite.records.errors import BadInput
 from theodolite.training.recipes import JoinedModel, Stage, StagedRecipe
-from theodolite.training.stage_runner import Feed, Material
-from theodolite.worlds.openmoji.data import captions, draw_emoji
+from theodolite.training.stage_runner import RecipeData, StageData
+from theodolite.worlds.openmoji.data import captioned_emoji, draw_emoji
 from theodolite.worlds.registry import world_named
 from theodolite.worlds.world import World
 
@@ -30,7 +30,7 @@ DESCRIBE = "What is in the image?"
 GROUNDS = ((255, 255, 255), (240, 240, 240), (250, 246, 236), (236, 244, 250))
 
 
-def packaged_material(recipe: StagedRecipe, seed: int) -> Material:
+def packaged_material(recipe: StagedRecipe, seed: int) -> RecipeData:
     """A joined model of installed weights, and data from installed packages. Raises `BadInput` that names what is missing."""
     model, name = recipe.model, recipe.questions
     if not isinstance(model, JoinedModel) or name is None:
@@ -48,28 +48,30 @@ def packaged_material(recipe: StagedRecipe, seed: int) -> Material:
         processor.chat_template = with_pictures(CHAT)
         return vlm, processor
 
-    def feed(stage: Stage, vlm: nn.Module, processor: Any) -> Feed:
+    def feed(stage: Stage, vlm: nn.Module, processor: Any) -> StageData:
         data = examples(stage.data, picture_size(processor.image_processor))
         order = training_order(len(data), stage.steps * stage.batch, seed)
         prompter = Prompter(processor, num_picture_tokens=vlm.config.image_seq_length)
-        return Feed(Draws(order), Collator(data, prompter, Pixels(processor.image_processor), seed))
+        return StageData(FixedOrder(order), Collator(data, prompter, Pixels(processor.image_processor), seed))
 
-    return Material(start, feed)
+    return RecipeData(start, feed)
 
 
 def emoji_captions(size: int, seed: int) -> ExampleSet:
     """OpenMoji's pictures, each on a light ground drawn from the seed, with the name that the package gives it."""
-    named = captions()
+    named = captioned_emoji()
     grounds = np.random.default_rng([seed, 4]).integers(len(GROUNDS), size=len(named))
     pictures = draw_emoji([code for code, _ in named], size, [GROUNDS[number] for number in grounds])
-    return ExampleSet(pictures, tuple((Asked(DESCRIBE, text),) for _, text in named))
+    return ExampleSet(pictures, tuple((QuestionAnswer(DESCRIBE, text),) for _, text in named))
 
 
 def world_captions(world: World, size: int) -> ExampleSet:
     """A world's official training pictures, each with a caption of its colour and shape."""
     scenes = world.official_split("train").scenes
     words = [[world.space[name].values[level] for level in scenes.of_factor(name)] for name in ("colour", "shape")]
-    return ExampleSet(world.render(scenes, size), tuple((Asked(DESCRIBE, f"a {' '.join(pair)}"),) for pair in zip(*words, strict=True)))
+    return ExampleSet(
+        world.render(scenes, size), tuple((QuestionAnswer(DESCRIBE, f"a {' '.join(pair)}"),) for pair in zip(*words, strict=True))
+    )
 
 
 def _joined(*parts: ExampleSet) -> ExampleSet:

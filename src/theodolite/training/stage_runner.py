@@ -17,18 +17,18 @@ from torch import nn
 from transformers import PrinterCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
-from theodolite.models.cached_features import FeatureStore, remembered
+from theodolite.models.cached_features import DiskFeatureCache, cached_features
 from theodolite.models.families import family_of
 from theodolite.models.forward import adapt, base_model
-from theodolite.models.freezing import train_only
+from theodolite.models.freezing import set_trainable
 from theodolite.models.load import load_vlm
 from theodolite.objectives.language import Language
 from theodolite.records.errors import BadInput
 from theodolite.records.folder import cache_folder, whole_folder, write_whole
 from theodolite.training.checkpoint import last_whole
-from theodolite.training.objective_module import Learner
+from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.recipes import Stage, StagedRecipe
-from theodolite.training.step_metrics import JsonLines, Watch
+from theodolite.training.step_metrics import JsonLinesLog, LossMonitor
 from theodolite.training.trainer import LaverTrainer, ObjectiveTrainer
 
 RECIPE = "recipe.json"
@@ -38,7 +38,7 @@ Tell = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True)
-class Feed:
+class StageData:
     """What a stage trains on: a data set, and the collator that makes batches of it."""
 
     dataset: Any
@@ -46,15 +46,15 @@ class Feed:
 
 
 @dataclass(frozen=True)
-class Material:
+class RecipeData:
     """Where a run begins: the model and its processor, and the data of each stage."""
 
     start: Callable[[], tuple[nn.Module, Any]]
-    feed: Callable[[Stage, nn.Module, Any], Feed]
+    feed: Callable[[Stage, nn.Module, Any], StageData]
 
 
 def run_stages(
-    recipe: StagedRecipe, material: Material, out: Path, *, seed: int = 0, overwrite: bool = False, tell: Tell = lambda *told: None
+    recipe: StagedRecipe, material: RecipeData, out: Path, *, seed: int = 0, overwrite: bool = False, tell: Tell = lambda *told: None
 ) -> Path:
     """Trains all stages and returns the folder of the finished model, `out/model`, a Hugging Face directory.
 
@@ -100,17 +100,19 @@ def _as_json(recipe: StagedRecipe, seed: int) -> str:
     return json.dumps({"seed": seed, "model_kind": type(recipe.model).__name__, **asdict(recipe)}, indent=1) + "\n"
 
 
-def _train_stage(recipe: StagedRecipe, stage: Stage, material: Material, before: Path | None, folder: Path, seed: int, tell: Tell) -> None:
+def _train_stage(
+    recipe: StagedRecipe, stage: Stage, material: RecipeData, before: Path | None, folder: Path, seed: int, tell: Tell
+) -> None:
     """One stage from its start, or from its last whole checkpoint, to its exported model."""
     processes = PartialState()
     with processes.main_process_first():
         resumed = last_whole(folder / "checkpoints")
     model, processor = material.start() if before is None else load_vlm(before, attention=recipe.attention)
     adapt(model, recipe.adaptation)
-    model = train_only(model, stage.trains, stage.lora_rank)
+    model = set_trainable(model, stage.trains, stage.lora_rank)
     feed = material.feed(stage, model, processor)
-    watch = Watch(lambda step, loss: tell(stage.name, step, stage.steps, "" if loss is None else f"loss {loss:.3f}"))
-    callbacks = [watch, JsonLines(folder / "log.jsonl"), *_tensorboard(folder, resumed)]
+    watch = LossMonitor(lambda step, loss: tell(stage.name, step, stage.steps, "" if loss is None else f"loss {loss:.3f}"))
+    callbacks = [watch, JsonLinesLog(folder / "log.jsonl"), *_tensorboard(folder, resumed)]
     options: dict[str, Any] = {
         "args": stage_arguments(recipe, stage, folder / "checkpoints", seed),
         "train_dataset": feed.dataset,
@@ -122,7 +124,7 @@ def _train_stage(recipe: StagedRecipe, stage: Stage, material: Material, before:
     if stage.laver is not None:
         trainer: ObjectiveTrainer = LaverTrainer(model, replace(stage.laver, adaptation=recipe.adaptation), **options)
     else:
-        trainer = ObjectiveTrainer(Learner(model, Language(recipe.adaptation)), **options)
+        trainer = ObjectiveTrainer(ObjectiveModule(model, Language(recipe.adaptation)), **options)
     trainer.remove_callback(PrinterCallback)
     try:
         with _remembering(recipe, model):
@@ -142,7 +144,7 @@ def _remembering(recipe: StagedRecipe, model: nn.Module) -> AbstractContextManag
         return nullcontext()
     base = base_model(model)
     encoder = base.get_submodule(family_of(base.config).encoder)
-    return remembered(encoder, base.config.vision_feature_layer, FeatureStore(cache_folder() / "features.sqlite"))
+    return cached_features(encoder, base.config.vision_feature_layer, DiskFeatureCache(cache_folder() / "features.sqlite"))
 
 
 def _write_model(trainer: ObjectiveTrainer, folder: Path) -> None:

@@ -20,7 +20,7 @@ from theodolite.records.errors import BadInput
 from theodolite.records.folder import write_whole
 
 
-class Watched:
+class StepMetrics:
     """Terms and seconds since the last entry of the log."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Watched:
         return entry
 
 
-class JsonLines(TrainerCallback):
+class JsonLinesLog(TrainerCallback):
     """The log as one JSON object a line: what was logged, and the step. A resumed run goes on where its checkpoint was."""
 
     def __init__(self, path: Path) -> None:
@@ -106,7 +106,7 @@ class NonFiniteLoss(BadInput):
     """The loss was NaN or infinite three times in a row."""
 
 
-class Watch(TrainerCallback):
+class LossMonitor(TrainerCallback):
     """Tells a progress bar of every step, keeps the losses, and stops a run whose loss is no number three times in a row."""
 
     def __init__(self, tell: Callable[[int, float | None], None]) -> None:

@@ -12,35 +12,35 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from theodolite.objectives.laver import LaVer, Lesson
+from theodolite.objectives.laver import LaVer, TeacherOutputs
 from theodolite.objectives.teacher import Teacher
-from theodolite.training.objective_module import Learner
+from theodolite.training.objective_module import ObjectiveModule
 
 NAME = "teacher.safetensors"
 
 
-class Tutor(TrainerCallback):
+class TeacherCallback(TrainerCallback):
     """Teacher and centre of a run with LaVer. Add it to a Trainer's callbacks and call `teach` before each student pass.
 
     The centre is moved once a step, by the mean over all its micro-batches and processes, so that evaluating changes nothing and any way to
     split a batch gives the same step.
     """
 
-    def __init__(self, learner: Learner, objective: LaVer) -> None:
-        self.learner, self.objective = learner, objective
+    def __init__(self, objective_module: ObjectiveModule, objective: LaVer) -> None:
+        self.objective_module, self.objective = objective_module, objective
         self.teacher: Teacher | None = None
         self.resumed: Path | None = None
         self._total: Tensor | None = None
         self._count = 0
 
     def teach(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> dict[str, Any]:
-        """The batch with the teacher's `lesson`. `model` is the learner as it was wrapped (DDP, FSDP2, autocast)."""
-        with self._present().teaching(self.learner):
-            lesson: Lesson = model(batch, step, teaching=True)
-            total = lesson.outputs.float().sum(dim=0)
+        """The batch with the teacher's `teacher_outputs`. `model` is the learner as it was wrapped (DDP, FSDP2, autocast)."""
+        with self._present().teaching(self.objective_module):
+            teacher_outputs: TeacherOutputs = model(batch, step, teaching=True)
+            total = teacher_outputs.outputs.float().sum(dim=0)
         self._total = total if self._total is None else self._total + total
-        self._count += len(lesson.outputs)
-        return {**batch, "lesson": lesson}
+        self._count += len(teacher_outputs.outputs)
+        return {**batch, "teacher_outputs": teacher_outputs}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.follow(state.global_step, state.max_steps)
@@ -55,7 +55,7 @@ class Tutor(TrainerCallback):
             self.objective.centre.update(total, int(count))
         self._total, self._count = None, 0
         if self.objective.settings.ema.due(step, num_steps):
-            self._present().update(self.learner, self.objective.settings.ema.decay)
+            self._present().update(self.objective_module, self.objective.settings.ema.decay)
 
     def save(self, folder: Path, *, write: bool) -> None:
         """Writes the teacher beside a checkpoint's weights. To be called on every process; one writes."""
@@ -66,7 +66,7 @@ class Tutor(TrainerCallback):
     def _present(self) -> Teacher:
         """The teacher; made when first needed, since only then are weights loaded, wrapped and where they belong."""
         if self.teacher is None:
-            self.teacher = Teacher.of(self.learner)
+            self.teacher = Teacher.of(self.objective_module)
             if self.resumed is not None:
                 self.teacher.load_state_dict(load_file(self.resumed / NAME))
         return self.teacher

@@ -15,17 +15,17 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from theodolite.data.drops import Dropped
-from theodolite.data.epochs import Draws, EpochSampler, Stream, StreamedVisits, Visits
+from theodolite.data.epochs import EpochDataset, EpochSampler, FixedOrder, Stream, StreamedEpochs
 from theodolite.models.export import export_vlm
 from theodolite.models.forward import adapt, base_model
-from theodolite.objectives.laver import LaVer, LaverSettings
+from theodolite.objectives.laver import LaVer, LaverConfig
 from theodolite.objectives.terms import combine
 from theodolite.records.errors import BadInput
-from theodolite.training.checkpoint import load_learner, mark_whole, save_learner
+from theodolite.training.checkpoint import load_trained, mark_whole, save_trained
 from theodolite.training.launch import refuse_undistributed
-from theodolite.training.objective_module import Learner
-from theodolite.training.step_metrics import Watched
-from theodolite.training.teacher_callback import Tutor
+from theodolite.training.objective_module import ObjectiveModule
+from theodolite.training.step_metrics import StepMetrics
+from theodolite.training.teacher_callback import TeacherCallback
 
 
 class ObjectiveTrainer(Trainer):
@@ -38,10 +38,10 @@ class ObjectiveTrainer(Trainer):
     # Tells the Trainer not to divide by the number of micro-batches once more.
     loss_is_scaled_for_ga = True
 
-    def __init__(self, model: Learner, train_dataset: Any = None, dropped: Dropped | None = None, **options: Any) -> None:
-        self.learner = model
+    def __init__(self, model: ObjectiveModule, train_dataset: Any = None, dropped: Dropped | None = None, **options: Any) -> None:
+        self.objective_module = model
         self.dropped = dropped or Dropped()
-        self._watched = Watched()
+        self._watched = StepMetrics()
         _keep_batches_whole(options.get("args"))
         super().__init__(model=model, train_dataset=_visited(train_dataset), **options)
         if self.args.n_gpu > 1:
@@ -53,9 +53,9 @@ class ObjectiveTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any] | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        if isinstance(dataset, Draws):
+        if isinstance(dataset, FixedOrder):
             return SequentialSampler(dataset)
-        return EpochSampler(len(dataset), self.args.seed) if isinstance(dataset, Visits) else None
+        return EpochSampler(len(dataset), self.args.seed) if isinstance(dataset, EpochDataset) else None
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
@@ -66,7 +66,7 @@ class ObjectiveTrainer(Trainer):
         if not batches:
             return [], None
         batches = [self._tallied(batch) for batch in batches]
-        objective, state = self.learner.objective, self.state
+        objective, state = self.objective_module.objective, self.state
         self._refuse_unequal_passes(batches)
         prepared = [objective.prepare(batch, state.global_step, state.max_steps) for batch in batches]
         counted = [objective.counts(batch) for batch in prepared]
@@ -114,11 +114,11 @@ class ObjectiveTrainer(Trainer):
 
     def write_vlm(self, folder: Path, state: dict[str, Tensor] | None) -> None:
         """The Hugging Face directory, from one process, with what `vlm_state` gave."""
-        export_vlm(self.learner.vlm, self.processing_class, folder, state_dict=state)
+        export_vlm(self.objective_module.vlm, self.processing_class, folder, state_dict=state)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if self.args.should_save and not self.is_fsdp_enabled:
-            save_learner(self.learner, Path(output_dir or self.args.output_dir))
+            save_trained(self.objective_module, Path(output_dir or self.args.output_dir))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
@@ -136,7 +136,7 @@ class ObjectiveTrainer(Trainer):
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
-            load_learner(self.learner, Path(resume_from_checkpoint))
+            load_trained(self.objective_module, Path(resume_from_checkpoint))
 
     def _tallied(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The batch without its list of examples that were left out; these are counted over all processes, and may stop the run."""
@@ -167,20 +167,20 @@ class LaverTrainer(ObjectiveTrainer):
     end that cannot do it.
     """
 
-    def __init__(self, model: Any, laver: LaverSettings | None = None, **options: Any) -> None:
-        laver = laver or LaverSettings()
+    def __init__(self, model: Any, laver: LaverConfig | None = None, **options: Any) -> None:
+        laver = laver or LaverConfig()
         adapt(model, laver.adaptation)
         objective = LaVer(base_model(model).config, laver)
-        learner = Learner(model, objective)
-        self.tutor = Tutor(learner, objective)
-        super().__init__(learner, **options)
-        self.add_callback(self.tutor)
+        objective_module = ObjectiveModule(model, objective)
+        self.teacher_callback = TeacherCallback(objective_module, objective)
+        super().__init__(objective_module, **options)
+        self.add_callback(self.teacher_callback)
 
     def compute_loss(
         self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Tensor:
         with self._watched.timed("teacher"):
-            taught = self.tutor.teach(model, inputs, self.state.global_step)
+            taught = self.teacher_callback.teach(model, inputs, self.state.global_step)
         return super().compute_loss(model, taught, return_outputs, num_items_in_batch)
 
     def train(self, resume_from_checkpoint: Any = None, **options: Any) -> Any:
@@ -189,18 +189,18 @@ class LaverTrainer(ObjectiveTrainer):
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
 
     def _save_beside(self, folder: Path) -> None:
-        self.tutor.save(folder, write=self.args.should_save)
+        self.teacher_callback.save(folder, write=self.args.should_save)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self.tutor.resumed = Path(resume_from_checkpoint)
+        self.teacher_callback.resumed = Path(resume_from_checkpoint)
 
 
 def _visited(dataset: Any) -> Any:
     """A data set whose examples come with the epoch in which they are met."""
-    if dataset is None or isinstance(dataset, Draws | Visits | StreamedVisits):
+    if dataset is None or isinstance(dataset, FixedOrder | EpochDataset | StreamedEpochs):
         return dataset
-    return StreamedVisits(dataset) if isinstance(dataset, Stream) else Visits(dataset)
+    return StreamedEpochs(dataset) if isinstance(dataset, Stream) else EpochDataset(dataset)
 
 
 def _keep_batches_whole(arguments: TrainingArguments | None) -> None:

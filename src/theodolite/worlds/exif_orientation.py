@@ -17,7 +17,7 @@ TURNED = {
 }
 
 
-def upright(image: Image.Image) -> Image.Image:
+def apply_exif_orientation(image: Image.Image) -> Image.Image:
     """The picture as a viewer turns it; itself where it says nothing. Unlike Pillow's own function this writes no EXIF data back,
     which fails on some that can be read."""
     turn = TURNED.get(image.getexif().get(ORIENTATION, 1))
@@ -26,7 +26,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 def on_white(image: Image.Image) -> Image.Image:
     """The picture upright, in RGB, what is transparent in it on white."""
-    found = upright(image)
+    found = apply_exif_orientation(image)
     if found.has_transparency_data:
         found = found.convert("RGBA")
         found = Image.alpha_composite(Image.new("RGBA", found.size, "white"), found)

@@ -40,7 +40,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Ask:
+class PolicyLine:
     """One line of a policy: a query, the region of scenes it is asked in, and how many times each such scene is asked."""
 
     query: Query
@@ -107,7 +107,7 @@ class Ask:
 class Policy:
     """p(q|s): which queries are asked, how often, and of which scenes. Lines that name the same query add up."""
 
-    asks: tuple[Ask, ...]
+    asks: tuple[PolicyLine, ...]
 
     def __str__(self) -> str:
         return ",".join(str(ask) for ask in self.asks)
@@ -125,7 +125,7 @@ class Policy:
     def supported(self, prior: Prior) -> tuple[Query, ...]:
         """The queries that are asked of some scene of non-zero probability: "shape:odd" is of none at strength 1."""
 
-        def asked(ask: Ask) -> bool:
+        def asked(ask: PolicyLine) -> bool:
             names = tuple(name for name in prior.space.names if name in prior.correlated | ask.depends_on)
             return bool(np.any(prior.table(names) * ask.inside_table(prior, names) > 0))
 
@@ -144,7 +144,7 @@ class Policy:
                 times = float(rate or 1)
             except ValueError:
                 raise BadInput(f"the rate of {part!r} is {rate!r}; give a number") from None
-            asks.append(Ask(query(name.strip()), (region or "all").strip(), times))
+            asks.append(PolicyLine(query(name.strip()), (region or "all").strip(), times))
         if not asks:
             raise BadInput("the policy asks nothing; name at least one query, for example shape")
         return cls(tuple(asks))

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from theodolite.asking.answer import UNANSWERED, Answer, Ask, Tell
+from theodolite.asking.answer import UNANSWERED, Answer, Question, Tell
 from theodolite.asking.endpoint.cache import ResponseCache, content_key
-from theodolite.asking.endpoint.capabilities import Reading, detect_offers, reading_of, request_of, top_of
+from theodolite.asking.endpoint.capabilities import Reading, detect_capabilities, reading_of, request_of, top_of
 from theodolite.asking.endpoint.channel import Channel, EndpointSettings, Refused
 from theodolite.asking.endpoint.prompt import (
     PROMPT_SHA256,
@@ -27,18 +27,18 @@ from theodolite.asking.endpoint.prompt import (
     text_tokens,
 )
 from theodolite.asking.endpoint.reading import answer_of_logprobs, answer_of_text
-from theodolite.records.endpoint import EndpointConfig, Offers
+from theodolite.records.endpoint import Capabilities, EndpointConfig
 
 Pictures = UInt8[np.ndarray, "picture height width 3"]
 MILLION = 1_000_000
-UNKNOWN = Offers(logprobs=0, seed=True, temperature=True, limit_name="max_tokens")
+UNKNOWN = Capabilities(logprobs=0, seed=True, temperature=True, limit_name="max_tokens")
 
 # What servers answer where one picture or question is too much for them, or not to be answered.
 OF_ONE_QUESTION = (400, 413, 422)
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What a round of questions will take: requests left after the cache, and tokens by the rules of `endpoint_prompt`."""
 
     num_questions: int
@@ -46,8 +46,8 @@ class Estimate:
     tokens_in: int
     tokens_out: int
 
-    def __add__(self, other: Estimate) -> Estimate:
-        return Estimate(
+    def __add__(self, other: CostEstimate) -> CostEstimate:
+        return CostEstimate(
             self.num_questions + other.num_questions,
             self.num_requests + other.num_requests,
             self.tokens_in + other.tokens_in,
@@ -84,29 +84,29 @@ class EndpointAsker:
     """
 
     def __init__(
-        self, settings: EndpointSettings, cache: ResponseCache, announce: Callable[[Estimate], None] = lambda estimate: None
+        self, settings: EndpointSettings, cache: ResponseCache, announce: Callable[[CostEstimate], None] = lambda estimate: None
     ) -> None:
         self.settings, self.cache, self.announce = settings, cache, announce
         self.channel = Channel(settings)
         self.notices: list[str] = []
-        self._offers: Offers | None = None
+        self._offers: Capabilities | None = None
         self._served: set[str] = set()
 
     @property
-    def offers(self) -> Offers:
+    def offers(self) -> Capabilities:
         """What the server offers."""
         return self.detect()
 
-    def detect(self) -> Offers:
+    def detect(self) -> Capabilities:
         """Finds out what the server offers: from the cache, else by asking it."""
         if self._offers is None:
             self._offers = stored_offers(self.settings, self.cache)
         if self._offers is None:
-            found = detect_offers(self.channel)
-            self._offers = Offers.model_validate(self.cache.put(_offers_key(self.settings), found.model_dump(mode="json")))
+            found = detect_capabilities(self.channel)
+            self._offers = Capabilities.model_validate(self.cache.put(_offers_key(self.settings), found.model_dump(mode="json")))
         return self._offers
 
-    def ask(self, pictures: Pictures, asks: Sequence[Ask], tell: Tell = lambda done: None) -> list[Answer]:
+    def ask(self, pictures: Pictures, asks: Sequence[Question], tell: Tell = lambda done: None) -> list[Answer]:
         """Answers in the order of `asks`; unanswered where what came back says no choice."""
         offers = self.offers
         reading = reading_of(self.settings, offers)
@@ -144,7 +144,7 @@ class EndpointAsker:
             seed=self.settings.seed if offers.seed else None,
         )
 
-    def _fetch(self, offers: Offers, reading: Reading, pictures: Pictures, todo: Sequence[_Job]) -> Iterator[tuple[str, Any]]:
+    def _fetch(self, offers: Capabilities, reading: Reading, pictures: Pictures, todo: Sequence[_Job]) -> Iterator[tuple[str, Any]]:
         """Keys and responses as they arrive, each in the cache already."""
 
         failures: list[BaseException] = []
@@ -183,11 +183,11 @@ class EndpointAsker:
 class CostAsker:
     """Asks nothing and leaves everything unanswered, but tells what it would take: for trial runs."""
 
-    def __init__(self, settings: EndpointSettings, cache: ResponseCache, announce: Callable[[Estimate], None]) -> None:
+    def __init__(self, settings: EndpointSettings, cache: ResponseCache, announce: Callable[[CostEstimate], None]) -> None:
         self.settings, self.cache, self.announce = settings, cache, announce
         self._offers = stored_offers(settings, cache)
 
-    def ask(self, pictures: Pictures, asks: Sequence[Ask], tell: Tell = lambda done: None) -> list[Answer]:
+    def ask(self, pictures: Pictures, asks: Sequence[Question], tell: Tell = lambda done: None) -> list[Answer]:
         """No answers. Where the server was never asked, nothing is in the cache, and answers are taken to be text: the dearer way."""
         offers = self._offers or UNKNOWN
         reading = reading_of(self.settings, offers) if self._offers else "text"
@@ -213,7 +213,7 @@ class CostAsker:
         )
 
 
-def jobs_of(settings: EndpointSettings, offers: Offers, reading: Reading, pictures: Pictures, asks: Sequence[Ask]) -> list[_Job]:
+def jobs_of(settings: EndpointSettings, offers: Capabilities, reading: Reading, pictures: Pictures, asks: Sequence[Question]) -> list[_Job]:
     """A job for each ask, with a key over everything that is sent: where, to whom, in which words, about which pixels."""
     digests: dict[int, str] = {}
     jobs = []
@@ -226,10 +226,10 @@ def jobs_of(settings: EndpointSettings, offers: Offers, reading: Reading, pictur
     return jobs
 
 
-def estimate(settings: EndpointSettings, reading: Reading, pictures: Pictures, jobs: Sequence[_Job], todo: Sequence[_Job]) -> Estimate:
+def estimate(settings: EndpointSettings, reading: Reading, pictures: Pictures, jobs: Sequence[_Job], todo: Sequence[_Job]) -> CostEstimate:
     """What the jobs to do will take."""
     of_picture = picture_tokens(*pictures.shape[1:3])
-    return Estimate(
+    return CostEstimate(
         num_questions=len(jobs),
         num_requests=len(todo),
         tokens_in=sum(text_tokens(job.prompt) + of_picture for job in todo),
@@ -237,11 +237,11 @@ def estimate(settings: EndpointSettings, reading: Reading, pictures: Pictures, j
     )
 
 
-def stored_offers(settings: EndpointSettings, cache: ResponseCache) -> Offers | None:
+def stored_offers(settings: EndpointSettings, cache: ResponseCache) -> Capabilities | None:
     """What the server offered when it was first asked; None where the cache knows nothing of it."""
     key = _offers_key(settings)
     found = cache.find([key])
-    return Offers.model_validate(found[key]) if found else None
+    return Capabilities.model_validate(found[key]) if found else None
 
 
 def _offers_key(settings: EndpointSettings) -> str:
@@ -260,7 +260,7 @@ def _kept(response: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read(reading: Reading, response: dict[str, Any], ask: Ask) -> Answer:
+def _read(reading: Reading, response: dict[str, Any], ask: Question) -> Answer:
     if reading == "logprobs":
         return UNANSWERED if response["top"] is None else answer_of_logprobs(response["top"], len(ask.choices))
     return answer_of_text(response["text"], ask.choices)

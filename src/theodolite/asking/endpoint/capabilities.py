@@ -11,7 +11,7 @@ import numpy as np
 from theodolite.asking.endpoint.channel import Channel, EndpointSettings, Exhausted, Refused
 from theodolite.asking.endpoint.prompt import messages_of, prompt_of
 from theodolite.asking.endpoint.reading import answer_of_logprobs
-from theodolite.records.endpoint import Offers
+from theodolite.records.endpoint import Capabilities
 from theodolite.records.errors import BadInput
 
 MOST_LOGPROBS = (20, 5)  # what servers are known to give at most
@@ -20,7 +20,7 @@ PROMPT = prompt_of("Is this picture grey or red?", ("grey", "red"))
 Reading = Literal["logprobs", "text"]
 
 
-def request_of(settings: EndpointSettings, offers: Offers, reading: Reading, messages: list[dict[str, Any]]) -> dict[str, Any]:
+def request_of(settings: EndpointSettings, offers: Capabilities, reading: Reading, messages: list[dict[str, Any]]) -> dict[str, Any]:
     """A chat request in the words that the server takes. Where letters are scored, one token is all that is needed."""
     request: dict[str, Any] = {"model": settings.model, "messages": messages}
     request[offers.limit_name] = 1 if reading == "logprobs" else settings.max_tokens
@@ -47,11 +47,11 @@ def top_of(response: Mapping[str, Any]) -> dict[str, float] | None:
     return found or None
 
 
-def detect_offers(channel: Channel) -> Offers:
+def detect_capabilities(channel: Channel) -> Capabilities:
     """What the server behind a channel offers. Raises `BadInput` if it takes no pictures, or refuses the model."""
     trial = _Trial(channel)
     most = MOST_LOGPROBS[0] if channel.settings.answers != "text" else 0
-    everything = Offers(logprobs=most, seed=True, temperature=True, limit_name="max_tokens")
+    everything = Capabilities(logprobs=most, seed=True, temperature=True, limit_name="max_tokens")
     response = trial.response(everything)
     if response is not None:
         return everything if _tells_letters(response) else everything.model_copy(update={"logprobs": 0})
@@ -73,7 +73,7 @@ def _tells_letters(response: Mapping[str, Any]) -> bool:
     return top is not None and answer_of_logprobs(top, 2).probabilities is not None
 
 
-def reading_of(settings: EndpointSettings, offers: Offers) -> Reading:
+def reading_of(settings: EndpointSettings, offers: Capabilities) -> Reading:
     """How answers are read. Raises `BadInput` if log-probabilities are wanted where there are none."""
     if settings.answers == "logprobs" and not offers.logprobs:
         raise BadInput(f"{settings.public_url} tells no log-probabilities of option letters; leave --answers out, or give --answers text")
@@ -86,7 +86,7 @@ class _Trial:
 
     channel: Channel
 
-    def response(self, offers: Offers, *, pictured: bool = True) -> dict[str, Any] | None:
+    def response(self, offers: Capabilities, *, pictured: bool = True) -> dict[str, Any] | None:
         """What the server answers; None where it refuses the request's form. Raises `Refused` where it refuses anything else."""
         try:
             # Some servers break on a field that they do not know, instead of refusing it; the plainest form gets all its tries.
@@ -101,9 +101,9 @@ class _Trial:
                 raise
             return None
 
-    def least(self) -> Offers:
+    def least(self) -> Capabilities:
         """The plainest request that the server takes. Raises `BadInput` if there is none."""
-        plain = Offers(logprobs=0, seed=False, temperature=False, limit_name="max_tokens")
+        plain = Capabilities(logprobs=0, seed=False, temperature=False, limit_name="max_tokens")
         for offers in (plain, plain.model_copy(update={"limit_name": "max_completion_tokens"})):
             if self.response(offers) is not None:
                 return offers
@@ -114,14 +114,14 @@ class _Trial:
         self._send(plain, True)  # refused once more, which says why
         raise BadInput(f"{self.channel.settings.public_url} takes no request")
 
-    def _refusal(self, offers: Offers) -> str:
+    def _refusal(self, offers: Capabilities) -> str:
         try:
             self._send(offers, True)
         except Refused as error:
             return error.said
         return "nothing"
 
-    def _send(self, offers: Offers, pictured: bool, retries: int | None = None) -> dict[str, Any]:
+    def _send(self, offers: Capabilities, pictured: bool, retries: int | None = None) -> dict[str, Any]:
         settings = self.channel.settings
         picture = np.full((settings.picture_size, settings.picture_size, 3), 128, dtype=np.uint8)
         reading: Reading = "logprobs" if offers.logprobs else "text"

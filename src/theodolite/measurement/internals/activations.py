@@ -18,19 +18,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from theodolite.asking.answer import Ask
+from theodolite.asking.answer import Question
 from theodolite.asking.local import LocalAsker, Pictures, Scored
-from theodolite.asking.rows import Batch, Row
+from theodolite.asking.rows import Batch, TokenRow
 from theodolite.measurement.internals.token_similarity import effective_rank, mean_pairwise_cosine
 from theodolite.models.taps import layer_sites, touching
-from theodolite.models.vision_features import Sight
+from theodolite.models.vision_features import VisionFeatures
 
 MOST_CHANNELS = 256  # of tokens that are kept one by one
 MOST_TOKEN_BYTES = 2**29  # a site
 
 
 @dataclass(frozen=True)
-class Question:
+class FactorQuestion:
     """An open question that is asked of every picture: by what it is about, its text and choices."""
 
     about: str
@@ -110,7 +110,7 @@ def capture(
     asker: LocalAsker,
     pool: Pictures,
     pictures: Int[np.ndarray, " chosen"],
-    questions: Sequence[Question],
+    questions: Sequence[FactorQuestion],
     ranked: Int[np.ndarray, " ranked"],
     seed: int,
     tell: Callable[[int, int], None] = lambda done, total: None,
@@ -122,19 +122,19 @@ def capture(
     layers = layer_sites(asker.base)
     held = Activations(("encoder", "connector", *layers), [question.about for question in questions], len(pool))
     held.token_sites = tuple(dict.fromkeys(("connector", layers[len(layers) // 2 - 1], layers[-1])))
-    grids = asker.lens(pool).grids
+    grids = asker.model_inputs(pool).grids
     held.cells = grids[0].numpy() if len(grids) == 1 else None
     catcher = _Catcher(held, asker, set(ranked.tolist()), np.random.default_rng([seed, 7]))
-    asks = [Ask(int(picture), question.text, question.choices) for picture in pictures for question in questions]
+    asks = [Question(int(picture), question.text, question.choices) for picture in pictures for question in questions]
     if asker.sharing == "nothing" and questions:
         asker.notices.append(f"vision tokens are measured as they are under the question {questions[0].text!r}")
 
-    def run(rows: Sequence[Row]) -> tuple[int, list[Caught]]:
+    def run(rows: Sequence[TokenRow]) -> tuple[int, list[BatchReduction]]:
         batch = asker.collate(rows, pool)
-        sight = asker.see(batch, pool, patches=True)
-        catcher.begin(batch, sight, len(questions))
+        vision_features = asker.encode_batch(batch, pool, patches=True)
+        catcher.begin(batch, vision_features, len(questions))
         with touching(asker.base, {site: catcher.touch(site) for site in layers}):
-            scored = asker.score(batch, sight)
+            scored = asker.score(batch, vision_features)
         catcher.answers(batch, scored, questions)
         return len(batch.asks), catcher.caught
 
@@ -149,7 +149,7 @@ def capture(
 
 
 @dataclass(frozen=True, eq=False)
-class Caught:
+class BatchReduction:
     """One reduction of one batch: what it is, where, of which pictures; `tokens` counts what a mean over text is over."""
 
     kind: str
@@ -164,21 +164,21 @@ class _Catcher:
 
     def __init__(self, held: Activations, asker: LocalAsker, ranked: set[int], rng: np.random.Generator) -> None:
         self.held, self.asker, self.ranked = held, asker, ranked
-        self.caught: list[Caught] = []
+        self.caught: list[BatchReduction] = []
         self.counts: dict[str, Int[np.ndarray, " picture"]] = {}
         # Where the one token of each picture is drawn, as a fraction of its tokens: the same at all sites.
         self.draws = rng.random((held.num_pictures, 2))
         self.projections: dict[int, Tensor] = {}
 
-    def begin(self, batch: Batch, sight: Sight, num_questions: int) -> None:
+    def begin(self, batch: Batch, vision_features: VisionFeatures, num_questions: int) -> None:
         """A new batch: what encoder and connector gave, and the embeddings of its text. What an earlier try caught is forgotten."""
         self.batch, self.pictures, self.caught = batch, batch.pictures.numpy(), []
         # Of rows about one picture those whose vision tokens count: any, but where they see the question, those of the first.
         first = batch.row_of_ask.cpu().numpy()[np.array(batch.asks) % num_questions == 0]
         self.seen = np.arange(len(self.pictures)) if self.asker.sharing != "nothing" else first
-        assert sight.patches is not None
-        self._vision("encoder", sight.patches)
-        self._vision("connector", sight.tokens)
+        assert vision_features.patches is not None
+        self._vision("encoder", vision_features.patches)
+        self._vision("connector", vision_features.tokens)
         self._text("connector", self.asker.base.get_input_embeddings()(batch.view.input_ids))
 
     def touch(self, site: str) -> Callable[[Tensor], None]:
@@ -190,7 +190,7 @@ class _Catcher:
 
         return look
 
-    def answers(self, batch: Batch, scored: Scored, questions: Sequence[Question]) -> None:
+    def answers(self, batch: Batch, scored: Scored, questions: Sequence[FactorQuestion]) -> None:
         """The answer positions and what was said; asks stand picture by picture, in the order of the questions."""
         about = torch.tensor(batch.asks) % len(questions)
         owner, row = batch.ask_of_choice.cpu(), batch.row_of_ask.cpu().numpy()
@@ -202,7 +202,7 @@ class _Catcher:
                 self._catch("answer", question.about, pictures, scored.answer[torch.from_numpy(asks)].float())
                 self._catch("said", question.about, pictures, scores.argmax(dim=1, keepdim=True))
 
-    def commit(self, caught: Sequence[Caught]) -> None:
+    def commit(self, caught: Sequence[BatchReduction]) -> None:
         """Keeps what a batch gave. Text of a picture that several rows are about is averaged over all of them."""
         for part in caught:
             values = part.values
@@ -218,7 +218,7 @@ class _Catcher:
                 self.held.put(part.kind, part.site, part.pictures, values)
 
     def _catch(self, kind: str, site: str, pictures: Int[np.ndarray, " row"], values: Tensor, tokens: Tensor | None = None) -> None:
-        self.caught.append(Caught(kind, site, pictures, values.detach().cpu(), None if tokens is None else tokens.cpu().numpy()))
+        self.caught.append(BatchReduction(kind, site, pictures, values.detach().cpu(), None if tokens is None else tokens.cpu().numpy()))
 
     def _vision(self, site: str, everything: Float[Tensor, "row token dim"]) -> None:
         if not len(self.seen):

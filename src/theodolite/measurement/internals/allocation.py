@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from theodolite.asking.local import LocalAsker
-from theodolite.asking.rows import Batch, Row
-from theodolite.measurement.internals.context import Subject
-from theodolite.measurement.internals.reask import Cases, cases_of, first_pictures, open_rows
+from theodolite.asking.rows import Batch, TokenRow
+from theodolite.measurement.internals.context import MeasureContext
+from theodolite.measurement.internals.reask import ReaskedCases, cases_of, first_pictures, open_rows
 from theodolite.models.exported.attention import visible
 from theodolite.models.taps import layer_sites, watching_attention
 from theodolite.records.allocation import Allocation, LayerAllocation
@@ -29,19 +29,19 @@ NUM_SCENES = 100
 NUM_QUESTIONS = 4
 
 
-def measure_allocation(subject: Subject) -> Allocation | None:
+def measure_allocation(context: MeasureContext) -> Allocation | None:
     """Shares over the first pictures of the first scenes, each with its first open questions; None where no open question is asked."""
-    rows = first_pictures(open_rows(subject.rows), NUM_SCENES)
+    rows = first_pictures(open_rows(context.rows), NUM_SCENES)
     rows = rows.group_by("scene", maintain_order=True).head(NUM_QUESTIONS)
     if rows.is_empty():
         return None
     cases = cases_of(rows, "before", apart=False)
     scene_of = dict(zip(rows["picture_before"].to_list(), rows["scene"].to_list(), strict=True))
     scenes = np.array([scene_of[picture] for picture in cases.before.tolist()])
-    shares, baselines = _shares(subject, cases)
-    bounds, confidence = (0.0, 1.0), subject.confidence
+    shares, baselines = _shares(context, cases)
+    bounds, confidence = (0.0, 1.0), context.confidence
     layers = {}
-    for number, site in enumerate(layer_sites(subject.model)):
+    for number, site in enumerate(layer_sites(context.model)):
         share, baseline = shares[number].mean(axis=1).round(DIGITS).clip(*bounds), baselines[number].round(DIGITS)
         layers[site] = LayerAllocation(
             share=rounded(clustered_mean(share, scenes, confidence, bounds)),
@@ -54,7 +54,7 @@ def measure_allocation(subject: Subject) -> Allocation | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Watched:
+class AttentionShares:
     """Shares and baselines of a batch's rows summed over their text tokens, by layer from 0, and how many tokens those are."""
 
     num_asks: int
@@ -64,27 +64,27 @@ class Watched:
     baselines: Mapping[int, Float[np.ndarray, " row"]]
 
 
-def _watch(asker: LocalAsker, batch: Batch, pictures: np.ndarray) -> Watched:
+def _watch(asker: LocalAsker, batch: Batch, pictures: np.ndarray) -> AttentionShares:
     """One pass over a batch, each layer's map read as it arises."""
-    seen, shares, baselines = Seen(asker, batch), dict[int, np.ndarray](), dict[int, np.ndarray]()
+    seen, shares, baselines = SeenShare(asker, batch), dict[int, np.ndarray](), dict[int, np.ndarray]()
 
     def look(number: int, found: Float[Tensor, "row head query key"]) -> None:
         shares[number] = vision_share(found, batch.vision, batch.text).double().cpu().numpy()
         baselines[number] = seen.share(number).cpu().numpy()
 
     with torch.no_grad(), watching_attention(asker.base, look):  # not inference mode: a model may go on training afterwards
-        asker.score(batch, asker.see(batch, pictures))
-    return Watched(len(batch.asks), batch.pictures.cpu().numpy(), batch.text.sum(dim=1).cpu().numpy(), shares, baselines)
+        asker.score(batch, asker.encode_batch(batch, pictures))
+    return AttentionShares(len(batch.asks), batch.pictures.cpu().numpy(), batch.text.sum(dim=1).cpu().numpy(), shares, baselines)
 
 
-def _shares(subject: Subject, cases: Cases) -> tuple[Float[np.ndarray, "layer case head"], Float[np.ndarray, "layer case"]]:
+def _shares(context: MeasureContext, cases: ReaskedCases) -> tuple[Float[np.ndarray, "layer case head"], Float[np.ndarray, "layer case"]]:
     """Mean share and mean baseline over each picture's text tokens, by layer; rows of one picture count by their tokens."""
-    asker, pictures = subject.asker, subject.plan.pictures[cases.before]
+    asker, pictures = context.asker, context.plan.pictures[cases.before]
     num_layers, heads = len(layer_sites(asker.base)), asker.base.config.get_text_config().num_attention_heads
     shares, baselines = np.zeros((num_layers, len(pictures), heads)), np.zeros((num_layers, len(pictures)))
     tokens, done = np.zeros(len(pictures)), 0
 
-    def run(rows: Sequence[Row]) -> Watched:
+    def run(rows: Sequence[TokenRow]) -> AttentionShares:
         return _watch(asker, asker.collate(rows, pictures), pictures)
 
     for rows in asker.groups(pictures, cases.asks):
@@ -94,7 +94,7 @@ def _shares(subject: Subject, cases: Cases) -> tuple[Float[np.ndarray, "layer ca
                 np.add.at(shares[number], found.picture, found.shares[number])
                 np.add.at(baselines[number], found.picture, found.baselines[number])
             done += found.num_asks
-            subject.tell(done, len(cases.asks))
+            context.tell(done, len(cases.asks))
     return shares / tokens[:, None], baselines / tokens
 
 
@@ -106,7 +106,7 @@ def vision_share(
     return (to_vision * text[:, None]).sum(dim=2)
 
 
-class Seen:
+class SeenShare:
     """What the text tokens of a batch see, by layer: the window of a layer decides, so there are one or two cases."""
 
     def __init__(self, asker: LocalAsker, batch: Batch) -> None:

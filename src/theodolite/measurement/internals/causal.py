@@ -15,12 +15,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from theodolite.asking.local import Edit
-from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.directions import factor_basis
 from theodolite.measurement.internals.erasing import Eraser, fit_erasers, paired_labels, random_labels
 from theodolite.measurement.internals.patching import Basis, Patcher, random_basis, responses
 from theodolite.measurement.internals.reask import (
-    Said,
+    ModelAnswers,
     ask_edited,
     cases_of,
     first_pictures,
@@ -31,7 +31,7 @@ from theodolite.measurement.internals.reask import (
     truth_in,
     with_others,
 )
-from theodolite.measurement.pairs.interventions import Changes, split_scenes
+from theodolite.measurement.pairs.interventions import Interventions, split_scenes
 from theodolite.models.taps import layer_sites
 from theodolite.records.causal import Causal, Disturbance, Erased, Erasure, Patch, SiteDisturbance
 from theodolite.records.part import Estimate, Rate
@@ -45,27 +45,27 @@ TOKEN_SCENES = 100
 NUM_OTHERS = 2  # other questions a pair; scenes take turns
 
 
-def measure_causal(subject: Subject) -> Causal | None:
+def measure_causal(context: MeasureContext) -> Causal | None:
     """Patch and erase of each factor, shuffle and mean, under the survey's open questions; None where it has none.
 
     A factor that no question is about is changed too: what answers do then is what a shadow is made of.
     """
-    rows = open_rows(subject.rows)
-    factors = [factor for factor in subject.changes if not rows.filter(pl.col("factor") == factor).is_empty()]
+    rows = open_rows(context.rows)
+    factors = [factor for factor in context.changes if not rows.filter(pl.col("factor") == factor).is_empty()]
     if not factors:
         return None
-    sites = ("connector", *inner_layers(layer_sites(subject.model)))
+    sites = ("connector", *inner_layers(layer_sites(context.model)))
     # What goes past the connector (deepstack) has directions of its own: a subspace of the connector's tokens says nothing of it.
-    past = subject.asker.see_pictures(subject.plan.pictures[:1]).past
+    past = context.asker.encode_pictures(context.plan.pictures[:1]).past
     inner = sites[1:] if past else sites
-    progress = Progress(subject.tell, len(factors) * (3 * len(inner) + 1 + 2 * len(inner)) + 2 * len(sites))
+    progress = Progress(context.tell, len(factors) * (3 * len(inner) + 1 + 2 * len(inner)) + 2 * len(sites))
     patches, erasures = [], []
     for factor in factors:
-        held = HeldOut.of(subject, factor, rows)
+        held = HeldOut.of(context, factor, rows)
         if held is not None:
-            patches += _patch(subject, held, inner, progress)
-            erasures += _erase(subject, held, inner, progress)
-    shuffle, mean = _disturb(subject, rows, sites, progress)
+            patches += _patch(context, held, inner, progress)
+            erasures += _erase(context, held, inner, progress)
+    shuffle, mean = _disturb(context, rows, sites, progress)
     return Causal(
         sites=sites,
         subspace_sites=inner,
@@ -99,14 +99,14 @@ class HeldOut:
     """The interventions on a factor: those for fitting, and the rows with open questions of held-out scenes, in order of scenes."""
 
     factor: str
-    training: Changes
+    training: Interventions
     rows: pl.DataFrame
 
     @staticmethod
-    def of(subject: Subject, factor: str, rows: pl.DataFrame) -> HeldOut | None:
+    def of(context: MeasureContext, factor: str, rows: pl.DataFrame) -> HeldOut | None:
         """Split by scene; None where a side has none."""
-        changes = subject.changes[factor]
-        training = split_scenes(changes.scene, subject.rng(f"causal {factor}"))
+        changes = context.changes[factor]
+        training = split_scenes(changes.scene, context.rng(f"causal {factor}"))
         own = of_scenes(rows.filter(pl.col("factor") == factor), np.unique(changes.scene[~training])).sort("scene", maintain_order=True)
         if not training.any() or own.is_empty():
             return None
@@ -119,16 +119,16 @@ class HeldOut:
         return with_others(of_scenes(self.rows, scenes.to_numpy()), self.factor, NUM_OTHERS)
 
 
-def _patch(subject: Subject, held: HeldOut, sites: tuple[str, ...], progress: Progress) -> list[Patch]:
-    rows, rng = held.first(PATCH_SCENES), subject.rng(f"patch {held.factor}")
+def _patch(context: MeasureContext, held: HeldOut, sites: tuple[str, ...], progress: Progress) -> list[Patch]:
+    rows, rng = held.first(PATCH_SCENES), context.rng(f"patch {held.factor}")
     bases: dict[str, dict[str, Basis | None]] = {}
     ranks: dict[str, int] = {}
     for site in sites:
-        basis = factor_basis(held.training, subject.activations.mean(site))
+        basis = factor_basis(held.training, context.activations.mean(site))
         ranks[site] = basis.shape[1]
         bases[site] = {"subspace": basis, "random": random_basis(basis.shape[0], basis.shape[1], rng), "whole": None}
-    cases = cases_of(rows, "before", apart=subject.asker.sharing == "nothing")
-    answers = Patcher(subject.asker, subject.plan.pictures).answers(cases, bases)
+    cases = cases_of(rows, "before", apart=context.asker.sharing == "nothing")
+    answers = Patcher(context.asker, context.plan.pictures).answers(cases, bases)
     progress.step(3 * len(sites))
     before, after = said_in(rows, "before"), said_in(rows, "after")
     scenes, own = rows["scene"].to_numpy(), (rows["query"] == held.factor).to_numpy()
@@ -136,9 +136,9 @@ def _patch(subject: Subject, held: HeldOut, sites: tuple[str, ...], progress: Pr
     for site in sites:
         moved = (answers[site, "subspace"].chosen != before.chosen).astype(np.float64)
         named = {
-            name: responses(answers[site, name], before, after, own, scenes, subject.confidence) for name in ("subspace", "random", "whole")
+            name: responses(answers[site, name], before, after, own, scenes, context.confidence) for name in ("subspace", "random", "whole")
         }
-        by_query = {query: clustered_rate(moved[keep], scenes[keep], subject.confidence) for query, keep in _by_query(rows).items()}
+        by_query = {query: clustered_rate(moved[keep], scenes[keep], context.confidence) for query, keep in _by_query(rows).items()}
         found.append(Patch(site=site, factor=held.factor, rank=ranks[site], by_query=by_query, **named))
     return found
 
@@ -148,20 +148,20 @@ def _by_query(rows: pl.DataFrame) -> dict[str, Bool[np.ndarray, " row"]]:
     return {query: about == query for query in rows["query"].unique(maintain_order=True).to_list()}
 
 
-def _erase(subject: Subject, held: HeldOut, sites: tuple[str, ...], progress: Progress) -> list[Erasure]:
+def _erase(context: MeasureContext, held: HeldOut, sites: tuple[str, ...], progress: Progress) -> list[Erasure]:
     rows = held.first(ERASE_SCENES)
-    apart = subject.asker.sharing == "nothing"
+    apart = context.asker.sharing == "nothing"
     cases = {side: cases_of(rows, side, apart=apart) for side in ("before", "after")}
-    pictures = {side: subject.plan.pictures[getattr(each, side)] for side, each in cases.items()}
-    erasers = _fit(subject, held, rows, sites)
+    pictures = {side: context.plan.pictures[getattr(each, side)] for side, each in cases.items()}
+    erasers = _fit(context, held, rows, sites)
     progress.step()
-    unchanged = Sides(rows, {side: said_in(rows, side) for side in cases}, held.factor, subject.confidence)
+    unchanged = PairAnswers(rows, {side: said_in(rows, side) for side in cases}, held.factor, context.confidence)
     found = []
     for site in sites:
         states = []
         for eraser in erasers[site]:
-            answers = {side: ask_edited(subject.asker, pictures[side], cases[side].asks, {site: eraser}) for side in cases}
-            states.append(Sides(rows, answers, held.factor, subject.confidence))
+            answers = {side: ask_edited(context.asker, pictures[side], cases[side].asks, {site: eraser}) for side in cases}
+            states.append(PairAnswers(rows, answers, held.factor, context.confidence))
             progress.step()
         lost = {query: states[0].lost(unchanged, keep) for query, keep in _by_query(rows).items()}
         found.append(
@@ -180,27 +180,27 @@ def _erase(subject: Subject, held: HeldOut, sites: tuple[str, ...], progress: Pr
     return found
 
 
-def _fit(subject: Subject, held: HeldOut, rows: pl.DataFrame, sites: tuple[str, ...]) -> Mapping[str, list[Eraser]]:
+def _fit(context: MeasureContext, held: HeldOut, rows: pl.DataFrame, sites: tuple[str, ...]) -> Mapping[str, list[Eraser]]:
     """Of the first training scenes: by site, the eraser of the factor, and as many directions of its levels shuffled by scene."""
     first = np.unique(held.training.scene)[:FIT_SCENES]
     some = held.training.take(np.isin(held.training.scene, first))
-    pictures = subject.plan.pictures[np.concatenate([some.before, some.after])]
-    number, rng = len(some.values), subject.rng(f"erase {held.factor}")
+    pictures = context.plan.pictures[np.concatenate([some.before, some.after])]
+    number, rng = len(some.values), context.rng(f"erase {held.factor}")
     labels = [
         paired_labels(some.level_before, some.level_after, number),
         random_labels(some.level_before, some.level_after, some.scene, number, rng),
     ]
     question = cases_of(rows.head(1), "before", apart=False).asks[0]
-    fitted = fit_erasers(subject.asker, pictures, question, labels, sites)
+    fitted = fit_erasers(context.asker, pictures, question, labels, sites)
     return {site: [own, random.first(own.rank)] for site, (own, random) in fitted.items()}
 
 
 @dataclass(frozen=True, eq=False)
-class Sides:
+class PairAnswers:
     """Answers about the pictures before and after of the same rows."""
 
     rows: pl.DataFrame
-    said: Mapping[str, Said]
+    said: Mapping[str, ModelAnswers]
     factor: str
     confidence: float
 
@@ -216,12 +216,12 @@ class Sides:
         moved = (self.said["before"].chosen != self.said["after"].chosen).astype(np.float64)
         return Erased(accuracy=self._rate(self.right, own), read=self._rate(moved, moves), others=self._rate(self.right, ~own))
 
-    def lost(self, unchanged: Sides, keep: Bool[np.ndarray, " row"]) -> Estimate:
+    def lost(self, unchanged: PairAnswers, keep: Bool[np.ndarray, " row"]) -> Estimate:
         """Accuracy of some rows without the change minus that with it."""
         scenes = self.rows["scene"].to_numpy()[keep]
         return rounded(paired_difference(self.right[keep], unchanged.right[keep], scenes, self.confidence, (-1.0, 1.0)))
 
-    def moved(self, unchanged: Sides, keep: Bool[np.ndarray, " row"]) -> Rate:
+    def moved(self, unchanged: PairAnswers, keep: Bool[np.ndarray, " row"]) -> Rate:
         """How often the answers of some rows differ from those without the change, over both sides."""
         differs = np.mean([self.said[side].chosen != unchanged.said[side].chosen for side in self.said], axis=0)
         return clustered_rate(differs[keep], self.rows["scene"].to_numpy()[keep], self.confidence)
@@ -246,13 +246,13 @@ def average_tokens(tokens: Float[Tensor, "row token dim"], numbers: Int[Tensor, 
 
 
 def _disturb(
-    subject: Subject, rows: pl.DataFrame, sites: tuple[str, ...], progress: Progress
+    context: MeasureContext, rows: pl.DataFrame, sites: tuple[str, ...], progress: Progress
 ) -> tuple[tuple[SiteDisturbance, ...], tuple[SiteDisturbance, ...]]:
     """Shuffle and mean at each site, over the first pictures of the first scenes."""
     some = first_pictures(rows, TOKEN_SCENES)
-    cases = cases_of(some, "before", apart=subject.asker.sharing == "nothing")
-    pictures = subject.plan.pictures[cases.before]
-    rng, num_tokens = subject.rng("shuffle"), subject.asker.lens(pictures).num_tokens
+    cases = cases_of(some, "before", apart=context.asker.sharing == "nothing")
+    pictures = context.plan.pictures[cases.before]
+    rng, num_tokens = context.rng("shuffle"), context.asker.model_inputs(pictures).num_tokens
     orders = {int(picture): rng.permutation(num_tokens) for picture in dict.fromkeys(cases.before.tolist())}
     shuffle = shuffling(torch.from_numpy(np.stack([orders[int(picture)] for picture in cases.before])))
     before, truth = said_in(some, "before"), truth_in(some, "before")
@@ -260,9 +260,9 @@ def _disturb(
     for edit in (shuffle, average_tokens):
         parts = []
         for site in sites:
-            said = ask_edited(subject.asker, pictures, cases.asks, {site: edit})
+            said = ask_edited(context.asker, pictures, cases.asks, {site: edit})
             everything = np.ones(len(some), dtype=bool)
-            scenes, confidence = some["scene"].to_numpy(), subject.confidence
+            scenes, confidence = some["scene"].to_numpy(), context.confidence
             named = {query: _disturbance(said, before, truth, scenes, keep, confidence) for query, keep in _by_query(some).items()}
             overall = _disturbance(said, before, truth, scenes, everything, confidence)
             parts.append(SiteDisturbance(site=site, overall=overall, by_query=named))
@@ -272,8 +272,8 @@ def _disturb(
 
 
 def _disturbance(
-    said: Said,
-    before: Said,
+    said: ModelAnswers,
+    before: ModelAnswers,
     truth: Int[np.ndarray, " row"],
     scenes: Int[np.ndarray, " row"],
     keep: Bool[np.ndarray, " row"],

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch.distributed.tensor import DTensor
 
 from theodolite.asking.local import LocalAsker
-from theodolite.measurement.internals.activations import Activations, Question, capture
-from theodolite.measurement.pairs.interventions import Changes
+from theodolite.measurement.internals.activations import Activations, FactorQuestion, capture
+from theodolite.measurement.pairs.interventions import Interventions
 from theodolite.measurement.pairs.plan import Plan
 from theodolite.worlds.query import Query
 from theodolite.worlds.world import World
@@ -24,7 +24,7 @@ RANKED_SCENES = 200
 
 
 @dataclass(frozen=True, eq=False)
-class Spoken:
+class SpokenValues:
     """What a model says a factor's value is: positions in the pool, and levels (-1 for a word that is none of its values)."""
 
     picture: Int[np.ndarray, " sample"]
@@ -32,7 +32,7 @@ class Spoken:
 
 
 @dataclass(eq=False)
-class Subject:
+class MeasureContext:
     """A surveyed model with everything that measures of its inside need; activations are captured when first asked for.
 
     `rows` are the survey's answered rows; `changes` the interventions by factor, of the scenes that measures inside the model use. `tell`
@@ -43,9 +43,9 @@ class Subject:
     asker: LocalAsker
     plan: Plan
     rows: pl.DataFrame
-    changes: Mapping[str, Changes]
+    changes: Mapping[str, Interventions]
     groups: Mapping[str, Mapping[str, tuple[str, ...]]]
-    questions: tuple[Question, ...]
+    questions: tuple[FactorQuestion, ...]
     confidence: float
     seed: int
     tell: Callable[[int, int], None] = lambda done, total: None
@@ -79,7 +79,7 @@ class Subject:
         return found
 
     @cached_property
-    def spoken(self) -> Mapping[str, Spoken]:
+    def spoken(self) -> Mapping[str, SpokenValues]:
         """By factor: what the model says to its open question about the labelled pictures, where there is one."""
         found = {}
         for question in self.questions:
@@ -88,19 +88,19 @@ class Subject:
                 index = {value: level for level, value in enumerate(labelled.values)}
                 level = np.array([index.get(choice, -1) for choice in question.choices])
                 said = self.activations.said(question.about)[labelled.picture]
-                found[question.about] = Spoken(labelled.picture, np.where(said >= 0, level[said], -1))
+                found[question.about] = SpokenValues(labelled.picture, np.where(said >= 0, level[said], -1))
         return found
 
 
-def questions_of(rows: pl.DataFrame, world: World | None) -> tuple[Question, ...]:
+def questions_of(rows: pl.DataFrame, world: World | None) -> tuple[FactorQuestion, ...]:
     """The open questions of a survey: those that are asked in its rows, and of a world all that can be, one a factor."""
     asked = rows.filter((pl.col("form") == "open") & (pl.col("kind") == "intervention"))
     found = {
-        str(about): Question(str(about), str(text), tuple(sorted(choices)))
+        str(about): FactorQuestion(str(about), str(text), tuple(sorted(choices)))
         for about, text, choices in asked.select("query", "question_before", "choices").unique("query", maintain_order=True).iter_rows()
     }
     for query in _open_queries(world):
-        found[query.about] = Question(query.about, query.wordings[0], query.choices)
+        found[query.about] = FactorQuestion(query.about, query.wordings[0], query.choices)
     return tuple(found.values())
 
 

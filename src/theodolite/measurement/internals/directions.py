@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from theodolite.measurement.pairs.interventions import Changes
+from theodolite.measurement.pairs.interventions import Interventions
 
 NUM_GROUPS = 10
 # Squares of singular values below this share of the largest are rounding.
@@ -66,7 +66,7 @@ class Differences:
         return Differences(vectors, self.low, self.high, self.scene, self.num_values)
 
 
-def differences(changes: Changes, vectors: Float[np.ndarray, "picture dim"], scenes: Int[np.ndarray, " scene"]) -> Differences:
+def differences(changes: Interventions, vectors: Float[np.ndarray, "picture dim"], scenes: Int[np.ndarray, " scene"]) -> Differences:
     """After - before of each intervention, from vectors of pictures by their position in the pool.
 
     `scenes` are the ids that columns of weights stand for, ascending; those of the changes must be among them.
@@ -151,7 +151,7 @@ def span(placed: Float[np.ndarray, "replicate value dim"], rank: int) -> Float[n
 
 
 def factor_basis(
-    changes: Changes, vectors: Float[np.ndarray, "picture dim"], rank: int | None = None
+    changes: Interventions, vectors: Float[np.ndarray, "picture dim"], rank: int | None = None
 ) -> Float[np.ndarray, "dim direction"]:
     """Orthonormal columns that span a factor's subspace: up to `rank` directions along which its values differ most, largest first.
 
@@ -165,7 +165,7 @@ def factor_basis(
     return np.ascontiguousarray(rows[np.any(rows != 0, axis=1)].T)
 
 
-def pictures_by_scene(changes: Mapping[str, Changes]) -> tuple[Int[np.ndarray, " picture"], Int[np.ndarray, " picture"]]:
+def pictures_by_scene(changes: Mapping[str, Interventions]) -> tuple[Int[np.ndarray, " picture"], Int[np.ndarray, " picture"]]:
     """The distinct pictures of all interventions, ascending, and the scene of each."""
     each = changes.values()
     pictures = np.concatenate([np.empty(0, dtype=np.int64), *(side for one in each for side in (one.before, one.after))])

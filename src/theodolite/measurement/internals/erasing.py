@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from theodolite.asking.answer import Ask
+from theodolite.asking.answer import Question
 from theodolite.asking.local import Edit, LocalAsker
-from theodolite.asking.rows import Row
+from theodolite.asking.rows import TokenRow
 
 # Correlations below it are left. The library's own 0.01 would leave traces of a factor that few tokens hold.
 LEAST_CORRELATION = 1e-3
@@ -110,21 +110,21 @@ def random_labels(
 def fit_erasers(
     asker: LocalAsker,
     pictures: UInt8[np.ndarray, "picture height width 3"],
-    question: Ask,
+    question: Question,
     labels: Sequence[Float[Tensor, "picture level"]],
     sites: Sequence[str],
 ) -> Mapping[str, list[Eraser]]:
     """By site, one eraser for each labelling of the pictures. The question stands behind every picture; its number is not used."""
     fits = {site: ErasureFit(labels) for site in sites}
 
-    def run(rows: Sequence[Row]) -> tuple[Tensor, Mapping[str, list[Tensor]]]:
+    def run(rows: Sequence[TokenRow]) -> tuple[Tensor, Mapping[str, list[Tensor]]]:
         """Numbers of the rows' pictures, and what passes each site; nothing is summed before the batch has gone through."""
         passed: dict[str, list[Tensor]] = {site: [] for site in sites}
         batch = asker.collate(rows, pictures)
-        asker.score(batch, asker.see(batch, pictures), {site: _keeping(kept) for site, kept in passed.items()})
+        asker.score(batch, asker.encode_batch(batch, pictures), {site: _keeping(kept) for site, kept in passed.items()})
         return batch.pictures, passed
 
-    asks = [Ask(number, question.question, question.choices) for number in range(len(pictures))]
+    asks = [Question(number, question.question, question.choices) for number in range(len(pictures))]
     with torch.no_grad():
         for rows in asker.groups(pictures, asks):
             for numbers, passed in asker.fitting(rows, run):

@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from theodolite.asking.answer import Ask
+from theodolite.asking.answer import Question
 from theodolite.asking.local import LocalAsker
-from theodolite.asking.rows import Batch, Row
-from theodolite.measurement.internals.context import Subject
+from theodolite.asking.rows import Batch, TokenRow
+from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.reask import cases_of, first_pictures, open_rows, truth_in
 from theodolite.records.fisher import Energy, Fisher
 from theodolite.records.part import Estimate
@@ -73,7 +73,7 @@ def participation_rank(shares: Float[Tensor, " dim"]) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Along:
+class AlongDisplacements:
     """What one case says of its picture's displacements: by displacement, NaN where there is none, or nothing is felt at all."""
 
     energy: Float[np.ndarray, " factor"]
@@ -87,7 +87,7 @@ def along(
     loss: Float[Tensor, " coordinate"],
     moved: Float[Tensor, "factor coordinate"],
     rng: np.random.Generator,
-) -> Along:
+) -> AlongDisplacements:
     """Energies and slopes along unit displacements, and along random directions in the span of the others.
 
     `rooted` is from `centred`, `loss` the gradient of the loss, `moved` the displacements, 0 where a factor has none. Energies are relative
@@ -117,31 +117,31 @@ def along(
         energies = (draws @ felt[:, others].T).square().sum(dim=1) / squares
         spans[0, number] = relative(energies.mean(), mean)
         spans[1, number] = relative(((draws @ slopes[others]).abs() / squares.sqrt()).mean(), steepness)
-    return Along(energy, spans[0], slope, spans[1])
+    return AlongDisplacements(energy, spans[0], slope, spans[1])
 
 
 @dataclass
-class Tally:
+class FisherSums:
     """What has been found so far: the sum of F over tokens and cases, and by case its trace and what lies along displacements."""
 
     total: Float[Tensor, "dim dim"]
     case: list[int] = field(default_factory=list)
     trace: list[float] = field(default_factory=list)
-    found: list[Along] = field(default_factory=list)
+    found: list[AlongDisplacements] = field(default_factory=list)
 
     def column(self, name: str) -> Float[np.ndarray, "case factor"]:
-        """One of the numbers of `Along`, in the order of the cases."""
+        """One of the numbers of `AlongDisplacements`, in the order of the cases."""
         return np.array([getattr(each, name) for each in self.found])[np.argsort(self.case)]
 
 
-def measure_fisher(subject: Subject) -> Fisher | None:
+def measure_fisher(context: MeasureContext) -> Fisher | None:
     """Fisher information over the open questions of the first pictures of the first scenes; None where none is asked."""
-    everything = open_rows(subject.rows)
+    everything = open_rows(context.rows)
     rows = first_pictures(everything, NUM_SCENES)
     if rows.is_empty():
         return None
-    factors = tuple(subject.changes)
-    tally, num_tokens = _tally(subject, rows, _afters(everything, rows, factors))
+    factors = tuple(context.changes)
+    tally, num_tokens = _tally(context, rows, _afters(everything, rows, factors))
     dim = tally.total.shape[0]
     trace = np.array(tally.trace)[np.argsort(tally.case)]
     scenes, about = rows["scene"].to_numpy(), rows["query"].to_numpy()
@@ -152,15 +152,15 @@ def measure_fisher(subject: Subject) -> Fisher | None:
         num_cases=len(rows),
         num_tokens=num_tokens,
         dim=dim,
-        trace=rounded(clustered_mean(trace, scenes, subject.confidence)),
+        trace=rounded(clustered_mean(trace, scenes, context.confidence)),
         trace_by_query={
-            query: rounded(clustered_mean(trace[about == query], scenes[about == query], subject.confidence)) for query in queries
+            query: rounded(clustered_mean(trace[about == query], scenes[about == query], context.confidence)) for query in queries
         },
         spectrum=() if shares is None else tuple(round(float(share), DIGITS) for share in shares[:NUM_EIGENVALUES]),
         entropy_rank=None if shares is None else round(entropy_rank(shares), DIGITS),
         participation_rank=None if shares is None else round(participation_rank(shares), DIGITS),
         chance_slope=round(float(np.sqrt(2 / (np.pi * num_tokens * dim))), DIGITS),
-        energies=_energies(tally, trace, factors, scenes, about, subject.confidence),
+        energies=_energies(tally, trace, factors, scenes, about, context.confidence),
     )
 
 
@@ -172,11 +172,11 @@ def _afters(everything: pl.DataFrame, rows: pl.DataFrame, factors: Sequence[str]
     return np.array([[after.get((before, factor), -1) for factor in factors] for before in rows["picture_before"]], dtype=np.int64)
 
 
-def _tally(subject: Subject, rows: pl.DataFrame, afters: Int[np.ndarray, "case factor"]) -> tuple[Tally, int]:
+def _tally(context: MeasureContext, rows: pl.DataFrame, afters: Int[np.ndarray, "case factor"]) -> tuple[FisherSums, int]:
     """One case a row, in batches of like length, halved where memory runs out; a batch's gradients are held at once, and no more."""
-    asker = LocalAsker(subject.model, subject.asker.processor, ROWS_AT_ONCE, share=False)
+    asker = LocalAsker(context.model, context.asker.processor, ROWS_AT_ONCE, share=False)
     cases = cases_of(rows, "before", apart=True)
-    pictures, truth, rng = subject.plan.pictures[cases.before], truth_in(rows, "before"), subject.rng("fisher")
+    pictures, truth, rng = context.plan.pictures[cases.before], truth_in(rows, "before"), context.rng("fisher")
     draws = rng.integers(2**31, size=len(rows))  # by case, whatever the batches
     tally, num_tokens, done = None, 0, 0
     eps = torch.finfo(asker.base.dtype).eps
@@ -185,13 +185,13 @@ def _tally(subject: Subject, rows: pl.DataFrame, afters: Int[np.ndarray, "case f
         for case, scores, gradients, tokens in slopes.cases():
             moved = kept.get(before := int(cases.before[case]))
             if moved is None:
-                moved = _displacements(subject, tokens, afters[case])
+                moved = _displacements(context, tokens, afters[case])
                 if (len(kept) + 1) * moved.numel() * 4 <= MOST_BYTES:
                     kept[before] = moved
             rooted, _ = centred(gradients, scores, eps)
             if tally is None:
                 num_tokens = tokens.shape[0]
-                tally = Tally(torch.zeros(tokens.shape[1], tokens.shape[1], dtype=torch.float64))
+                tally = FisherSums(torch.zeros(tokens.shape[1], tokens.shape[1], dtype=torch.float64))
             flat = rooted.flatten(0, 1).double()
             tally.total += flat.T @ flat
             tally.case.append(case)
@@ -199,8 +199,8 @@ def _tally(subject: Subject, rows: pl.DataFrame, afters: Int[np.ndarray, "case f
             loss = -gradients[truth[case]].flatten()
             tally.found.append(along(rooted.flatten(1), loss, moved, np.random.default_rng(draws[case])))
         done += len(slopes.batch.asks)
-        subject.tell(done, len(rows))
-    subject.asker.notices += [notice for notice in asker.notices if notice not in subject.asker.notices]
+        context.tell(done, len(rows))
+    context.asker.notices += [notice for notice in asker.notices if notice not in context.asker.notices]
     assert tally is not None
     return tally, num_tokens
 
@@ -219,7 +219,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 @dataclass(frozen=True, eq=False)
-class Slopes:
+class ChoiceGradients:
     """Scores of a batch's choices, and by a choice's number within its ask the gradients of these by the connector's tokens; float32."""
 
     batch: Batch
@@ -236,10 +236,10 @@ class Slopes:
             yield case, self.scores[mine], gradients, self.tokens[own][0]
 
 
-def _slopes(asker: LocalAsker, pictures: np.ndarray, asks: Sequence[Ask]) -> Iterator[Slopes]:
+def _slopes(asker: LocalAsker, pictures: np.ndarray, asks: Sequence[Question]) -> Iterator[ChoiceGradients]:
     """Batch by batch; the parameters are as they were whenever one is given."""
 
-    def run(rows: Sequence[Row]) -> Slopes:
+    def run(rows: Sequence[TokenRow]) -> ChoiceGradients:
         with frozen(asker.model):
             return _differentiate(asker, asker.collate(rows, pictures), pictures)
 
@@ -247,13 +247,13 @@ def _slopes(asker: LocalAsker, pictures: np.ndarray, asks: Sequence[Ask]) -> Ite
         yield from asker.fitting(rows, run)
 
 
-def _differentiate(asker: LocalAsker, batch: Batch, pictures: np.ndarray) -> Slopes:
+def _differentiate(asker: LocalAsker, batch: Batch, pictures: np.ndarray) -> ChoiceGradients:
     """One backward pass a choice, all asks of the batch at once."""
     with torch.no_grad():
-        sight = asker.see(batch, pictures)
-    leaf = sight.tokens.detach().clone().requires_grad_()
+        vision_features = asker.encode_batch(batch, pictures)
+    leaf = vision_features.tokens.detach().clone().requires_grad_()
     with torch.enable_grad():
-        scored = asker.score(batch, replace(sight, tokens=leaf))
+        scored = asker.score(batch, replace(vision_features, tokens=leaf))
     owner = batch.ask_of_choice
     # A choice's number within its ask; choices of one ask stand together.
     order = torch.arange(len(owner), device=owner.device) - torch.searchsorted(owner, owner)
@@ -261,25 +261,25 @@ def _differentiate(asker: LocalAsker, batch: Batch, pictures: np.ndarray) -> Slo
         torch.autograd.grad(scored.choices[order == number].sum(), leaf, retain_graph=True)[0].float().cpu()
         for number in range(int(order.max()) + 1)
     )
-    return Slopes(batch, scored.choices.detach().float().cpu(), gradients, leaf.detach().float().cpu())
+    return ChoiceGradients(batch, scored.choices.detach().float().cpu(), gradients, leaf.detach().float().cpu())
 
 
 def _displacements(
-    subject: Subject, tokens: Float[Tensor, "token dim"], after: Int[np.ndarray, " factor"]
+    context: MeasureContext, tokens: Float[Tensor, "token dim"], after: Int[np.ndarray, " factor"]
 ) -> Float[Tensor, "factor coordinate"]:
     """Tokens after each intervention minus those before, flat; 0 where there is no intervention, or no more than rounding."""
     moved = torch.zeros(len(after), tokens.numel())
-    rounding = negligible(torch.finfo(subject.asker.base.dtype).eps) * float(tokens.norm())
+    rounding = negligible(torch.finfo(context.asker.base.dtype).eps) * float(tokens.norm())
     there: Bool[np.ndarray, " factor"] = after >= 0
     if there.any():
         with torch.no_grad():
-            sight = subject.asker.see_pictures(subject.plan.pictures[after[there]])
-        moved[torch.from_numpy(there)] = (sight.tokens.float().cpu() - tokens).flatten(1)
+            vision_features = context.asker.encode_pictures(context.plan.pictures[after[there]])
+        moved[torch.from_numpy(there)] = (vision_features.tokens.float().cpu() - tokens).flatten(1)
     return torch.where(moved.norm(dim=1, keepdim=True) > rounding, moved, 0.0)
 
 
 def _energies(
-    tally: Tally,
+    tally: FisherSums,
     trace: Float[np.ndarray, " case"],
     factors: Sequence[str],
     scenes: Int[np.ndarray, " case"],

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.linear_model import RidgeClassifierCV
 
-from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.directions import pictures_by_scene
 from theodolite.measurement.pairs.interventions import split_scenes
 from theodolite.records.gap import Gap, SiteGap
@@ -29,26 +29,26 @@ NUM_EXCHANGES = 200
 ALPHAS = tuple(10.0**power for power in range(-6, 3))  # of tokens whose mean square norm is 1
 
 
-def measure_gap(subject: Subject) -> Gap | None:
+def measure_gap(context: MeasureContext) -> Gap | None:
     """The gap at the connector (text side: input embeddings) and after each layer; at most `MAX_PICTURES` pictures, drawn by the seed.
 
     None where there are no pictures or the model has no such site.
     """
-    pictures, scenes = pictures_by_scene(subject.changes)
-    sites = [site for site in subject.activations.sites if site != "encoder"]
+    pictures, scenes = pictures_by_scene(context.changes)
+    sites = [site for site in context.activations.sites if site != "encoder"]
     if not len(pictures) or not sites:
         return None
-    rng = subject.rng("gap")
+    rng = context.rng("gap")
     drawn = np.sort(rng.permutation(len(pictures))[:MAX_PICTURES])
     pictures, scenes = pictures[drawn], scenes[drawn]
     training = split_scenes(scenes, rng)
     found = {}
     for done, site in enumerate(sites):
-        subject.tell(done, len(sites))
-        vision = subject.activations.one_vision(site)[pictures]
-        text = subject.activations.one_text(site)[pictures]
-        found[site] = site_gap(vision, text, scenes, training, subject.rng(f"gap.{site}"), subject.confidence)
-    subject.tell(len(sites), len(sites))
+        context.tell(done, len(sites))
+        vision = context.activations.one_vision(site)[pictures]
+        text = context.activations.one_text(site)[pictures]
+        found[site] = site_gap(vision, text, scenes, training, context.rng(f"gap.{site}"), context.confidence)
+    context.tell(len(sites), len(sites))
     return Gap(sites=found)
 
 
@@ -85,7 +85,7 @@ def site_gap(
 
 
 @dataclass(frozen=True, eq=False)
-class Products:
+class SceneProducts:
     """Products of scenes' sums of vision tokens, of text tokens and of their differences; resampling scenes needs nothing else."""
 
     vision: Float[np.ndarray, "scene scene"]
@@ -109,13 +109,13 @@ class Products:
 
 def scene_products(
     vision: Float[np.ndarray, "picture dim"], text: Float[np.ndarray, "picture dim"], scenes: Int[np.ndarray, " picture"]
-) -> Products:
+) -> SceneProducts:
     """Products by scene, in double precision."""
     groups = partition(scenes)
     indicator = (groups.member[None, :] == np.arange(groups.num_scenes)[:, None]).astype(np.float64)
     one, other = vision.astype(np.float64), text.astype(np.float64)
     by_vision, by_text, apart = indicator @ one, indicator @ other, indicator @ (one - other)
-    return Products(
+    return SceneProducts(
         vision=by_vision @ by_vision.T,
         text=by_text @ by_text.T,
         difference=apart @ apart.T,
@@ -124,11 +124,11 @@ def scene_products(
     )
 
 
-def _statistic(products: Products, name: str, scenes: Int[np.ndarray, " drawn"]) -> float:
+def _statistic(products: SceneProducts, name: str, scenes: Int[np.ndarray, " drawn"]) -> float:
     return products.centroids(np.bincount(scenes, minlength=len(products.sizes)).astype(np.float64))[name]
 
 
-def chance_relative(products: Products, rng: np.random.Generator) -> float | None:
+def chance_relative(products: SceneProducts, rng: np.random.Generator) -> float | None:
     """Relative distance, 0 and up, with text and vision exchanged at random, all pictures of a scene together; mean over draws."""
     number = products.sizes.sum()
     scale = (products.squares.sum() / (2 * number)) ** 0.5

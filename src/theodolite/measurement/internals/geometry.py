@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.directions import (
     Differences,
     Weights,
@@ -29,7 +29,7 @@ from theodolite.measurement.internals.directions import (
 from theodolite.measurement.internals.hierarchy import measure_hierarchy
 from theodolite.measurement.internals.inner_product import CausalProduct, causal_product
 from theodolite.measurement.internals.simplex import simplex_parts, simplex_regularity
-from theodolite.measurement.pairs.interventions import Changes
+from theodolite.measurement.pairs.interventions import Interventions
 from theodolite.records.geometry import Directions, Geometry, Overlap, Shape, Simplex, SiteGeometry, Tested
 from theodolite.records.part import Estimate
 from theodolite.stats.jackknife import DIGITS, jackknife_ends, rounded
@@ -50,31 +50,31 @@ class Replicates:
     num_scenes: int
 
 
-def measure_geometry(subject: Subject) -> Geometry | None:
+def measure_geometry(context: MeasureContext) -> Geometry | None:
     """Geometry of all factors that interventions move, by site; None where there are no interventions."""
-    changes = {factor: each for factor, each in sorted(subject.changes.items()) if len(each.scene)}
+    changes = {factor: each for factor, each in sorted(context.changes.items()) if len(each.scene)}
     if not changes:
         return None
-    most = max(2, MAX_NUMBERS // subject.unembedding.shape[1])
-    changes = {factor: _drawn(each, most, subject.rng(f"geometry.{factor}")) for factor, each in changes.items()}
+    most = max(2, MAX_NUMBERS // context.unembedding.shape[1])
+    changes = {factor: _drawn(each, most, context.rng(f"geometry.{factor}")) for factor, each in changes.items()}
     scenes = np.unique(np.concatenate([each.scene for each in changes.values()]))
-    weights = draw_weights(len(scenes), NUM_SHUFFLES, subject.rng("geometry"))
-    product = causal_product(subject.unembedding)
+    weights = draw_weights(len(scenes), NUM_SHUFFLES, context.rng("geometry"))
+    product = causal_product(context.unembedding)
     groups = {
         factor: tuple(tuple(each.values.index(value) for value in values if value in each.values) for values in named.values())
         for factor, each in changes.items()
-        if (named := subject.groups.get(factor))
+        if (named := context.groups.get(factor))
     }
     sites: dict[str, SiteGeometry] = {}
-    for done, site in enumerate(subject.activations.sites):
-        subject.tell(done, len(subject.activations.sites))
-        vectors = subject.activations.mean(site)
+    for done, site in enumerate(context.activations.sites):
+        context.tell(done, len(context.activations.sites))
+        vectors = context.activations.mean(site)
         found = {factor: differences(each, vectors, scenes) for factor, each in changes.items()}
         sites[site] = SiteGeometry(
-            euclidean=describe(found, weights, groups, subject.confidence),
-            causal=_causal(found, product, weights, groups, subject.confidence) if site != "encoder" else None,
+            euclidean=describe(found, weights, groups, context.confidence),
+            causal=_causal(found, product, weights, groups, context.confidence) if site != "encoder" else None,
         )
-    subject.tell(len(sites), len(sites))
+    context.tell(len(sites), len(sites))
     return Geometry(
         pooling="mean of vision tokens",
         num_shuffles=NUM_SHUFFLES,
@@ -84,7 +84,7 @@ def measure_geometry(subject: Subject) -> Geometry | None:
     )
 
 
-def _drawn(changes: Changes, most: int, rng: np.random.Generator) -> Changes:
+def _drawn(changes: Interventions, most: int, rng: np.random.Generator) -> Interventions:
     """At most so many of the interventions, in their order."""
     rows = np.sort(rng.permutation(len(changes.scene))[:most])
     names = ("before", "after", "level_before", "level_after", "scene")

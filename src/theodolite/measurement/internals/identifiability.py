@@ -17,9 +17,9 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from sklearn.ensemble import RandomForestClassifier
 
-from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.probes import PENALTIES, Folds, deal, factorise, factorise_gram, one_hot, standardised
-from theodolite.measurement.pairs.interventions import Changes, split_scenes
+from theodolite.measurement.pairs.interventions import Interventions, split_scenes
 from theodolite.records.identifiability import Blocks, Identifiability, SiteIdentifiability
 from theodolite.records.part import Estimate
 from theodolite.stats.jackknife import DIGITS, rounded
@@ -33,7 +33,7 @@ KERNEL_PENALTIES = tuple(float(10.0**power) for power in range(-5, 2))
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class KnownPictures:
     """Pictures of which every factor is known. `levels` has one column a factor."""
 
     factors: tuple[str, ...]
@@ -43,7 +43,7 @@ class Table:
     scene: Int[np.ndarray, " row"]
 
 
-def known_pictures(changes: Mapping[str, Changes]) -> Table | str:
+def known_pictures(changes: Mapping[str, Interventions]) -> KnownPictures | str:
     """The pictures of which all factors are known, or why there are none.
 
     Where the interventions of a scene all start from one base picture, each tells the base's value of its factor, and the changed
@@ -64,7 +64,7 @@ def known_pictures(changes: Mapping[str, Changes]) -> Table | str:
     return _tabulate(changes, factors, pictures)
 
 
-def _tabulate(changes: Mapping[str, Changes], factors: tuple[str, ...], pictures: Mapping[int, int]) -> Table:
+def _tabulate(changes: Mapping[str, Interventions], factors: tuple[str, ...], pictures: Mapping[int, int]) -> KnownPictures:
     """Rows of the base pictures, then of the changed ones, one of each factor by turns; each picture once."""
     base = {scene: np.zeros(len(factors), dtype=np.int64) for scene in pictures}
     for column, name in enumerate(factors):
@@ -77,7 +77,7 @@ def _tabulate(changes: Mapping[str, Changes], factors: tuple[str, ...], pictures
             if row is not None:
                 rows.setdefault(*row)
     kept = list(rows)[:MAX_PICTURES]
-    return Table(
+    return KnownPictures(
         factors,
         tuple(len(changes[name].values) for name in factors),
         np.array(kept, dtype=np.int64),
@@ -87,7 +87,7 @@ def _tabulate(changes: Mapping[str, Changes], factors: tuple[str, ...], pictures
 
 
 def _changed_rows(
-    change: Changes, column: int, base: Mapping[int, Int[np.ndarray, " factor"]]
+    change: Interventions, column: int, base: Mapping[int, Int[np.ndarray, " factor"]]
 ) -> Iterator[tuple[int, tuple[int, Int[np.ndarray, " factor"]]]]:
     """Each changed picture with its scene and levels: those of its scene's base, but for its own factor's."""
     for scene, picture, level in zip(change.scene.tolist(), change.after.tolist(), change.level_after.tolist(), strict=True):
@@ -98,7 +98,7 @@ def _changed_rows(
 
 
 @dataclass(frozen=True, eq=False)
-class Axes:
+class ReadDimensions:
     """What DCI and MCC read: the standardised dimensions; where those are more than `MAX_AXES`, principal components of training rows."""
 
     train: Float[np.ndarray, "train axis"]
@@ -107,18 +107,18 @@ class Axes:
     kept_variance_frac: float
 
 
-def choose_axes(train: Float[np.ndarray, "train dim"], test: Float[np.ndarray, "test dim"]) -> Axes:
+def choose_axes(train: Float[np.ndarray, "train dim"], test: Float[np.ndarray, "test dim"]) -> ReadDimensions:
     """The axes of a representation."""
     inner, outer = standardised(train, test)
     num_dims = inner.shape[1]
     if num_dims <= MAX_AXES:
-        return Axes(inner, outer, num_dims, 1.0)
+        return ReadDimensions(inner, outer, num_dims, 1.0)
     _, lengths, directions = np.linalg.svd(inner, full_matrices=False)
     main = directions[:MAX_AXES]
     # A component has no sign of its own; its largest entry is made positive so that records repeat.
     signs = np.sign(main[np.arange(len(main)), np.abs(main).argmax(axis=1)])
     main = (main * signs[:, None]).T
-    return Axes(inner @ main, outer @ main, num_dims, float((lengths[:MAX_AXES] ** 2).sum() / (lengths**2).sum()))
+    return ReadDimensions(inner @ main, outer @ main, num_dims, float((lengths[:MAX_AXES] ** 2).sum() / (lengths**2).sum()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +153,7 @@ def _purity(importance: Float[np.ndarray, "axis factor"], axis: int) -> Float[np
     return np.asarray(1 - entropy / np.log(importance.shape[axis]))
 
 
-def measure_dci(axes: Axes, train: Int[np.ndarray, "train factor"], test: Int[np.ndarray, "test factor"]) -> Dci:
+def measure_dci(axes: ReadDimensions, train: Int[np.ndarray, "train factor"], test: Int[np.ndarray, "test factor"]) -> Dci:
     """DCI of axes by bagged trees, a forest a factor; each split sees all axes, so that importance goes to the best, not to a stand-in."""
     importance = np.zeros((axes.train.shape[1], train.shape[1]))
     informativeness = []
@@ -184,7 +184,9 @@ def correlation(values: Float[np.ndarray, "row axis"], levels: Int[np.ndarray, "
     return np.asarray(np.sqrt(np.clip(1 - unexplained * (len(levels) - 1) / (len(levels) - len(counts)), 0, 1)))
 
 
-def match(axes: Axes, train: Int[np.ndarray, "train factor"], test: Int[np.ndarray, "test factor"]) -> Float[np.ndarray, " factor"]:
+def match_coordinates(
+    axes: ReadDimensions, train: Int[np.ndarray, "train factor"], test: Int[np.ndarray, "test factor"]
+) -> Float[np.ndarray, " factor"]:
     """Correlation of each factor with the axis matched to it, 0 to 1: matched on training rows for the largest sum, read on the others.
 
     With fewer axes than factors some factor has none: 0.
@@ -261,7 +263,7 @@ def nonlinear(train: Float[np.ndarray, "train dim"], test: Float[np.ndarray, "te
 
 def identify(
     vectors: Float[np.ndarray, "row dim"],
-    table: Table,
+    table: KnownPictures,
     training: Bool[np.ndarray, " row"],
     folds: Int[np.ndarray, " train"],
     confidence: float,
@@ -272,7 +274,7 @@ def identify(
     axes = choose_axes(inner, outer)
     if axes.num_dims == 0:
         return None
-    trees, matched = measure_dci(axes, train, test), match(axes, train, test)
+    trees, matched = measure_dci(axes, train, test), match_coordinates(axes, train, test)
     regressors = (linear(inner, outer, folds), nonlinear(inner, outer, folds))
     blocks = {}
     for column, name in enumerate(table.factors):
@@ -291,7 +293,7 @@ def identify(
     return _summary(axes, trees, blocks)
 
 
-def _summary(axes: Axes, trees: Dci, blocks: dict[str, Blocks]) -> SiteIdentifiability:
+def _summary(axes: ReadDimensions, trees: Dci, blocks: dict[str, Blocks]) -> SiteIdentifiability:
     def mean(values: list[float]) -> float:
         return round(float(np.mean(values)), DIGITS)
 
@@ -311,12 +313,12 @@ def _summary(axes: Axes, trees: Dci, blocks: dict[str, Blocks]) -> SiteIdentifia
     )
 
 
-def measure_identifiability(subject: Subject) -> Identifiability:
+def measure_identifiability(context: MeasureContext) -> Identifiability:
     """Identifiability of the mean over vision tokens at every site; without sites, and with the reason, where it cannot be had."""
-    table = known_pictures(subject.changes)
+    table = known_pictures(context.changes)
     if isinstance(table, str):
         return _nothing(table)
-    rng = subject.rng("identifiability")
+    rng = context.rng("identifiability")
     training = split_scenes(table.scene, rng)
     reason = _unfit(table, training)
     if reason:
@@ -324,15 +326,15 @@ def measure_identifiability(subject: Subject) -> Identifiability:
     folds = deal(table.scene[training], rng)
     sites: dict[str, SiteIdentifiability] = {}
     left_out: dict[str, str] = {}
-    activations = subject.activations
+    activations = context.activations
     for number, site in enumerate(activations.sites):
-        subject.tell(number, len(activations.sites))
-        found = identify(activations.mean(site)[table.picture], table, training, folds, subject.confidence)
+        context.tell(number, len(activations.sites))
+        found = identify(activations.mean(site)[table.picture], table, training, folds, context.confidence)
         if found is None:
             left_out[site] = "it is the same for every training picture"
         else:
             sites[site] = found
-    subject.tell(len(activations.sites), len(activations.sites))
+    context.tell(len(activations.sites), len(activations.sites))
     return Identifiability(
         reason=None if sites else "no site tells any two training pictures apart",
         num_pictures=len(table.picture),
@@ -347,7 +349,7 @@ def _nothing(reason: str) -> Identifiability:
     return Identifiability(reason=reason, num_pictures=0, num_scenes=0, max_axes=MAX_AXES, sites={}, left_out={})
 
 
-def _unfit(table: Table, training: Bool[np.ndarray, " row"]) -> str | None:
+def _unfit(table: KnownPictures, training: Bool[np.ndarray, " row"]) -> str | None:
     """Why a split cannot be measured; None where it can."""
     if any(len(np.unique(table.scene[side])) < 2 for side in (training, ~training)):
         return "fewer than two scenes on a side of the split"

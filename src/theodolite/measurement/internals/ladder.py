@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from theodolite.measurement.internals.activations import Activations
-from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.probes import Probe, Task, deal, probe
 from theodolite.measurement.pairs.interventions import Labelled, split_scenes
 from theodolite.records.ladder import FactorLadder, Ladder, LadderThresholds, Loss, Pooling, PositionMap, Rung, Step
@@ -27,7 +27,7 @@ TOO_FEW = "a probe needs two scenes and two values or more among the training sc
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
+class Decoded:
     """What one step got right of the held-out samples. `known` is false where nobody asked; probes by pooling where tokens were pooled."""
 
     site: str
@@ -39,7 +39,7 @@ class Told:
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class HeldOutSamples:
     """The held-out samples of a factor: their scenes, the accuracy of chance, and the lines of the summary."""
 
     scenes: Int[np.ndarray, " test"]
@@ -50,13 +50,13 @@ class Held:
         """Accuracy over the samples that are known, 0 to 1."""
         return clustered_rate(right[known], self.scenes[known], self.thresholds.confidence)
 
-    def normalised(self, told: Told) -> Estimate:
+    def normalised(self, told: Decoded) -> Estimate:
         """(accuracy - chance) / (1 - chance): 0 at chance, 1 where always right."""
         rate = self.rate(told.right, told.known)
         found = Estimate(value=rate.frac, low=rate.low, high=rate.high, num_scenes=rate.num_scenes)
         return _scaled(found, self.chance_frac, 1 - self.chance_frac)
 
-    def drop(self, before: Told, after: Told) -> Estimate | None:
+    def drop(self, before: Decoded, after: Decoded) -> Estimate | None:
         """Normalised accuracy lost between two steps, over the samples that both know; None where there are none."""
         both = before.known & after.known
         if not both.any():
@@ -64,7 +64,7 @@ class Held:
         found = paired_difference(after.right[both], before.right[both], self.scenes[both], self.thresholds.confidence, (-1.0, 1.0))
         return _scaled(found, 0.0, 1 - self.chance_frac)
 
-    def present(self, told: Told) -> bool | None:
+    def present(self, told: Decoded) -> bool | None:
         """Whether a factor is there at a step; None where the interval straddles the threshold."""
         found = self.normalised(told)
         if found.low is None or found.high is None:
@@ -83,7 +83,7 @@ def _scaled(found: Estimate, offset: float, unit: float) -> Estimate:
     return rounded(Estimate(value=(found.value - offset) / unit, low=low, high=high, num_scenes=found.num_scenes))
 
 
-def find_loss(steps: Sequence[Told], held: Held) -> Loss:
+def find_loss(steps: Sequence[Decoded], held: HeldOutSamples) -> Loss:
     """Where a factor is lost, from its steps in the order of the model, the spoken answer last where it can be asked.
 
     What counts is what reaches the answer: vision tokens of late layers may drop a factor that the answer position has read before.
@@ -111,7 +111,7 @@ def _loss(step: Step) -> Loss:
     return Loss(step=step, kept_at=None, lost_at=None, drop=None)
 
 
-def _between(last: Told, spoken: Told, held: Held) -> Loss:
+def _between(last: Decoded, spoken: Decoded, held: HeldOutSamples) -> Loss:
     """A factor that is there at the answer position, against the words."""
     drop = held.drop(last, spoken)
     if held.present(spoken) is None or not held.lost(drop):
@@ -119,7 +119,7 @@ def _between(last: Told, spoken: Told, held: Held) -> Loss:
     return Loss(step="not said", kept_at=last.site, lost_at=spoken.site, drop=drop)
 
 
-def _narrowest(span: Sequence[Told], held: Held) -> Loss:
+def _narrowest(span: Sequence[Decoded], held: HeldOutSamples) -> Loss:
     """From a step where a factor is there to one where it is not: the largest loss of neighbours; where it fades bit by bit, the whole."""
     neighbours = [(before, after, held.drop(before, after)) for before, after in pairwise(span)]
     losses = [each for each in neighbours if held.lost(each[2])] or [(span[0], span[-1], held.drop(span[0], span[-1]))]
@@ -131,28 +131,28 @@ def _narrowest(span: Sequence[Told], held: Held) -> Loss:
 
 def tell_pooled(
     site: str, mean: Float[np.ndarray, "row dim"], largest: Float[np.ndarray, "row dim"], task: Task, rng: np.random.Generator
-) -> Told:
+) -> Decoded:
     """A step at pooled vision tokens: the pooling that tells more of left-out training scenes (the mean of equals)."""
     probes: dict[Pooling, Probe] = {"mean": probe(mean, task, rng), "max": probe(largest, task, rng)}
     pooling: Pooling = "max" if probes["max"].folds_frac > probes["mean"].folds_frac else "mean"
     best = probes[pooling]
-    return Told(site, best.right, np.ones(len(best.right), dtype=bool), best, pooling, probes)
+    return Decoded(site, best.right, np.ones(len(best.right), dtype=bool), best, pooling, probes)
 
 
-def tell_single(site: str, vectors: Float[np.ndarray, "row dim"], task: Task, rng: np.random.Generator) -> Told:
+def tell_single(site: str, vectors: Float[np.ndarray, "row dim"], task: Task, rng: np.random.Generator) -> Decoded:
     """A step at one vector a picture."""
     found = probe(vectors, task, rng)
-    return Told(site, found.right, np.ones(len(found.right), dtype=bool), found)
+    return Decoded(site, found.right, np.ones(len(found.right), dtype=bool), found)
 
 
-def tell_spoken(said: Mapping[int, int], pictures: Int[np.ndarray, " test"], levels: Int[np.ndarray, " test"]) -> Told | None:
+def tell_spoken(said: Mapping[int, int], pictures: Int[np.ndarray, " test"], levels: Int[np.ndarray, " test"]) -> Decoded | None:
     """The step of the words: what was said of each picture (-1: something else); None where none of these pictures was asked about."""
     known = np.array([int(picture) in said for picture in pictures], dtype=bool)
     words = np.array([said.get(int(picture), -1) for picture in pictures])
-    return Told(SPOKEN, (words == levels).astype(float), known) if known.any() else None
+    return Decoded(SPOKEN, (words == levels).astype(float), known) if known.any() else None
 
 
-def rung(told: Told, before: Told | None, held: Held) -> Rung:
+def rung(told: Decoded, before: Decoded | None, held: HeldOutSamples) -> Rung:
     """The record of a step, with its drop since the one before."""
 
     def of(pooling: Pooling) -> Rate | None:
@@ -177,7 +177,7 @@ def rung(told: Told, before: Told | None, held: Held) -> Rung:
 
 
 def map_positions(
-    site: str, tokens: Float[np.ndarray, "row token channel"], cells: Int[np.ndarray, "token 2"] | None, task: Task, held: Held
+    site: str, tokens: Float[np.ndarray, "row token channel"], cells: Int[np.ndarray, "token 2"] | None, task: Task, held: HeldOutSamples
 ) -> PositionMap:
     """Accuracy of one probe a position, 0 to 1. They share the penalty that suits the mean over positions; there are no controls."""
     rng = np.random.default_rng(0)  # never drawn from: only controls are random
@@ -197,35 +197,37 @@ def map_positions(
     )
 
 
-def measure_ladder(subject: Subject) -> Ladder | None:
+def measure_ladder(context: MeasureContext) -> Ladder | None:
     """The readout ladder of every factor of a subject; None if it has no factors. One split of scenes serves all of them."""
-    samples = {factor: changes.labelled() for factor, changes in subject.changes.items()}
+    samples = {factor: changes.labelled() for factor, changes in context.changes.items()}
     if not samples:
         return None
     scenes = np.unique(np.concatenate([each.scene for each in samples.values()]))
-    training = scenes[split_scenes(scenes, subject.rng("ladder split"))]
-    thresholds = LadderThresholds(confidence=subject.confidence)
+    training = scenes[split_scenes(scenes, context.rng("ladder split"))]
+    thresholds = LadderThresholds(confidence=context.confidence)
     found: dict[str, FactorLadder] = {}
     left_out: dict[str, str] = {}
     for number, (factor, labelled) in enumerate(samples.items()):
-        subject.tell(number, len(samples))
-        rng = subject.rng(f"ladder of {factor}")
+        context.tell(number, len(samples))
+        rng = context.rng(f"ladder of {factor}")
         inside = np.isin(labelled.scene, training)
         task = Task(labelled.level, labelled.scene, inside, deal(labelled.scene[inside], rng), len(labelled.values))
         if task.can_be_probed:
-            found[factor] = _ladder_of(subject, labelled, task, thresholds, rng)
+            found[factor] = _ladder_of(context, labelled, task, thresholds, rng)
         else:
             left_out[factor] = TOO_FEW
-    subject.tell(len(samples), len(samples))
+    context.tell(len(samples), len(samples))
     return Ladder(thresholds=thresholds, factors=found, left_out=left_out)
 
 
-def _ladder_of(subject: Subject, labelled: Labelled, task: Task, thresholds: LadderThresholds, rng: np.random.Generator) -> FactorLadder:
-    activations, pictures, out = subject.activations, labelled.picture, ~task.training
-    held = Held(task.scenes[out], task.chance_frac, thresholds)
+def _ladder_of(
+    context: MeasureContext, labelled: Labelled, task: Task, thresholds: LadderThresholds, rng: np.random.Generator
+) -> FactorLadder:
+    activations, pictures, out = context.activations, labelled.picture, ~task.training
+    held = HeldOutSamples(task.scenes[out], task.chance_frac, thresholds)
     query = answer_query(activations.queries, labelled.factor)
     steps = _probed(activations, query, pictures, task, rng)
-    spoken = subject.spoken.get(labelled.factor)
+    spoken = context.spoken.get(labelled.factor)
     if spoken is not None:
         said = dict(zip(spoken.picture.tolist(), spoken.level.tolist(), strict=True))
         words = tell_spoken(said, pictures[out], task.levels[out])
@@ -246,7 +248,7 @@ def _maps(activations: Activations, pictures: Int[np.ndarray, " row"], task: Tas
     some = task.take(kept)
     if not some.can_be_probed:
         return ()
-    held = Held(some.scenes[~some.training], some.chance_frac, thresholds)
+    held = HeldOutSamples(some.scenes[~some.training], some.chance_frac, thresholds)
     places = pictures[kept]
     return tuple(map_positions(site, activations.tokens(site)[places], activations.cells, some, held) for site in activations.token_sites)
 
@@ -258,7 +260,7 @@ def answer_query(queries: Sequence[str], factor: str) -> str | None:
 
 def _probed(
     activations: Activations, query: str | None, pictures: Int[np.ndarray, " row"], task: Task, rng: np.random.Generator
-) -> list[Told]:
+) -> list[Decoded]:
     steps = [
         tell_pooled(site, activations.mean(site)[pictures], activations.largest(site)[pictures], task, rng) for site in activations.sites
     ]

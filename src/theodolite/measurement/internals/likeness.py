@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.directions import pictures_by_scene
 from theodolite.records.likeness import Likeness, SiteLikeness
 from theodolite.records.part import Estimate
@@ -17,17 +17,17 @@ from theodolite.stats.jackknife import rounded
 from theodolite.stats.rates import clustered_mean
 
 
-def measure_likeness(subject: Subject) -> Likeness | None:
+def measure_likeness(context: MeasureContext) -> Likeness | None:
     """Likeness of the vision tokens of all pictures that interventions use, by site; None where there are none."""
-    pictures, scenes = pictures_by_scene(subject.changes)
+    pictures, scenes = pictures_by_scene(context.changes)
     if not len(pictures):
         return None
-    held = subject.activations
+    held = context.activations
     return Likeness(
         sites={
             site: SiteLikeness(
-                cosine=average(held.likeness(site)[pictures], scenes, subject.confidence, (-1.0, 1.0)),
-                rank=average(held.rank(site)[pictures], scenes, subject.confidence),
+                cosine=average(held.likeness(site)[pictures], scenes, context.confidence, (-1.0, 1.0)),
+                rank=average(held.rank(site)[pictures], scenes, context.confidence),
                 num_pictures=len(pictures),
             )
             for site in held.sites

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from theodolite.asking.local import Edit, LocalAsker
-from theodolite.measurement.internals.reask import Cases, Said, ask_edited
+from theodolite.measurement.internals.reask import ModelAnswers, ReaskedCases, ask_edited
 from theodolite.records.causal import Response, Responses
 from theodolite.stats.jackknife import rounded
 from theodolite.stats.rates import clustered_mean, clustered_rate
@@ -42,9 +42,9 @@ class Patcher:
     asker: LocalAsker
     pictures: UInt8[np.ndarray, "picture height width 3"]
 
-    def answers(self, cases: Cases, bases: Mapping[str, Mapping[str, Basis | None]]) -> dict[tuple[str, str], Said]:
+    def answers(self, cases: ReaskedCases, bases: Mapping[str, Mapping[str, Basis | None]]) -> dict[tuple[str, str], ModelAnswers]:
         """Answers by (site, name of the basis), in the order of the asks; `bases` are by site and name."""
-        found: dict[tuple[str, str], list[tuple[Int[np.ndarray, " ask"], Said]]] = {}
+        found: dict[tuple[str, str], list[tuple[Int[np.ndarray, " ask"], ModelAnswers]]] = {}
         sites = tuple(bases)
         size = self._cases_at_once(cases, len(sites))
         for start in range(0, len(cases.before), size):
@@ -56,12 +56,12 @@ class Patcher:
                     found.setdefault((site, name), []).append((kept, said))
         return {key: _joined(parts, len(cases.asks)) for key, parts in found.items()}
 
-    def _cases_at_once(self, cases: Cases, num_sites: int) -> int:
-        tokens = self.asker.lens(self.pictures[:1]).num_tokens
+    def _cases_at_once(self, cases: ReaskedCases, num_sites: int) -> int:
+        tokens = self.asker.model_inputs(self.pictures[:1]).num_tokens
         dim = int(self.asker.base.config.get_text_config().hidden_size)
         return max(1, min(len(cases.before), MOST_BYTES // (4 * tokens * dim * num_sites)))
 
-    def _states(self, cases: Cases, sites: Sequence[str]) -> dict[str, Float[Tensor, "case token dim"]]:
+    def _states(self, cases: ReaskedCases, sites: Sequence[str]) -> dict[str, Float[Tensor, "case token dim"]]:
         """The vision tokens of the pictures after, by site, float32."""
         held: dict[str, Tensor] = {}
 
@@ -87,17 +87,17 @@ def _putting(after: Float[Tensor, "case token dim"], basis: Basis | None) -> Edi
     return put
 
 
-def _joined(parts: Sequence[tuple[np.ndarray, Said]], num_asks: int) -> Said:
+def _joined(parts: Sequence[tuple[np.ndarray, ModelAnswers]], num_asks: int) -> ModelAnswers:
     """Answers to parts of the asks as answers to all."""
     width = max(said.probabilities.shape[1] for _, said in parts)
     chosen, probabilities = np.zeros(num_asks, dtype=np.int64), np.zeros((num_asks, width))
     for kept, said in parts:
         chosen[kept] = said.chosen
         probabilities[kept, : said.probabilities.shape[1]] = said.probabilities
-    return Said(chosen, probabilities)
+    return ModelAnswers(chosen, probabilities)
 
 
-def response(said: Said, before: Said, after: Said, scenes: Int[np.ndarray, " ask"], confidence: float) -> Response:
+def response(said: ModelAnswers, before: ModelAnswers, after: ModelAnswers, scenes: Int[np.ndarray, " ask"], confidence: float) -> Response:
     """How answers under a change differ from those before it and agree with those of the pictures after."""
     apart = before.chosen != after.chosen
     becomes = (said.chosen == after.chosen)[apart].astype(np.float64)
@@ -109,7 +109,12 @@ def response(said: Said, before: Said, after: Said, scenes: Int[np.ndarray, " as
 
 
 def responses(
-    said: Said, before: Said, after: Said, own: Bool[np.ndarray, " ask"], scenes: Int[np.ndarray, " ask"], confidence: float
+    said: ModelAnswers,
+    before: ModelAnswers,
+    after: ModelAnswers,
+    own: Bool[np.ndarray, " ask"],
+    scenes: Int[np.ndarray, " ask"],
+    confidence: float,
 ) -> Responses:
     """The question about the factor (`own`) and all others; null where there are none."""
 

@@ -128,7 +128,9 @@ def same_size_groups(scenes: Int[np.ndarray, " row"]) -> list[Int[np.ndarray, "_
     return [order[starts[counts == size][:, None] + np.arange(size)] for size in sizes]
 
 
-def shuffled(levels: Int[np.ndarray, " train"], scenes: Int[np.ndarray, " train"], rng: np.random.Generator) -> Int[np.ndarray, " train"]:
+def shuffled_groups(
+    levels: Int[np.ndarray, " train"], scenes: Int[np.ndarray, " train"], rng: np.random.Generator
+) -> Int[np.ndarray, " train"]:
     """Levels permuted among scenes: a scene gets those of one with as many rows, in their order; a scene of a size of its own, its own."""
     result = levels.copy()
     for rows in same_size_groups(scenes):
@@ -201,7 +203,7 @@ def probe(
     said, folds_frac, number = _fit(folds, levels, task.num_levels)
     control = None
     if num_controls:
-        wrong = [shuffled(levels, task.scenes[training], rng) for _ in range(num_controls)]
+        wrong = [shuffled_groups(levels, task.scenes[training], rng) for _ in range(num_controls)]
         control = np.mean([_fit(folds, each, task.num_levels)[0] == held for each in wrong], axis=0)
     return Probe((said == held).astype(float), control, folds_frac, penalties[number])
 

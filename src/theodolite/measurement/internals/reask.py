@@ -9,33 +9,33 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int, UInt8
 
-from theodolite.asking.answer import Answer, Ask
+from theodolite.asking.answer import Answer, Question
 from theodolite.asking.local import Edit, LocalAsker
 from theodolite.stats.rates import total_variation
 
 
 @dataclass(frozen=True, eq=False)
-class Said:
+class ModelAnswers:
     """Answers: the number of the most probable choice, and the probabilities in the order of choices, filled up with 0."""
 
     chosen: Int[np.ndarray, " ask"]
     probabilities: Float[np.ndarray, "ask choice"]
 
-    def take(self, keep: Bool[np.ndarray, " ask"]) -> Said:
+    def take(self, keep: Bool[np.ndarray, " ask"]) -> ModelAnswers:
         """Some of the answers."""
-        return Said(self.chosen[keep], self.probabilities[keep])
+        return ModelAnswers(self.chosen[keep], self.probabilities[keep])
 
-    def variation(self, other: Said) -> Float[np.ndarray, " ask"]:
+    def variation(self, other: ModelAnswers) -> Float[np.ndarray, " ask"]:
         """Total variation to other answers to the same asks, 0 to 1."""
         return total_variation(self.probabilities, other.probabilities)
 
     @staticmethod
-    def of(probabilities: Sequence[Sequence[float] | Float[np.ndarray, " choice"]]) -> Said:
+    def of(probabilities: Sequence[Sequence[float] | Float[np.ndarray, " choice"]]) -> ModelAnswers:
         """Answers from the probabilities of each; the first of equals wins, as in a survey's rows."""
         filled = np.zeros((len(probabilities), max(map(len, probabilities), default=0)))
         for row, found in zip(filled, probabilities, strict=True):
             row[: len(found)] = found
-        return Said(filled.argmax(axis=1) if len(filled) else np.empty(0, dtype=np.int64), filled)
+        return ModelAnswers(filled.argmax(axis=1) if len(filled) else np.empty(0, dtype=np.int64), filled)
 
 
 def open_rows(rows: pl.DataFrame) -> pl.DataFrame:
@@ -69,9 +69,9 @@ def with_others(rows: pl.DataFrame, about: str, num_others: int) -> pl.DataFrame
     return rows.filter(pl.Series([pair[1] == about or pair in kept for pair in pairs], dtype=pl.Boolean))
 
 
-def said_in(rows: pl.DataFrame, side: str) -> Said:
+def said_in(rows: pl.DataFrame, side: str) -> ModelAnswers:
     """The answers that the survey holds; `side` is before or after."""
-    return Said.of(rows[f"probabilities_{side}"].to_list())
+    return ModelAnswers.of(rows[f"probabilities_{side}"].to_list())
 
 
 def truth_in(rows: pl.DataFrame, side: str) -> Int[np.ndarray, " ask"]:
@@ -81,41 +81,46 @@ def truth_in(rows: pl.DataFrame, side: str) -> Int[np.ndarray, " ask"]:
 
 
 @dataclass(frozen=True, eq=False)
-class Cases:
+class ReaskedCases:
     """Rows as asks about pictures of a pool of their own, in which case i is a picture, or a pair of pictures, of the plan."""
 
-    asks: tuple[Ask, ...]
+    asks: tuple[Question, ...]
     before: Int[np.ndarray, " case"]
     after: Int[np.ndarray, " case"]
 
-    def part(self, start: int, stop: int) -> tuple[Cases, Int[np.ndarray, " ask"]]:
+    def part(self, start: int, stop: int) -> tuple[ReaskedCases, Int[np.ndarray, " ask"]]:
         """The cases of a range, and which asks are theirs."""
         kept = np.array([number for number, ask in enumerate(self.asks) if start <= ask.picture < stop], dtype=np.int64)
-        asks = tuple(Ask(self.asks[number].picture - start, self.asks[number].question, self.asks[number].choices) for number in kept)
-        return Cases(asks, self.before[start:stop], self.after[start:stop]), kept
+        asks = tuple(Question(self.asks[number].picture - start, self.asks[number].question, self.asks[number].choices) for number in kept)
+        return ReaskedCases(asks, self.before[start:stop], self.after[start:stop]), kept
 
-    def first_asks(self) -> list[Ask]:
+    def first_asks(self) -> list[Question]:
         """One ask of each case."""
         return list({ask.picture: ask for ask in reversed(self.asks)}.values())[::-1]
 
 
-def cases_of(rows: pl.DataFrame, side: str, *, apart: bool) -> Cases:
+def cases_of(rows: pl.DataFrame, side: str, *, apart: bool) -> ReaskedCases:
     """The questions of one side, about one case for each pair of pictures; `apart`: for each row, where a picture sees its question."""
     pairs = list(zip(rows["picture_before"].to_list(), rows["picture_after"].to_list(), strict=True))
     keys = [(*pair, number if apart else 0) for number, pair in enumerate(pairs)]
     number_of = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     texts = zip(rows[f"question_{side}"].to_list(), rows["choices"].to_list(), strict=True)
-    asks = tuple(Ask(number_of[key], text, tuple(choices)) for key, (text, choices) in zip(keys, texts, strict=True))
+    asks = tuple(Question(number_of[key], text, tuple(choices)) for key, (text, choices) in zip(keys, texts, strict=True))
     before, after = (np.array([key[at] for key in number_of], dtype=np.int64) for at in (0, 1))
-    return Cases(asks, before, after)
+    return ReaskedCases(asks, before, after)
 
 
 def ask_edited(
-    asker: LocalAsker, pictures: UInt8[np.ndarray, "picture height width 3"], asks: Sequence[Ask], edits: Mapping[str, Edit] | None = None
-) -> Said:
+    asker: LocalAsker,
+    pictures: UInt8[np.ndarray, "picture height width 3"],
+    asks: Sequence[Question],
+    edits: Mapping[str, Edit] | None = None,
+) -> ModelAnswers:
     """Answers in the order of the asks, with vision tokens edited on the way."""
     answers: list[Answer] = asker.ask(pictures, asks, edits=edits)
-    return Said.of([answer.probabilities for answer in answers if answer.probabilities is not None])  # a model that is here answers all
+    return ModelAnswers.of(
+        [answer.probabilities for answer in answers if answer.probabilities is not None]
+    )  # a model that is here answers all
 
 
 def inner_layers(sites: Sequence[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 from theodolite.measurement.internals import allocation, causal, fisher
 from theodolite.measurement.internals.allocation import measure_allocation
 from theodolite.measurement.internals.causal import measure_causal
-from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.fisher import measure_fisher
 from theodolite.measurement.internals.gap import measure_gap
 from theodolite.measurement.internals.geometry import measure_geometry
@@ -37,41 +37,41 @@ class Measure:
     """
 
     what: str
-    run: Callable[[Subject], Any]
-    cost: Callable[[Subject], str]
+    run: Callable[[MeasureContext], Any]
+    cost: Callable[[MeasureContext], str]
     captures: bool = True
 
 
-def _vectors(subject: Subject) -> str:
-    return f"no pass of its own; arithmetic on the vectors of {len(subject.pictures):,} pictures"
+def _vectors(context: MeasureContext) -> str:
+    return f"no pass of its own; arithmetic on the vectors of {len(context.pictures):,} pictures"
 
 
-def _num_queries(subject: Subject) -> int:
-    return open_rows(subject.rows)["name"].n_unique()
+def _num_queries(context: MeasureContext) -> int:
+    return open_rows(context.rows)["name"].n_unique()
 
 
-def _num_scenes(subject: Subject, most: int, frac: float = 1.0) -> int:
+def _num_scenes(context: MeasureContext, most: int, frac: float = 1.0) -> int:
     """Scenes that a measure with a limit of its own uses, of a share of all."""
-    return min(most, round(frac * open_rows(subject.rows)["scene"].n_unique()))
+    return min(most, round(frac * open_rows(context.rows)["scene"].n_unique()))
 
 
-def _allocation(subject: Subject) -> str:
-    return f"one pass over {_num_scenes(subject, allocation.NUM_SCENES)} pictures with the eager back end"
+def _allocation(context: MeasureContext) -> str:
+    return f"one pass over {_num_scenes(context, allocation.NUM_SCENES)} pictures with the eager back end"
 
 
-def _fisher(subject: Subject) -> str:
-    rows = open_rows(subject.rows)
+def _fisher(context: MeasureContext) -> str:
+    rows = open_rows(context.rows)
     choices = 0 if rows.is_empty() else int(rows["choices"].list.len().mean())  # type: ignore[arg-type]
-    return f"about {_num_scenes(subject, fisher.NUM_SCENES) * _num_queries(subject) * choices:,} backward passes"
+    return f"about {_num_scenes(context, fisher.NUM_SCENES) * _num_queries(context) * choices:,} backward passes"
 
 
-def _causal(subject: Subject) -> str:
-    sites = 1 + len(inner_layers(layer_sites(subject.model)))
-    queries, held_out = _num_queries(subject), 1 - TRAIN_FRAC
-    patched = _num_scenes(subject, causal.PATCH_SCENES, held_out) * 3 * sites
-    erased = _num_scenes(subject, causal.ERASE_SCENES, held_out) * 4 * sites
-    asked = len(subject.changes) * (patched + erased) * min(queries, 1 + causal.NUM_OTHERS)
-    return f"about {asked + 2 * _num_scenes(subject, causal.TOKEN_SCENES) * sites * queries:,} questions asked anew"
+def _causal(context: MeasureContext) -> str:
+    sites = 1 + len(inner_layers(layer_sites(context.model)))
+    queries, held_out = _num_queries(context), 1 - TRAIN_FRAC
+    patched = _num_scenes(context, causal.PATCH_SCENES, held_out) * 3 * sites
+    erased = _num_scenes(context, causal.ERASE_SCENES, held_out) * 4 * sites
+    asked = len(context.changes) * (patched + erased) * min(queries, 1 + causal.NUM_OTHERS)
+    return f"about {asked + 2 * _num_scenes(context, causal.TOKEN_SCENES) * sites * queries:,} questions asked anew"
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -104,19 +104,19 @@ def measures_named(text: str) -> tuple[str, ...]:
     return tuple(name for name in MEASURES if name in names or "all" in names)
 
 
-def look_inside(subject: Subject, measures: Sequence[str], stage: Stage) -> tuple[Inside, dict[str, float]]:
+def look_inside(context: MeasureContext, measures: Sequence[str], stage: Stage) -> tuple[Inside, dict[str, float]]:
     """What these measures find, and the seconds that each took, the pass that they share apart."""
     found: dict[str, Any] = {}
     seconds: dict[str, float] = {}
-    if any(MEASURES[name].captures for name in measures) and len(subject.pictures):
-        cost = f"one pass over {len(subject.pictures):,} pictures, {len(subject.questions)} questions each"
-        with _timed(CAPTURE, seconds), stage(CAPTURE, cost) as subject.tell:
-            subject.activations  # noqa: B018  captured when first read
+    if any(MEASURES[name].captures for name in measures) and len(context.pictures):
+        cost = f"one pass over {len(context.pictures):,} pictures, {len(context.questions)} questions each"
+        with _timed(CAPTURE, seconds), stage(CAPTURE, cost) as context.tell:
+            context.activations  # noqa: B018  captured when first read
     for name in measures:
-        with _timed(name, seconds), stage(name, MEASURES[name].cost(subject)) as subject.tell:
-            found[name] = MEASURES[name].run(subject)
-    scenes = {scene for changes in subject.changes.values() for scene in changes.scene.tolist()}
-    return Inside(measures=tuple(measures), num_scenes=len(scenes), num_pictures=len(subject.pictures), **found), seconds
+        with _timed(name, seconds), stage(name, MEASURES[name].cost(context)) as context.tell:
+            found[name] = MEASURES[name].run(context)
+    scenes = {scene for changes in context.changes.values() for scene in changes.scene.tolist()}
+    return Inside(measures=tuple(measures), num_scenes=len(scenes), num_pictures=len(context.pictures), **found), seconds
 
 
 @contextmanager

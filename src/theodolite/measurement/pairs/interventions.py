@@ -26,7 +26,7 @@ class Labelled:
 
 
 @dataclass(frozen=True, eq=False)
-class Changes:
+class Interventions:
     """The interventions on one factor: pictures are positions in the survey's pool, levels are indices into `values`."""
 
     factor: str
@@ -40,7 +40,7 @@ class Changes:
     def __len__(self) -> int:
         return len(self.scene)
 
-    def take(self, keep: Bool[np.ndarray, " pair"]) -> Changes:
+    def take(self, keep: Bool[np.ndarray, " pair"]) -> Interventions:
         """Some of the pairs."""
         names = ("before", "after", "level_before", "level_after", "scene")
         return replace(self, **{name: getattr(self, name)[keep] for name in names})
@@ -63,7 +63,7 @@ def first_scenes(plan: Plan, rows: pl.DataFrame, num_scenes: int) -> tuple[Plan,
     return Plan(plan.pictures[used], some.select(plan.rows.columns), plan.pair_kind, len(used)), some
 
 
-def changes_of(rows: pl.DataFrame, values: Mapping[str, Sequence[str]] | None = None) -> dict[str, Changes]:
+def interventions_of(rows: pl.DataFrame, values: Mapping[str, Sequence[str]] | None = None) -> dict[str, Interventions]:
     """The interventions among a survey's rows by factor, each pair of pictures once.
 
     `values` name each factor's values in order; without them they are those that occur, sorted.
@@ -79,7 +79,7 @@ def changes_of(rows: pl.DataFrame, values: Mapping[str, Sequence[str]] | None = 
         number = {value: level for level, value in enumerate(known)}
         levels = [part[f"value_{side}"].replace_strict(number, return_dtype=pl.Int64).to_numpy() for side in ("before", "after")]
         before, after = (part[f"picture_{side}"].to_numpy() for side in ("before", "after"))
-        found[factor] = Changes(factor, known, before, after, levels[0], levels[1], part["scene"].to_numpy())
+        found[factor] = Interventions(factor, known, before, after, levels[0], levels[1], part["scene"].to_numpy())
     return found
 
 

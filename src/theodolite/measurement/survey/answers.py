@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import polars as pl
 
-from theodolite.asking.answer import Answer, Ask, Asker, counting
+from theodolite.asking.answer import Answer, Asker, Question, counting
 from theodolite.measurement.pairs.plan import Plan
 from theodolite.stats.rates import total_variation
 
@@ -20,7 +20,7 @@ def answer_plan(plan: Plan, asker: Asker, tell: Tell = lambda done, total: None)
     whatever depends on it.
     """
     sides = [
-        [Ask(picture, question, tuple(choices)) for picture, question, choices in plan.rows.select(
+        [Question(picture, question, tuple(choices)) for picture, question, choices in plan.rows.select(
             f"picture_{side}", f"question_{side}", "choices").iter_rows()]
         for side in ("before", "after")
     ]  # fmt: skip
@@ -39,7 +39,7 @@ def answer_plan(plan: Plan, asker: Asker, tell: Tell = lambda done, total: None)
     )
 
 
-def _answer_columns(asks: Sequence[Ask], answers: Sequence[Answer], side: str) -> list[pl.Series]:
+def _answer_columns(asks: Sequence[Question], answers: Sequence[Answer], side: str) -> list[pl.Series]:
     chosen = [None if answer.chosen is None else ask.choices[answer.chosen] for ask, answer in zip(asks, answers, strict=True)]
     probabilities = [None if answer.probabilities is None else answer.probabilities.tolist() for answer in answers]
     return [

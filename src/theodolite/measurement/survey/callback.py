@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from theodolite.measurement.pairs.plan import Plan
-from theodolite.measurement.survey.session import Survey, Way, survey_pairs, survey_world
+from theodolite.measurement.survey.session import SurveyOptions, SurveyResult, survey_pairs, survey_world
 from theodolite.records.errors import BadInput
 from theodolite.records.folder import whole_folder
 from theodolite.records.survey import SurveyRecord
@@ -26,19 +26,19 @@ from theodolite.worlds.world import World
 BATCH = 16
 
 
-def surveying_world(world: World, policy: Policy, *, num_scenes: int = 100, seed: int = 0) -> Callable[..., Survey]:
+def surveying_world(world: World, policy: Policy, *, num_scenes: int = 100, seed: int = 0) -> Callable[..., SurveyResult]:
     """What a `SurveyCallback` runs: the same pairs of a world at every step."""
 
-    def survey(model: nn.Module, processor: Any, title: str, way: Way) -> Survey:
+    def survey(model: nn.Module, processor: Any, title: str, way: SurveyOptions) -> SurveyResult:
         return survey_world(model, processor, world, policy, title=title, num_scenes=num_scenes, seed=seed, way=way)
 
     return survey
 
 
-def surveying_pairs(plan: Plan) -> Callable[..., Survey]:
+def surveying_pairs(plan: Plan) -> Callable[..., SurveyResult]:
     """What a `SurveyCallback` runs: the same pairs from a file or a plan at every step."""
 
-    def survey(model: nn.Module, processor: Any, title: str, way: Way) -> Survey:
+    def survey(model: nn.Module, processor: Any, title: str, way: SurveyOptions) -> SurveyResult:
         return survey_pairs(model, processor, plan, title=title, way=way)
 
     return survey
@@ -55,12 +55,19 @@ class SurveyCallback(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, model: nn.Module, processor: Any, surveying: Callable[..., Survey], out: Path, *, every: int, way: Way | None = None
+        self,
+        model: nn.Module,
+        processor: Any,
+        surveying: Callable[..., SurveyResult],
+        out: Path,
+        *,
+        every: int,
+        way: SurveyOptions | None = None,
     ) -> None:
         if every < 1:
             raise ValueError(f"every is {every}; survey every 1 step or more")
         self.model, self.processor, self.surveying, self.out, self.every = model, processor, surveying, out, every
-        self.way = way or Way()
+        self.way = way or SurveyOptions()
         if self.way.batch is None:
             self.way = replace(self.way, batch=BATCH)
         self.records: dict[int, SurveyRecord] = {}

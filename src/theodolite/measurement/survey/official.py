@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from theodolite.asking.answer import Ask, Asker, counting
+from theodolite.asking.answer import Asker, Question, counting
 from theodolite.records.survey import Score
 from theodolite.stats.rates import clustered_rate
 from theodolite.worlds.world import OfficialSplit, World
@@ -29,15 +29,15 @@ def score_official(
 
     Questions that were not answered are left out.
     """
-    questions, lessons = world.official_split(split), world.official_split(train)
-    choices = tuple(sorted(set(lessons.answer)))
-    asks = [Ask(int(scene), text, choices) for scene, text in zip(questions.scene, questions.text, strict=True)]
+    questions, train_split = world.official_split(split), world.official_split(train)
+    choices = tuple(sorted(set(train_split.answer)))
+    asks = [Question(int(scene), text, choices) for scene, text in zip(questions.scene, questions.text, strict=True)]
     answers = asker.ask(world.render(questions.scenes, size), asks, counting(len(asks), tell))
     said = [answer.chosen for answer in answers]
     answered = np.array([chosen is not None for chosen in said], dtype=bool)
     truth = np.array(questions.answer)
     right = np.array(["" if chosen is None else choices[chosen] for chosen in said]) == truth
-    blind = np.array(text_only_answers(lessons, questions), dtype=object) == truth
+    blind = np.array(text_only_answers(train_split, questions), dtype=object) == truth
     forms = np.array([world.query(name).form for name in questions.query])
     found = []
     for form in ("open", "yes_no", "conjunction", "overall"):

@@ -13,10 +13,10 @@ from torch import nn
 from theodolite.asking.answer import Asker
 from theodolite.asking.local import LocalAsker
 from theodolite.asking.model_inputs import survey_size
-from theodolite.measurement.internals.activations import Question
-from theodolite.measurement.internals.context import Subject
+from theodolite.measurement.internals.activations import FactorQuestion
+from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.registry import Stage, look_inside, quietly
-from theodolite.measurement.pairs.interventions import changes_of, first_scenes
+from theodolite.measurement.pairs.interventions import first_scenes, interventions_of
 from theodolite.measurement.pairs.plan import Plan
 from theodolite.measurement.survey.answers import answer_plan
 from theodolite.measurement.survey.describe import Picture, describe_model
@@ -29,7 +29,7 @@ INSIDE_SCENES = 500
 
 
 @dataclass(frozen=True, eq=False)
-class Survey:
+class SurveyResult:
     """A finished survey: the record, the answered rows behind it, the pictures that its examples name, and how it went.
 
     `seconds` are by part; `pairs_per_s` counts pairs of pictures by the seconds of asking; `notices` say what was decided on the way;
@@ -46,7 +46,7 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class Way:
+class SurveyOptions:
     """How to survey: measures of the inside and the scenes they use, rows at once (None: as memory allows), lines of verdicts.
 
     Without `official` the questions that came with a world's pictures are not asked.
@@ -61,7 +61,7 @@ class Way:
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class SurveyedModel:
     """Who is surveyed: the asker, the side in pixels at which pictures are shown, and what the record says, told after asking.
 
     `local` is the asker where the model is here, so that measures can look inside.
@@ -74,7 +74,7 @@ class Candidate:
     local: LocalAsker | None = None
 
     @classmethod
-    def of_model(cls, model: nn.Module, processor: Any, batch: int | None = None) -> Candidate:
+    def of_model(cls, model: nn.Module, processor: Any, batch: int | None = None) -> SurveyedModel:
         """A model that is here. Raises `UnknownFamily` for one that is not in the families table."""
         asker = LocalAsker(model, processor, batch)
         return cls(asker, survey_size(processor.image_processor), lambda: describe_model(model), asker.notices, asker)
@@ -95,17 +95,17 @@ def refuse_inside(measures: Sequence[str]) -> None:
 
 
 @dataclass(eq=False)
-class Work:
+class SurveySession:
     """A survey at work: who is asked, what was asked and answered, and the time it took."""
 
-    candidate: Candidate
+    candidate: SurveyedModel
     plan: Plan
-    way: Way
+    way: SurveyOptions
     rows: pl.DataFrame
     seconds: dict[str, float]
 
     @classmethod
-    def of(cls, candidate: Candidate, plan: Plan, way: Way) -> Work:
+    def of(cls, candidate: SurveyedModel, plan: Plan, way: SurveyOptions) -> SurveySession:
         """With all questions of the plan asked. Raises `BadInput` for measures that the candidate cannot be put to."""
         candidate.refuse_measures(way.measures)
         before = monotonic()
@@ -117,7 +117,7 @@ class Work:
         self,
         values: Mapping[str, Sequence[str]] | None,
         groups: Mapping[str, Mapping[str, tuple[str, ...]]],
-        questions: tuple[Question, ...],
+        questions: tuple[FactorQuestion, ...],
         seed: int,
     ) -> Inside | None:
         """The measures of the inside that were asked for, if any."""
@@ -126,16 +126,16 @@ class Work:
             return None
         plan, rows = first_scenes(self.plan, self.rows, self.way.inside_scenes)
         confidence = self.way.thresholds.confidence
-        subject = Subject(asker.model, asker, plan, rows, changes_of(rows, values), groups, questions, confidence, seed)
-        found, seconds = look_inside(subject, self.way.measures, self.way.stage)
+        context = MeasureContext(asker.model, asker, plan, rows, interventions_of(rows, values), groups, questions, confidence, seed)
+        found, seconds = look_inside(context, self.way.measures, self.way.stage)
         self.seconds |= seconds
         return found
 
-    def survey(self, record: SurveyRecord, pictures: Mapping[str, Picture]) -> Survey:
+    def survey(self, record: SurveyRecord, pictures: Mapping[str, Picture]) -> SurveyResult:
         """The finished survey."""
         pairs = self.rows.filter(pl.col("kind").is_in(["intervention", "nuisance"]))
         num_pairs = pairs.select("picture_before", "picture_after").n_unique()
         per_s = num_pairs / max(self.seconds["questions"], 1e-9)
         local = self.candidate.local
-        at_once = None if local is None else local.room.largest
-        return Survey(record, self.rows, pictures, self.seconds, per_s, tuple(self.candidate.notices), at_once)
+        at_once = None if local is None else local.batch_sizer.largest
+        return SurveyResult(record, self.rows, pictures, self.seconds, per_s, tuple(self.candidate.notices), at_once)

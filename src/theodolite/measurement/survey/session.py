@@ -22,7 +22,7 @@ from theodolite.measurement.survey.describe import (
     rows_hash,
 )
 from theodolite.measurement.survey.official import score_official
-from theodolite.measurement.survey.options import INSIDE_SCENES, Candidate, Survey, Way, Work
+from theodolite.measurement.survey.options import INSIDE_SCENES, SurveyedModel, SurveyOptions, SurveyResult, SurveySession
 from theodolite.questions.coverage import measure_coverage
 from theodolite.records.survey import Example, Score, SurveyRecord, TrainingFacts, WorldConfig
 from theodolite.worlds.gallery import Gallery
@@ -31,14 +31,24 @@ from theodolite.worlds.query import Policy
 from theodolite.worlds.world import World, picture_hash
 
 __all__ = [
-    "INSIDE_SCENES", "Candidate", "Survey", "Way", "answer_plan", "ask_gallery", "ask_world", "rows_hash", "survey", "survey_gallery",
-    "survey_pairs", "survey_world",
-]  # fmt: skip
+    "INSIDE_SCENES",
+    "SurveyOptions",
+    "SurveyResult",
+    "SurveyedModel",
+    "answer_plan",
+    "ask_gallery",
+    "ask_world",
+    "rows_hash",
+    "survey",
+    "survey_gallery",
+    "survey_pairs",
+    "survey_world",
+]
 
 
 def survey(
-    model: nn.Module, processor: Any, pairs: World | Gallery | Path | Plan, *, title: str = "model", way: Way | None = None
-) -> Survey:
+    model: nn.Module, processor: Any, pairs: World | Gallery | Path | Plan, *, title: str = "model", way: SurveyOptions | None = None
+) -> SurveyResult:
     """Surveys a model of any family of the table: on a world with all of its open questions, a gallery, or pairs from a file or a plan.
 
     Raises `UnknownFamily` for a model that is not in the table, `BadManifest` for a file of which nothing can be used.
@@ -62,14 +72,14 @@ def survey_world(
     num_scenes: int = 200,
     seed: int = 0,
     training: TrainingFacts | None = None,
-    way: Way | None = None,
-) -> Survey:
+    way: SurveyOptions | None = None,
+) -> SurveyResult:
     """Surveys a model on counterfactual pairs of a world, asking the queries of the policy it is judged by.
 
     Raises `UnknownFamily` for a model that is not in the families table.
     """
-    way = way or Way()
-    candidate = Candidate.of_model(model, processor, way.batch)
+    way = way or SurveyOptions()
+    candidate = SurveyedModel.of_model(model, processor, way.batch)
     return ask_world(candidate, world, policy, title=title, num_scenes=num_scenes, seed=seed, training=training, way=way)
 
 
@@ -81,25 +91,25 @@ def survey_gallery(
     title: str,
     seed: int = 0,
     training: TrainingFacts | None = None,
-    way: Way | None = None,
-) -> Survey:
+    way: SurveyOptions | None = None,
+) -> SurveyResult:
     """Surveys a model on a gallery's pairs. Nothing is known of what training asked: every query of the gallery counts as asked.
 
     `seed` is that by which the gallery was drawn, and of measures inside. Raises `UnknownFamily` for a model that is not in the table.
     """
-    way = way or Way()
-    return ask_gallery(Candidate.of_model(model, processor, way.batch), gallery, title=title, seed=seed, training=training, way=way)
+    way = way or SurveyOptions()
+    return ask_gallery(SurveyedModel.of_model(model, processor, way.batch), gallery, title=title, seed=seed, training=training, way=way)
 
 
-def survey_pairs(model: nn.Module, processor: Any, plan: Plan, *, title: str, way: Way | None = None) -> Survey:
+def survey_pairs(model: nn.Module, processor: Any, plan: Plan, *, title: str, way: SurveyOptions | None = None) -> SurveyResult:
     """Surveys a model on a plan of pairs from anywhere: every query of the plan counts as asked."""
-    way = way or Way()
-    work = Work.of(Candidate.of_model(model, processor, way.batch), plan, way)
+    way = way or SurveyOptions()
+    work = SurveySession.of(SurveyedModel.of_model(model, processor, way.batch), plan, way)
     return work.survey(_record_of_pairs(work, title=title, seed=0, world=None, training=None), {})
 
 
 def ask_world(
-    candidate: Candidate,
+    candidate: SurveyedModel,
     world: World,
     policy: Policy,
     *,
@@ -107,11 +117,11 @@ def ask_world(
     num_scenes: int = 200,
     seed: int = 0,
     training: TrainingFacts | None = None,
-    way: Way | None = None,
-) -> Survey:
+    way: SurveyOptions | None = None,
+) -> SurveyResult:
     """As `survey_world`, of whoever answers. Raises `BadInput` for measures of an inside that is not here."""
     plan = plan_world(world, policy, num_scenes, seed, candidate.size)
-    work = Work.of(candidate, plan, way or Way())
+    work = SurveySession.of(candidate, plan, way or SurveyOptions())
     scores: tuple[Score, ...] = ()
     if world.official_splits and work.way.official:
         with work.way.stage("official questions", "the world's own test questions") as tell:
@@ -147,16 +157,16 @@ def ask_world(
 
 
 def ask_gallery(
-    candidate: Candidate,
+    candidate: SurveyedModel,
     gallery: Gallery,
     *,
     title: str,
     seed: int = 0,
     training: TrainingFacts | None = None,
-    way: Way | None = None,
-) -> Survey:
+    way: SurveyOptions | None = None,
+) -> SurveyResult:
     """As `survey_gallery`, of whoever answers. Raises `BadInput` for measures of an inside that is not here."""
-    work = Work.of(candidate, plan_gallery(gallery, candidate.size), way or Way())
+    work = SurveySession.of(candidate, plan_gallery(gallery, candidate.size), way or SurveyOptions())
     examples, pictures = examples_of_pairs(work.plan, work.rows)
     world = describe_gallery(gallery)
     record = _record_of_pairs(work, title=title, seed=seed, world=world, training=training, left_out=gallery.left_out, examples=examples)
@@ -164,7 +174,7 @@ def ask_gallery(
 
 
 def _record_of_pairs(
-    work: Work,
+    work: SurveySession,
     *,
     title: str,
     seed: int,

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, LlavaConfig, LlavaForConditional
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-__all__ = ["CellsTower", "CellsTowerConfig", "TowerLlava", "TowerLlavaConfig"]
+__all__ = ["CellsTower", "CellsTowerConfig", "CellsTowerLlava", "CellsTowerLlavaConfig"]
 
 
 class CellsTowerConfig(PreTrainedConfig):
@@ -76,16 +76,16 @@ class CellsTower(PreTrainedModel):
         return BaseModelOutputWithPooling(last_hidden_state=tokens, hidden_states=(tokens,))
 
 
-class TowerLlavaConfig(LlavaConfig):
-    """The configuration of a stock LLaVA on this tower, in a class of its own: see `TowerLlava`."""
+class CellsTowerLlavaConfig(LlavaConfig):
+    """The configuration of a stock LLaVA on this tower, in a class of its own: see `CellsTowerLlava`."""
 
 
-class TowerLlava(LlavaForConditionalGeneration):
+class CellsTowerLlava(LlavaForConditionalGeneration):
     """A stock LLaVA on this tower. What is loaded with `trust_remote_code` is marked as foreign code for the rest of the process, whose
     weights are taken by other names: the stock class itself must not be, or the next LLaVA would lose its head without a word.
     """
 
-    config_class = TowerLlavaConfig
+    config_class = CellsTowerLlavaConfig
 
 
 AutoConfig.register(CellsTowerConfig.model_type, CellsTowerConfig, exist_ok=True)

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, LlavaConfig, LlavaForConditional
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-__all__ = ["ConvTower", "ConvTowerConfig", "TowerLlava", "TowerLlavaConfig"]
+__all__ = ["ConvTower", "ConvTowerConfig", "ConvTowerLlava", "ConvTowerLlavaConfig"]
 
 
 class ConvTowerConfig(PreTrainedConfig):
@@ -97,16 +97,16 @@ class ConvTower(PreTrainedModel):
         return BaseModelOutputWithPooling(last_hidden_state=tokens, hidden_states=(tokens,))
 
 
-class TowerLlavaConfig(LlavaConfig):
-    """The configuration of a stock LLaVA on this tower, in a class of its own: see `TowerLlava`."""
+class ConvTowerLlavaConfig(LlavaConfig):
+    """The configuration of a stock LLaVA on this tower, in a class of its own: see `ConvTowerLlava`."""
 
 
-class TowerLlava(LlavaForConditionalGeneration):
+class ConvTowerLlava(LlavaForConditionalGeneration):
     """A stock LLaVA on this tower. What is loaded with `trust_remote_code` is marked as foreign code for the rest of the process, whose
     weights are taken by other names: the stock class itself must not be, or the next LLaVA would lose its head without a word.
     """
 
-    config_class = TowerLlavaConfig
+    config_class = ConvTowerLlavaConfig
 
 
 AutoConfig.register(ConvTowerConfig.model_type, ConvTowerConfig, exist_ok=True)

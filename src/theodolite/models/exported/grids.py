@@ -34,10 +34,10 @@ def picture_grids(config: Any, inputs: Inputs) -> list[Tensor]:
         return []
     grids = KINDS[name](config, inputs)
     _check_counts(config, inputs, grids)
-    return [grid.to(inputs["pixel_values"].device) for grid in grids]
+    return [token_grid.to(inputs["pixel_values"].device) for token_grid in grids]
 
 
-def grid(rows: int, columns: int) -> Tensor:
+def token_grid(rows: int, columns: int) -> Tensor:
     """(rows * columns, 2): all cells, row by row."""
     return torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).reshape(-1, 2)
 
@@ -70,20 +70,20 @@ def _by_tower(config: Any, inputs: Inputs) -> list[Tensor]:
     """LLaVA and PaliGemma: every patch of the tower is a token."""
     if inputs.get("image_sizes") is not None:
         raise ValueError("image_sizes belong to a vision tower that takes pictures of any size (Pixtral), which has no grids here")
-    return [grid(*tower_grid(config.vision_config))] * len(inputs["pixel_values"])
+    return [token_grid(*tower_grid(config.vision_config))] * len(inputs["pixel_values"])
 
 
 def _pooled(config: Any, inputs: Inputs) -> list[Tensor]:
     """Gemma 3: square windows of patches are averaged, so that about `mm_tokens_per_image` tokens remain."""
     rows, _ = tower_grid(config.vision_config)
     side = rows // (rows // math.isqrt(config.mm_tokens_per_image))
-    return [grid(side, side)] * len(inputs["pixel_values"])
+    return [token_grid(side, side)] * len(inputs["pixel_values"])
 
 
 def _shuffled(pixels: Tensor, patch: tuple[int, int], shrink: int) -> list[Tensor]:
     """Tiles of equal size whose patches are gathered in squares of `shrink` a side (pixel shuffle; row by row in both libraries' forms)."""
     height, width = pixels.shape[-2:]
-    return [grid(height // patch[0] // shrink, width // patch[1] // shrink)] * len(pixels)
+    return [token_grid(height // patch[0] // shrink, width // patch[1] // shrink)] * len(pixels)
 
 
 def _internvl(config: Any, inputs: Inputs) -> list[Tensor]:
@@ -115,7 +115,7 @@ def _by_thw(config: Any, inputs: Inputs) -> list[Tensor]:
     sizes = inputs["image_grid_thw"].tolist()
     if any(frames != 1 for frames, _, _ in sizes):
         raise ValueError(f"image_grid_thw has more than one frame a picture: {sizes}; give pictures only")
-    return [grid(height // merge, width // merge) for _, height, width in sizes]
+    return [token_grid(height // merge, width // merge) for _, height, width in sizes]
 
 
 def _anyres(config: Any, inputs: Inputs) -> list[Tensor]:
@@ -132,9 +132,9 @@ def _anyres(config: Any, inputs: Inputs) -> list[Tensor]:
     for size, is_alone in zip(sizes, alone, strict=False):  # as the stock forward pairs them
         if is_alone:
             rows, columns = _unpadded(config, size, side)
-            grids.append(torch.cat([grid(side, side), grid(rows, columns + 1)]))
+            grids.append(torch.cat([token_grid(side, side), token_grid(rows, columns + 1)]))
         else:
-            grids.append(torch.cat([grid(side, side), torch.tensor([[side - 1, side]])]))
+            grids.append(torch.cat([token_grid(side, side), torch.tensor([[side - 1, side]])]))
     return grids
 
 

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, LlavaConfig, LlavaForConditional
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-__all__ = ["Lite0Tower", "Lite0TowerConfig", "TowerLlava", "TowerLlavaConfig"]
+__all__ = ["Lite0Tower", "Lite0TowerConfig", "Lite0TowerLlava", "Lite0TowerLlavaConfig"]
 
 STEM = 32
 # Blocks in a row: how many, kernel, stride of the first, expansion, channels.
@@ -138,16 +138,16 @@ class Lite0Tower(PreTrainedModel):
         return BaseModelOutputWithPooling(last_hidden_state=tokens, hidden_states=(tokens,))
 
 
-class TowerLlavaConfig(LlavaConfig):
-    """The configuration of a stock LLaVA on this tower, in a class of its own: see `TowerLlava`."""
+class Lite0TowerLlavaConfig(LlavaConfig):
+    """The configuration of a stock LLaVA on this tower, in a class of its own: see `Lite0TowerLlava`."""
 
 
-class TowerLlava(LlavaForConditionalGeneration):
+class Lite0TowerLlava(LlavaForConditionalGeneration):
     """A stock LLaVA on this tower. What is loaded with `trust_remote_code` is marked as foreign code for the rest of the process, whose
     weights are taken by other names: the stock class itself must not be, or the next LLaVA would lose its head without a word.
     """
 
-    config_class = TowerLlavaConfig
+    config_class = Lite0TowerLlavaConfig
 
 
 AutoConfig.register(Lite0TowerConfig.model_type, Lite0TowerConfig, exist_ok=True)

@@ -14,10 +14,10 @@ import numpy as np
 
 from theodolite.questions.advice.counterfactuals import scenes_to_add
 from theodolite.questions.advice.greedy_cover import PairCover, lazy_greedy, pair_cover
-from theodolite.questions.advice.problem import Ground
-from theodolite.questions.advice.query_split import Line, Split, lines_of
+from theodolite.questions.advice.problem import AdviceProblem
+from theodolite.questions.advice.query_split import QuerySplit, ScenePart, lines_of
 from theodolite.questions.advice.water_filling import fair_shares
-from theodolite.questions.coverage import ZERO, Asked, pressure_bits_of
+from theodolite.questions.coverage import ZERO, QueryTable, pressure_bits_of
 from theodolite.records.advice import Advice, AdvisedFactor, AdvisedQuery
 from theodolite.records.errors import BadInput
 
@@ -25,28 +25,28 @@ PLACES = 6
 
 
 @dataclass(frozen=True, eq=False)
-class Pick:
+class PickedQuery:
     """A query that is to be asked, for the sake of which factor, and what it adds to coverage after those before it."""
 
-    split: Split
+    split: QuerySplit
     gain: float
     unasked: bool
 
 
 @dataclass(frozen=True, eq=False)
-class Share:
+class PickOutcome:
     """What became of a pick: its number of questions, bits of one of them, and its lines."""
 
-    pick: Pick
+    pick: PickedQuery
     num_questions: float
     bits: float
-    lines: list[Line]
+    lines: list[ScenePart]
 
     @property
-    def asked(self) -> Asked:
+    def asked(self) -> QueryTable:
         ground, item = self.pick.split.ground, self.pick.split.item
         rate = sum((line.rate * line.inside for line in self.lines), np.zeros((1,) * len(ground.names)))
-        return Asked(item.query, item.answer, rate * ground.left[item.query.name] * item.rate if ground.recorded else rate)
+        return QueryTable(item.query, item.answer, rate * ground.left[item.query.name] * item.rate if ground.recorded else rate)
 
     def record(self) -> AdvisedQuery:
         split, query = self.pick.split, self.pick.split.item.query.name
@@ -64,7 +64,7 @@ class Share:
         )
 
 
-def advise(ground: Ground, budget: int, factors: Sequence[str], subject: str) -> Advice:
+def advise(ground: AdviceProblem, budget: int, factors: Sequence[str], subject: str) -> Advice:
     """What to ask next with a budget of questions, for the sake of some factors, and the scenes to add where questions cannot help.
 
     Raises `BadInput` on a budget below 1, `UnknownName` on a factor that is not there.
@@ -97,7 +97,7 @@ def advise(ground: Ground, budget: int, factors: Sequence[str], subject: str) ->
     )
 
 
-def _picks(ground: Ground, cover: PairCover, budget: int) -> list[Pick]:
+def _picks(ground: AdviceProblem, cover: PairCover, budget: int) -> list[PickedQuery]:
     """Queries for the factors that nothing covers, then those that add to coverage, else those that add to pressure."""
     before, most = cover.covered(), cover.covered(range(len(ground.candidates)))
     unasked = [name for name in cover.factors if before[name] <= ZERO < most[name]]
@@ -111,27 +111,27 @@ def _picks(ground: Ground, cover: PairCover, budget: int) -> list[Pick]:
         after = cover.opened([index]).covered()
         gains = {name: after[name] - value for name, value in cover.covered().items()}
         factor = max((name for name in unasked if gains[name] > ZERO), key=gains.__getitem__, default=max(gains, key=gains.__getitem__))
-        picks.append(Pick(Split(ground, ground.candidates[index], factor), sum(gains.values()), factor in unasked))
+        picks.append(PickedQuery(QuerySplit(ground, ground.candidates[index], factor), sum(gains.values()), factor in unasked))
         cover = cover.opened([index])
     if picks:
         return picks
     sharpest = [_sharpest(ground, name, float(budget)) for name in cover.factors]
-    return [Pick(split, 0.0, False) for split in sharpest if split is not None][:num_queries]
+    return [PickedQuery(split, 0.0, False) for split in sharpest if split is not None][:num_queries]
 
 
-def _sharpest(ground: Ground, factor: str, budget: float) -> Split | None:
+def _sharpest(ground: AdviceProblem, factor: str, budget: float) -> QuerySplit | None:
     """The query by which more questions add most bits of a factor; None if none adds any."""
-    splits = [Split(ground, item, factor) for item in ground.candidates if factor in item.query.depends_on]
+    splits = [QuerySplit(ground, item, factor) for item in ground.candidates if factor in item.query.depends_on]
     gains = [split.bits(split.questions(budget)) - split.bits(np.zeros(split.room.shape)) for split in splits if split.num_useful > 0]
     useful = [split for split in splits if split.num_useful > 0]
     best = int(np.argmax(gains)) if gains else -1
     return useful[best] if gains and gains[best] > ZERO else None
 
 
-def _largest_context(ground: Ground, factors: Sequence[str]) -> int:
+def _largest_context(ground: AdviceProblem, factors: Sequence[str]) -> int:
     """Scenes that a query must be asked of, one question each, before it tells all apart that it can: the most over all queries."""
     sizes = [
-        int((Split(ground, item, name).pictures > 0).sum())
+        int((QuerySplit(ground, item, name).pictures > 0).sum())
         for item in ground.candidates
         for name in item.query.depends_on
         if name in factors and name in ground.names
@@ -139,12 +139,12 @@ def _largest_context(ground: Ground, factors: Sequence[str]) -> int:
     return max(sizes, default=1)
 
 
-def _share(pick: Pick, budget: float) -> Share:
+def _share(pick: PickedQuery, budget: float) -> PickOutcome:
     questions = pick.split.questions(budget)
-    return Share(pick, float(questions.sum()), pick.split.bits(questions), lines_of(pick.split, pick.split.rates(questions)))
+    return PickOutcome(pick, float(questions.sum()), pick.split.bits(questions), lines_of(pick.split, pick.split.rates(questions)))
 
 
-def _factors(ground: Ground, cover: PairCover, shares: Sequence[Share]) -> tuple[AdvisedFactor, ...]:
+def _factors(ground: AdviceProblem, cover: PairCover, shares: Sequence[PickOutcome]) -> tuple[AdvisedFactor, ...]:
     before, most = cover.covered(), cover.covered(range(len(ground.candidates)))
     added = [share.asked for share in shares]
     after = pair_cover(ground.names, ground.weights, ground.layout(added).asked, (), cover.factors).covered()
@@ -172,11 +172,11 @@ def _factors(ground: Ground, cover: PairCover, shares: Sequence[Share]) -> tuple
     return tuple(sorted(rows, key=place))
 
 
-def _named(ground: Ground, factor: str) -> bool:
+def _named(ground: AdviceProblem, factor: str) -> bool:
     return factor in ground.nameable and any(factor in item.query.depends_on for item in ground.candidates)
 
 
-def _cause(ground: Ground, factor: str, before: float, most: float) -> Literal["unasked", "confounded"] | None:
+def _cause(ground: AdviceProblem, factor: str, before: float, most: float) -> Literal["unasked", "confounded"] | None:
     if before > ZERO:
         return None
     asked = any(factor in item.query.depends_on and (ground.weights * item.rate).any() for item in ground.asked)
@@ -184,7 +184,7 @@ def _cause(ground: Ground, factor: str, before: float, most: float) -> Literal["
 
 
 def _cure(
-    ground: Ground, factor: str, before: float, most: float, shares: Sequence[Share]
+    ground: AdviceProblem, factor: str, before: float, most: float, shares: Sequence[PickOutcome]
 ) -> Literal["questions", "new questions", "pictures", "none"] | None:
     if not _named(ground, factor):
         if before > ZERO:

@@ -17,7 +17,7 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from theodolite.questions.coverage import ZERO, Asked
+from theodolite.questions.coverage import ZERO, QueryTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +53,8 @@ class PairCover:
 def pair_cover(
     names: tuple[str, ...],
     weights: Float[np.ndarray, "..."],
-    asked: Sequence[Asked],
-    candidates: Sequence[Asked],
+    asked: Sequence[QueryTable],
+    candidates: Sequence[QueryTable],
     factors: Sequence[str],
 ) -> PairCover:
     """The pairs of each factor over axes `names`; a table tells nothing of a factor that is no axis. Rates say where a query is asked."""
@@ -70,8 +70,8 @@ def _factor_pairs(
     names: tuple[str, ...],
     tied: frozenset[str],
     weights: np.ndarray,
-    asked: Sequence[Asked],
-    candidates: Sequence[Asked],
+    asked: Sequence[QueryTable],
+    candidates: Sequence[QueryTable],
     factor: str,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Worth of the pairs of one factor, whether they are known, and which candidate tells them apart."""
@@ -90,7 +90,7 @@ def _factor_pairs(
     worth = np.stack([2 * rest * conditional[one] * conditional[other] for one, other in pairs]) / (1 - 1 / num_values)
     real = worth > 0
 
-    def told(item: Asked) -> np.ndarray:
+    def told(item: QueryTable) -> np.ndarray:
         if item not in touching:
             return np.zeros(int(real.sum()), dtype=bool)
         answer, support = (_along(part, axis, num_values) for part in (item.answer, item.rate > 0))

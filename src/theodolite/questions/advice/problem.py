@@ -9,29 +9,29 @@ from functools import reduce
 import numpy as np
 from jaxtyping import Float, Int
 
-from theodolite.questions.coverage import MAX_SCENES, Asked, Enumeration, entropy_bits
+from theodolite.questions.coverage import MAX_SCENES, Enumeration, QueryTable, entropy_bits
 from theodolite.records.errors import BadInput
 from theodolite.worlds.factors import FactorSpace
 from theodolite.worlds.prior import Prior, spread
 from theodolite.worlds.query import Policy, Query
 
 
-class Layout(Enumeration):
+class ProblemShape(Enumeration):
     """Weights and questions laid out over factors, without a policy behind them: what `pressure_bits_of` reads."""
 
-    def __init__(self, names: tuple[str, ...], weights: Float[np.ndarray, "..."], asked: Sequence[Asked]) -> None:
+    def __init__(self, names: tuple[str, ...], weights: Float[np.ndarray, "..."], asked: Sequence[QueryTable]) -> None:
         self.names, self.shape, self.weights = names, weights.shape, weights
         self.asked = tuple(asked)
 
 
 @dataclass(frozen=True, eq=False)
-class Ground:
+class AdviceProblem:
     """Scenes over the axes `names`; `weights` sums to 1 and has their full shape.
 
     `asked` holds the questions that are asked already, `candidates` the queries that may be advised, with rate 1 where they
     can be asked. `left` says how many more questions of a query a picture may get. `policy` is what `asked` came from. Recorded data
     have none: there `left` differs from picture to picture, and rates count the pictures that have some left. `least_bits` and
-    `most_partners` say when factors count as tied (see `partners`).
+    `most_partners` say when factors count as tied (see `correlated_factors`).
     """
 
     space: FactorSpace
@@ -39,8 +39,8 @@ class Ground:
     names: tuple[str, ...]
     weights: Float[np.ndarray, "..."]
     num_pictures: int
-    asked: tuple[Asked, ...]
-    candidates: tuple[Asked, ...]
+    asked: tuple[QueryTable, ...]
+    candidates: tuple[QueryTable, ...]
     left: Mapping[str, Float[np.ndarray, "..."]]
     nameable: frozenset[str]
     recorded: bool = False
@@ -50,16 +50,16 @@ class Ground:
     most_partners: int = 8
     _found: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
-    def partners(self, factor: str) -> tuple[str, ...]:
+    def correlated_factors(self, factor: str) -> tuple[str, ...]:
         """The factors that this one is tied to, in the order of the space."""
         if factor not in self._found:
-            found = partners(self.weights, self.names, factor, self.least_bits, self.most_partners)
+            found = correlated_factors(self.weights, self.names, factor, self.least_bits, self.most_partners)
             self._found[factor] = tuple(name for name in self.names if name in found)
         return self._found[factor]
 
-    def context(self, item: Asked, factor: str) -> tuple[str, ...]:
+    def context(self, item: QueryTable, factor: str) -> tuple[str, ...]:
         """The factors by which scenes are told from each other when a query is asked for the sake of a factor."""
-        tied = {factor, *item.query.depends_on, *self.partners(factor)}
+        tied = {factor, *item.query.depends_on, *self.correlated_factors(factor)}
         left = self.left[item.query.name]
         return tuple(name for axis, name in enumerate(self.names) if name in tied or (not self.recorded and left.shape[axis] > 1))
 
@@ -68,17 +68,17 @@ class Ground:
         gone = tuple(axis for axis, name in enumerate(self.names) if name not in context)
         return np.asarray((self.weights * self.num_pictures * table).sum(axis=gone))
 
-    def layout(self, added: Iterable[Asked] = ()) -> Layout:
+    def layout(self, added: Iterable[QueryTable] = ()) -> ProblemShape:
         """All questions, those added with those of the same query asked already."""
-        merged: dict[str, Asked] = {}
+        merged: dict[str, QueryTable] = {}
         for item in (*self.asked, *added):
             before = merged.get(item.query.name)
             rate = item.rate if before is None else before.rate + item.rate
-            merged[item.query.name] = Asked(item.query, item.answer, rate)
-        return Layout(self.names, self.weights, tuple(merged.values()))
+            merged[item.query.name] = QueryTable(item.query, item.answer, rate)
+        return ProblemShape(self.names, self.weights, tuple(merged.values()))
 
 
-def partners(weights: Float[np.ndarray, "..."], names: tuple[str, ...], factor: str, least_bits: float, most: int) -> list[str]:
+def correlated_factors(weights: Float[np.ndarray, "..."], names: tuple[str, ...], factor: str, least_bits: float, most: int) -> list[str]:
     """The factors that say most about one, chosen one after the other while each takes `least_bits` or more from what is left open."""
     chosen: list[str] = []
     if factor not in names:
@@ -102,7 +102,7 @@ def conditional_bits(weights: Float[np.ndarray, "..."], names: tuple[str, ...], 
     return max(0.0, entropy_bits(both) - entropy_bits(both.sum(axis=names.index(factor))))
 
 
-def world_ground(prior: Prior, queries: Sequence[Query], asked: Policy | None, num_pictures: int, repeats: float = 1.0) -> Ground:
+def world_problem(prior: Prior, queries: Sequence[Query], asked: Policy | None, num_pictures: int, repeats: float = 1.0) -> AdviceProblem:
     """Pictures drawn from a prior, of which a policy asks already. A question is asked of a picture at most `repeats` times.
 
     Raises `BadInput` if the factors involved span too many scenes to enumerate.
@@ -120,14 +120,14 @@ def world_ground(prior: Prior, queries: Sequence[Query], asked: Policy | None, n
         here = [ask.rate * ask.inside_table(prior, names).astype(float) for ask in lines if ask.query.name == query.name]
         return np.asarray(reduce(np.add, here, np.zeros((1,) * len(names))))
 
-    return Ground(
+    return AdviceProblem(
         space=prior.space,
         prior=prior,
         names=names,
         weights=np.array(np.broadcast_to(prior.table(names), shape)),
         num_pictures=num_pictures,
-        asked=tuple(Asked(query, lay(query), rate(query)) for query in (asked.queries if asked else ())),
-        candidates=tuple(Asked(query, lay(query), np.ones((1,) * len(names))) for query in queries),
+        asked=tuple(QueryTable(query, lay(query), rate(query)) for query in (asked.queries if asked else ())),
+        candidates=tuple(QueryTable(query, lay(query), np.ones((1,) * len(names))) for query in queries),
         left={query.name: np.maximum(0.0, repeats - rate(query)) for query in queries},
         nameable=frozenset(prior.space.nameable),
         policy=asked,

@@ -8,9 +8,9 @@ from itertools import chain, combinations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from theodolite.questions.advice.problem import Ground, check_size
+from theodolite.questions.advice.problem import AdviceProblem, check_size
 from theodolite.questions.annotated import Annotated
-from theodolite.questions.coverage import Asked
+from theodolite.questions.coverage import QueryTable
 from theodolite.worlds.factors import Factor, FactorSpace
 from theodolite.worlds.prior import Prior, spread
 from theodolite.worlds.query import Query
@@ -24,7 +24,7 @@ MOST_PARTNERS = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class LearnedAnswers:
     """An answer as a function of some factors: one axis each; `seen` is where some row shows it."""
 
     factors: tuple[str, ...]
@@ -32,7 +32,7 @@ class Learned:
     seen: Bool[np.ndarray, "..."]
 
 
-def recorded_ground(data: Annotated, repeats: float = 1.0) -> Ground:
+def problem_from_data(data: Annotated, repeats: float = 1.0) -> AdviceProblem:
     """Examples with what was asked of them. A query can be advised where its answer is a function of at most three factors.
 
     Raises `BadInput` if the factors span too many scenes to enumerate.
@@ -51,11 +51,11 @@ def recorded_ground(data: Annotated, repeats: float = 1.0) -> Ground:
             continue
         query = Query(name, "open", "&".join(found.factors), (name,), data.answers, found.factors, found.answer)
         answer = spread(found.answer, found.factors, space.names)
-        asked.append(Asked(query, answer, _per(np.bincount(cell[data.example[rows]], minlength=size), examples)))
-        candidates.append(Asked(query, answer, spread(found.seen, found.factors, space.names).astype(float)))
+        asked.append(QueryTable(query, answer, _per(np.bincount(cell[data.example[rows]], minlength=size), examples)))
+        candidates.append(QueryTable(query, answer, spread(found.seen, found.factors, space.names).astype(float)))
         has = np.unique(data.example[rows])
         left[name] = repeats - _per(np.bincount(cell[has], minlength=size), examples)
-    return Ground(
+    return AdviceProblem(
         space=space,
         prior=Prior(space),
         names=space.names,
@@ -76,7 +76,7 @@ def _per(count: Int[np.ndarray, " cell"], examples: Int[np.ndarray, "..."]) -> F
     return np.asarray(np.divide(count.reshape(examples.shape), examples, out=np.zeros(examples.shape), where=examples > 0))
 
 
-def learn(data: Annotated, rows: Int[np.ndarray, " row"], query: str) -> Learned | None:
+def learn(data: Annotated, rows: Int[np.ndarray, " row"], query: str) -> LearnedAnswers | None:
     """The answer of a query as a function of the fewest factors that determine it; None where no three do.
 
     Where several sets do, the first in the order of the columns is taken, but factors that the query names or whose values are its
@@ -96,5 +96,5 @@ def learn(data: Annotated, rows: Int[np.ndarray, " row"], query: str) -> Learned
         table[cell] = answer
         if (table[cell] == answer).all() and len(rows) >= ROWS_PER_CELL * len(np.unique(cell)):
             seen = np.bincount(cell, minlength=len(table)) > 0
-            return Learned(tuple(data.factors[axis] for axis in axes), table.reshape(sizes), seen.reshape(sizes))
+            return LearnedAnswers(tuple(data.factors[axis] for axis in axes), table.reshape(sizes), seen.reshape(sizes))
     return None

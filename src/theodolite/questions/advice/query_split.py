@@ -10,9 +10,9 @@ from itertools import product
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from theodolite.questions.advice.problem import Ground
-from theodolite.questions.advice.water_filling import fill, total_bits
-from theodolite.questions.coverage import Asked
+from theodolite.questions.advice.problem import AdviceProblem
+from theodolite.questions.advice.water_filling import fill_water, total_bits
+from theodolite.questions.coverage import QueryTable
 from theodolite.worlds.prior import spread
 
 # Of what a query gets, at most this much goes to scenes for the sake of coverage alone, whatever they add to pressure.
@@ -21,11 +21,11 @@ DIGITS = 6
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
+class QuerySplit:
     """A query asked for the sake of a factor: its pictures and questions by the values of `context`, the factor's axis first."""
 
-    ground: Ground
-    item: Asked
+    ground: AdviceProblem
+    item: QueryTable
     factor: str
 
     @cached_property
@@ -85,7 +85,7 @@ class Split:
         first = np.where(self.known == 0, np.minimum(self.room, 1.0), 0.0)
         first *= min(1.0, LEAST_FRAC * budget / max(float(first.sum()), 1e-300))
         room = self._by_answer(self.room)
-        added = fill(self._lines(self.known), self._lines(self.room), self._lines(first), budget).reshape(room.shape)
+        added = fill_water(self._lines(self.known), self._lines(self.room), self._lines(first), budget).reshape(room.shape)
         part = np.divide(added, room, out=np.zeros(room.shape), where=room > 0)
         of_answer = [part[..., choice] * (self.answer == choice) for choice in range(part.shape[-1])]
         return np.asarray(self.room * np.sum(of_answer, axis=0))
@@ -103,7 +103,7 @@ class Split:
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
+class ScenePart:
     """One line of a policy: the region in words, where it is over the axes of the ground, and questions a picture in it."""
 
     region: str
@@ -115,7 +115,7 @@ class Line:
         return query + ("" if self.region == "all" else f":{self.region}") + times
 
 
-def lines_of(split: Split, rates: Float[np.ndarray, "..."]) -> list[Line]:
+def lines_of(split: QuerySplit, rates: Float[np.ndarray, "..."]) -> list[ScenePart]:
     """The fewest lines that say these rates (to 2e-6 of each): of all scenes, by agreement, by a value, by both, or scene by scene."""
     ground, context = split.ground, split.context
     real = ground.over(context, np.ones(1)) > 0
@@ -126,13 +126,13 @@ def lines_of(split: Split, rates: Float[np.ndarray, "..."]) -> list[Line]:
             if len(here) and np.ptp(here) > 2e-6 * here.max():
                 break
             if len(here) and here.max() > 0:
-                lines.append(Line(region, spread(mask, context, ground.names), float(f"{here.mean():.{DIGITS}g}")))
+                lines.append(ScenePart(region, spread(mask, context, ground.names), float(f"{here.mean():.{DIGITS}g}")))
         else:
             return lines
     raise AssertionError("scene by scene every rate is constant")
 
 
-def _partitions(ground: Ground, context: tuple[str, ...]) -> Iterator[list[tuple[str, Bool[np.ndarray, "..."]]]]:
+def _partitions(ground: AdviceProblem, context: tuple[str, ...]) -> Iterator[list[tuple[str, Bool[np.ndarray, "..."]]]]:
     """Ways to cut all scenes into regions, coarse to fine; masks have one axis for each factor of the context."""
     values = {name: ground.space[name].values for name in context}
 

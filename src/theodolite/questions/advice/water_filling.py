@@ -16,7 +16,7 @@ def total_bits(asked: Float[np.ndarray, "line answer"]) -> float:
     return float(-(asked * np.log2(part)).sum())
 
 
-def fill(
+def fill_water(
     known: Float[np.ndarray, "line answer"],
     room: Float[np.ndarray, "line answer"],
     least: Float[np.ndarray, "line answer"],

@@ -40,7 +40,7 @@ class CellColumn:
 
     def of(self, run: GridRun) -> MovedCell | None:
         """The run's cell of this kind; null where it was not asked."""
-        return next((cell for cell in run.cells if cell.form == "open" and column_of(cell) == self), None)
+        return next((cell for cell in run.cells if cell.form == "open" and cell_column(cell) == self), None)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def build_study_page(study: StudyRecord, runs: Sequence[GridRun] = (), how: RunR
         show_x=study_words.show_x,
         essay_words=study_words.essay_words,
         num_of=study_words.num_of,
-        trained_right=trained_right,
+        trained_right=answered_as_in_training,
         others_of=others_of,
     )
     return shown.get_template("study.html.j2").render(
@@ -93,14 +93,14 @@ def build_study_page(study: StudyRecord, runs: Sequence[GridRun] = (), how: RunR
     )
 
 
-def column_of(cell: MovedCell) -> CellColumn:
+def cell_column(cell: MovedCell) -> CellColumn:
     return CellColumn(cell.query, cell.truth_moves, cell.factor)
 
 
 def main_cells(runs: Iterable[GridRun]) -> list[CellColumn]:
     """The kinds of cells of open questions that speak of the two factors that a run's training ties."""
     found = {
-        column_of(cell)
+        cell_column(cell)
         for run in runs
         for cell in run.cells
         if cell.form == "open" and {cell.factor, cell.query} <= set(run.setup.correlation)
@@ -108,7 +108,7 @@ def main_cells(runs: Iterable[GridRun]) -> list[CellColumn]:
     return sorted(found, key=lambda column: (column.query, column.truth_moves, column.factor))
 
 
-def trained_right(run: GridRun) -> list[Any]:
+def answered_as_in_training(run: GridRun) -> list[Any]:
     """How often each kind of question is answered right on scenes like those of training."""
     return [found for found in run.answered if found.scenes == "training"]
 

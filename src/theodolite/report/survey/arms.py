@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from theodolite.records.survey import Evidence, SurveyRecord
-from theodolite.report.stored import CoverageFacts, Stored, coverage_facts
+from theodolite.report.stored import CoverageFacts, StoredSurvey, coverage_facts
 from theodolite.report.survey.words import listed
 
 
 @dataclass(frozen=True, eq=False)
-class Arm:
+class SurveyArm:
     """One surveyed model on the page; `seed_words` stands beside each of its figures."""
 
-    stored: Stored
+    stored: StoredSurvey
     label: str
     seed_words: str
     anchor: str
@@ -51,7 +51,7 @@ class Arm:
         return self.record.shadows.evidence.get(factor)
 
 
-def label_arms(surveys: Sequence[Stored]) -> tuple[Arm, ...]:
+def label_arms(surveys: Sequence[StoredSurvey]) -> tuple[SurveyArm, ...]:
     """The surveys with labels that differ: the title, with the training seed where several seeds share a title."""
     seeds: dict[str, set[int | None]] = defaultdict(set)
     for stored in surveys:
@@ -68,7 +68,7 @@ def label_arms(surveys: Sequence[Stored]) -> tuple[Arm, ...]:
         else:
             words, label = "one seed", stored.record.title
         taken[label] += 1
-        arms.append(Arm(stored, label if taken[label] == 1 else f"{label} ({taken[label]})", words, f"arm-{number}"))
+        arms.append(SurveyArm(stored, label if taken[label] == 1 else f"{label} ({taken[label]})", words, f"arm-{number}"))
     return tuple(arms)
 
 
@@ -82,7 +82,7 @@ def policy_key(record: SurveyRecord) -> str:
     return json.dumps([record.title, record.policy, world], sort_keys=True)
 
 
-def seed_words(arms: Sequence[Arm]) -> str:
+def seed_words(arms: Sequence[SurveyArm]) -> str:
     """How many training seeds stand behind a figure that shows several arms."""
     words = {arm.seed_words for arm in arms}
     if len(words) == 1 and not next(iter(words)).startswith("seed "):

@@ -26,7 +26,7 @@ S = TypeVar("S", Patch, Erasure, SiteDisturbance)
 
 
 @dataclass(frozen=True)
-class Partner:
+class CausalCounterpart:
     """A causal number beside a similarity number: which change it is of, where it was made, and words where a number is missing."""
 
     kind: str
@@ -47,7 +47,9 @@ def nearest(site: str, measured: Sequence[S]) -> S | None:
     return min(measured, key=lambda part: (abs(depth(part.site) - depth(site)), depth(part.site)), default=None)
 
 
-def find_partners(causal: Causal | None, measure: str, site: str, factor: str = "", query: str | None = None) -> tuple[Partner, ...]:
+def find_causal_counterparts(
+    causal: Causal | None, measure: str, site: str, factor: str = "", query: str | None = None
+) -> tuple[CausalCounterpart, ...]:
     """The partners of a measure's number at a site, of a factor where it has one, and of one question's answers where it speaks of
     one; empty without causal numbers."""
     if causal is None:
@@ -55,42 +57,44 @@ def find_partners(causal: Causal | None, measure: str, site: str, factor: str = 
     return tuple(_find(causal, kind, site, factor, query) for kind in BESIDE[measure])
 
 
-def _find(causal: Causal, kind: str, site: str, factor: str, query: str | None) -> Partner:
+def _find(causal: Causal, kind: str, site: str, factor: str, query: str | None) -> CausalCounterpart:
     if kind == "patch":
-        return patch_partner(nearest(site, [part for part in causal.patch if part.factor == factor]), factor, query)
+        return patch_counterpart(nearest(site, [part for part in causal.patch if part.factor == factor]), factor, query)
     if kind == "erase":
-        return erase_partner(nearest(site, [part for part in causal.erase if part.factor == factor]), factor)
+        return erase_counterpart(nearest(site, [part for part in causal.erase if part.factor == factor]), factor)
     changed = nearest(site, {"shuffle": causal.shuffle, "mean": causal.mean}[kind])
-    return Partner(kind, note="not measured") if changed is None else Partner(kind, changed.site, changed.overall.moved)
+    return CausalCounterpart(kind, note="not measured") if changed is None else CausalCounterpart(kind, changed.site, changed.overall.moved)
 
 
-def patch_partner(patch: Patch | None, factor: str, query: str | None = None) -> Partner:
+def patch_counterpart(patch: Patch | None, factor: str, query: str | None = None) -> CausalCounterpart:
     """How often answers move when a factor's difference is put in: those to `query`, else to the question about the factor.
 
     Where there is none, those to the question whose answers move most: what a shadow is made of.
     """
     if patch is None:
-        return Partner("patch", note=f"{factor} was not patched")
+        return CausalCounterpart("patch", note=f"{factor} was not patched")
     if query is not None:
         moved = patch.by_query.get(query)
-        return Partner("patch", patch.site, moved, "" if moved else "this question was not asked there")
+        return CausalCounterpart("patch", patch.site, moved, "" if moved else "this question was not asked there")
     if patch.subspace.own is not None:
-        return Partner("patch", patch.site, patch.subspace.own.moved)
+        return CausalCounterpart("patch", patch.site, patch.subspace.own.moved)
     most = max(patch.by_query, key=lambda name: patch.by_query[name].frac, default=None)
     if most is None:
-        return Partner("patch", patch.site, note="no question was asked")
-    return Partner("patch", patch.site, patch.by_query[most], f"of the answers about {most}, more than of others: none is about {factor}")
+        return CausalCounterpart("patch", patch.site, note="no question was asked")
+    return CausalCounterpart(
+        "patch", patch.site, patch.by_query[most], f"of the answers about {most}, more than of others: none is about {factor}"
+    )
 
 
-def erase_partner(erasure: Erasure | None, factor: str) -> Partner:
+def erase_counterpart(erasure: Erasure | None, factor: str) -> CausalCounterpart:
     """How many right answers are lost when a factor is erased; where no question is about it, how many answers of another move."""
     if erasure is None:
-        return Partner("erase", note=f"{factor} was not erased")
+        return CausalCounterpart("erase", note=f"{factor} was not erased")
     if erasure.lost is not None:
-        return Partner("erase", erasure.site, erasure.lost)
+        return CausalCounterpart("erase", erasure.site, erasure.lost)
     most = max(erasure.moved, key=lambda query: erasure.moved[query].frac, default=None)
     if most is None:
-        return Partner("erase", erasure.site, note="no question was asked")
-    return Partner(
+        return CausalCounterpart("erase", erasure.site, note="no question was asked")
+    return CausalCounterpart(
         "erase", erasure.site, erasure.moved[most], f"of the answers about {most} moved, more than of others: no question is about {factor}"
     )

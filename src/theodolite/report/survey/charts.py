@@ -12,7 +12,7 @@ import vl_convert
 from markupsafe import Markup
 
 from theodolite.records.survey import Cell
-from theodolite.report.survey.arms import Arm, seed_words
+from theodolite.report.survey.arms import SurveyArm, seed_words
 from theodolite.report.survey.headlines import Headline
 from theodolite.report.survey.words import column_of, show_exact, show_frac, show_interval
 
@@ -50,7 +50,7 @@ def spec_json(spec: Spec) -> Markup:
     return Markup(text)
 
 
-def answers_chart(arm: Arm) -> Spec | None:
+def answers_chart(arm: SurveyArm) -> Spec | None:
     """Share of pairs whose answer moves, 0 to 1, by factor changed and by query: read cells and leak cells apart; null without cells."""
     cells = arm.record.shadows.cells
     if not cells:
@@ -74,7 +74,7 @@ def answers_chart(arm: Arm) -> Spec | None:
     return finish_chart(chart, f"Answers of {arm.named}: share that moves", datasets)
 
 
-def _answers_panel(arm: Arm, columns: list[str], kind: str, title: str, colours: tuple[str, str]) -> Panel:
+def _answers_panel(arm: SurveyArm, columns: list[str], kind: str, title: str, colours: tuple[str, str]) -> Panel:
     labels = alt.Axis(labels=kind == "read", ticks=False, domain=False, title=None, labelPadding=6, labelLimit=MAX_LABEL_PIXELS)
     y = alt.Y("factor:N", scale=alt.Scale(domain=list(arm.factors)), axis=labels)
     x = alt.X("column:N", scale=alt.Scale(domain=columns, paddingInner=0.04), axis=_column_axis())
@@ -128,7 +128,7 @@ COVERAGE_COLUMNS = {
 }
 
 
-def coverage_chart(arm: Arm) -> Spec | None:
+def coverage_chart(arm: SurveyArm) -> Spec | None:
     """What the questions alone predict, by factor in the same order: coverage, its limit, reach (0 to 1), pressure (bits), and why 0."""
     facts = arm.coverage
     if facts is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from theodolite.records.survey import Part, TrainingFacts
-from theodolite.report.survey.arms import Arm, policy_key
+from theodolite.report.survey.arms import SurveyArm, policy_key
 from theodolite.report.survey.words import listed, show_count
 
 EQUAL_IN_ALL_ARMS = {
@@ -30,11 +30,11 @@ class Notice:
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedArms:
     """The arms of one comparison under one training seed, each with what is recorded of its training."""
 
     seed: int
-    members: tuple[tuple[Arm, TrainingFacts], ...]
+    members: tuple[tuple[SurveyArm, TrainingFacts], ...]
 
     @property
     def labels(self) -> list[str]:
@@ -51,17 +51,17 @@ class Trained:
         return found
 
 
-def comparisons(arms: Sequence[Arm]) -> dict[str, tuple[Trained, ...]]:
+def comparisons(arms: Sequence[SurveyArm]) -> dict[str, tuple[TrainedArms, ...]]:
     """The arms whose training is recorded, by the comparison they belong to and their training seed."""
-    found: dict[str, dict[int, list[tuple[Arm, TrainingFacts]]]] = {}
+    found: dict[str, dict[int, list[tuple[SurveyArm, TrainingFacts]]]] = {}
     for arm in arms:
         facts = arm.record.training
         if facts is not None:
             found.setdefault(facts.comparison, {}).setdefault(facts.seed, []).append((arm, facts))
-    return {name: tuple(Trained(seed, tuple(members)) for seed, members in seeds.items()) for name, seeds in found.items()}
+    return {name: tuple(TrainedArms(seed, tuple(members)) for seed, members in seeds.items()) for name, seeds in found.items()}
 
 
-def same_training(arms: Sequence[Arm]) -> tuple[str, ...]:
+def same_training(arms: Sequence[SurveyArm]) -> tuple[str, ...]:
     """For each comparison of several policies: the sentence that they saw the same pictures, if their training records show it."""
     sentences = []
     for groups in comparisons(arms).values():
@@ -83,7 +83,7 @@ def same_training(arms: Sequence[Arm]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def check_arms(arms: Sequence[Arm]) -> tuple[Notice, ...]:
+def check_arms(arms: Sequence[SurveyArm]) -> tuple[Notice, ...]:
     """All that stands in the way of comparing the arms, warnings first."""
     found = comparisons(arms)
     doubts = [doubt for groups in found.values() for doubt in _training_doubts(groups)] + _survey_doubts(arms)
@@ -91,11 +91,11 @@ def check_arms(arms: Sequence[Arm]) -> tuple[Notice, ...]:
     return (*(Notice("warning", text) for text in doubts), *(Notice("note", text) for text in notes))
 
 
-def _num_policies(arms: Sequence[Arm]) -> int:
+def _num_policies(arms: Sequence[SurveyArm]) -> int:
     return len({policy_key(arm.record) for arm in arms})
 
 
-def _training_doubts(groups: Sequence[Trained]) -> list[str]:
+def _training_doubts(groups: Sequence[TrainedArms]) -> list[str]:
     doubts = [
         f"These models were not trained alike: {difference}. A difference between their answers need not come from the questions."
         for group in groups
@@ -110,14 +110,14 @@ def _training_doubts(groups: Sequence[Trained]) -> list[str]:
     return doubts
 
 
-def _several_comparisons(found: dict[str, tuple[Trained, ...]]) -> list[str]:
+def _several_comparisons(found: dict[str, tuple[TrainedArms, ...]]) -> list[str]:
     if len(found) < 2:
         return []
     titles = [listed(list(dict.fromkeys(arm.record.title for group in groups for arm, _ in group.members))) for groups in found.values()]
     return [f"Not all models were meant to see the same pictures. Compare within a group, not across: {'; '.join(titles)}."]
 
 
-def _survey_doubts(arms: Sequence[Arm]) -> list[str]:
+def _survey_doubts(arms: Sequence[SurveyArm]) -> list[str]:
     doubts = []
     worlds = [arm.record.world for arm in arms if arm.record.world is not None]
     if _differ([world.model_copy(update={"correlations": ()}) for world in worlds]):
@@ -134,7 +134,7 @@ def _differ(parts: Sequence[Part]) -> bool:
     return len({part.model_dump_json() for part in parts}) > 1
 
 
-def _missing(arms: Sequence[Arm]) -> list[str]:
+def _missing(arms: Sequence[SurveyArm]) -> list[str]:
     def lacking(field: str) -> str:
         return listed([arm.label for arm in arms if getattr(arm.record, field) is None])
 

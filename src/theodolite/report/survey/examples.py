@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from theodolite.records.survey import Example
-from theodolite.report.survey.arms import Arm
+from theodolite.report.survey.arms import SurveyArm
 
 Mark = Literal["read", "missed", "leak", "steady", "unanswered"]
 MARK_MEANING: dict[Mark, str] = {
@@ -22,10 +22,10 @@ MARK_MEANING: dict[Mark, str] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Reply:
+class ArmAnswers:
     """The answers of one arm to an example pair."""
 
-    arm: Arm
+    arm: SurveyArm
     example: Example
 
     @property
@@ -56,19 +56,19 @@ class Pair:
     example: Example
     before: str | None
     after: str | None
-    replies: tuple[Reply, ...]
+    replies: tuple[ArmAnswers, ...]
 
 
-def example_pairs(arms: Sequence[Arm]) -> tuple[Pair, ...]:
+def example_pairs(arms: Sequence[SurveyArm]) -> tuple[Pair, ...]:
     """The examples of all arms; those with the same scene, change, question and pictures are one pair with several replies."""
-    replies: dict[tuple[object, ...], list[Reply]] = {}
+    replies: dict[tuple[object, ...], list[ArmAnswers]] = {}
     for arm in arms:
         for example in arm.record.examples:
-            replies.setdefault(_key(arm, example), []).append(Reply(arm, example))
+            replies.setdefault(_key(arm, example), []).append(ArmAnswers(arm, example))
     return tuple(_pair(group) for group in replies.values())
 
 
-def _key(arm: Arm, example: Example) -> tuple[object, ...]:
+def _key(arm: SurveyArm, example: Example) -> tuple[object, ...]:
     # The answers and the files' names differ between records of one pair; everything else, the pixels too, must agree.
     pictures = [arm.stored.picture(name) for name in (example.picture_before, example.picture_after)]
     digests = [hashlib.sha256(data).hexdigest() if data else None for data in pictures]
@@ -76,7 +76,7 @@ def _key(arm: Arm, example: Example) -> tuple[object, ...]:
     return (*change, example.question, example.truth_before, example.truth_after, *digests)
 
 
-def _pair(replies: list[Reply]) -> Pair:
+def _pair(replies: list[ArmAnswers]) -> Pair:
     first = replies[0]
     pictures = [first.arm.stored.picture(name) for name in (first.example.picture_before, first.example.picture_after)]
     before, after = (None if data is None else f"data:image/png;base64,{b64encode(data).decode()}" for data in pictures)

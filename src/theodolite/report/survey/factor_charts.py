@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from theodolite.records.part import Estimate, Rate
-from theodolite.report.survey.causal_counterparts import Partner, depth
+from theodolite.report.survey.causal_counterparts import CausalCounterpart, depth
 from theodolite.report.survey.charts import ABSENT, INK, PAPER, READ_COLOURS, Spec, finish_chart, text_colour
 from theodolite.report.survey.inside import InsideView
 from theodolite.report.survey.sites import CAUSAL_COLOURS, HEADING, lack, short_site, site_axis
@@ -92,7 +92,7 @@ def _caused(view: InsideView, factors: Sequence[str], kinds: Sequence[str]) -> l
     if causal is None:
         return []
     headings = {"patch": "causal: answers moved by a patch", "erase": "causal: right answers lost to erasure"}
-    finders: dict[str, Callable[[], list[tuple[str, Partner]]]] = {"patch": view.patched, "erase": view.erased}
+    finders: dict[str, Callable[[], list[tuple[str, CausalCounterpart]]]] = {"patch": view.patched, "erase": view.erased}
     heats = []
     for kind in kinds:
         heat = Heat(headings[kind], [short_site(site) for site in causal.subspace_sites], CAUSAL_COLOURS)

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from theodolite.records.survey import Cell
-from theodolite.report.survey.arms import Arm
+from theodolite.report.survey.arms import SurveyArm
 
 
 @dataclass(frozen=True, eq=False)
 class Headline:
     """One query of one arm. `num_others` is 1 where the world says which factor to look at; else the largest leak of so many is shown."""
 
-    arm: Arm
+    arm: SurveyArm
     query: str
     form: str
     other: str | None
@@ -44,13 +44,13 @@ class Headline:
         return f"{self.query} ({self.form})"
 
 
-def correlated_pairs(arm: Arm) -> tuple[tuple[str, str], ...]:
+def correlated_pairs(arm: SurveyArm) -> tuple[tuple[str, str], ...]:
     """(cause, effect) of each correlation of the arm's world."""
     world = arm.record.world
     return () if world is None else tuple((str(known["cause"]), str(known["effect"])) for known in world.correlations)
 
 
-def headlines(arms: Sequence[Arm]) -> tuple[Headline, ...]:
+def headlines(arms: Sequence[SurveyArm]) -> tuple[Headline, ...]:
     """The headline lines of all arms, in their order; an arm that asks about no correlated factor has its largest leaks instead."""
     return tuple(line for arm in arms for line in _lines(arm))
 
@@ -59,7 +59,7 @@ def _asked_about(query: str, form: str) -> tuple[str, ...]:
     return tuple(query.split("&")) if form == "conjunction" else (query,)
 
 
-def _lines(arm: Arm) -> list[Headline]:
+def _lines(arm: SurveyArm) -> list[Headline]:
     asked = dict.fromkeys((cell.query, cell.form) for cell in arm.record.shadows.cells)
     ties = [tie for cause, effect in correlated_pairs(arm) for tie in ((cause, effect), (effect, cause))]
     tied = [
@@ -71,13 +71,13 @@ def _lines(arm: Arm) -> list[Headline]:
     return tied or [_largest(arm, query, form) for query, form in asked]
 
 
-def _cell(arm: Arm, factor: str, query: str, form: str, truth_moves: bool) -> Cell | None:
+def _cell(arm: SurveyArm, factor: str, query: str, form: str, truth_moves: bool) -> Cell | None:
     wanted = (factor, query, form, truth_moves)
     cells = arm.record.shadows.cells
     return next((cell for cell in cells if (cell.factor, cell.query, cell.form, cell.truth_moves) == wanted), None)
 
 
-def _largest(arm: Arm, query: str, form: str) -> Headline:
+def _largest(arm: SurveyArm, query: str, form: str) -> Headline:
     own = _asked_about(query, form)
     leaks = [
         cell

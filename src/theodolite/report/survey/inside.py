@@ -16,8 +16,14 @@ from theodolite.records.identifiability import Blocks
 from theodolite.records.inside import Inside
 from theodolite.records.ladder import FactorLadder, PositionMap, Rung, Step
 from theodolite.records.likeness import SiteLikeness
-from theodolite.report.survey.arms import Arm
-from theodolite.report.survey.causal_counterparts import Partner, depth, erase_partner, find_partners, patch_partner
+from theodolite.report.survey.arms import SurveyArm
+from theodolite.report.survey.causal_counterparts import (
+    CausalCounterpart,
+    depth,
+    erase_counterpart,
+    find_causal_counterparts,
+    patch_counterpart,
+)
 
 STEP_MEANING: dict[Step, str] = {
     "not perceived": "a probe cannot tell it at the encoder, nor anywhere after it",
@@ -34,18 +40,18 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Row(Generic[T]):
+class InsideRow(Generic[T]):
     """What was found at a site, of a factor where it is about one, with its causal partners (none without causal numbers)."""
 
     measure: str
     site: str
     found: T
-    partners: tuple[Partner, ...]
+    partners: tuple[CausalCounterpart, ...]
     factor: str = ""
 
 
 @dataclass(frozen=True)
-class Bearing:
+class DirectionRow:
     """Directions of one factor at one site under both inner products, and the factor whose subspace it shares most."""
 
     euclidean: Directions | None
@@ -55,7 +61,7 @@ class Bearing:
 
 
 @dataclass(frozen=True)
-class Map:
+class DrawnMap:
     """A position map that is drawn: its factor, its chance level, and the row and column of each token."""
 
     factor: str
@@ -68,7 +74,7 @@ class Map:
 class InsideView:
     """All rows of one arm."""
 
-    arm: Arm
+    arm: SurveyArm
     inside: Inside
 
     @property
@@ -80,11 +86,11 @@ class InsideView:
         known = [factor for factor in self.arm.factors if factor in found]
         return [*known, *(factor for factor in dict.fromkeys(found) if factor not in known)]
 
-    def row(self, measure: str, site: str, found: T, factor: str = "", query: str | None = None) -> Row[T]:
-        return Row(measure, site, found, find_partners(self.causal, measure, site, factor, query), factor)
+    def row(self, measure: str, site: str, found: T, factor: str = "", query: str | None = None) -> InsideRow[T]:
+        return InsideRow(measure, site, found, find_causal_counterparts(self.causal, measure, site, factor, query), factor)
 
     @cached_property
-    def losses(self) -> list[Row[FactorLadder]]:
+    def losses(self) -> list[InsideRow[FactorLadder]]:
         """A row a factor; its partner is erasure nearest to the last site that still held the factor."""
         ladder = self.inside.ladder
         if ladder is None:
@@ -93,7 +99,7 @@ class InsideView:
         return [self.row("ladder", told.loss.kept_at or told.rungs[-1].site, told, factor) for factor, told in found]
 
     @cached_property
-    def rungs(self) -> list[Row[Rung]]:
+    def rungs(self) -> list[InsideRow[Rung]]:
         return [self.row("ladder", rung.site, rung, loss.factor) for loss in self.losses for rung in loss.found.rungs]
 
     @cached_property
@@ -104,14 +110,14 @@ class InsideView:
         return [row.factor for row in self.losses if row.factor in asked or row.found.loss.step in lost]
 
     @cached_property
-    def maps(self) -> list[Map]:
+    def maps(self) -> list[DrawnMap]:
         """Maps of `mapped` factors on known grids, whole factors at a time up to `MAX_SQUARES` squares."""
-        drawn: list[Map] = []
+        drawn: list[DrawnMap] = []
         squares = 0
         for row in self.losses:
             if row.factor not in self.mapped:
                 continue
-            found = [Map(row.factor, row.found.chance_frac, one, one.cells) for one in row.found.positions if one.cells is not None]
+            found = [DrawnMap(row.factor, row.found.chance_frac, one, one.cells) for one in row.found.positions if one.cells is not None]
             squares += sum(len(one.cells) for one in found)
             if squares > MAX_SQUARES:
                 break
@@ -125,22 +131,22 @@ class InsideView:
         return [row.factor for row in self.losses if row.found.positions and row.factor in self.mapped and row.factor not in drawn]
 
     @cached_property
-    def likeness(self) -> list[Row[SiteLikeness]]:
+    def likeness(self) -> list[InsideRow[SiteLikeness]]:
         measured = self.inside.likeness
         return [] if measured is None else [self.row("likeness", site, found) for site, found in _by_depth(measured.sites)]
 
     @cached_property
-    def allocation(self) -> list[Row[LayerAllocation]]:
+    def allocation(self) -> list[InsideRow[LayerAllocation]]:
         measured = self.inside.allocation
         return [] if measured is None else [self.row("allocation", site, found) for site, found in _by_depth(measured.layers)]
 
     @cached_property
-    def gap(self) -> list[Row[SiteGap]]:
+    def gap(self) -> list[InsideRow[SiteGap]]:
         measured = self.inside.gap
         return [] if measured is None else [self.row("gap", site, found) for site, found in _by_depth(measured.sites)]
 
     @cached_property
-    def geometry(self) -> list[Row[Bearing]]:
+    def geometry(self) -> list[InsideRow[DirectionRow]]:
         """By factor and site."""
         measured = self.inside.geometry
         if measured is None:
@@ -155,7 +161,7 @@ class InsideView:
         ]
 
     @cached_property
-    def fisher(self) -> list[Row[Energy]]:
+    def fisher(self) -> list[InsideRow[Energy]]:
         """By factor and query: the partner is how far the answers to that query move when the factor is patched in."""
         measured = self.inside.fisher
         if measured is None:
@@ -165,7 +171,7 @@ class InsideView:
         return [self.row("fisher", "connector", energy, energy.factor, energy.query) for energy in found]
 
     @cached_property
-    def blocks(self) -> list[Row[Blocks]]:
+    def blocks(self) -> list[InsideRow[Blocks]]:
         """Identifiability by factor and site."""
         measured = self.inside.identifiability
         if measured is None:
@@ -188,16 +194,16 @@ class InsideView:
         mean = {one.site: one.overall for one in self.causal.mean}
         return [(site, shuffled.get(site), mean.get(site)) for site in sorted({*shuffled, *mean}, key=depth)]
 
-    def patched(self) -> list[tuple[str, Partner]]:
+    def patched(self) -> list[tuple[str, CausalCounterpart]]:
         """(factor, partner) of every patch."""
-        return [] if self.causal is None else [(one.factor, patch_partner(one, one.factor)) for one in self.causal.patch]
+        return [] if self.causal is None else [(one.factor, patch_counterpart(one, one.factor)) for one in self.causal.patch]
 
-    def erased(self) -> list[tuple[str, Partner]]:
+    def erased(self) -> list[tuple[str, CausalCounterpart]]:
         """(factor, partner) of every erasure."""
-        return [] if self.causal is None else [(one.factor, erase_partner(one, one.factor)) for one in self.causal.erase]
+        return [] if self.causal is None else [(one.factor, erase_counterpart(one, one.factor)) for one in self.causal.erase]
 
 
-def view_inside(arm: Arm) -> InsideView | None:
+def view_inside(arm: SurveyArm) -> InsideView | None:
     """What was found inside an arm's model; null where nothing was asked for."""
     return None if arm.record.inside is None else InsideView(arm, arm.record.inside)
 
@@ -206,12 +212,12 @@ def _by_depth(sites: dict[str, T]) -> list[tuple[str, T]]:
     return sorted(sites.items(), key=lambda item: depth(item[0]))
 
 
-def _bearing(factor: str, euclidean: Shape, causal: Shape | None) -> Bearing | None:
+def _bearing(factor: str, euclidean: Shape, causal: Shape | None) -> DirectionRow | None:
     plain = euclidean.factors.get(factor)
     read = None if causal is None else causal.factors.get(factor)
     if plain is None and read is None:
         return None
-    return Bearing(plain, read, _closest(factor, euclidean), None if causal is None else _closest(factor, causal))
+    return DirectionRow(plain, read, _closest(factor, euclidean), None if causal is None else _closest(factor, causal))
 
 
 def _closest(factor: str, shape: Shape) -> tuple[str, Overlap] | None:

@@ -12,7 +12,7 @@ from theodolite.records.part import Estimate, Rate
 from theodolite.report.survey.causal_counterparts import depth
 from theodolite.report.survey.charts import INK, READ_COLOURS, READ_MARK, Spec, finish_chart
 from theodolite.report.survey.factor_charts import fisher_chart, geometry_chart, identifiability_chart
-from theodolite.report.survey.inside import InsideView, Map
+from theodolite.report.survey.inside import DrawnMap, InsideView
 from theodolite.report.survey.sites import BASE_MARK, CAUSAL_MARK, HEADING, SECOND_CAUSAL_MARK, lack, short_site, short_sites, site_axis
 from theodolite.report.survey.words import show_measured, tell, value_of
 
@@ -152,7 +152,7 @@ def map_chart(view: InsideView) -> Spec | None:
     )
 
 
-def _map_row(one: Map) -> Spec:
+def _map_row(one: DrawnMap) -> Spec:
     found = one.found
     ends = zip(found.accuracy_frac, found.low, found.high, strict=True)
     return {

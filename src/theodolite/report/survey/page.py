@@ -12,9 +12,9 @@ from markupsafe import Markup, escape
 
 from theodolite.records.folder import write_whole
 from theodolite.records.survey import WorldConfig
-from theodolite.report.stored import Stored, read_stored
+from theodolite.report.stored import StoredSurvey, read_stored
 from theodolite.report.survey import charts, words
-from theodolite.report.survey.arms import Arm, label_arms, seed_words
+from theodolite.report.survey.arms import SurveyArm, label_arms, seed_words
 from theodolite.report.survey.causal_counterparts import BESIDE, HEADS, NO_CAUSAL
 from theodolite.report.survey.comparability import check_arms, same_training
 from theodolite.report.survey.examples import MARK_MEANING, example_pairs
@@ -30,7 +30,7 @@ def write_report(records: Sequence[Path], out: Path) -> None:
     write_whole(out, build_page([read_stored(folder) for folder in records]))
 
 
-def build_page(surveys: Sequence[Stored]) -> str:
+def build_page(surveys: Sequence[StoredSurvey]) -> str:
     """The page's HTML; the same surveys give the same text. Raises `ValueError` on no surveys, `BadRecord` on strange coverage."""
     if not surveys:
         raise ValueError("a report needs at least one survey; give the folders that `theodolite survey` or `theodolite tour` wrote")
@@ -78,7 +78,7 @@ def _compared(lines: Sequence[Headline]) -> list[str]:
     return [about for about, labels in arms_of.items() if len(labels) > 1]
 
 
-def _worlds(arms: Sequence[Arm]) -> list[tuple[WorldConfig, list[tuple[list[str], WorldConfig]]]]:
+def _worlds(arms: Sequence[SurveyArm]) -> list[tuple[WorldConfig, list[tuple[list[str], WorldConfig]]]]:
     """The different worlds, and for each its different priors: the titles that were trained on it, and the world with its correlations."""
     found: dict[str, dict[str, list[tuple[str, WorldConfig]]]] = {}
     for arm in arms:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from theodolite.data.examples import ExampleSet, ask_world, official_examples
+from theodolite.data.examples import ExampleSet, draw_questions, official_examples
 from theodolite.training.recipe import Recipe, easy_vqa_official, tour_easy_vqa, tour_shapes
 from theodolite.worlds.easy_vqa.world import EasyVQA
 from theodolite.worlds.shapes.world import Shapes
@@ -85,7 +85,7 @@ def examples_of(arm: Arm, world: World, size: int, seed: int) -> ExampleSet:
         return official_examples(world, size, arm.num_pictures)
     policy = world.policy(arm.policy)
     scenes = world.sample_asked(arm.num_pictures, policy, np.random.default_rng([seed, 0]))
-    return ExampleSet(world.render(scenes, size), ask_world(world, scenes, policy, seed))
+    return ExampleSet(world.render(scenes, size), draw_questions(world, scenes, policy, seed))
 
 
 # The arms of the tour of each world.

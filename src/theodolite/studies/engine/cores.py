@@ -16,10 +16,10 @@ from multiprocessing.process import BaseProcess
 import psutil
 
 from theodolite.records.errors import BadInput
-from theodolite.studies.engine.execute import Performed, Run, perform
+from theodolite.studies.engine.execute import Run, RunResult, execute
 from theodolite.studies.engine.grid import Backend, Failure, Outcome
 
-Performing = Callable[[Run], Performed]
+Performing = Callable[[Run], RunResult]
 # Libraries read these when they are loaded, so they must stand before. Passive: a thread that waits leaves its core alone. No GPU: as many
 # runs at once as there are cores would fill it, and its numbers are others.
 ONE_CORE = {
@@ -36,7 +36,7 @@ def num_cores() -> int:
     return len(psutil.Process().cpu_affinity()) if psutil.LINUX else os.cpu_count() or 1
 
 
-def on_cores(workers: int, performing: Performing = perform) -> Backend:
+def on_cores(workers: int, performing: Performing = execute) -> Backend:
     """Performs so many runs at a time. A run that raises, or whose process vanishes, is a failure of its own; the others go on."""
     if workers < 1:
         raise BadInput(f"--workers is {workers}; give 1 or more")
@@ -75,10 +75,10 @@ class _Child:
         theirs.close()  # or a child that vanished would never be missed
         return cls(run, process, ours)
 
-    def outcome(self) -> Performed | Failure:
+    def outcome(self) -> RunResult | Failure:
         """What it sent; a failure where it went without a word."""
         try:
-            found: Performed | Failure = self.ours.recv()
+            found: RunResult | Failure = self.ours.recv()
         except (EOFError, OSError):  # the latter in the middle of what it sent
             self.process.join()
             found = Failure(f"its process ended with {self.process.exitcode}; if it was killed, is memory short? give fewer --workers")
@@ -95,7 +95,7 @@ def _work(ours: Connection, run: Run, performing: Performing) -> None:
     threading.Thread(target=_end_with, args=(ours,), daemon=True).start()
     torch.set_num_threads(1)
     try:
-        found: Performed | Failure = performing(run)
+        found: RunResult | Failure = performing(run)
     except Exception as error:  # noqa: BLE001 whatever is wrong with one run, the others go on
         found = Failure(f"{type(error).__name__}: {error}")
     ours.send(found)
@@ -114,7 +114,7 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([perform.__module__])
+    context.set_forkserver_preload([execute.__module__])
     return context
 
 

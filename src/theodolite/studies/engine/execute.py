@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from theodolite.measurement.survey.session import Survey, Way, survey_world
+from theodolite.measurement.survey.session import SurveyOptions, SurveyResult, survey_world
 from theodolite.models.construction.build import build_vlm
 from theodolite.models.construction.frontends import SIZE
 from theodolite.models.fingerprint import weights_hash
@@ -83,7 +83,7 @@ class Run:
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedRun:
     """What training leaves: the model, its processor, and the record of how it came to be."""
 
     model: nn.Module
@@ -92,7 +92,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Performed:
+class RunResult:
     """What a run leaves: its line in the study, and the files of its records by name. Small enough to send from machine to machine."""
 
     line: GridRun
@@ -100,7 +100,7 @@ class Performed:
     seconds: float
 
 
-def train_run(run: Run, tell: Tell) -> Trained:
+def train_run(run: Run, tell: Tell) -> TrainedRun:
     """Draws a run's pictures and questions, builds its model and trains it. `tell(step, steps, note)` hears how far it is."""
     arm, recipe, world = run.arm, run.arm.recipe, run.ground
     tell(0, recipe.steps, f"drawing {arm.num_pictures:,} pictures of {world.name}")
@@ -116,10 +116,10 @@ def train_run(run: Run, tell: Tell) -> Trained:
         tell=lambda step, loss: tell(step, recipe.steps, "" if loss is None else f"loss {loss:.3f}"),
     )
     record = TrainingRecord(setup=run.setup, facts=outcome.facts, weights_sha256=weights_hash(model), losses=outcome.losses)
-    return Trained(model, processor, record)
+    return TrainedRun(model, processor, record)
 
 
-def survey_run(run: Run, model: nn.Module, processor: Any, record: TrainingRecord | None, way: Way) -> Survey:
+def survey_run(run: Run, model: nn.Module, processor: Any, record: TrainingRecord | None, way: SurveyOptions) -> SurveyResult:
     """The survey of a run's model on its own world, judged by the policy that it was trained on."""
     world = run.ground
     facts = record.facts if record else None
@@ -136,13 +136,13 @@ def survey_run(run: Run, model: nn.Module, processor: Any, record: TrainingRecor
     )
 
 
-def perform(run: Run) -> Performed:
+def execute(run: Run) -> RunResult:
     """Trains and surveys on one thread, with nothing kept on this machine: its weights are gone when it is done."""
     started, before = datetime.now(UTC), time.monotonic()
     trained = train_run(run, lambda *told: None)
     between = time.monotonic()
     trained.model.set_attn_implementation("sdpa")
-    way = Way(measures=run.measures, inside_scenes=run.inside_scenes, official=run.official)
+    way = SurveyOptions(measures=run.measures, inside_scenes=run.inside_scenes, official=run.official)
     survey = survey_run(run, trained.model, trained.processor, trained.record, way)
     done = time.monotonic()
     seconds = {"training": between - before, "survey": done - between, **survey.seconds}
@@ -153,7 +153,7 @@ def perform(run: Run) -> Performed:
         write_survey(folder, survey.record, survey.rows, {}, about)
         (folder / NAME).write_text(trained.record.to_json())
         files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-    return Performed(line, files, done - before)
+    return RunResult(line, files, done - before)
 
 
 def num_trained(model: nn.Module) -> int:

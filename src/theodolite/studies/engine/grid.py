@@ -19,7 +19,7 @@ from theodolite.records.study import GridRun, read_runs, write_runs
 from theodolite.records.survey import BadRecord, RunRecord
 from theodolite.records.writing import run_record
 from theodolite.studies.engine.costs import Costs, hours
-from theodolite.studies.engine.execute import Performed, Run
+from theodolite.studies.engine.execute import Run, RunResult
 
 SURVEYS, TIMES, LOCK = "surveys", "run.json", ".lock"
 
@@ -31,7 +31,7 @@ class Failure:
     why: str
 
 
-Outcome = tuple[Run, Performed | Failure]
+Outcome = tuple[Run, RunResult | Failure]
 # Performs runs in any order, and gives each when it is done.
 Backend = Callable[[Sequence[Run]], Iterator[Outcome]]
 
@@ -59,7 +59,7 @@ class Ledger:
             raise BadRecord(f"{times} cannot be read; delete it (it holds times only)") from error
         return cls(folder, read_runs(folder), dict(known))
 
-    def land(self, run: Run, done: Performed, order: Mapping[str, int]) -> None:
+    def land(self, run: Run, done: RunResult, order: Mapping[str, int]) -> None:
         """Writes a finished run: its survey, then its line. Lines stand in the order of the grid, those of other grids behind."""
         whole = self.folder / SURVEYS / run.key
         shutil.rmtree(whole, ignore_errors=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from theodolite.questions.coverage import asked_fracs
 from theodolite.records.coverage import Coverage
-from theodolite.records.study import AnsweredRight, Foretold, GridRun, MovedCell
+from theodolite.records.study import AnsweredRight, GridRun, MovedCell, PredictedByCoverage
 from theodolite.records.survey import SurveyRecord
 from theodolite.records.training import TrainingRecord
 from theodolite.records.writing import git_revision
@@ -72,8 +72,8 @@ def line_of(key: str, training: TrainingRecord, survey: SurveyRecord, num_traine
     )
 
 
-def _foretold(coverage: Coverage, asked: Mapping[str, float]) -> Foretold:
-    return Foretold(
+def _foretold(coverage: Coverage, asked: Mapping[str, float]) -> PredictedByCoverage:
+    return PredictedByCoverage(
         coverage=_above_zero(coverage.coverage),
         coverage_limit=_above_zero(coverage.coverage_limit),
         reach=_above_zero(coverage.reach),

@@ -9,14 +9,14 @@ from typing import Any
 import theodolite
 from theodolite.records.errors import BadInput
 from theodolite.studies.engine.cores import ONE_CORE
-from theodolite.studies.engine.execute import Performed, Run, perform
+from theodolite.studies.engine.execute import Run, RunResult, execute
 from theodolite.studies.engine.grid import Backend, Failure, Outcome
 
 # How often Ray begins a run again whose machine was lost.
 RETRIES = 2
 
 
-def on_ray(performing: Callable[[Run], Performed] = perform) -> tuple[Backend, int]:
+def on_ray(performing: Callable[[Run], RunResult] = execute) -> tuple[Backend, int]:
     """A back end on the Ray cluster that RAY_ADDRESS names, else on one of this machine's cores, and how many cores it has.
 
     Each run takes one core. This very package is sent to the machines, its dependencies must be there. Raises `BadInput` without ray.
@@ -42,7 +42,7 @@ def on_ray(performing: Callable[[Run], Performed] = perform) -> tuple[Backend, i
     return backend, int(ray.cluster_resources().get("CPU", 1))
 
 
-def _guarded(run: Run, performing: Callable[[Run], Performed]) -> Performed | Failure:
+def _guarded(run: Run, performing: Callable[[Run], RunResult]) -> RunResult | Failure:
     """One run on a machine of the cluster."""
     import torch
 

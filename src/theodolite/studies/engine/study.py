@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from theodolite.records.study import Claim, Figure, GridRun, Point, StudyRecord
 from theodolite.report.study.page import matched_runs
 from theodolite.report.survey.words import listed
-from theodolite.stats.claims import CONFIDENCE, Statement, difference_over_seeds, judge, over_seeds
+from theodolite.stats.claims import CONFIDENCE, Statement, difference_over_seeds, judge_claim, over_seeds
 from theodolite.studies.engine.execute import Run
 
 Value = Callable[[GridRun], float | None]
@@ -17,19 +17,19 @@ Choice = Callable[[Run], bool]
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class FinishedRuns:
     """The finished runs of a grid, each with its line; all runs of the grid; and the lines of the other studies that are read."""
 
     pairs: tuple[tuple[Run, GridRun], ...]
     runs: tuple[Run, ...] = ()
     others: tuple[GridRun, ...] = ()
 
-    def where(self, choice: Choice) -> Found:
+    def where(self, choice: Choice) -> FinishedRuns:
         """Those that are chosen."""
         pairs = tuple(pair for pair in self.pairs if choice(pair[0]))
-        return Found(pairs, tuple(run for run in self.runs if choice(run)), self.others)
+        return FinishedRuns(pairs, tuple(run for run in self.runs if choice(run)), self.others)
 
-    def arm(self, name: str, strength: float | None = None) -> Found:
+    def arm(self, name: str, strength: float | None = None) -> FinishedRuns:
         """Those of an arm, at one strength or at all."""
         return self.where(lambda run: run.arm.name == name and (strength is None or run.arm.strength == strength))
 
@@ -61,13 +61,13 @@ class Study:
     name: str
     question: str
     grid: Callable[[Sequence[int], bool], tuple[Run, ...]]
-    judge: Callable[[Found], tuple[Claim, ...]]
-    draw: Callable[[Found], tuple[Figure, ...]]
+    judge: Callable[[FinishedRuns], tuple[Claim, ...]]
+    draw: Callable[[FinishedRuns], tuple[Figure, ...]]
     reads: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
 
-def moved(factor: str, query: str, *, truth_moves: bool, form: str = "open") -> Value:
+def moved_frac_of(factor: str, query: str, *, truth_moves: bool, form: str = "open") -> Value:
     """How often the answers to a query move with a factor, 0 to 1: a read cell if the truth moves, a leak cell if it stands still."""
 
     def value(line: GridRun) -> float | None:
@@ -79,7 +79,7 @@ def moved(factor: str, query: str, *, truth_moves: bool, form: str = "open") -> 
     return value
 
 
-def fit(value: Value, query: str, form: str = "open") -> Value:
+def if_competent(value: Value, query: str, form: str = "open") -> Value:
     """A number that speaks only where the query can be asked: null of a model that answers it at chance even as in training.
 
     What was not learned neither reads nor leaks, and says nothing of what the questions pin down (the competence gate of surveys).
@@ -111,19 +111,19 @@ def answered(query: str, scenes: str = "training", form: str = "open") -> Value:
     return value
 
 
-def level(statement: Statement, runs: Found, value: Value) -> Claim:
+def claim_level(statement: Statement, runs: FinishedRuns, value: Value) -> Claim:
     """A claim about a share itself, over seeds."""
     by_seed = runs.by_seed(value)
-    return judge(statement, over_seeds(by_seed, runs.num_scenes) if by_seed else None, by_seed, len(runs.pairs))
+    return judge_claim(statement, over_seeds(by_seed, runs.num_scenes) if by_seed else None, by_seed, len(runs.pairs))
 
 
-def difference(statement: Statement, one: Found, other: Found, value: Value) -> Claim:
+def difference(statement: Statement, one: FinishedRuns, other: FinishedRuns, value: Value) -> Claim:
     """A claim about a share in `one` less that in `other`, paired by seed; seeds of which one side is missing are left out."""
     found, by_seed = difference_over_seeds(one.by_seed(value), other.by_seed(value), min(one.num_scenes, other.num_scenes))
-    return judge(statement, found, by_seed, len(one.pairs) + len(other.pairs))
+    return judge_claim(statement, found, by_seed, len(one.pairs) + len(other.pairs))
 
 
-def point(panel: str, series: str, x: str | float, runs: Found, value: Value) -> Iterable[Point]:
+def point(panel: str, series: str, x: str | float, runs: FinishedRuns, value: Value) -> Iterable[Point]:
     """A mark of a figure; none where no run has the number."""
     by_seed = runs.by_seed(value)
     if by_seed:
@@ -136,7 +136,7 @@ def conclude(
     study: Study, runs: Sequence[Run], lines: Mapping[str, GridRun], others: Sequence[GridRun] = (), *, command: str, quick: bool
 ) -> StudyRecord:
     """What follows from the finished runs of a grid, and from those of the other studies that it reads."""
-    found = Found(tuple((run, lines[run.key]) for run in runs if run.key in lines), tuple(runs), tuple(others))
+    found = FinishedRuns(tuple((run, lines[run.key]) for run in runs if run.key in lines), tuple(runs), tuple(others))
     missing = len(runs) - len(found.pairs)
     figures = study.draw(found)
     return StudyRecord(
@@ -155,7 +155,7 @@ def conclude(
     )
 
 
-def _notes(found: Found, missing: int) -> list[str]:
+def _notes(found: FinishedRuns, missing: int) -> list[str]:
     """What a reader must know of the runs: what is missing, not matched, not learned, or made by other code."""
     lines = [line for _, line in found.pairs]
     told = [f"{match.words}: {listed(match.different)} differ" for match in matched_runs(lines) if match.different]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from theodolite.records.errors import BadInput
-from theodolite.worlds.benchmarks.pairs import CAPTION, Made, Records, Skipped, one_of, shuffled, within
+from theodolite.worlds.benchmarks.pairs import CAPTION, ConvertedRow, Records, SkippedRecord, one_of, shuffled_choices, within
 
 EXAMPLE_KEYS = ("id", "caption_0", "caption_1", "image_0", "image_1")
 SETS = {
@@ -31,13 +31,13 @@ def read_coco_counterfactuals(source: Path) -> Records:
                 yield _coco_pair(f"{path}, line {number}", images, line)
 
 
-def _coco_pair(where: str, images: Path, line: bytes) -> Made | Skipped:
+def _coco_pair(where: str, images: Path, line: bytes) -> ConvertedRow | SkippedRecord:
     try:
         example = json.loads(line)
     except ValueError as error:
-        return Skipped(f"{where}: no JSON in UTF-8 ({error})")
+        return SkippedRecord(f"{where}: no JSON in UTF-8 ({error})")
     if not isinstance(example, dict) or (missing := [key for key in EXAMPLE_KEYS if not isinstance(example.get(key), str | int)]):
-        return Skipped(f"{where}: lacks {', '.join(missing) if isinstance(example, dict) else 'its keys'}")
+        return SkippedRecord(f"{where}: lacks {', '.join(missing) if isinstance(example, dict) else 'its keys'}")
     names = [f"pictures/{within(Path(), str(example[key]))}".removesuffix(".jpg") + ".jpg" for key in ("image_0", "image_1")]
     captions = [str(example["caption_0"]), str(example["caption_1"])]
     identity = str(example["id"])
@@ -53,12 +53,12 @@ def _coco_pair(where: str, images: Path, line: bytes) -> Made | Skipped:
         "picture": names[0],
         "edited": names[1],
         "question": CAPTION,
-        "choices": shuffled(captions, identity),
+        "choices": shuffled_choices(captions, identity),
         "answer_before": captions[0],
         "answer_after": captions[1],
         "kind": "matched",
     }
-    return Made(row, {name: within(images, name) for name in names})
+    return ConvertedRow(row, {name: within(images, name) for name in names})
 
 
 def _changed(one: str, other: str) -> tuple[str, str]:
@@ -84,16 +84,16 @@ def read_whatsup(source: Path) -> Records:
             where = f"{source / name}, entry {number}"
             captions, image = entry.get("caption_options"), entry.get("image_path")
             if not isinstance(image, str) or not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
-                yield Skipped(f"{where}: lacks image_path or caption_options")
+                yield SkippedRecord(f"{where}: lacks image_path or caption_options")
                 continue
             path = within(source / folder, image)
             parts = path.stem.split("_")
             if len(parts) < 3 or not captions:
-                yield Skipped(f"{where}: {path.name} is not called OBJECT_RELATION_OTHER, or has no captions")
+                yield SkippedRecord(f"{where}: {path.name} is not called OBJECT_RELATION_OTHER, or has no captions")
                 continue
             found = sets.setdefault((parts[0], parts[-1]), {})
             if parts[1] in found:
-                yield Skipped(f"{where}: a second picture of {parts[0]} {parts[1]} {parts[-1]}")
+                yield SkippedRecord(f"{where}: a second picture of {parts[0]} {parts[1]} {parts[-1]}")
                 continue
             found[parts[1]] = (path, captions)
         for objects, found in sets.items():
@@ -110,13 +110,15 @@ def _entries(path: Path) -> list[Mapping[str, Any]]:
     return entries
 
 
-def _whatsup_pair(path: Path, letter: str, objects: tuple[str, str], found: Mapping[str, Shown], pair: tuple[str, str]) -> Made | Skipped:
+def _whatsup_pair(
+    path: Path, letter: str, objects: tuple[str, str], found: Mapping[str, Shown], pair: tuple[str, str]
+) -> ConvertedRow | SkippedRecord:
     scene = f"{letter} {objects[0]} {objects[1]}"
     if missing := [relation for relation in pair if relation not in found]:
-        return Skipped(f"{path}, set {scene}: no picture of {' and '.join(missing)}")
+        return SkippedRecord(f"{path}, set {scene}: no picture of {' and '.join(missing)}")
     (before, captions), (after, others) = (found[relation] for relation in pair)
     if set(captions) != set(others):
-        return Skipped(f"{path}, set {scene}: the two pictures of {pair[0]} and {pair[1]} have different captions")
+        return SkippedRecord(f"{path}, set {scene}: the two pictures of {pair[0]} and {pair[1]} have different captions")
     names = [f"pictures/{letter}/{shown.name}" for shown in (before, after)]
     row = {
         "id": f"whatsup-{letter}-{objects[0]}-{objects[1]}-{pair[0]}",
@@ -127,9 +129,9 @@ def _whatsup_pair(path: Path, letter: str, objects: tuple[str, str], found: Mapp
         "picture": names[0],
         "edited": names[1],
         "question": CAPTION,
-        "choices": shuffled(captions, scene),
+        "choices": shuffled_choices(captions, scene),
         "answer_before": captions[0],
         "answer_after": others[0],
         "kind": "matched",
     }
-    return Made(row, dict(zip(names, (before, after), strict=True)))
+    return ConvertedRow(row, dict(zip(names, (before, after), strict=True)))

@@ -11,7 +11,7 @@ from typing import Any
 from theodolite.records.errors import BadInput, UnknownName
 from theodolite.records.folder import whole_folder
 from theodolite.worlds.benchmarks.captions import read_coco_counterfactuals, read_whatsup
-from theodolite.worlds.benchmarks.pairs import Content, Records, Skipped
+from theodolite.worlds.benchmarks.pairs import Content, Records, SkippedRecord
 from theodolite.worlds.benchmarks.questions import read_mmvp, read_naturalbench
 from theodolite.worlds.manifest.read import FILE, write_manifest
 
@@ -25,7 +25,7 @@ MOST = 20
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedBenchmark:
     """A benchmark turned into a manifest: where it lies, its number of rows, and what no row could be made of, in words."""
 
     manifest: Path
@@ -38,7 +38,7 @@ class Converted:
         return (*self.skipped[:most], *([f"and {more:,} more"] if more > 0 else []))
 
 
-def convert(layout: str, source: Path, out: Path, *, overwrite: bool = False) -> Converted:
+def convert_benchmark(layout: str, source: Path, out: Path, *, overwrite: bool = False) -> ConvertedBenchmark:
     """Writes `out`/manifest.jsonl and copies of its pictures, from a benchmark's own folder.
 
     A picture that is not there is left for `read_manifest` to tell, which checks all of them. Raises `UnknownName`, `FolderTaken`, and
@@ -51,12 +51,12 @@ def convert(layout: str, source: Path, out: Path, *, overwrite: bool = False) ->
         number = write_manifest(folder / FILE, _rows(LAYOUTS[layout](source), folder, skipped))
         if not number:
             raise BadInput("\n".join([f"{source} gave no pair of the layout {layout}", *skipped[:MOST]]))
-    return Converted(out / FILE, number, tuple(skipped))
+    return ConvertedBenchmark(out / FILE, number, tuple(skipped))
 
 
 def _rows(records: Records, folder: Path, skipped: list[str]) -> Iterator[Mapping[str, Any]]:
     for record in records:
-        if isinstance(record, Skipped):
+        if isinstance(record, SkippedRecord):
             skipped.append(record.why)
             continue
         for name, content in record.pictures.items():

@@ -18,7 +18,7 @@ CAPTION = "Which caption fits the picture?"
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
+class ConvertedRow:
     """A row of a manifest, and the content of each picture that it names."""
 
     row: Mapping[str, Any]
@@ -26,13 +26,13 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedRecord:
     """A record that no row could be made of, and why."""
 
     why: str
 
 
-Records = Iterator[Made | Skipped]
+Records = Iterator[ConvertedRow | SkippedRecord]
 
 
 def one_of(source: Path, names: Sequence[str], what: str) -> Path:
@@ -55,7 +55,7 @@ def form_of(choices: Sequence[str]) -> str:
     return "yes_no" if {choice.strip().lower() for choice in choices} == YES_NO else "open"
 
 
-def shuffled(choices: Sequence[str], scene: str) -> list[str]:
+def shuffled_choices(choices: Sequence[str], scene: str) -> list[str]:
     """The choices in an order that belongs to the scene, so that the right one has no place of its own."""
     order = sorted(dict.fromkeys(choices))
     random.Random(zlib.crc32(scene.encode(errors="replace"))).shuffle(order)

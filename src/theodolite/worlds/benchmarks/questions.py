@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from theodolite.records.errors import BadInput
-from theodolite.worlds.benchmarks.pairs import Content, Made, Records, Skipped, extension, form_of, one_of, within
+from theodolite.worlds.benchmarks.pairs import Content, ConvertedRow, Records, SkippedRecord, extension, form_of, one_of, within
 
 MMVP_COLUMNS = ("Index", "Question", "Options", "Correct Answer")
 OPTION = re.compile(r"\(([a-z])\)\s*(.*?)\s*(?=\([a-z]\)|$)", re.IGNORECASE | re.DOTALL)
@@ -37,7 +37,7 @@ def read_mmvp(source: Path) -> Records:
             for line in table:
                 index = (line["Index"] or "").strip()
                 if not index.isdecimal():
-                    yield Skipped(f"{path}, line {table.line_num}: Index is {index!r}, which is no number")
+                    yield SkippedRecord(f"{path}, line {table.line_num}: Index is {index!r}, which is no number")
                     continue
                 pairs.setdefault((int(index) + 1) // 2, []).append(line)
     except (UnicodeDecodeError, csv.Error) as error:
@@ -46,17 +46,17 @@ def read_mmvp(source: Path) -> Records:
         yield _mmvp_pair(path, images, number, sorted(lines, key=lambda line: int(line["Index"])))
 
 
-def _mmvp_pair(path: Path, images: Path, number: int, lines: list[Mapping[str, str]]) -> Made | Skipped:
+def _mmvp_pair(path: Path, images: Path, number: int, lines: list[Mapping[str, str]]) -> ConvertedRow | SkippedRecord:
     where = f"{path}, rows {2 * number - 1} and {2 * number}"
     if [int(line["Index"]) for line in lines] != [2 * number - 1, 2 * number]:
-        return Skipped(f"{where}: a pair needs both, each of them once")
+        return SkippedRecord(f"{where}: a pair needs both, each of them once")
     options = [{letter.lower(): text for letter, text in OPTION.findall(line["Options"] or "")} for line in lines]
     questions = [" ".join((line["Question"] or "").split()) for line in lines]
     if questions[0] != questions[1] or set(options[0].values()) != set(options[1].values()):
-        return Skipped(f"{where}: the two ask different things")
+        return SkippedRecord(f"{where}: the two ask different things")
     answers = [found.get((line["Correct Answer"] or "").strip(" ().").lower()) for line, found in zip(lines, options, strict=True)]
     if None in answers:
-        return Skipped(f"{where}: a correct answer names no option")
+        return SkippedRecord(f"{where}: a correct answer names no option")
     choices = list(options[0].values())
     names = [f"pictures/{line['Index'].strip()}.jpg" for line in lines]
     row = {
@@ -74,7 +74,7 @@ def _mmvp_pair(path: Path, images: Path, number: int, lines: list[Mapping[str, s
         "form": form_of(choices),
         "kind": "matched",
     }
-    return Made(row, {name: within(images, name) for name in names})
+    return ConvertedRow(row, {name: within(images, name) for name in names})
 
 
 def read_naturalbench(source: Path) -> Records:
@@ -85,11 +85,11 @@ def read_naturalbench(source: Path) -> Records:
     for where, group in _groups(source):
         kind = group.get("Question_Type", group.get("Question Type"))
         if missing := [key for key in GROUP_KEYS if group.get(key) is None]:
-            yield Skipped(f"{where}: lacks {', '.join(missing)}")
+            yield SkippedRecord(f"{where}: lacks {', '.join(missing)}")
         elif not re.fullmatch(r"[\w-]+", str(group["Index"])):
-            yield Skipped(f"{where}: Index is {group['Index']!r}, which names no file")
+            yield SkippedRecord(f"{where}: Index is {group['Index']!r}, which names no file")
         elif kind not in GROUP_CHOICES:
-            yield Skipped(f"{where}: Question_Type is {kind!r}; known are {', '.join(GROUP_CHOICES)}")
+            yield SkippedRecord(f"{where}: Question_Type is {kind!r}; known are {', '.join(GROUP_CHOICES)}")
         else:
             yield from _group_rows(source, where, group, GROUP_CHOICES[kind])
 
@@ -124,7 +124,7 @@ def _group_rows(source: Path, where: str, group: Mapping[str, Any], choices: tup
     for side in (0, 1):
         content = _content(source, group[f"Image_{side}"])
         if content is None:
-            yield Skipped(f"{where}: Image_{side} is neither a picture nor a path of one")
+            yield SkippedRecord(f"{where}: Image_{side} is neither a picture nor a path of one")
             return
         ending = extension(content) if isinstance(content, bytes) else content.suffix.lstrip(".").lower() or "png"
         pictures[f"pictures/{group['Index']}_{side}.{ending}"] = content
@@ -146,7 +146,7 @@ def _group_rows(source: Path, where: str, group: Mapping[str, Any], choices: tup
             "form": form_of(choices),
             "kind": "matched",
         }
-        yield Made(row, pictures)
+        yield ConvertedRow(row, pictures)
 
 
 def _word(answer: str, choices: tuple[str, ...]) -> str:

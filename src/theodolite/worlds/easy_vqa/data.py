@@ -97,7 +97,7 @@ class Questions:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class MeasuredPictures:
     """What the pixels say of each picture: colour level, fill (0 to 1), and x, y, side of the bounding box in pixels.
 
     x and y are its centre (0 to 64, from the left and from the top), side is the square root of its area.
@@ -198,13 +198,13 @@ def read_pictures() -> UInt8[np.ndarray, "picture 64 64 3"]:
 
 
 @cache
-def measure() -> Measured:
+def measure() -> MeasuredPictures:
     """Colour, fill and bounding box of the one object in each picture, from its pixels of exact palette colour."""
     colours = np.array(list(PALETTE.values()), dtype=np.int32)
     paint = _packed(colours)
     parts = [_measure_some(_packed(chunk), paint) for chunk in np.array_split(read_pictures(), 50)]
     colour, fill, box = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Measured(_frozen(colour), _frozen(fill), _frozen(box))
+    return MeasuredPictures(_frozen(colour), _frozen(fill), _frozen(box))
 
 
 def _packed(colours: np.ndarray) -> Int[np.ndarray, "*grid"]:

@@ -66,7 +66,7 @@ class Fault:
     message: str
 
 
-class Faulty(Exception):
+class RowFault(Exception):
     """Raised where a fault is found, which knows neither file nor row: the kind, what was found, and what mends it."""
 
     def __init__(self, kind: str, found: str, mend: str) -> None:

@@ -19,7 +19,7 @@ from PIL import Image, ImageFile
 
 from theodolite.records.errors import BadInput
 from theodolite.worlds.exif_orientation import ORIENTATION, on_white
-from theodolite.worlds.manifest.faults import Faulty
+from theodolite.worlds.manifest.faults import RowFault
 
 MAX_SIDE = 16_384
 MAX_PIXELS = 64_000_000  # 256 MB decoded at 4 bytes a pixel, which bounds the memory of a check
@@ -50,7 +50,7 @@ UNDECODABLE = (
 
 
 @dataclass(frozen=True)
-class Seen:
+class InspectedPicture:
     """A picture that can be used: its size in pixels as it is looked at (upright), and the SHA-256 of its file."""
 
     width: int
@@ -58,8 +58,8 @@ class Seen:
     sha256: str
 
 
-def inspect(folder: Path, name: str) -> Seen:
-    """Checks the picture `name` of `folder`: headers first, then everything is decoded once. Raises `Faulty`.
+def inspect(folder: Path, name: str) -> InspectedPicture:
+    """Checks the picture `name` of `folder`: headers first, then everything is decoded once. Raises `RowFault`.
 
     Memory is bounded by `MAX_PIXELS` and `MAX_BYTES`, whatever the file says of itself.
     """
@@ -68,39 +68,39 @@ def inspect(folder: Path, name: str) -> Seen:
         with path.open("rb") as file:
             return _inspect(file, name)
     except OSError as error:
-        raise Faulty("unreadable picture", f"picture {name} cannot be opened ({error.strerror})", "give the right to read it") from error
+        raise RowFault("unreadable picture", f"picture {name} cannot be opened ({error.strerror})", "give the right to read it") from error
 
 
 def locate(folder: Path, name: str) -> Path:
-    """The file that `name` stands for, which lies in `folder` whatever its links say, and is not empty. Raises `Faulty`."""
+    """The file that `name` stands for, which lies in `folder` whatever its links say, and is not empty. Raises `RowFault`."""
     outside = "pictures lie in the manifest's own folder or below it: copy the file there and give its path from there"
     if name.startswith("/") or PureWindowsPath(name).drive:
-        raise Faulty("path outside the folder", f"picture {name} is an absolute path", outside)
+        raise RowFault("path outside the folder", f"picture {name} is an absolute path", outside)
     try:
         path = (folder / name).resolve()
         if not path.is_relative_to(folder.resolve()):
-            raise Faulty("path outside the folder", f"picture {name} leaves the folder of the manifest", outside)
+            raise RowFault("path outside the folder", f"picture {name} leaves the folder of the manifest", outside)
         found = path.stat()
     except (OSError, RuntimeError) as error:  # a RuntimeError is a circle of links
         other = "; write / for \\" if "\\" in name else ""
-        raise Faulty("missing picture", f"picture {name} is not there", f"put the file there, or correct the path{other}") from error
+        raise RowFault("missing picture", f"picture {name} is not there", f"put the file there, or correct the path{other}") from error
     if not stat.S_ISREG(found.st_mode):
-        raise Faulty("not a file", f"picture {name} is a folder or another thing that is no file", "give the path of a picture file")
+        raise RowFault("not a file", f"picture {name} is a folder or another thing that is no file", "give the path of a picture file")
     if found.st_size == 0:
-        raise Faulty("empty picture", f"picture {name} is a file of zero bytes", "copy it again")
+        raise RowFault("empty picture", f"picture {name} is a file of zero bytes", "copy it again")
     if found.st_size > MAX_BYTES:
-        raise Faulty("large file", f"picture {name} has {found.st_size:,} bytes", f"save it with at most {MAX_BYTES:,}")
+        raise RowFault("large file", f"picture {name} has {found.st_size:,} bytes", f"save it with at most {MAX_BYTES:,}")
     return path
 
 
-def render(folder: Path, names: Sequence[str], size: int) -> UInt8[np.ndarray, "picture size size 3"]:
+def render_manifest(folder: Path, names: Sequence[str], size: int) -> UInt8[np.ndarray, "picture size size 3"]:
     """RGB pictures, upright, whole, on grey where they are not square. Raises `BadInput` if a file changed since it was checked."""
     pictures = np.empty((len(names), size, size, 3), dtype=np.uint8)
     for index, name in enumerate(names):
         try:
             with _strictly(), Image.open(locate(folder, name), formats=FORMATS) as image:
                 pictures[index] = _square(image, size)
-        except (*UNDECODABLE, Faulty) as error:
+        except (*UNDECODABLE, RowFault) as error:
             raise BadInput(
                 f"picture {folder / name} can no longer be read ({error}); it changed since it was checked: restore it"
             ) from error
@@ -120,7 +120,7 @@ def _square(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
     return np.asarray(ground)
 
 
-def _inspect(file: BufferedReader, name: str) -> Seen:
+def _inspect(file: BufferedReader, name: str) -> InspectedPicture:
     head = file.read(1024)
     _refuse_others(head, name)
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -128,7 +128,7 @@ def _inspect(file: BufferedReader, name: str) -> Seen:
     file.seek(0)
     width, height = _decode(file, name)
     file.seek(0)
-    return Seen(width, height, hashlib.file_digest(file, "sha256").hexdigest())
+    return InspectedPicture(width, height, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _refuse_others(head: bytes, name: str) -> None:
@@ -139,21 +139,21 @@ def _refuse_others(head: bytes, name: str) -> None:
     if head[4:8] == b"ftyp":
         format_ = "HEIC, AVIF or video"
     if format_ is not None:
-        raise Faulty("unsupported format", f"picture {name} is {format_}", f"convert it to one of {', '.join(FORMATS)}")
+        raise RowFault("unsupported format", f"picture {name} is {format_}", f"convert it to one of {', '.join(FORMATS)}")
 
 
 def _check_size(width: int, height: int, name: str) -> None:
     if max(width, height) > MAX_SIDE:
         found = f"picture {name} says it has {width:,} x {height:,} pixels"
-        raise Faulty("large picture", found, f"scale it down until no side is longer than {MAX_SIDE:,}")
+        raise RowFault("large picture", found, f"scale it down until no side is longer than {MAX_SIDE:,}")
     if width * height > MAX_PIXELS:
         found = f"picture {name} says it has {width:,} x {height:,} pixels, {width * height:,} in all"
-        raise Faulty("too many pixels", found, f"scale it down to at most {MAX_PIXELS:,}")
+        raise RowFault("too many pixels", found, f"scale it down to at most {MAX_PIXELS:,}")
 
 
 def _scan_png(file: BufferedReader, name: str) -> None:
     """Walks the chunks of a PNG without inflating its pixels: what Pillow would only find out by allocating."""
-    cut = Faulty("truncated picture", f"picture {name} ends before its end", "it was cut off: copy it again")
+    cut = RowFault("truncated picture", f"picture {name} ends before its end", "it was cut off: copy it again")
     end = file.seek(0, 2)
     file.seek(8)
     room, held = 0, 0
@@ -169,9 +169,9 @@ def _scan_png(file: BufferedReader, name: str) -> None:
             held += length
             if held > room:
                 found = f"picture {name} holds {held:,} bytes of pixels or more, but its header leaves room for {room:,}"
-                raise Faulty("picture bomb", found, "it is broken or meant to harm: save it anew from its source")
+                raise RowFault("picture bomb", found, "it is broken or meant to harm: save it anew from its source")
         elif kind == b"acTL":
-            raise Faulty("animated picture", f"picture {name} is an animation", "save one frame of it as a picture")
+            raise RowFault("animated picture", f"picture {name} is an animation", "save one frame of it as a picture")
         elif kind == b"IEND":
             return
         else:
@@ -183,7 +183,7 @@ def _scan_png(file: BufferedReader, name: str) -> None:
 
 def _room(header: bytes, name: str) -> int:
     """Bytes that the compressed pixels of a PNG may take: those of the raw ones and a tenth, since deflate hardly ever grows anything."""
-    broken = Faulty("broken picture", f"picture {name} has a header that is none", "save it anew")
+    broken = RowFault("broken picture", f"picture {name} has a header that is none", "save it anew")
     if len(header) != 13:
         raise broken
     width, height, depth, colour = struct.unpack(">IIBB", header[:10])
@@ -208,14 +208,14 @@ def _check_chunk(file: BufferedReader, length: int, kind: bytes, name: str) -> N
                 size = len(inflater.decompress(rest, MAX_CHUNK + 1))
             except zlib.error as error:
                 broken = f"picture {name} has a broken {kind.decode()} chunk"
-                raise Faulty("broken picture", broken, "save it anew, without texts and profiles") from error
+                raise RowFault("broken picture", broken, "save it anew, without texts and profiles") from error
     if size > MAX_CHUNK:
         found = f"picture {name} has a {kind.decode('latin-1')} chunk of more than {MAX_CHUNK:,} bytes, which is no pixels"
-        raise Faulty("giant chunk", found, "save it without texts and profiles")
+        raise RowFault("giant chunk", found, "save it without texts and profiles")
 
 
 def _decode(file: BufferedReader, name: str) -> tuple[int, int]:
-    """Size of the picture as it is looked at; everything is decoded. Raises `Faulty`."""
+    """Size of the picture as it is looked at; everything is decoded. Raises `RowFault`."""
     known = False
     try:
         with _strictly(), Image.open(file, formats=FORMATS) as image:
@@ -223,21 +223,21 @@ def _decode(file: BufferedReader, name: str) -> tuple[int, int]:
             _check_size(*image.size, name)
             # A photograph of many phones is an MPO: a JPEG with a smaller copy behind it.
             if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-                raise Faulty("animated picture", f"picture {name} has several frames or pages", "save one of them as a picture")
+                raise RowFault("animated picture", f"picture {name} has several frames or pages", "save one of them as a picture")
             if image.mode not in MODES:
-                raise Faulty("unsupported format", f"picture {name} has pixels of mode {image.mode}", "save it with 8 bits a channel")
+                raise RowFault("unsupported format", f"picture {name} has pixels of mode {image.mode}", "save it with 8 bits a channel")
             image.load()
             turned = image.getexif().get(ORIENTATION) in TURNED
             return (image.height, image.width) if turned else (image.width, image.height)
     except Image.DecompressionBombError as error:
-        raise Faulty("too many pixels", f"picture {name}: {error}", f"scale it down to at most {MAX_PIXELS:,}") from error
+        raise RowFault("too many pixels", f"picture {name}: {error}", f"scale it down to at most {MAX_PIXELS:,}") from error
     except UNDECODABLE as error:
         if known and (isinstance(error, EOFError) or "truncated" in str(error).lower()):
-            raise Faulty("truncated picture", f"picture {name} ends before its end", "it was cut off: copy it again") from error
+            raise RowFault("truncated picture", f"picture {name} ends before its end", "it was cut off: copy it again") from error
         file.seek(0)
         if known or file.read(12).startswith(MAGIC):
-            raise Faulty("broken picture", f"picture {name} cannot be decoded", "it was cut off or damaged: save it anew") from error
-        raise Faulty("not a picture", f"picture {name} is no picture", f"give a file of one of {', '.join(FORMATS)}") from error
+            raise RowFault("broken picture", f"picture {name} cannot be decoded", "it was cut off or damaged: save it anew") from error
+        raise RowFault("not a picture", f"picture {name} is no picture", f"give a file of one of {', '.join(FORMATS)}") from error
 
 
 @contextmanager

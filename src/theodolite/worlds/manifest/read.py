@@ -14,9 +14,9 @@ import polars as pl
 from theodolite.records.errors import BadInput
 from theodolite.worlds.factors import Factor
 from theodolite.worlds.gallery import TABLE, Gallery
-from theodolite.worlds.manifest.faults import Fault, Faulty, fault_lines, left_out
-from theodolite.worlds.manifest.images import Seen, inspect, render
-from theodolite.worlds.manifest.rows import KEYS, Row, identity, read_records, read_row
+from theodolite.worlds.manifest.faults import Fault, RowFault, fault_lines, left_out
+from theodolite.worlds.manifest.images import InspectedPicture, inspect, render_manifest
+from theodolite.worlds.manifest.rows import KEYS, ManifestRow, identity, read_records, read_row
 from theodolite.worlds.world import PairKind
 
 __all__ = ["KEYS", "BadManifest", "Fault", "Manifest", "fault_lines", "read_manifest", "write_manifest"]
@@ -57,7 +57,7 @@ def read_manifest(path: Path) -> Manifest:
         raise BadManifest(f"none of the {len(faults):,} rows of {path} can be used:\n{first}")
     kind: PairKind = "exact" if all(row.kind == "exact" for row in rows) else "matched"
     name = path.resolve().parent.name if path.name == FILE else path.stem
-    pictures = partial(render, path.parent)
+    pictures = partial(render_manifest, path.parent)
     return Manifest(path, Gallery(name, kind, _table(rows), pictures, _factors(rows), left_out=left_out(faults)), tuple(faults))
 
 
@@ -71,50 +71,50 @@ def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     return number
 
 
-def _checked_rows(path: Path) -> tuple[list[Row], list[Fault]]:
-    rows: list[Row] = []
+def _checked_rows(path: Path) -> tuple[list[ManifestRow], list[Fault]]:
+    rows: list[ManifestRow] = []
     faults: list[Fault] = []
     first: dict[str, int] = {}
-    pictures: dict[str, Seen | Faulty] = {}
+    pictures: dict[str, InspectedPicture | RowFault] = {}
     for number, record in read_records(path):
         try:
-            if isinstance(record, Faulty):
+            if isinstance(record, RowFault):
                 raise record
             row = read_row(record, number)
             if record.get("id") is not None and first.setdefault(row.id, number) != number:
-                raise Faulty("repeated id", f"row {first[row.id]} has this id already", "give every row an id of its own, or none")
+                raise RowFault("repeated id", f"row {first[row.id]} has this id already", "give every row an id of its own, or none")
             _check_pictures(row, path.parent, pictures)
             rows.append(row)
-        except Faulty as fault:
+        except RowFault as fault:
             faults.append(fault.of(path, number, identity(record, number)))
     return rows, faults
 
 
-def _check_pictures(row: Row, folder: Path, known: dict[str, Seen | Faulty]) -> None:
-    """Raises `Faulty`. What was found of a picture is kept, since many rows ask about one."""
+def _check_pictures(row: ManifestRow, folder: Path, known: dict[str, InspectedPicture | RowFault]) -> None:
+    """Raises `RowFault`. What was found of a picture is kept, since many rows ask about one."""
     before, after = (_seen(folder, name, known) for name in (row.picture, row.edited))
     if row.picture != row.edited and before.sha256 == after.sha256:
         found = f"{row.picture} and {row.edited} hold the same bytes, but {row.factor or 'something'} is said to change"
-        raise Faulty("identical pictures", found, "give the edited picture")
+        raise RowFault("identical pictures", found, "give the edited picture")
     if row.kind == "exact" and (before.width, before.height) != (after.width, after.height):
         sizes = f"{row.picture} has {before.width} x {before.height} pixels, {row.edited} {after.width} x {after.height}"
         mend = "an edit keeps the size: save both alike, or say kind matched if they are two pictures of their own"
-        raise Faulty("different sizes", sizes, mend)
+        raise RowFault("different sizes", sizes, mend)
 
 
-def _seen(folder: Path, name: str, known: dict[str, Seen | Faulty]) -> Seen:
+def _seen(folder: Path, name: str, known: dict[str, InspectedPicture | RowFault]) -> InspectedPicture:
     if name not in known:
         try:
             known[name] = inspect(folder, name)
-        except Faulty as fault:
-            known[name] = Faulty(fault.kind, fault.found, fault.mend)  # without the frames that it was raised in
+        except RowFault as fault:
+            known[name] = RowFault(fault.kind, fault.found, fault.mend)  # without the frames that it was raised in
     found = known[name]
-    if isinstance(found, Faulty):
+    if isinstance(found, RowFault):
         raise found
     return found
 
 
-def _table(rows: Sequence[Row]) -> pl.DataFrame:
+def _table(rows: Sequence[ManifestRow]) -> pl.DataFrame:
     scenes = _scene_numbers(rows)
     columns = {
         "scene": [scenes[row.scene] for row in rows],
@@ -135,7 +135,7 @@ def _table(rows: Sequence[Row]) -> pl.DataFrame:
     return pl.DataFrame(columns, schema=dict(TABLE))
 
 
-def _scene_numbers(rows: Sequence[Row]) -> dict[int | str, int]:
+def _scene_numbers(rows: Sequence[ManifestRow]) -> dict[int | str, int]:
     scenes = list(dict.fromkeys(row.scene for row in rows))
     numbers: dict[int | str, int] = {scene: scene for scene in scenes if isinstance(scene, int) and abs(scene) < 2**63}
     if len(numbers) == len(scenes):
@@ -144,7 +144,7 @@ def _scene_numbers(rows: Sequence[Row]) -> dict[int | str, int]:
     return {scene: by_text[str(scene)] for scene in scenes}
 
 
-def _factors(rows: Sequence[Row]) -> tuple[Factor, ...]:
+def _factors(rows: Sequence[ManifestRow]) -> tuple[Factor, ...]:
     values: dict[str, dict[str, None]] = {}
     for row in rows:
         if row.factor:

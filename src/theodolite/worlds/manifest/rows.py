@@ -14,7 +14,7 @@ from typing import Any, get_args
 import polars as pl
 
 from theodolite.records.errors import BadInput
-from theodolite.worlds.manifest.faults import Faulty
+from theodolite.worlds.manifest.faults import RowFault
 from theodolite.worlds.query import Form
 from theodolite.worlds.world import PairKind
 
@@ -57,7 +57,7 @@ ELSEWHERE = {
 
 
 @dataclass(frozen=True)
-class Row:
+class ManifestRow:
     """One row of a manifest whose words are in order; its pictures have not been looked at. `edited` is `picture` in a paraphrase."""
 
     number: int
@@ -79,7 +79,7 @@ class Row:
     kind: str
 
 
-def read_records(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | Faulty]]:
+def read_records(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | RowFault]]:
     """Number and content of every row, or what is wrong with its line. Raises `BadInput` if the file cannot be read at all."""
     if path.suffix.lower() == ".jsonl":
         yield from _read_lines(path)
@@ -93,7 +93,7 @@ def read_records(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | Faulty]]
         raise BadInput(f"{path} ends in {path.suffix or 'nothing'}; a manifest is a .jsonl or a .parquet file")
 
 
-def _read_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | Faulty]]:
+def _read_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | RowFault]]:
     number = 0
     try:
         with path.open("rb") as file:
@@ -103,18 +103,18 @@ def _read_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | Faulty]]:
                 if not whole:
                     while (more := file.readline(MAX_LINE)) and not more.endswith(b"\n"):
                         pass
-                    yield number, Faulty("long line", f"the line is longer than {MAX_LINE:,} bytes", "one line is one row: break it up")
+                    yield number, RowFault("long line", f"the line is longer than {MAX_LINE:,} bytes", "one line is one row: break it up")
                 elif line.removeprefix(b"\xef\xbb\xbf").strip():
                     yield number, _parse(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}); give a file that can") from error
 
 
-def _parse(line: bytes) -> Mapping[str, Any] | Faulty:
+def _parse(line: bytes) -> Mapping[str, Any] | RowFault:
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
-        return Faulty("text not UTF-8", f"byte {error.start + 1} of the line is no UTF-8", "save the file as UTF-8")
+        return RowFault("text not UTF-8", f"byte {error.start + 1} of the line is no UTF-8", "save the file as UTF-8")
     twice: list[str] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -125,24 +125,24 @@ def _parse(line: bytes) -> Mapping[str, Any] | Faulty:
     try:
         record = json.loads(text, object_pairs_hook=unique)
     except RecursionError:
-        return Faulty("no JSON", "the line is nested too deep to be read", "write one object with plain values")
+        return RowFault("no JSON", "the line is nested too deep to be read", "write one object with plain values")
     except ValueError as error:
-        return Faulty("no JSON", f"the line is no JSON ({error})", "write one object a line, with keys and texts in double quotes")
+        return RowFault("no JSON", f"the line is no JSON ({error})", "write one object a line, with keys and texts in double quotes")
     if not isinstance(record, dict):
-        return Faulty("no object", f"the line is {word(record)}", 'write an object: {"scene": ..., "factor": ..., ...}')
+        return RowFault("no object", f"the line is {word(record)}", 'write an object: {"scene": ..., "factor": ..., ...}')
     if twice:
-        return Faulty("repeated key", f"{twice[0]} stands twice in the row", "keep one of them")
+        return RowFault("repeated key", f"{twice[0]} stands twice in the row", "keep one of them")
     return record
 
 
-def identity(record: Mapping[str, Any] | Faulty, number: int) -> str:
+def identity(record: Mapping[str, Any] | RowFault, number: int) -> str:
     """The id of a row as messages name it, whatever it is worth."""
-    given = None if isinstance(record, Faulty) else record.get("id")
+    given = None if isinstance(record, RowFault) else record.get("id")
     return str(given)[:80].encode(errors="replace").decode() if isinstance(given, str | int) and given != "" else str(number)
 
 
-def read_row(record: Mapping[str, Any], number: int) -> Row:
-    """A row from what stands in the file. Raises `Faulty` with the first thing that is wrong with it."""
+def read_row(record: Mapping[str, Any], number: int) -> ManifestRow:
+    """A row from what stands in the file. Raises `RowFault` with the first thing that is wrong with it."""
     _check_keys(record)
     factor = _text(record, "factor", blank=True).strip() and _text(record, "factor")
     choices = _choices(record["choices"])
@@ -155,7 +155,7 @@ def read_row(record: Mapping[str, Any], number: int) -> Row:
     edited = None if edited is None else posixpath.normpath(edited)
     _check_change(factor, other, question, edited, picture, answers)
     query = _optional(record, "query") or (factor if factor and answers[0] != answers[1] else OTHER)
-    return Row(
+    return ManifestRow(
         number=number,
         id=identity(record, number),
         scene=_scene(record["scene"]),
@@ -187,8 +187,8 @@ def word(value: object) -> str:
     return "nothing" if value is None else "a list" if isinstance(value, list) else "an object" if isinstance(value, dict) else "no text"
 
 
-def _missing(key: str) -> Faulty:
-    return Faulty("missing key", f"{key} is missing", f"give {key}, {KEYS[key]}")
+def _missing(key: str) -> RowFault:
+    return RowFault("missing key", f"{key} is missing", f"give {key}, {KEYS[key]}")
 
 
 def _check_keys(record: Mapping[str, Any]) -> None:
@@ -196,7 +196,7 @@ def _check_keys(record: Mapping[str, Any]) -> None:
         if key not in KEYS and not key.startswith("_"):
             near = ELSEWHERE.get(key) or next(iter(get_close_matches(key, KEYS, 1)), None)
             mend = f"did you mean {near}?" if near else f"known keys are {', '.join(KEYS)}"
-            raise Faulty("unknown key", f"nobody knows the key {key[:40]!r}", f"{mend} (a key that begins with _ is ignored)")
+            raise RowFault("unknown key", f"nobody knows the key {key[:40]!r}", f"{mend} (a key that begins with _ is ignored)")
     for key in NEEDED:
         if record.get(key) is None:
             raise _missing(key)
@@ -210,13 +210,13 @@ def _text(record: Mapping[str, Any], key: str, *, blank: bool = False, kind: str
 
 def _plain(value: object, key: str, *, blank: bool = False, kind: str = "blank text") -> str:
     if isinstance(value, float) and value != value:
-        raise Faulty("NaN", f"{key} is NaN", f"the cell was empty: fill it with {KEYS.get(key, 'text')}")
+        raise RowFault("NaN", f"{key} is NaN", f"the cell was empty: fill it with {KEYS.get(key, 'text')}")
     if not isinstance(value, str):
-        raise Faulty("wrong type", f"{key} is {word(value)}", "write it as text, in quotes")
+        raise RowFault("wrong type", f"{key} is {word(value)}", "write it as text, in quotes")
     if "\0" in value or value.encode(errors="replace") != value.encode(errors="surrogatepass"):
-        raise Faulty("bad text", f"{key} holds half a character or a zero byte", "write it anew as UTF-8")
+        raise RowFault("bad text", f"{key} holds half a character or a zero byte", "write it anew as UTF-8")
     if not blank and not value.strip():
-        raise Faulty(kind, f"{key} is blank", f"fill it with {KEYS.get(key, 'text')}")
+        raise RowFault(kind, f"{key} is blank", f"fill it with {KEYS.get(key, 'text')}")
     return value
 
 
@@ -228,21 +228,21 @@ def _scene(value: object, key: str = "scene") -> int | str:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, float) and value.is_integer():
-        raise Faulty("wrong type", f"{key} is {word(value)}", f"write it whole: {int(value)}")
+        raise RowFault("wrong type", f"{key} is {word(value)}", f"write it whole: {int(value)}")
     return _plain(value, key)
 
 
 def _choices(value: object) -> tuple[str, ...]:
     if isinstance(value, float) and value != value:
-        raise Faulty("NaN", "choices is NaN", f"the cell was empty: fill it with a {KEYS['choices']}")
+        raise RowFault("NaN", "choices is NaN", f"the cell was empty: fill it with a {KEYS['choices']}")
     if not isinstance(value, list):
-        raise Faulty("wrong type", f"choices is {word(value)}", 'write a list of texts: ["red", "blue"]')
+        raise RowFault("wrong type", f"choices is {word(value)}", 'write a list of texts: ["red", "blue"]')
     choices = tuple(_plain(choice, f"choice {place}", kind="blank choice") for place, choice in enumerate(value, start=1))
     if len(choices) < 2:
-        raise Faulty("too few choices", f"there is {len(choices) or 'no'} choice", "give two or more")
+        raise RowFault("too few choices", f"there is {len(choices) or 'no'} choice", "give two or more")
     same = [choice.strip() for choice in choices]
     if twice := next((choice for choice, count in Counter(same).items() if count > 1), None):
-        raise Faulty("repeated choice", f"the choice {twice!r} stands twice", "give each of them once")
+        raise RowFault("repeated choice", f"the choice {twice!r} stands twice", "give each of them once")
     return choices
 
 
@@ -251,7 +251,7 @@ def _answer(record: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> st
     if answer not in choices:
         near = next(iter(get_close_matches(answer, choices, 1)), None)
         mend = f"did you mean {near!r}?" if near else "add it to the choices, or correct it"
-        raise Faulty("answer not a choice", f"{key} is {answer[:80]!r}, which is none of the choices {', '.join(choices)[:200]}", mend)
+        raise RowFault("answer not a choice", f"{key} is {answer[:80]!r}, which is none of the choices {', '.join(choices)[:200]}", mend)
     return answer
 
 
@@ -259,11 +259,11 @@ def _values(record: Mapping[str, Any], factor: str) -> tuple[str | None, str | N
     before, after = _optional(record, "from"), _optional(record, "to")
     if factor and (before is None or after is None):
         lacking = " and ".join(key for key, value in (("from", before), ("to", after)) if value is None)
-        raise Faulty("value missing", f"the factor {factor!r} has no {lacking}", f"say from which value to which {factor!r} was changed")
+        raise RowFault("value missing", f"the factor {factor!r} has no {lacking}", f"say from which value to which {factor!r} was changed")
     if not factor and (before is not None or after is not None):
-        raise Faulty("value without factor", "there is from or to, but factor is empty", "name the factor, or leave both out")
+        raise RowFault("value without factor", "there is from or to, but factor is empty", "name the factor, or leave both out")
     if factor and before == after:
-        raise Faulty(
+        raise RowFault(
             "from equals to", f"{factor!r} goes from {before!r} to the same", 'correct the values, or make factor "" if nothing changes'
         )
     return before, after
@@ -271,19 +271,19 @@ def _values(record: Mapping[str, Any], factor: str) -> tuple[str | None, str | N
 
 def _check_change(factor: str, other: str | None, question: str, edited: str | None, picture: str, answers: list[str]) -> None:
     if other is not None and (factor or edited not in (None, picture)):
-        raise Faulty(
+        raise RowFault(
             "two changes", "the wording changes and something else too", "leave question_after out, or factor, from, to and edited"
         )
     if not factor and edited in (None, picture) and other in (None, question):
-        raise Faulty("nothing changes", "picture and question are the same before and after", "give another picture, or question_after")
+        raise RowFault("nothing changes", "picture and question are the same before and after", "give another picture, or question_after")
     if factor and edited == picture:
-        raise Faulty("identical pictures", f"picture and edited are both {picture}", "give the path of the edited picture")
+        raise RowFault("identical pictures", f"picture and edited are both {picture}", "give the path of the edited picture")
     if not factor and answers[0] != answers[1]:
-        raise Faulty("answer without factor", "the answers differ, but factor is empty", "name what was changed, with from and to")
+        raise RowFault("answer without factor", "the answers differ, but factor is empty", "name what was changed, with from and to")
 
 
 def _word_of(record: Mapping[str, Any], key: str, known: tuple[str, ...], default: str) -> str:
     found = _optional(record, key) or default
     if found not in known:
-        raise Faulty(f"unknown {key}", f"{key} is {found[:40]!r}", f"write one of {', '.join(known)}")
+        raise RowFault(f"unknown {key}", f"{key} is {found[:40]!r}", f"write one of {', '.join(known)}")
     return found

@@ -116,7 +116,7 @@ def by_hexcode() -> dict[str, Emoji]:
     return {emoji.hexcode: emoji for emoji in entries()}
 
 
-def captions() -> tuple[tuple[str, str], ...]:
+def captioned_emoji() -> tuple[tuple[str, str], ...]:
     """(hexcode, name in plain words) of every emoji that has no skin tone and a name that describes it, for training on captions.
 
     Toned drawings are left out, so that no training on captions sees a picture that `openmoji:skin_tone` asks about.

@@ -79,7 +79,7 @@ def openmoji_gallery(factor: str, num_scenes: int | None = None, seed: int = 0) 
         name=f"openmoji:{factor}",
         kind=found.kind,
         table=pl.DataFrame(rows, schema=dict(TABLE), orient="row"),
-        render=render,
+        render=render_openmoji,
         factors=(found.factor,),
         attribution=ATTRIBUTION,
         left_out=found.left_out,
@@ -211,11 +211,11 @@ def _shifts(base: Base) -> list[tuple[int, int]]:
 
 
 def picture_name(hexcode: str, ground: Ground, right: int, down: int) -> str:
-    """The name by which `render` knows a picture: drawing, ground, shift right and down in 72nds of the side."""
+    """The name by which `render_openmoji` knows a picture: drawing, ground, shift right and down in 72nds of the side."""
     return f"{hexcode}_{bytes(ground).hex()}_{right}_{down}"
 
 
-def render(names: Sequence[str], size: int) -> UInt8[np.ndarray, "picture size size 3"]:
+def render_openmoji(names: Sequence[str], size: int) -> UInt8[np.ndarray, "picture size size 3"]:
     """The pictures of some names from `picture_name`, RGB. Raises `BadInput` on a name that is none, or a drawing that is not there."""
     hexcodes, grounds, shifts = [], [], []
     for name in names:
