@@ -224,7 +224,7 @@ def test_the_commands_convert_and_check(tmp_path: Path) -> None:
     assert "2 rows; check them with" in done.stdout
     checked = theodolite("manifest", "check", tmp_path / "out" / "manifest.jsonl")
     assert checked.returncode == 1, checked.stderr
-    assert "row 2 (id mmvp-2): picture pictures/4.jpg is not there; put the file there" in checked.stdout
+    assert "row 2 (id mmvp-2): picture pictures/4.jpg does not exist; add the file" in checked.stdout
     assert "1 rows can be used: 1 scenes, 2 pictures, matched pairs; 1 rows are left out" in checked.stdout
     wrong = theodolite("manifest", "check", tmp_path / "none.jsonl")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
