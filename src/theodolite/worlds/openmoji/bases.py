@@ -48,7 +48,7 @@ class Base:
 
 
 @dataclass(frozen=True)
-class Bases:
+class FactorBases:
     """All bases of a factor, in the package's order, and the number of pairs or drawings left out, by reason."""
 
     factor: Factor
@@ -57,7 +57,7 @@ class Bases:
     left_out: Mapping[str, int]
 
 
-def skin_tone_bases() -> Bases:
+def skin_tone_bases() -> FactorBases:
     """Subjects drawn in all five skin tones. Many heads also change the colour of their hair: see `skin_tone_alone_bases`."""
     toned: dict[str, dict[str, Emoji]] = {}
     of_two: set[str] = set()
@@ -69,16 +69,16 @@ def skin_tone_bases() -> Bases:
     complete = [tones for tones in toned.values() if len(tones) == len(TONES)]
     bases = tuple(Base((tuple(Member(TONES[tone], tones[tone]) for tone in TONES),), outline_is_shared=True) for tones in complete)
     left_out = {"drawings of two people of different skin tones": len(of_two), "bases without all five tones": len(toned) - len(complete)}
-    return Bases(_SKIN_TONE, "exact", bases, _nonzero(left_out))
+    return FactorBases(_SKIN_TONE, "exact", bases, _nonzero(left_out))
 
 
-def skin_tone_alone_bases() -> Bases:
+def skin_tone_alone_bases() -> FactorBases:
     """Bases in which skin tone changes only the skin; most heads of the package change the colour of their hair with the tone."""
     skin_tone = skin_tone_bases()
     bases = tuple(base for base in skin_tone.bases if _only_skin_changes(base))
     num_dropped = sum(base.num_pairs for base in skin_tone.bases) - sum(base.num_pairs for base in bases)
     left_out = {**skin_tone.left_out, "pairs whose hair changes colour with the skin": num_dropped}
-    return Bases(_SKIN_TONE, "exact", bases, _nonzero(left_out))
+    return FactorBases(_SKIN_TONE, "exact", bases, _nonzero(left_out))
 
 
 # The package's colours of skin and of its shadow, from light to dark (data/color-palette.json).
@@ -96,7 +96,7 @@ def _only_skin_changes(base: Base) -> bool:
     return len(texts) == 1
 
 
-def direction_bases() -> Bases:
+def direction_bases() -> FactorBases:
     """People drawn facing left and, mirrored, facing right, in every skin tone and without one."""
     by_code = by_hexcode()
     bases: dict[str, list[tuple[Member, ...]]] = {}
@@ -113,10 +113,10 @@ def direction_bases() -> Bases:
         else:
             pair = (Member(SIDES[0], left), Member(SIDES[1], right))
             bases.setdefault(right.skintone_base_hexcode or right.hexcode, []).append(pair)
-    return Bases(Factor("direction", SIDES), "exact", tuple(Base(tuple(variants)) for variants in bases.values()), _nonzero(left_out))
+    return FactorBases(Factor("direction", SIDES), "exact", tuple(Base(tuple(variants)) for variants in bases.values()), _nonzero(left_out))
 
 
-def hair_bases() -> Bases:
+def hair_bases() -> FactorBases:
     """Heads with up to five kinds of hair; a base is a man, a woman or a person, with one skin tone or none."""
     heads: dict[tuple[str, str], list[Member]] = {}
     left_out: Counter[str] = Counter()
@@ -131,10 +131,10 @@ def hair_bases() -> Bases:
         left_out["pairs with curls that are also blond or red"] += _num_pairs(len(members)) - _num_pairs(len(unambiguous))
         if len(unambiguous) > 1:
             bases.append(Base((unambiguous,)))
-    return Bases(Factor("hair", tuple(HAIRS.values())), "matched", tuple(bases), _nonzero(left_out))
+    return FactorBases(Factor("hair", tuple(HAIRS.values())), "matched", tuple(bases), _nonzero(left_out))
 
 
-def gender_bases() -> Bases:
+def gender_bases() -> FactorBases:
     """A man and a woman of the same name otherwise, in drawings that differ in at most `MAX_CHANGED_FRAC` of 72 x 72 pixels."""
     by_name: dict[str, dict[str, dict[str, Emoji]]] = {}
     for emoji in entries():
@@ -155,10 +155,10 @@ def gender_bases() -> Bases:
                 variants.append(tuple(Member(sex, pair[sex]) for sex in SEXES))
         if variants:
             bases.append(Base(tuple(variants)))
-    return Bases(Factor("gender", SEXES), "matched", tuple(bases), _nonzero(left_out))
+    return FactorBases(Factor("gender", SEXES), "matched", tuple(bases), _nonzero(left_out))
 
 
-def colour_bases() -> Bases:
+def colour_bases() -> FactorBases:
     """Things drawn in several colours with one outline (see `MAX_OPACITY_CHANGE`): hearts, circles, squares, jars and the like."""
     things: dict[str, list[Member]] = {}
     left_out: Counter[str] = Counter()
@@ -179,7 +179,7 @@ def colour_bases() -> Bases:
         outlines = _by_outline(members)
         left_out["pairs with different outlines"] += _num_pairs(len(members)) - sum(_num_pairs(len(group)) for group in outlines)
         bases += [Base((group,), _thing(rest)) for group in outlines if len(group) > 1]
-    return Bases(Factor("colour", COLOURS), "exact", tuple(bases), _nonzero(left_out))
+    return FactorBases(Factor("colour", COLOURS), "exact", tuple(bases), _nonzero(left_out))
 
 
 def _by_outline(members: list[Member]) -> list[tuple[Member, ...]]:
@@ -220,7 +220,7 @@ def _nonzero(left_out: Mapping[str, int]) -> dict[str, int]:
 
 
 _SKIN_TONE = Factor("skin_tone", tuple(TONES.values()))
-FACTORS: Mapping[str, Callable[[], Bases]] = {
+FACTORS: Mapping[str, Callable[[], FactorBases]] = {
     "skin_tone": skin_tone_bases,
     "skin_tone_alone": skin_tone_alone_bases,
     "colour": colour_bases,

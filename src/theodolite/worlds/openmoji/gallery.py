@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 
 from theodolite.records.errors import BadInput, UnknownName
 from theodolite.worlds.gallery import TABLE, Gallery
-from theodolite.worlds.openmoji.bases import FACTORS, Base, Bases, Member
+from theodolite.worlds.openmoji.bases import FACTORS, Base, FactorBases, Member
 from theodolite.worlds.openmoji.data import ATTRIBUTION, GRID, alpha_of, draw_emoji
 from theodolite.worlds.openmoji.names import TONES, choices_beside, drawn_beside, sex_of, topic_of, wordings_of
 
@@ -92,7 +92,7 @@ class _Scene:
     rng: np.random.Generator
 
     @classmethod
-    def of(cls, bases: Bases, number: int, key: Sequence[int]) -> _Scene:
+    def of(cls, bases: FactorBases, number: int, key: Sequence[int]) -> _Scene:
         base, rng = bases.bases[number], np.random.default_rng([*key, number])
         place, other_place = _places(base, rng)
         questions = tuple(_question(query, bases, base, rng) for query in _queries(bases.factor.name, base))
@@ -156,7 +156,7 @@ def _queries(factor: str, base: Base) -> list[str]:
     return queries
 
 
-def _question(query: str, bases: Bases, base: Base, rng: np.random.Generator) -> _Question:
+def _question(query: str, bases: FactorBases, base: Base, rng: np.random.Generator) -> _Question:
     """A query in two random wordings, with its choices in random order."""
     first = base.variants[0][0]
     wordings = wordings_of(query, first.emoji, base.thing)
@@ -171,7 +171,7 @@ def _question(query: str, bases: Bases, base: Base, rng: np.random.Generator) ->
     return _Question(query, one, other, tuple(choices[k] for k in rng.permutation(len(choices))))
 
 
-def _colours(bases: Bases, base: Base, rng: np.random.Generator) -> tuple[str, ...]:
+def _colours(bases: FactorBases, base: Base, rng: np.random.Generator) -> tuple[str, ...]:
     """The colours of a base, filled up to four with random others."""
     own = tuple(member.value for member in base.variants[0])
     others = [colour for colour in bases.factor.values if colour not in own]

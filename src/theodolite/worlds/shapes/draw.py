@@ -60,7 +60,7 @@ def draw_scenes(scenes: Scenes, size: int) -> UInt8[np.ndarray, "scene size size
 
 
 def drawn_at(scenes: Scenes, factor: str, size: int) -> Bool[np.ndarray, "scene size size"]:
-    """Mask of the pixels on which a factor of each scene is drawn; outside it, no value of the factor shows."""
+    """Mask of the pixels that show a factor's value in each scene: ground, letter, paint, or the object (place, size, shape, tilt)."""
     masks = np.zeros((len(scenes), size, size), dtype=bool)
     for index in range(len(scenes)):
         values = scenes.scene(index).values
