@@ -133,7 +133,7 @@ def test_what_has_no_cosine_is_refused_or_left_out() -> None:
     broken[4, 2] = np.nan
     with pytest.raises(BadInput, match=r"the vector of cat\.png holds NaN or infinity \(1 such"):
         EncoderVectors(broken, name=lambda at: {4: "cat.png"}[at])
-    with pytest.raises(BadInput, match="1 picture; a pair takes two"):
+    with pytest.raises(BadInput, match="1 picture; a pair needs two"):
         blind_pairs(EncoderVectors(good[:1]), EncoderVectors(good[:1]))
     with pytest.raises(BadInput, match="one encoder has vectors of 6 pictures, the other of 5"):
         blind_pairs(EncoderVectors(good), EncoderVectors(good[:5]))
