@@ -110,7 +110,9 @@ def test_vectors_are_read_from_disk_in_any_order(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", one[order])
     stored = EncoderVectors(np.load(tmp_path / "one.npy", mmap_mode="r"), np.argsort(order))
     seen: list[tuple[int, int]] = []
-    found = blind_pairs(stored, EncoderVectors(other), high=0.8, low=0.5, block=16, tell=lambda done, total: seen.append((done, total)))
+    found = blind_pairs(
+        stored, EncoderVectors(other), high=0.8, low=0.5, block=16, progress=lambda done, total, note="": seen.append((done, total))
+    )
     assert listed(found) == listed(blind_pairs(EncoderVectors(one), EncoderVectors(other), high=0.8, low=0.5))
     assert seen == [(done, 10) for done in range(1, 11)]
 

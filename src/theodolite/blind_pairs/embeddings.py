@@ -23,6 +23,7 @@ from theodolite.models.load import DType, load_vlm, loading
 from theodolite.models.pictures import PictureReader, ProcessedPicture
 from theodolite.models.vision_features import encode_pictures
 from theodolite.records.errors import BadInput
+from theodolite.records.progress import Progress
 
 Pooling = Literal["image_embeds", "pooler_output", "class token", "mean of tokens", "mean of the encoder's tokens"]
 Inputs = Mapping[str, Tensor]
@@ -87,7 +88,7 @@ def embed(
     store: VectorStore,
     pictures: Mapping[str, Callable[[], Image.Image | None]],
     batch: int,
-    tell: Callable[[int, int], None],
+    progress: Progress,
 ) -> list[str]:
     """Adds the missing vectors of pictures to the store; returns the keys of unreadable pictures (those that open as None).
 
@@ -105,7 +106,7 @@ def embed(
         if len(pending) == batch or (pending and done == len(missing)):
             store.add(list(pending), embedder(list(pending.values())))
             pending = {}
-        tell(done, len(missing))
+        progress(done, len(missing))
     return unreadable
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from theodolite.records.errors import BadInput
+from theodolite.records.progress import Progress
 from theodolite.worlds.exif_orientation import on_white
 from theodolite.worlds.manifest.faults import RowFault
 from theodolite.worlds.manifest.images import FORMATS, inspect
@@ -45,7 +46,7 @@ class FolderPictures:
         self.left_out.setdefault(kind, []).append(name)
 
 
-def find_pictures(folder: Path, tell: Callable[[int, int], None]) -> FolderPictures:
+def find_pictures(folder: Path, progress: Progress) -> FolderPictures:
     """The picture files in a folder and below it, by file extension; files and folders whose names begin with a dot are skipped.
 
     Files are hashed, not decoded. Raises `BadInput` if the folder does not exist or has no pictures.
@@ -69,7 +70,7 @@ def find_pictures(folder: Path, tell: Callable[[int, int], None]) -> FolderPictu
                 pictures.copies[name] = first[sha256]
             else:
                 pictures.files.append(PictureFile(path, name, sha256))
-        tell(done, len(paths))
+        progress(done, len(paths))
     return pictures
 
 

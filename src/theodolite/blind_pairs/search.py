@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from theodolite.records.errors import BadInput
+from theodolite.records.progress import Progress, silent
 
 DECIMALS = 9  # stored vectors are float32, so further decimals are noise
 CHUNK = 4_096  # pairs or vectors computed in float64 at once
@@ -20,12 +21,6 @@ ROOM = 4_096  # least number of pairs kept per pass where pairs per picture are 
 
 Pairs = Int[np.ndarray, " pair"]
 Cosines = Float[np.ndarray, " pair"]
-# Called with (blocks done, blocks in total). A further pass over the pictures adds to the total.
-Tell = Callable[[int, int], None]
-
-
-def quiet(done: int, total: int) -> None:
-    """Ignores progress."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +103,7 @@ def blind_pairs(
     most: int = 1000,
     block: int = 2048,
     per_picture: int | None = None,
-    tell: Tell = quiet,
+    progress: Progress = silent,
 ) -> BlindPairs:
     """The `most` pairs of largest cos(one) - cos(other) among those with cos(one) >= high and cos(other) <= low; ties by index.
 
@@ -122,7 +117,7 @@ def blind_pairs(
         raise BadInput(f"thresholds are cosines, -1 to 1; found high {high} and low {low}")
     usable = (one.norms > 0) & (other.norms > 0)
     limit = len(one) if per_picture is None else per_picture
-    search = _Search(one, other, block, tell, high, low, lambda a, b: np.subtract(a, b), lambda floor: -2.0)
+    search = _Search(one, other, block, progress, high, low, lambda a, b: np.subtract(a, b), lambda floor: -2.0)
     room = most if per_picture is None else max(4 * most, ROOM)
     best = search.run(room, usable)
     counts = (best.num_same, best.num_qualifying)
@@ -142,7 +137,7 @@ def nearest_pairs(
     low: float = 0.6,
     most: int = 5,
     block: int = 2048,
-    tell: Tell = quiet,
+    progress: Progress = silent,
 ) -> BlindPairs:
     """The pairs nearest to the thresholds, for where none qualifies: smallest max(high - cos(one), cos(other) - low); ties by index.
 
@@ -150,7 +145,7 @@ def nearest_pairs(
     """
     _check(one, other, most, block, None)
     usable = (one.norms > 0) & (other.norms > 0)
-    search = _Search(one, other, block, tell, -2.0, 2.0, lambda a, b: np.minimum(a - high, low - b), lambda floor: high + floor)
+    search = _Search(one, other, block, progress, -2.0, 2.0, lambda a, b: np.minimum(a - high, low - b), lambda floor: high + floor)
     return _result(search.run(most, usable).table, usable, (0, 0), 1)
 
 
@@ -230,7 +225,7 @@ class _Search:
     one: EncoderVectors
     other: EncoderVectors
     block: int
-    tell: Tell
+    progress: Progress
     high: float
     low: float
     score: Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -260,7 +255,7 @@ class _Search:
                 rows, columns = np.nonzero(possible)
                 self._decide(rows + start, columns + begin, best, after)
                 done += 1
-                self.tell(before + done, before + total)
+                self.progress(before + done, before + total)
         best.cut()
         return best
 

@@ -66,8 +66,8 @@ def mine_blind_pairs(
     refuse_taken(out, overwrite=overwrite)
     if out.resolve().is_relative_to(pictures.resolve()):
         raise BadInput(f"{out} lies within {pictures}, so the next search would include its output; give a folder outside")
-    with steps.step("find") as tell:
-        folder_pictures = find_pictures(pictures, tell)
+    with steps.step("find") as progress:
+        folder_pictures = find_pictures(pictures, progress)
     store = cache_folder() / "vectors" if vectors is None else vectors
     one_store, one_facts = _embed_folder(folder_pictures, same, store, device, dtype, batch, steps)
     other_store, other_facts = _embed_folder(folder_pictures, different, store, device, dtype, batch, steps)
@@ -86,12 +86,12 @@ Encoder = tuple[EncoderVectors, EncoderFacts]
 def _compare(pictures: FolderPictures, one: Encoder, other: Encoder, search: BlindSearch, steps: Steps) -> BlindRecord:
     vectors = one[0], other[0]
     limits = {"high": search.high, "low": search.low}
-    with steps.step("compare") as tell:
-        result = blind_pairs(*vectors, **limits, most=search.most, per_picture=search.per_picture, tell=tell)
+    with steps.step("compare") as progress:
+        result = blind_pairs(*vectors, **limits, most=search.most, per_picture=search.per_picture, progress=progress)
     nearest: tuple[BlindPair, ...] = ()
     if not len(result):
-        with steps.step("find nearest") as tell:
-            nearest = _named(nearest_pairs(*vectors, **limits, most=NUM_NEAREST, tell=tell), pictures.files)
+        with steps.step("find nearest") as progress:
+            nearest = _named(nearest_pairs(*vectors, **limits, most=NUM_NEAREST, progress=progress), pictures.files)
     return BlindRecord(
         same=one[1],
         other=other[1],
@@ -127,8 +127,8 @@ def _embed_folder(
     )
     vectors = VectorStore(store / embedder.identity[:32], embedder.dim)
     # Rows are only appended, so other processes may use the store once these vectors are in it.
-    with closing(vectors), steps.step(f"embed by {Path(name).name if Path(name).exists() else name}") as tell:
-        unreadable = set(embed(embedder, vectors, {file.sha256: reader(pictures, file) for file in pictures.files}, batch, tell))
+    with closing(vectors), steps.step(f"embed by {Path(name).name if Path(name).exists() else name}") as progress:
+        unreadable = set(embed(embedder, vectors, {file.sha256: reader(pictures, file) for file in pictures.files}, batch, progress))
     pictures.files = [file for file in pictures.files if file.sha256 not in unreadable]
     if len(pictures.files) < 2:
         kinds = ", ".join(f"{kind} {len(names)}" for kind, names in pictures.left_out.items())
