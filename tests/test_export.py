@@ -203,7 +203,7 @@ def test_an_adapted_model_that_was_saved_as_a_stock_one_is_not_loaded(tmp_path: 
     adapt(model, MIXED)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    with pytest.raises(BadInput, match="saved as if it were a stock llava; export it anew"):
+    with pytest.raises(BadInput, match="saved as if it were a stock llava; export it again"):
         load_vlm(tmp_path)
 
 

@@ -65,7 +65,7 @@ def test_shuffled_labels_are_not_readable() -> None:
 
 
 def test_the_towers_weights_are_small_and_checked_by_hash(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = Path(frontends.__file__).parent / "weights" / frontends.WEIGHTS
+    path = Path(frontends.__file__).parents[1] / "weights" / frontends.WEIGHTS
     assert path.stat().st_size < 1_500_000
     monkeypatch.setattr(frontends, "WEIGHTS_SHA256", "0" * 64)
     with pytest.raises(frontends.DamagedWeights, match="SHA-256"):
@@ -181,7 +181,7 @@ def test_loading_gives_the_same_weights_and_says_what_is_wrong(tmp_path: Path) -
     with pytest.raises(BadInput, match=r"holds no config\.json"):
         load_vlm(tmp_path / "empty")
     assert load_vlm(tmp_path)[0].config.model_type == "llava"  # the folder of a run, which holds the model's
-    with pytest.raises(BadInput, match="device 'cuda:99' is not to be had"):
+    with pytest.raises(BadInput, match="device 'cuda:99' is not available"):
         load_vlm(tmp_path / "model", device="cuda:99")
     with pytest.raises(BadInput, match="no model can be loaded"):
         load_vlm(tmp_path / "nowhere")

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from theodolite.models.forward import STOCK, Adaptation, base_model, run_forward
-from theodolite.models.pass_inputs import whole_view
+from theodolite.models.pass_inputs import whole_inputs
 from theodolite.objectives.terms import Objective, Term, Terms
 
 IGNORE = -100
@@ -39,5 +39,5 @@ class Language(Objective):
 
         `batch["predicts"]` holds the flat places of the positions that predict them, `batch["labels"]` the tokens that follow.
         """
-        reading = run_forward(model, whole_view(base_model(model).config, batch), self.adaptation)
-        return {"language": Term(next_token_loss(reading.logits, batch["labels"]), int(batch["labels"].numel()))}
+        output = run_forward(model, whole_inputs(base_model(model).config, batch), self.adaptation)
+        return {"language": Term(next_token_loss(output.logits, batch["labels"]), int(batch["labels"].numel()))}
