@@ -121,7 +121,7 @@ def test_families_that_cannot_be_handled_are_refused_with_their_reason() -> None
             UnknownFamily, match=f"'{name}' are not in the families table; it holds gemma3, idefics3, internvl, llava, llava_onev"
         ):
             family_of(config(name))
-    with pytest.raises(ValueError, match=r"no picture grids are known for models of type 'bert'; there are for gemma3"):
+    with pytest.raises(ValueError, match=r"no picture grids are known for models of type 'bert', only for gemma3"):
         picture_grids(config("bert"), {})
 
 
