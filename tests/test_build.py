@@ -287,5 +287,5 @@ def test_a_language_model_that_reads_otherwise_in_llava_is_refused_whatever_its_
 ) -> None:
     monkeypatch.setattr(join, "LOGIT_SETTINGS", ())
     language = save_language_model(tmp_path, config=hf.GraniteConfig(**GROUPED, logits_scaling=2.0))
-    with pytest.raises(BadInput, match=r"\(granite\) does not read text in LLaVA as it does alone"):
+    with pytest.raises(BadInput, match=r"\(granite\) gives other logits on text in LLaVA than alone"):
         join_vlm("conv", str(language))
