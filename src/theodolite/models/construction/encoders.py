@@ -95,9 +95,7 @@ def _from_hugging_face(name: str, attention: str) -> Encoder:
     tower = getattr(model, "vision_model", model)
     size = _side(name, processor)
     if type(tower) is not MODEL_MAPPING[type(vision)]:
-        raise BadInput(
-            f"{name} holds its vision tower within {type(tower).__name__}, not as its vision_model; save the tower alone; {WORKS}"
-        )
+        raise BadInput(f"{name} has its vision tower within {type(tower).__name__}, not as vision_model; save it alone; {WORKS}")
     output = _probe(name, tower, size)
     num_cells = math.prod(tower_grid(vision)) if _is_plain(vision, size) and tower._supports_sdpa else 0
     layers = output.hidden_states or ()

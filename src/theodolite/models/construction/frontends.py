@@ -1,4 +1,4 @@
-"""Front ends of the small models: `conv`, a tower pretrained on all factors, and `patches`, the raw pixels."""
+"""Front ends of the small models: `conv`, a tower trained to make every factor linearly readable, and `patches`, the raw pixels."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def image_processor(size: int = SIZE) -> SiglipImageProcessorPil:
 
 
 def pretrained_tower() -> ConvTower:
-    """The tower pretrained on all factors: five convolutions, 8 x 8 tokens of width 96, weights shipped with the package.
+    """The tower `conv`, all factors linearly readable: five convolutions, 8 x 8 tokens of width 96, weights shipped with the package.
 
     Raises `DamagedWeights` if the file has another hash than the tested one.
     """
