@@ -243,10 +243,10 @@ def test_going_on_from_a_cache_needs_positions(name: str, loaded: Callable[..., 
 
 def test_without_positions_by_axis_a_cache_goes_on_as_in_the_library(loaded: Callable[..., Any]) -> None:
     model, given = loaded("llava", PLAIN_POSITIONS), row()
-    told = {"return_dict_in_generate": True, "suppress_tokens": [image_token_id(model.config)], "do_sample": False}
+    options = {"return_dict_in_generate": True, "suppress_tokens": [image_token_id(model.config)], "do_sample": False}
     model.generation_config.eos_token_id = None
-    short = model.generate(**given, max_new_tokens=3, **told)
-    longer = model.generate(input_ids=short.sequences, past_key_values=short.past_key_values, max_new_tokens=2, **told)
+    short = model.generate(**given, max_new_tokens=3, **options)
+    longer = model.generate(input_ids=short.sequences, past_key_values=short.past_key_values, max_new_tokens=2, **options)
     assert longer.sequences[:, given["input_ids"].shape[1] :].tolist() == written(model, given, 5).tolist()
     with pytest.raises(ValueError, match="new pictures after cached tokens are not supported"):
         more = torch.cat([longer.sequences, given["input_ids"]], dim=1)
@@ -273,8 +273,8 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Any]], str]] = 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_would_differ_without_a_word_is_refused(case: str, loaded: Callable[..., Any]) -> None:
-    change, said = REFUSED[case]
-    with pytest.raises(ValueError, match=said):
+    change, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
         loaded("llava")(**change(row()))
 
 

@@ -108,14 +108,14 @@ def joined(parts: Path, encoder: str, language_model: str) -> tuple[Any, Any]:
 @pytest.fixture(scope="module")
 def elsewhere(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What encoders with a Llama give in one process that cannot import theodolite; a stock one is loaded first, and one last."""
-    root, told = tmp_path_factory.mktemp("built"), tmp_path_factory.mktemp("told")
+    root, outputs = tmp_path_factory.mktemp("built"), tmp_path_factory.mktemp("outputs")
     for number, encoder in enumerate(TAKEN_ELSEWHERE):
         export_vlm(*joined(parts, encoder, "llama"), root / str(number))
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path_factory.mktemp("modules"))}
-    command = [sys.executable, "-c", ELSEWHERE, str(root), str(told)]
+    command = [sys.executable, "-c", ELSEWHERE, str(root), str(outputs)]
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return {encoder: torch.load(told / f"{number}.pt") for number, encoder in enumerate(TAKEN_ELSEWHERE)}
+    return {encoder: torch.load(outputs / f"{number}.pt") for number, encoder in enumerate(TAKEN_ELSEWHERE)}
 
 
 @pytest.mark.parametrize("encoder", TAKEN_ELSEWHERE)
