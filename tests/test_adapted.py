@@ -266,7 +266,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Any]], str]] = 
     ),
     "mask alone": (
         lambda given: {**given, "attention_mask": torch.zeros(1, 1, *2 * given["input_ids"].shape[1:])},
-        "goes with position_ids",
+        "needs position_ids",
     ),
 }
 

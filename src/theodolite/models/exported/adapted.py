@@ -152,9 +152,7 @@ class Adapted:
         positions = inputs.get("position_ids")
         if _is_prepared(inputs.get("attention_mask")):
             if self._is_by_axis and positions is None:
-                raise ValueError(
-                    "a prepared attention_mask goes with position_ids here: pass (3, row, token), or (row, token) for text alone"
-                )
+                raise ValueError("a prepared attention_mask needs position_ids here: pass (3, row, token), or (row, token) for text alone")
             return inputs, None
         layout = self._layout(inputs, pictures)
         if layout is None:
