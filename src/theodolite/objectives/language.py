@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from theodolite.models.conversation_tokenizer import IGNORE
 from theodolite.models.forward import STOCK, Adaptation, base_model, run_forward
-from theodolite.models.pass_inputs import whole_view
+from theodolite.models.pass_inputs import whole_inputs
 from theodolite.objectives.terms import Objective, Term, Terms
 
 
@@ -38,5 +38,5 @@ class Language(Objective):
 
         `batch["predicts"]` holds the flat places of the positions that predict them, `batch["labels"]` the tokens that follow.
         """
-        reading = run_forward(model, whole_view(base_model(model).config, batch), self.adaptation)
-        return {"language": Term(next_token_loss(reading.logits, batch["labels"]), int(batch["labels"].numel()))}
+        output = run_forward(model, whole_inputs(base_model(model).config, batch), self.adaptation)
+        return {"language": Term(next_token_loss(output.logits, batch["labels"]), int(batch["labels"].numel()))}

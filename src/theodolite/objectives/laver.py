@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from theodolite.models.families import family_of
 from theodolite.models.forward import Adaptation, EncoderOutput, ForwardOutput, base_model, run_forward
-from theodolite.models.pass_inputs import PassInputs, layout_in, pictures_view, prefix_view, whole_view
+from theodolite.models.pass_inputs import PassInputs, layout_in, picture_inputs, prefix_inputs, whole_inputs
 from theodolite.objectives.gram import Form, gram_loss, gram_pairs
 from theodolite.objectives.language import next_token_loss
 from theodolite.objectives.likeness import summed_cosine
@@ -121,13 +121,13 @@ class LaVer(Objective):
         whole = self._whole(model, batch)
         config = base_model(model).config
         if self.settings.branch == "separate":
-            view = pictures_view(config, replace(whole, masked=None))
+            inputs = picture_inputs(config, replace(whole, masked=None))
         elif self.settings.adaptation.attention == "native" and family_of(config).attention == "prefix":
-            view = replace(whole, masked=None, wanted=None)  # there vision tokens see the question too
+            inputs = replace(whole, masked=None, wanted=None)  # there vision tokens see the question too
         else:
-            view = prefix_view(config, whole)
+            inputs = prefix_inputs(config, whole)
         encoded = EncoderOutput()
-        vision = self._vision(run_forward(model, view, self.settings.adaptation, encoded=encoded), view)
+        vision = self._vision(run_forward(model, inputs, self.settings.adaptation, encoded=encoded), inputs)
         return TeacherOutputs(self.head(vision), summed_cosine(vision, whole.layout.sizes()), encoded)
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> Terms:
@@ -135,14 +135,16 @@ class LaVer(Objective):
         teacher_outputs: TeacherOutputs = batch["teacher_outputs"]
         whole = self._whole(model, batch)
         if self.settings.branch == "joint":
-            view = whole
-            reading = run_forward(model, view, self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
-            logits = reading.logits
+            inputs = whole
+            output = run_forward(model, inputs, self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
+            logits = output.logits
         else:
             logits = run_forward(model, replace(whole, masked=None), self.settings.adaptation, None, teacher_outputs.encoded).logits
-            view = pictures_view(base_model(model).config, whole)
-            reading = run_forward(model, view, self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
-        terms = self._visual_terms(self._vision(reading, view), whole.layout.sizes(), batch["masked"][whole.layout.vision], teacher_outputs)
+            inputs = picture_inputs(base_model(model).config, whole)
+            output = run_forward(model, inputs, self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
+        terms = self._visual_terms(
+            self._vision(output, inputs), whole.layout.sizes(), batch["masked"][whole.layout.vision], teacher_outputs
+        )
         language = Term(next_token_loss(logits, batch["labels"]), int(batch["labels"].numel()), self.settings.language_weight)
         return {"language": language, **terms}
 
@@ -167,8 +169,8 @@ class LaVer(Objective):
         }
 
     def _whole(self, model: nn.Module, batch: Mapping[str, Any]) -> PassInputs:
-        return whole_view(base_model(model).config, batch, masked=batch["masked"])
+        return whole_inputs(base_model(model).config, batch, masked=batch["masked"])
 
-    def _vision(self, reading: ForwardOutput, view: PassInputs) -> Float[Tensor, "vision dim"]:
+    def _vision(self, output: ForwardOutput, inputs: PassInputs) -> Float[Tensor, "vision dim"]:
         """The last hidden states of vision tokens, in the precision of the centre (the head's: models may be loaded in half precision)."""
-        return reading.hidden[view.layout.vision].to(self.centre.value.dtype)
+        return output.hidden[inputs.layout.vision].to(self.centre.value.dtype)
