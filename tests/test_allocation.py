@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from measure_contexts import model_context
 from planted import planted_vlm
 from small import tiny_vlm
-from subjects import subject_of
 from test_asking_families import built
 from theodolite.asking.answer import Question
 from theodolite.asking.local import LocalAsker
@@ -21,7 +21,7 @@ from tiny_families import NAMES
 
 
 def test_even_attention_gives_the_baseline_in_every_layer_and_head() -> None:
-    found = measure_allocation(subject_of(*planted_vlm(), "hue,tone", 6))
+    found = measure_allocation(model_context(*planted_vlm(), "hue,tone", 6))
     assert found is not None and (found.num_scenes, found.num_questions) == (6, 2)
     assert list(found.layers) == [f"layer.{number}" for number in range(1, 5)]
     for layer in found.layers.values():
@@ -34,7 +34,7 @@ def test_even_attention_gives_the_baseline_in_every_layer_and_head() -> None:
 def test_shares_are_those_of_whole_maps_and_the_back_end_is_restored() -> None:
     model, processor = tiny_vlm()
     model.model.language_model.layers[1].self_attn.q_proj.weight.data *= 40
-    context = subject_of(model, processor, Shapes(), "shape,row", 5)
+    context = model_context(model, processor, Shapes(), "shape,row", 5)
     before = model.model.language_model.config._attn_implementation
     found = measure_allocation(context)
     assert found is not None and before != "eager"
@@ -84,7 +84,7 @@ def test_in_every_family_what_gets_attention_is_what_counts_as_seen(name: str) -
 
 
 def test_memory_that_runs_out_within_the_layers_halves_the_rows_and_changes_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    context = subject_of(*tiny_vlm(), Shapes(), "shape,row", 6)
+    context = model_context(*tiny_vlm(), Shapes(), "shape,row", 6)
     whole, own = measure_allocation(context), LocalAsker.score
     inference = []
 
@@ -113,5 +113,5 @@ def test_shares_count_text_tokens_only() -> None:
 
 
 def test_without_open_questions_there_is_no_allocation() -> None:
-    context = subject_of(*tiny_vlm(), Shapes(), "shape", 2)
+    context = model_context(*tiny_vlm(), Shapes(), "shape", 2)
     assert measure_allocation(replace(context, rows=context.rows.clear())) is None

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 import torch
 
+from measure_contexts import model_context
 from planted import planted_vlm
 from small import tiny_vlm
-from subjects import subject_of
 from theodolite.asking.answer import Question
 from theodolite.asking.local import LocalAsker
 from theodolite.measurement.internals.causal import average_tokens, measure_causal, shuffling
@@ -29,7 +29,7 @@ FELT, SILENT = ("connector", "layer.1"), ("layer.2", "layer.3")  # the answer is
 @cache
 def context() -> MeasureContext:
     """Hue and tone are answered from themselves; nothing else is."""
-    return subject_of(*planted_vlm({"hue": "hue", "tone": "tone"}), "hue,tone", 30)
+    return model_context(*planted_vlm({"hue": "hue", "tone": "tone"}), "hue,tone", 30)
 
 
 @cache
@@ -60,7 +60,7 @@ def test_putting_in_a_wired_factor_turns_its_answers_and_no_others() -> None:
 
 def test_a_shadow_is_patched_though_nobody_asks_about_it() -> None:
     """Hue's question is answered from tone: tone's part of a difference turns the answers, hue's does not."""
-    found = measure_causal(subject_of(*planted_vlm({"hue": "tone"}), "hue", 30))
+    found = measure_causal(model_context(*planted_vlm({"hue": "tone"}), "hue", 30))
     assert found is not None
     moved = {patch.factor: patch.by_query["hue"].frac for patch in found.patch if patch.site == "connector"}
     assert moved == {"hue": 0, "tone": 1, "glow": 0}
@@ -92,7 +92,7 @@ def test_answers_read_from_averages_survive_shuffling_and_averaging() -> None:
 
 
 def test_a_random_model_is_measured_twice_alike_and_its_numbers_have_partners() -> None:
-    found = [measure_causal(subject_of(*tiny_vlm(), Shapes(), "shape,row", 10)) for _ in range(2)]
+    found = [measure_causal(model_context(*tiny_vlm(), Shapes(), "shape,row", 10)) for _ in range(2)]
     assert found[0] == found[1] and found[0] is not None
     assert found[0].sites == ("connector", "layer.1")
     assert {patch.factor for patch in found[0].patch} == set(Shapes().space.names)
@@ -101,7 +101,7 @@ def test_a_random_model_is_measured_twice_alike_and_its_numbers_have_partners() 
 
 def test_without_open_questions_there_is_nothing_causal() -> None:
     held = context()
-    none = MeasureContext(held.model, held.asker, held.plan, held.rows.clear(), held.changes, {}, (), 0.95, 0)
+    none = MeasureContext(held.model, held.asker, held.plan, held.rows.clear(), held.interventions, {}, (), 0.95, 0)
     assert measure_causal(none) is None
 
 

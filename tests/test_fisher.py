@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from measure_contexts import model_context
 from planted import planted_vlm
 from small import tiny_vlm
-from subjects import subject_of
 from theodolite.asking.local import LocalAsker
 from theodolite.measurement.internals.fisher import along, centred, entropy_rank, frozen, measure_fisher, participation_rank, spectrum
 from theodolite.measurement.internals.reask import ask_edited, cases_of
@@ -58,7 +58,7 @@ def test_what_a_half_precision_model_rounds_is_not_felt() -> None:
 @pytest.mark.parametrize(("dtype", "felt"), [(torch.float32, True), (torch.bfloat16, False)])
 def test_rounding_is_that_of_the_model_that_was_asked(dtype: torch.dtype, felt: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Choices whose scores move together, but for a hundredth."""
-    context = subject_of(*planted_vlm(), "hue", 4)
+    context = model_context(*planted_vlm(), "hue", 4)
     own = LocalAsker.score
 
     def together(self: LocalAsker, batch: Any, vision_features: Any, edits: Any = None) -> Any:
@@ -73,7 +73,7 @@ def test_rounding_is_that_of_the_model_that_was_asked(dtype: torch.dtype, felt: 
 
 
 def test_memory_that_runs_out_halves_the_rows_and_changes_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    context = subject_of(*tiny_vlm(), Shapes(), "shape,row", 4)
+    context = model_context(*tiny_vlm(), Shapes(), "shape,row", 4)
     whole, own = measure_fisher(context), LocalAsker.score
 
     def cramped(self: LocalAsker, batch: Any, vision_features: Any, edits: Any = None) -> Any:
@@ -91,7 +91,7 @@ def test_memory_that_runs_out_halves_the_rows_and_changes_no_number(monkeypatch:
 
 
 def test_parameters_need_no_gradient_in_the_pass_and_get_their_own_setting_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    context = subject_of(*tiny_vlm(), Shapes(), "shape", 2)
+    context = model_context(*tiny_vlm(), Shapes(), "shape", 2)
     parameters = list(context.model.parameters())
     for parameter in parameters[::3]:
         parameter.requires_grad_(False)
@@ -149,7 +149,7 @@ def energies(found: Fisher) -> dict[tuple[str, str], Energy]:
 
 
 def test_one_wired_factor_gives_rank_1_all_energy_and_exactly_none_along_another() -> None:
-    found = measure_fisher(subject_of(*planted_vlm(), "hue,tone", 12))
+    found = measure_fisher(model_context(*planted_vlm(), "hue,tone", 12))
     assert found is not None
     assert (found.num_tokens, found.dim, found.num_cases, found.num_scenes) == (64, 48, 24, 12)
     assert found.spectrum[0] == 1 and not any(found.spectrum[1:])
@@ -170,7 +170,7 @@ def test_one_wired_factor_gives_rank_1_all_energy_and_exactly_none_along_another
 
 def test_the_trace_is_that_of_small_moves_of_the_answers() -> None:
     """Against differences of probabilities under small random moves of the tokens: E |dp / sqrt(m)|^2 = trace F * step^2."""
-    context = subject_of(*tiny_vlm(), Shapes(), "shape", 2)
+    context = model_context(*tiny_vlm(), Shapes(), "shape", 2)
     found = measure_fisher(context)
     assert found is not None and found.spectrum
     row = context.rows.filter(context.rows["kind"] == "intervention").head(1)
@@ -194,6 +194,6 @@ def test_the_trace_is_that_of_small_moves_of_the_answers() -> None:
 
 
 def test_measuring_twice_gives_the_same_and_nothing_asked_gives_none() -> None:
-    context = subject_of(*tiny_vlm(), Shapes(), "shape,row", 4)
+    context = model_context(*tiny_vlm(), Shapes(), "shape,row", 4)
     assert measure_fisher(context) == measure_fisher(context)
     assert measure_fisher(replace(context, rows=context.rows.clear())) is None

@@ -7,17 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from theodolite.measurement.internals.context import MeasureContext
+from measure_contexts import array_context
 from theodolite.measurement.internals.gap import measure_gap, scene_products, separability, site_gap
 from theodolite.measurement.pairs.interventions import Interventions
 from theodolite.records.gap import SiteGap
-
-
-class Held(MeasureContext):
-    """A subject of which nothing is there but what a measure reads."""
-
-    def __init__(self, **given: object) -> None:
-        self.__dict__ |= given
 
 
 def tokens(shift: float, number: int = 120, dim: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -103,10 +96,9 @@ def test_the_measure_leaves_out_the_encoder_and_repeats_to_the_byte() -> None:
     level = np.zeros(60, dtype=np.int64)
     change = Interventions("a", ("x", "y"), np.arange(0, 120, 2), np.arange(1, 120, 2), level, level + 1, scenes[::2])
     held = SimpleNamespace(sites=("encoder", "connector", "layer.1"), one_vision=lambda site: vision, one_text=lambda site: text)
-    context = Held(
-        changes={"a": change},
+    context = array_context(
+        interventions={"a": change},
         activations=held,
-        confidence=0.95,
         rng=lambda name: np.random.default_rng(sum(map(ord, name))),
         tell=lambda done, total: None,
     )

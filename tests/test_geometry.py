@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from theodolite.measurement.internals.context import MeasureContext
+from measure_contexts import array_context
 from theodolite.measurement.internals.directions import (
     Differences,
     Weights,
@@ -29,14 +29,6 @@ from theodolite.measurement.internals.inner_product import causal_product
 from theodolite.measurement.internals.simplex import simplex_parts, simplex_regularity
 from theodolite.measurement.pairs.interventions import Interventions
 from theodolite.records.geometry import Shape
-
-
-class Held(MeasureContext):
-    """A subject of which nothing is there but what a measure reads."""
-
-    def __init__(self, **given: object) -> None:
-        self.__dict__ |= given
-
 
 VALUES = ("red", "yellow", "blue", "green")
 SIMPLEX = np.eye(4)
@@ -335,12 +327,11 @@ def test_the_measure_gives_each_site_its_products_and_repeats_to_the_byte(monkey
     changes, vectors = planted(TWO_LEVELS, 30, 0.2, rng)
     held = SimpleNamespace(sites=("encoder", "connector"), mean=lambda site: vectors.astype(np.float32))
     done: list[tuple[int, int]] = []
-    context = Held(
-        changes={"colour": changes},
+    context = array_context(
+        interventions={"colour": changes},
         groups={"colour": {"warm": ("red", "yellow"), "cold": ("blue", "green")}},
         activations=held,
         unembedding=rng.standard_normal((50, 3)).astype(np.float32),
-        confidence=0.95,
         rng=lambda name: np.random.default_rng(len(name)),
         tell=lambda *at: done.append(at),
     )
@@ -359,5 +350,5 @@ def test_the_measure_gives_each_site_its_products_and_repeats_to_the_byte(monkey
     monkeypatch.setattr("theodolite.measurement.internals.geometry.MAX_NUMBERS", 24)
     drawn = measure_geometry(context)
     assert drawn is not None and drawn.sites["encoder"].euclidean.factors["colour"].num_differences == 12
-    context.changes = {}
+    context.interventions = {}
     assert measure_geometry(context) is None

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr
 
+from measure_contexts import array_context
 from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.identifiability import (
     MAX_AXES,
@@ -197,14 +198,7 @@ def test_where_pictures_are_too_many_factors_take_turns(monkeypatch: pytest.Monk
     assert isinstance(table, KnownPictures) and table.picture.tolist() == [0, 1, 10, 12], "one of colour, one of shape"
 
 
-class Held(MeasureContext):
-    """A subject of which nothing is there but what a measure reads."""
-
-    def __init__(self, **given: object) -> None:
-        self.__dict__ |= given
-
-
-def context(vectors: dict[str, np.ndarray]) -> Held:
+def context(vectors: dict[str, np.ndarray]) -> MeasureContext:
     """Twenty scenes of two factors, and what the sites hold of their 60 pictures."""
     scene, base = np.arange(20), np.arange(20) % 4
     levels = {"colour": base % 2, "shape": base // 2}
@@ -212,10 +206,9 @@ def context(vectors: dict[str, np.ndarray]) -> Held:
         name: Interventions(name, ("a", "b"), scene, scene + 20 * (number + 1), level, 1 - level, scene)
         for number, (name, level) in enumerate(levels.items())
     }
-    return Held(
-        changes=found,
+    return array_context(
+        interventions=found,
         activations=SimpleNamespace(sites=tuple(vectors), mean=vectors.__getitem__),
-        confidence=0.95,
         rng=lambda name: rng(),
         tell=lambda done, total: None,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from subjects import bare_subject
+from measure_contexts import array_context
 from theodolite.measurement.internals.likeness import average, measure_likeness
 from theodolite.measurement.internals.token_similarity import effective_rank, mean_pairwise_cosine
 from theodolite.measurement.pairs.interventions import Interventions
@@ -71,10 +71,10 @@ def test_likeness_is_of_the_pictures_that_interventions_use() -> None:
     other = Interventions("b", ("x", "y"), np.array([0]), np.array([5]), levels[:1], levels[:1] + 1, np.array([0]))
     cosine = np.array([0.1, 0.1, 0.3, 0.3, 99, 0.7], dtype=np.float32)
     held = SimpleNamespace(sites=("encoder",), likeness=lambda site: cosine, rank=lambda site: cosine * 10)
-    found = measure_likeness(bare_subject({"a": change, "b": other}, held))
+    found = measure_likeness(array_context({"a": change, "b": other}, held))
     assert found is not None
     site = found.sites["encoder"]
     assert site.cosine is not None and site.rank is not None
     assert (site.num_pictures, site.cosine.num_scenes) == (5, 2)
     assert (site.cosine.value, site.rank.value) == pytest.approx((0.3, 3))
-    assert measure_likeness(bare_subject({}, held)) is None
+    assert measure_likeness(array_context({}, held)) is None
