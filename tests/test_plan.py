@@ -267,7 +267,7 @@ def test_rows_of_a_gallery_get_their_kind_from_what_changes() -> None:
 
 
 def test_an_empty_gallery_is_refused() -> None:
-    with pytest.raises(BadInput, match="two holds no rows"):
+    with pytest.raises(BadInput, match="two has no rows"):
         plan_gallery(gallery(), 4)
 
 
