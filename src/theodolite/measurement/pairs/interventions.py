@@ -40,10 +40,10 @@ class Interventions:
     def __len__(self) -> int:
         return len(self.scene)
 
-    def take(self, pairs: Bool[np.ndarray, " pair"] | Int[np.ndarray, " taken"]) -> Interventions:
+    def take(self, keep: Bool[np.ndarray, " pair"] | Int[np.ndarray, " kept"]) -> Interventions:
         """The pairs of a mask or of these positions."""
         names = ("before", "after", "level_before", "level_after", "scene")
-        return replace(self, **{name: getattr(self, name)[pairs] for name in names})
+        return replace(self, **{name: getattr(self, name)[keep] for name in names})
 
     def labelled(self) -> Labelled:
         """Both sides as single pictures, each picture once, in the order of their positions."""

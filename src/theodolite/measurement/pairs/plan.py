@@ -63,7 +63,7 @@ def _group_rows(pairs: Pairs, group: list[Query], seed: int) -> list[tuple[Any, 
         factor, scene = pairs.factor[number], int(pairs.scene_id[number])
         before, after = int(pairs.before[number]), int(pairs.after[number])
         query = _pick(group, truths, before, after, np.random.default_rng([*key, scene, zlib.crc32(factor.encode())]))
-        # Wording and order depend on the scene's number only, so all rows of a scene share them.
+        # Within a group, wording and order depend on the scene's number only, so all rows of a scene share them.
         by_scene = np.random.default_rng([*key, scene])
         first, second = by_scene.permutation(len(query.wordings))[[0, -1]]
         wording, other = query.wordings[first], query.wordings[second]
