@@ -1,10 +1,9 @@
-"""A planted model: a tiny LLaVA whose answers are wired, by its weights, to chosen factors, and a world whose pictures hold them plainly.
+"""A planted model: a tiny LLaVA whose weights make its answers depend on chosen factors, and a world whose pictures encode the factors.
 
 Each colour channel of a picture holds one factor as its mean (hue, tone and glow), under pixel noise that cancels within each patch. The
-connector passes the channels' means on, each in a direction of its own, and some of the noise; the block `COPIER` averages them
-uniformly over all that a token sees, and copies those that questions are wired to into directions of the answer. Everything else adds
-nothing. Norms divide by a constant, so that the model is linear from the connector to its logits: what is not wired has no gradient at
-all.
+connector outputs the channels' means, each in its own direction, and some of the noise; the block `COPIER` averages them uniformly
+over all visible tokens and copies the wired ones into directions of the answer. All other weights are 0. Norms divide by a constant, so
+the model is linear from the connector to its logits, and factors that are not wired have a gradient of exactly 0.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ LARGE = 1e16
 
 
 class Planted(World):
-    """Pictures whose channels' means are the levels of three factors: all can be asked, one question each."""
+    """Pictures whose channel means are the levels of three factors, with one open question each."""
 
     name = "planted"
     default_correlation = ("hue", "tone")
@@ -57,7 +56,7 @@ class Planted(World):
         return self.prior.sample(num_scenes, rng)
 
     def render(self, scenes: Scenes, size: int | None = None) -> UInt8[np.ndarray, "scene size size 3"]:
-        """Level plus noise of a patch and its negative, so that a patch's mean is its level to the bit."""
+        """Level plus noise that cancels within each patch, so that a patch's mean is exactly its level."""
         side = size or 64
         means = np.stack([_pixel(scenes.of_factor(factor.name), len(factor.values)) for factor in SPACE.factors], axis=1)
         pictures = np.empty((len(scenes), side, side, 3), dtype=np.uint8)
@@ -99,10 +98,10 @@ def _pixel(level: np.ndarray, number: int) -> np.ndarray:
 
 
 def planted_vlm(wires: Mapping[str, str] | None = None, kept: tuple[str, ...] = ("hue", "tone"), seed: int = 0) -> tuple[Any, Any, Planted]:
-    """Model, processor and world. `wires` say which factor the question about each factor is answered from.
+    """Model, processor and world. `wires` maps the factor of a question to the factor that determines its answer.
 
-    By default the question about hue is answered from hue, and all others are answered alike whatever the picture. An answer wired to a
-    factor takes the value that has the number of that factor's level. The connector drops the factors that are not `kept`.
+    By default hue determines the answer about hue, and all other answers are the same for every picture. The answer is the value whose
+    index is the level of the wired factor. The connector drops the factors that are not `kept`.
     """
     wires = {"hue": "hue"} if wires is None else wires
     world = Planted()
@@ -116,7 +115,7 @@ def planted_vlm(wires: Mapping[str, str] | None = None, kept: tuple[str, ...] = 
 
 
 def _plant_connector(connector: Any, kept: tuple[str, ...], generator: torch.Generator) -> None:
-    """Means of channels and some noise, through the straight part of the activation."""
+    """Means of channels and some noise, through the linear range of the activation."""
     area, far = PATCH * PATCH, 12.0
     channels = torch.eye(3).repeat_interleave(area, dim=1) / area
     noise = torch.randn(NOISE.stop - NOISE.start, 3, area, generator=generator) / area**0.5

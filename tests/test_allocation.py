@@ -1,4 +1,4 @@
-"""Allocation of attention: shares against whole maps, their baseline under even attention, and a back end that is as it was."""
+"""Allocation of attention: shares against full attention maps, their baseline under uniform attention, and a back end that is restored."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from measure_contexts import model_context
 from planted import planted_vlm
 from small import tiny_vlm
-from subjects import subject_of
 from test_asking_families import built
 from theodolite.asking.answer import Question
 from theodolite.asking.local import LocalAsker
@@ -21,10 +21,10 @@ from tiny_families import NAMES
 
 
 def test_even_attention_gives_the_baseline_in_every_layer_and_head() -> None:
-    found = measure_allocation(subject_of(*planted_vlm(), "hue,tone", 6))
-    assert found is not None and (found.num_scenes, found.num_questions) == (6, 2)
-    assert list(found.layers) == [f"layer.{number}" for number in range(1, 5)]
-    for layer in found.layers.values():
+    allocation = measure_allocation(model_context(*planted_vlm(), "hue,tone", 6))
+    assert allocation is not None and (allocation.num_scenes, allocation.num_questions) == (6, 2)
+    assert list(allocation.layers) == [f"layer.{number}" for number in range(1, 5)]
+    for layer in allocation.layers.values():
         assert layer.excess.value == pytest.approx(0, abs=2e-6)
         assert layer.share.value == pytest.approx(layer.baseline.value, abs=2e-6)
         assert layer.heads == pytest.approx([layer.share.value] * 2, abs=2e-6)
@@ -34,10 +34,10 @@ def test_even_attention_gives_the_baseline_in_every_layer_and_head() -> None:
 def test_shares_are_those_of_whole_maps_and_the_back_end_is_restored() -> None:
     model, processor = tiny_vlm()
     model.model.language_model.layers[1].self_attn.q_proj.weight.data *= 40
-    context = subject_of(model, processor, Shapes(), "shape,row", 5)
+    context = model_context(model, processor, Shapes(), "shape,row", 5)
     before = model.model.language_model.config._attn_implementation
-    found = measure_allocation(context)
-    assert found is not None and before != "eager"
+    allocation = measure_allocation(context)
+    assert allocation is not None and before != "eager"
     assert model.model.language_model.config._attn_implementation == before
     rows = context.rows.filter((context.rows["kind"] == "intervention") & (context.rows["scene"] == 0))
     pairs = {(text, tuple(choices)) for text, choices in zip(rows["question_before"], rows["choices"].to_list(), strict=True)}
@@ -65,7 +65,7 @@ def test_shares_are_those_of_whole_maps_and_the_back_end_is_restored() -> None:
 @pytest.mark.contract("inside")
 @pytest.mark.parametrize("name", NAMES)
 def test_in_every_family_what_gets_attention_is_what_counts_as_seen(name: str) -> None:
-    """Random weights give every seen token some attention, and nothing else any."""
+    """With random weights all visible tokens get attention, and no others."""
     model, processor, pictures = built(name)
     asker = LocalAsker(model, processor)
     asks = [Question(0, "what colour", ("red", "a b c")), Question(0, "what shape a b", ("no", "yes"))]
@@ -74,8 +74,8 @@ def test_in_every_family_what_gets_attention_is_what_counts_as_seen(name: str) -
         batch = asker.collate(rows, pictures)
         seen = SeenShare(asker, batch)
 
-        def look(number: int, found: torch.Tensor, batch=batch, seen=seen) -> None:  # type: ignore[no-untyped-def]
-            share = seen_share((found > 0).all(dim=1), batch.vision, batch.text)
+        def look(number: int, attention: torch.Tensor, batch=batch, seen=seen) -> None:  # type: ignore[no-untyped-def]
+            share = seen_share((attention > 0).all(dim=1), batch.vision, batch.text)
             wrong.append(float((share - seen.share(number)).abs().max()))
 
         with torch.inference_mode(), watching_attention(asker.base, look):
@@ -84,16 +84,16 @@ def test_in_every_family_what_gets_attention_is_what_counts_as_seen(name: str) -
 
 
 def test_memory_that_runs_out_within_the_layers_halves_the_rows_and_changes_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    context = subject_of(*tiny_vlm(), Shapes(), "shape,row", 6)
+    context = model_context(*tiny_vlm(), Shapes(), "shape,row", 6)
     whole, own = measure_allocation(context), LocalAsker.score
     inference = []
 
     def cramped(self: LocalAsker, batch: Any, vision_features: Any, edits: Any = None) -> Any:
         inference.append(torch.is_inference_mode_enabled())
-        found = own(self, batch, vision_features, edits)
+        scored = own(self, batch, vision_features, edits)
         if len(batch.pictures) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return found
+        return scored
 
     monkeypatch.setattr(LocalAsker, "score", cramped)
     halved = measure_allocation(context)
@@ -105,13 +105,13 @@ def test_memory_that_runs_out_within_the_layers_halves_the_rows_and_changes_no_s
 
 
 def test_shares_count_text_tokens_only() -> None:
-    found = torch.tensor([[[[1.0, 0, 0], [0.25, 0.75, 0], [0.5, 0.2, 0.3]]]])
+    attention = torch.tensor([[[[1.0, 0, 0], [0.25, 0.75, 0], [0.5, 0.2, 0.3]]]])
     vision, text = torch.tensor([[True, False, False]]), torch.tensor([[False, True, True]])
-    assert vision_share(found, vision, text).tolist() == [[0.75]]
+    assert vision_share(attention, vision, text).tolist() == [[0.75]]
     seen = torch.ones(3, 3, dtype=torch.bool).tril()[None]
     assert seen_share(seen, vision, text).tolist() == [pytest.approx(1 / 2 + 1 / 3)]
 
 
 def test_without_open_questions_there_is_no_allocation() -> None:
-    context = subject_of(*tiny_vlm(), Shapes(), "shape", 2)
+    context = model_context(*tiny_vlm(), Shapes(), "shape", 2)
     assert measure_allocation(replace(context, rows=context.rows.clear())) is None

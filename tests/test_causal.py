@@ -1,4 +1,4 @@
-"""Causal numbers on a model whose answers are wired: patched, erased, shuffled and averaged, each with the value that it must have."""
+"""Causal measures on a model with wired answers: patch, erase, shuffle and mean, each with its known value."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 import torch
 
+from measure_contexts import model_context
 from planted import planted_vlm
 from small import tiny_vlm
-from subjects import subject_of
 from theodolite.asking.answer import Question
 from theodolite.asking.local import LocalAsker
 from theodolite.measurement.internals.causal import average_tokens, measure_causal, shuffling
@@ -28,15 +28,15 @@ FELT, SILENT = ("connector", "layer.1"), ("layer.2", "layer.3")  # the answer is
 
 @cache
 def context() -> MeasureContext:
-    """Hue and tone are answered from themselves; nothing else is."""
-    return subject_of(*planted_vlm({"hue": "hue", "tone": "tone"}), "hue,tone", 30)
+    """Answers about hue and about tone depend on that factor; no other answer depends on the picture."""
+    return model_context(*planted_vlm({"hue": "hue", "tone": "tone"}), "hue,tone", 30)
 
 
 @cache
 def measured() -> Causal:
-    found = measure_causal(context())
-    assert found is not None
-    return found
+    causal = measure_causal(context())
+    assert causal is not None
+    return causal
 
 
 def test_putting_in_a_wired_factor_turns_its_answers_and_no_others() -> None:
@@ -59,13 +59,13 @@ def test_putting_in_a_wired_factor_turns_its_answers_and_no_others() -> None:
 
 
 def test_a_shadow_is_patched_though_nobody_asks_about_it() -> None:
-    """Hue's question is answered from tone: tone's part of a difference turns the answers, hue's does not."""
-    found = measure_causal(subject_of(*planted_vlm({"hue": "tone"}), "hue", 30))
-    assert found is not None
-    moved = {patch.factor: patch.by_query["hue"].frac for patch in found.patch if patch.site == "connector"}
+    """Tone determines the answer about hue: patching tone's subspace changes the answers, hue's does not."""
+    causal = measure_causal(model_context(*planted_vlm({"hue": "tone"}), "hue", 30))
+    assert causal is not None
+    moved = {patch.factor: patch.by_query["hue"].frac for patch in causal.patch if patch.site == "connector"}
     assert moved == {"hue": 0, "tone": 1, "glow": 0}
-    lost = {each.factor: each for each in found.erase if each.site == "connector"}
-    assert lost["tone"].lost is None and lost["tone"].before.accuracy is None, "nobody asks about tone"
+    lost = {each.factor: each for each in causal.erase if each.site == "connector"}
+    assert lost["tone"].lost is None and lost["tone"].before.accuracy is None, "no question asks for tone"
     assert lost["tone"].moved["hue"].frac > 0.5 and lost["hue"].moved["hue"].frac == 0, "erasing the shadow moves the answer"
 
 
@@ -92,16 +92,16 @@ def test_answers_read_from_averages_survive_shuffling_and_averaging() -> None:
 
 
 def test_a_random_model_is_measured_twice_alike_and_its_numbers_have_partners() -> None:
-    found = [measure_causal(subject_of(*tiny_vlm(), Shapes(), "shape,row", 10)) for _ in range(2)]
-    assert found[0] == found[1] and found[0] is not None
-    assert found[0].sites == ("connector", "layer.1")
-    assert {patch.factor for patch in found[0].patch} == set(Shapes().space.names)
+    both = [measure_causal(model_context(*tiny_vlm(), Shapes(), "shape,row", 10)) for _ in range(2)]
+    assert both[0] == both[1] and both[0] is not None
+    assert both[0].sites == ("connector", "layer.1")
+    assert {patch.factor for patch in both[0].patch} == set(Shapes().space.names)
     assert {name for names in PARTNERS.values() for name in names} <= set(Causal.model_fields)
 
 
 def test_without_open_questions_there_is_nothing_causal() -> None:
-    held = context()
-    none = MeasureContext(held.model, held.asker, held.plan, held.rows.clear(), held.changes, {}, (), 0.95, 0)
+    surveyed = context()
+    none = MeasureContext(surveyed.model, surveyed.asker, surveyed.plan, surveyed.rows.clear(), surveyed.interventions, {}, (), 0.95, 0)
     assert measure_causal(none) is None
 
 
@@ -120,32 +120,32 @@ def test_patching_mixes_within_the_subspace_only_and_all_of_space_is_the_picture
 @pytest.mark.parametrize("share", [True, False])
 def test_patching_in_parts_and_at_once_gives_the_same_answers(share: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole difference at a layer before the copier is the picture after, whatever the number of pairs at once."""
-    held = context()
-    asker = LocalAsker(held.model, held.asker.processor, share=share)
-    rows = held.rows.filter((pl.col("factor") == "hue") & (pl.col("kind") == "intervention")).head(10)
+    surveyed = context()
+    asker = LocalAsker(surveyed.model, surveyed.asker.processor, share=share)
+    rows = surveyed.rows.filter((pl.col("factor") == "hue") & (pl.col("kind") == "intervention")).head(10)
     cases = cases_of(rows, "before", apart=not share)
     assert len(cases.before) == (len(rows) if not share else rows.n_unique("picture_before"))
     bases = {"layer.1": {"whole": None}}
-    whole = Patcher(asker, held.plan.pictures).answers(cases, bases)["layer.1", "whole"]
+    whole = Patcher(asker, surveyed.plan.pictures).answers(cases, bases)["layer.1", "whole"]
     monkeypatch.setattr("theodolite.measurement.internals.patching.MOST_BYTES", 4 * 64 * 48 * 3)
-    parts = Patcher(asker, held.plan.pictures).answers(cases, bases)["layer.1", "whole"]
+    parts = Patcher(asker, surveyed.plan.pictures).answers(cases, bases)["layer.1", "whole"]
     np.testing.assert_array_equal(whole.chosen, parts.chosen)
     np.testing.assert_allclose(whole.probabilities, parts.probabilities, atol=1e-5)
     np.testing.assert_allclose(whole.probabilities, ModelAnswers.of(rows["probabilities_after"].to_list()).probabilities, atol=1e-5)
 
 
 def test_a_response_counts_what_moves_and_what_becomes_only_where_answers_differ() -> None:
-    def said(*chosen: int) -> ModelAnswers:
+    def answers(*chosen: int) -> ModelAnswers:
         return ModelAnswers.of([np.eye(3)[number] for number in chosen])
 
-    found = response(said(0, 1, 2, 2), said(0, 0, 0, 2), said(0, 1, 1, 2), np.array([0, 1, 2, 3]), 0.95)
-    assert found.becomes is not None
-    assert (found.moved.frac, found.becomes.frac, found.becomes.num_pairs, found.variation.value) == (0.5, 0.5, 2, 0.5)
-    assert response(said(0), said(0), said(0), np.array([0]), 0.95).becomes is None
+    changed = response(answers(0, 1, 2, 2), answers(0, 0, 0, 2), answers(0, 1, 1, 2), np.array([0, 1, 2, 3]), 0.95)
+    assert changed.becomes is not None
+    assert (changed.moved.frac, changed.becomes.frac, changed.becomes.num_pairs, changed.variation.value) == (0.5, 0.5, 2, 0.5)
+    assert response(answers(0), answers(0), answers(0), np.array([0]), 0.95).becomes is None
 
 
 def test_pairs_erase_what_they_change_whatever_goes_with_it_by_chance() -> None:
-    """Channel 0 holds the level, channel 1 goes with it by chance, across pairs but not within."""
+    """Channel 0 holds the level; channel 1 correlates with it by chance across pairs, but not within them."""
     rng = np.random.default_rng(0)
     before = rng.integers(3, size=40)
     after = (before + rng.integers(1, 3, size=40)) % 3
@@ -159,7 +159,7 @@ def test_pairs_erase_what_they_change_whatever_goes_with_it_by_chance() -> None:
     own, random = fit.erasers()
     left = own(tokens.float(), torch.arange(80))
     assert own.rank == 1 and random.rank == 2 and random.first(1).rank == 1
-    # Within each pair nothing is left of the change, and the other channel is as it was.
+    # Within each pair the change is erased, and the other channel is unchanged.
     torch.testing.assert_close(left[:40].mean(dim=1), left[40:].mean(dim=1), atol=1e-4, rtol=0)
     torch.testing.assert_close(left[..., 2:].double(), tokens[..., 2:], atol=0.3, rtol=0)
     correlation = np.corrcoef(np.repeat(before, 4), left[:40, :, 1].flatten().numpy())[0, 1]
@@ -167,19 +167,19 @@ def test_pairs_erase_what_they_change_whatever_goes_with_it_by_chance() -> None:
 
 
 def test_a_batch_that_is_run_again_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory that runs out behind the sites: what the failed pass saw is not part of the moments."""
-    held = context()
-    pictures, sites = held.plan.pictures[:8], ("connector", "layer.1")
+    """Memory runs out after the sites: tokens of the failed pass are not part of the moments."""
+    surveyed = context()
+    pictures, sites = surveyed.plan.pictures[:8], ("connector", "layer.1")
     labels = [torch.eye(2)[torch.arange(8) % 2]]
     question = Question(0, "what hue?", ("amber", "beige"))
-    whole = fit_erasers(LocalAsker(held.model, held.asker.processor), pictures, question, labels, sites)
+    whole = fit_erasers(LocalAsker(surveyed.model, surveyed.asker.processor), pictures, question, labels, sites)
     own, sizes = LocalAsker.score, []
 
     def cramped(self: LocalAsker, batch: Any, vision_features: Any, edits: Any = None) -> Any:
-        found = own(self, batch, vision_features, edits)
+        scored = own(self, batch, vision_features, edits)
         if len(batch.pictures) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return found
+        return scored
 
     def counted(self: ErasureFit, tokens: torch.Tensor, numbers: torch.Tensor) -> None:
         sizes.append(len(tokens))
@@ -188,7 +188,7 @@ def test_a_batch_that_is_run_again_counts_once(monkeypatch: pytest.MonkeyPatch) 
     update = ErasureFit.update
     monkeypatch.setattr(LocalAsker, "score", cramped)
     monkeypatch.setattr(ErasureFit, "update", counted)
-    halved = fit_erasers(LocalAsker(held.model, held.asker.processor), pictures, question, labels, sites)
+    halved = fit_erasers(LocalAsker(surveyed.model, surveyed.asker.processor), pictures, question, labels, sites)
     assert sizes == [4, 4, 4, 4], "two sites, two halves"
     for site in sites:
         torch.testing.assert_close(halved[site][0].mean, whole[site][0].mean, atol=1e-5, rtol=1e-5)
@@ -218,8 +218,8 @@ def test_shuffling_keeps_each_picture_s_tokens_and_the_mean_keeps_their_mean() -
 
 def test_scenes_take_turns_through_the_other_questions() -> None:
     rows = pl.DataFrame([(scene, query) for scene in (3, 5, 8) for query in "abcd"], schema=["scene", "query"], orient="row")
-    found = with_others(rows, "b", 2)
-    assert found.group_by("scene", maintain_order=True).agg("query").rows() == [(3, list("abc")), (5, list("abd")), (8, list("bcd"))]
+    chosen = with_others(rows, "b", 2)
+    assert chosen.group_by("scene", maintain_order=True).agg("query").rows() == [(3, list("abc")), (5, list("abd")), (8, list("bcd"))]
     assert with_others(rows.filter(pl.col("query") == "b"), "b", 2).height == 3
 
 

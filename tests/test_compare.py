@@ -1,4 +1,4 @@
-"""Two surveys of one set of pairs: known differences, rows that lie in another order, and what must be refused."""
+"""Comparison of two surveys of the same pairs: known differences, rows in another order, and refused input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Habits = Mapping[tuple[str, str], float]  # (factor, query) -> how often the ans
 
 
 def rows_of(habits: Habits, salt: int, queries: tuple[str, ...] = ("shape", "colour"), num_scenes: int = NUM_SCENES) -> pl.DataFrame:
-    """Interventions on shape and colour, two pairs a scene, and one row of nuisance; answers move as often as `habits` say."""
+    """Interventions on shape and colour, two pairs a scene, and one row of nuisance; `habits` are the rates of changed answers."""
     rng = np.random.default_rng(salt)
     rows: list[dict[str, object]] = []
     for scene in range(num_scenes):
@@ -54,33 +54,33 @@ def compared(one: pl.DataFrame = FIRST, other: pl.DataFrame = SECOND) -> Compari
     return compare_records(ONE, one, OTHER, other)
 
 
-def cell(found: Comparison, factor: str, query: str) -> CellChange:
-    (only,) = [cell for cell in found.cells if (cell.factor, cell.query) == (factor, query)]
+def cell(comparison: Comparison, factor: str, query: str) -> CellChange:
+    (only,) = [cell for cell in comparison.cells if (cell.factor, cell.query) == (factor, query)]
     return only
 
 
-def named(found: Comparison) -> tuple[set[tuple[str, str, str]], set[tuple[str, str, str]]]:
-    grew, shrank = ({(item.measure, item.factor, item.query) for item in items} for items in (found.grew, found.shrank))
+def named(comparison: Comparison) -> tuple[set[tuple[str, str, str]], set[tuple[str, str, str]]]:
+    grew, shrank = ({(item.measure, item.factor, item.query) for item in items} for items in (comparison.grew, comparison.shrank))
     return grew, shrank
 
 
-# What is found
+# Findings
 
 
 def test_what_grew_and_what_shrank_is_what_was_planted() -> None:
-    found = compared()
-    grew, shrank = named(found)
+    comparison = compared()
+    grew, shrank = named(comparison)
     assert grew == {("moved", "shape", "shape"), ("right", "shape", "shape"), ("variation", "shape", "shape"), ("right", "colour", "shape")}
     assert shrank == {("moved", "colour", "shape"), ("variation", "colour", "shape")}
-    assert [item.difference for item in found.grew] == sorted((item.difference for item in found.grew), reverse=True)
-    read, leak = cell(found, "shape", "shape"), cell(found, "colour", "shape")
+    assert [item.difference for item in comparison.grew] == sorted((item.difference for item in comparison.grew), reverse=True)
+    read, leak = cell(comparison, "shape", "shape"), cell(comparison, "colour", "shape")
     assert read.truth_moves and not leak.truth_moves
-    assert (read.num_pairs, read.num_scenes, found.num_rows) == (120, 60, 480)
+    assert (read.num_pairs, read.num_scenes, comparison.num_rows) == (120, 60, 480)
     assert read.moved.difference.value == pytest.approx(0.6, abs=0.15) and leak.moved.difference.value == pytest.approx(-0.6, abs=0.15)
 
 
 def test_numbers_of_a_cell_are_those_of_its_rows_side_by_side() -> None:
-    """Here the rows of both lie in one order, so they can be laid side by side by hand."""
+    """The rows of both have the same order here, so they can be paired by position."""
     change = cell(compared(), "colour", "shape").variation
     part = (pl.col("factor") == "colour") & (pl.col("query") == "shape")
     one, other = FIRST.filter(part), SECOND.filter(part)
@@ -115,9 +115,9 @@ def test_a_pair_is_its_own_control() -> None:
 
 
 def test_a_survey_does_not_differ_from_itself() -> None:
-    found = compared(FIRST, FIRST)
-    assert found.grew == found.shrank == ()
-    for each in found.cells:
+    comparison = compared(FIRST, FIRST)
+    assert comparison.grew == comparison.shrank == ()
+    for each in comparison.cells:
         for change in (each.moved, each.right, each.variation):
             low, high = change.difference.low, change.difference.high
             assert change.difference.value == 0 and change.p == change.p_adjusted == 1 and change.scenes_needed is None
@@ -132,32 +132,32 @@ def test_a_difference_in_every_pair_is_told_though_no_scene_differs_from_another
 
 
 def test_one_scene_tells_nothing() -> None:
-    found = compared(rows_of({}, 0, num_scenes=1), rows_of({("shape", "shape"): 1.0}, 0, num_scenes=1))
-    assert found.grew == found.shrank == ()
-    moved = cell(found, "shape", "shape").moved
+    comparison = compared(rows_of({}, 0, num_scenes=1), rows_of({("shape", "shape"): 1.0}, 0, num_scenes=1))
+    assert comparison.grew == comparison.shrank == ()
+    moved = cell(comparison, "shape", "shape").moved
     assert (moved.difference.low, moved.difference.high, moved.p, moved.p_adjusted, moved.scenes_needed) == (None,) * 5
 
 
 def test_p_are_adjusted_across_the_cells_of_each_quantity_and_what_is_missing_counts_for_nothing() -> None:
-    found = compared()
-    raw = [each.moved.p for each in found.cells]
-    assert [each.moved.p_adjusted for each in found.cells] == pytest.approx(list(stats.false_discovery_control(raw)))
+    comparison = compared()
+    raw = [each.moved.p for each in comparison.cells]
+    assert [each.moved.p_adjusted for each in comparison.cells] == pytest.approx(list(stats.false_discovery_control(raw)))
     assert adjust([0.01, None, 0.04]) == pytest.approx([0.02, None, 0.04]) and adjust([None]) == [None]
 
 
 def test_rows_that_only_one_was_asked_are_left_out_and_counted() -> None:
     third = rows_of({("shape", "shape"): 0.5}, 2, ("shape",))
-    found = compared(FIRST, third)
-    assert {each.query for each in found.cells} == {"shape"}
-    assert (found.num_rows, found.one.num_rows_alone, found.other.num_rows_alone) == (240, 240, 0)
-    assert alone_line(found) == "240 rows compared; left out: 240 that only before was asked" and alone_line(compared()) is None
+    comparison = compared(FIRST, third)
+    assert {each.query for each in comparison.cells} == {"shape"}
+    assert (comparison.num_rows, comparison.one.num_rows_alone, comparison.other.num_rows_alone) == (240, 240, 0)
+    assert alone_line(comparison) == "240 rows compared; left out: 240 that only before was asked" and alone_line(compared()) is None
 
 
 def test_rows_that_are_there_twice_are_matched_as_often() -> None:
     twice = pl.concat([FIRST, FIRST])
-    found = compared(twice, pl.concat([SECOND, SECOND]))
-    assert found.num_rows == 960 and compared(twice, SECOND).num_rows == 480
-    assert cell(found, "shape", "shape").moved.difference == cell(compared(), "shape", "shape").moved.difference
+    comparison = compared(twice, pl.concat([SECOND, SECOND]))
+    assert comparison.num_rows == 960 and compared(twice, SECOND).num_rows == 480
+    assert cell(comparison, "shape", "shape").moved.difference == cell(compared(), "shape", "shape").moved.difference
 
 
 def test_another_order_of_choices_is_another_question() -> None:
@@ -165,7 +165,7 @@ def test_another_order_of_choices_is_another_question() -> None:
     assert compared(FIRST, turned).num_rows == 480 - 80
 
 
-# What is refused
+# Refused input
 
 
 def test_different_pairs_are_refused_with_the_reason() -> None:
@@ -197,14 +197,14 @@ def written(folder: Path, survey: SurveyRecord, rows: pl.DataFrame) -> Path:
 
 def test_two_folders_are_compared_and_shown(tmp_path: Path) -> None:
     one, other = written(tmp_path / "one", ONE, FIRST), written(tmp_path / "other", OTHER, SECOND)
-    found = compare_folders(one, other)
-    assert found == compared() == Comparison.model_validate_json(found.to_json())
-    assert compare_folders(one / "survey.json", other) == found
+    comparison = compare_folders(one, other)
+    assert comparison == compared() == Comparison.model_validate_json(comparison.to_json())
+    assert compare_folders(one / "survey.json", other) == comparison
     console = Console(width=200, file=StringIO())
-    with console.capture() as said:
-        console.print(comparison_table(found))
-    text = said.get()
-    read, leak = (cell(found, factor, "shape").moved for factor in ("shape", "colour"))
+    with console.capture() as printed:
+        console.print(comparison_table(comparison))
+    text = printed.get()
+    read, leak = (cell(comparison, factor, "shape").moved for factor in ("shape", "colour"))
     for change in (read, leak):
         assert f"{change.one:.2f} -> {change.other:.2f}" in text and f"{change.difference.value:+.2f}" in text
         assert f"{change.difference.low:+.2f}, {change.difference.high:+.2f}" in text

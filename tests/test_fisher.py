@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from measure_contexts import model_context
 from planted import planted_vlm
 from small import tiny_vlm
-from subjects import subject_of
 from theodolite.asking.local import LocalAsker
 from theodolite.measurement.internals.fisher import along, centred, entropy_rank, frozen, measure_fisher, participation_rank, spectrum
 from theodolite.measurement.internals.reask import ask_edited, cases_of
@@ -32,7 +32,7 @@ def test_centred_gradients_give_the_fisher_information_of_the_answers() -> None:
     flat = gradients.flatten(1)
     expected = flat.T @ (m.diag() - m[:, None] * m) @ flat
     torch.testing.assert_close(rooted.flatten(1).T @ rooted.flatten(1), expected)
-    # By its other definition: the second derivative of the divergence of the answers from themselves.
+    # By the other definition: the second derivative of the divergence between answers before and after a small move.
     at = torch.zeros(15)
 
     def divergence(move: torch.Tensor) -> torch.Tensor:
@@ -49,7 +49,7 @@ def test_gradients_alike_for_all_choices_are_felt_exactly_0() -> None:
 
 
 def test_what_a_half_precision_model_rounds_is_not_felt() -> None:
-    """Gradients alike in bfloat16, and then held in single precision."""
+    """Gradients that are equal in bfloat16, then stored in single precision."""
     alike = (draw(1, 3, 5) * (1 + 4e-3 * draw(4, 3, 5, seed=1))).bfloat16().float()
     assert not centred(alike, draw(4), torch.finfo(torch.bfloat16).eps)[0].any()
     assert centred(draw(4, 3, 5), draw(4), torch.finfo(torch.bfloat16).eps)[0].any()
@@ -57,30 +57,30 @@ def test_what_a_half_precision_model_rounds_is_not_felt() -> None:
 
 @pytest.mark.parametrize(("dtype", "felt"), [(torch.float32, True), (torch.bfloat16, False)])
 def test_rounding_is_that_of_the_model_that_was_asked(dtype: torch.dtype, felt: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Choices whose scores move together, but for a hundredth."""
-    context = subject_of(*planted_vlm(), "hue", 4)
+    """Choices whose scores have almost the same gradient, up to a hundredth."""
+    context = model_context(*planted_vlm(), "hue", 4)
     own = LocalAsker.score
 
     def together(self: LocalAsker, batch: Any, vision_features: Any, edits: Any = None) -> Any:
-        found = own(self, batch, vision_features, edits)
-        slope = 1 + 0.01 * torch.arange(len(found.choices)) / len(found.choices)
-        return replace(found, choices=0 * found.choices + slope * vision_features.tokens.float().sum())
+        scored = own(self, batch, vision_features, edits)
+        slope = 1 + 0.01 * torch.arange(len(scored.choices)) / len(scored.choices)
+        return replace(scored, choices=0 * scored.choices + slope * vision_features.tokens.float().sum())
 
     monkeypatch.setattr(LocalAsker, "score", together)
     context.model.to(dtype)
-    found = measure_fisher(context)
-    assert found is not None and bool(found.trace.value) == felt
+    fisher = measure_fisher(context)
+    assert fisher is not None and bool(fisher.trace.value) == felt
 
 
 def test_memory_that_runs_out_halves_the_rows_and_changes_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    context = subject_of(*tiny_vlm(), Shapes(), "shape,row", 4)
+    context = model_context(*tiny_vlm(), Shapes(), "shape,row", 4)
     whole, own = measure_fisher(context), LocalAsker.score
 
     def cramped(self: LocalAsker, batch: Any, vision_features: Any, edits: Any = None) -> Any:
-        found = own(self, batch, vision_features, edits)
+        scored = own(self, batch, vision_features, edits)
         if len(batch.pictures) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return found
+        return scored
 
     monkeypatch.setattr(LocalAsker, "score", cramped)
     halved = measure_fisher(context)
@@ -91,7 +91,7 @@ def test_memory_that_runs_out_halves_the_rows_and_changes_no_number(monkeypatch:
 
 
 def test_parameters_need_no_gradient_in_the_pass_and_get_their_own_setting_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    context = subject_of(*tiny_vlm(), Shapes(), "shape", 2)
+    context = model_context(*tiny_vlm(), Shapes(), "shape", 2)
     parameters = list(context.model.parameters())
     for parameter in parameters[::3]:
         parameter.requires_grad_(False)
@@ -128,33 +128,33 @@ def test_energy_and_slope_along_displacements_have_their_closed_form() -> None:
     moved = torch.zeros(3, 10)
     moved[0, 0], moved[1, 3] = 7.0, -2.0
     loss = 2 * moved[0] / 7 + torch.eye(10)[5]
-    found = along(rooted, loss, moved, np.random.default_rng(0))
-    np.testing.assert_allclose(found.energy, [5 / 0.6, 1 / 0.6, np.nan])
-    np.testing.assert_allclose(found.slope, [2 / 5**0.5, 0, np.nan])
-    np.testing.assert_allclose(found.energy_span, [1 / 0.6, 5 / 0.6, np.nan], err_msg="of two displacements, the other is the span")
-    np.testing.assert_allclose(found.slope_span, [0, 2 / 5**0.5, np.nan], atol=1e-12)
+    values = along(rooted, loss, moved, np.random.default_rng(0))
+    np.testing.assert_allclose(values.energy, [5 / 0.6, 1 / 0.6, np.nan])
+    np.testing.assert_allclose(values.slope, [2 / 5**0.5, 0, np.nan])
+    np.testing.assert_allclose(values.energy_span, [1 / 0.6, 5 / 0.6, np.nan], err_msg="of two displacements, the other is the span")
+    np.testing.assert_allclose(values.slope_span, [0, 2 / 5**0.5, np.nan], atol=1e-12)
     nothing = along(torch.zeros(2, 10), loss, moved, np.random.default_rng(0))
     assert np.isnan(nothing.energy).all() and nothing.slope[0] > 0
 
 
 def test_random_directions_have_the_expected_energy_of_1() -> None:
     rooted, moved = draw(3, 200), draw(400, 200, seed=1)
-    found = along(rooted, draw(200, seed=2), moved, np.random.default_rng(0))
-    assert found.energy.mean() == pytest.approx(1, abs=0.1)
-    assert found.slope.mean() == pytest.approx((2 / (np.pi * 200)) ** 0.5, rel=0.1)
+    values = along(rooted, draw(200, seed=2), moved, np.random.default_rng(0))
+    assert values.energy.mean() == pytest.approx(1, abs=0.1)
+    assert values.slope.mean() == pytest.approx((2 / (np.pi * 200)) ** 0.5, rel=0.1)
 
 
-def energies(found: Fisher) -> dict[tuple[str, str], Energy]:
-    return {(each.factor, each.query): each for each in found.energies}
+def energies(fisher: Fisher) -> dict[tuple[str, str], Energy]:
+    return {(each.factor, each.query): each for each in fisher.energies}
 
 
 def test_one_wired_factor_gives_rank_1_all_energy_and_exactly_none_along_another() -> None:
-    found = measure_fisher(subject_of(*planted_vlm(), "hue,tone", 12))
-    assert found is not None
-    assert (found.num_tokens, found.dim, found.num_cases, found.num_scenes) == (64, 48, 24, 12)
-    assert found.spectrum[0] == 1 and not any(found.spectrum[1:])
-    assert (found.entropy_rank, found.participation_rank) == (pytest.approx(1, abs=1e-5), pytest.approx(1, abs=1e-5))
-    table = energies(found)
+    fisher = measure_fisher(model_context(*planted_vlm(), "hue,tone", 12))
+    assert fisher is not None
+    assert (fisher.num_tokens, fisher.dim, fisher.num_cases, fisher.num_scenes) == (64, 48, 24, 12)
+    assert fisher.spectrum[0] == 1 and not any(fisher.spectrum[1:])
+    assert (fisher.entropy_rank, fisher.participation_rank) == (pytest.approx(1, abs=1e-5), pytest.approx(1, abs=1e-5))
+    table = energies(fisher)
     hue, tone = table["hue", "hue"], table["tone", "hue"]
     assert hue.energy is not None and hue.energy.value == pytest.approx(64 * 48, rel=1e-4), "all of the trace lies along one displacement"
     assert hue.energy_span is not None and hue.energy_span.value == 0
@@ -163,16 +163,16 @@ def test_one_wired_factor_gives_rank_1_all_energy_and_exactly_none_along_another
     assert hue.slope is not None and hue.slope.value == pytest.approx(1, abs=1e-5)
     unasked = table["hue", "tone"]
     assert (unasked.energy, unasked.num_flat, unasked.num_cases) == (None, 12, 12), "answers alike whatever the picture feel nothing"
-    assert found.trace_by_query["tone"].value == 0
+    assert fisher.trace_by_query["tone"].value == 0
     dropped = table["glow", "hue"]
     assert (dropped.energy, dropped.slope, dropped.num_cases) == (None, None, 0), "the connector gives no displacement"
 
 
 def test_the_trace_is_that_of_small_moves_of_the_answers() -> None:
     """Against differences of probabilities under small random moves of the tokens: E |dp / sqrt(m)|^2 = trace F * step^2."""
-    context = subject_of(*tiny_vlm(), Shapes(), "shape", 2)
-    found = measure_fisher(context)
-    assert found is not None and found.spectrum
+    context = model_context(*tiny_vlm(), Shapes(), "shape", 2)
+    fisher = measure_fisher(context)
+    assert fisher is not None and fisher.spectrum
     row = context.rows.filter(context.rows["kind"] == "intervention").head(1)
     first = measure_fisher(replace(context, rows=row))
     assert first is not None
@@ -187,13 +187,13 @@ def test_the_trace_is_that_of_small_moves_of_the_answers() -> None:
 
     moves = []
     for _ in range(200):
-        noise = step * torch.randn(1, found.num_tokens, found.dim, generator=generator)
+        noise = step * torch.randn(1, fisher.num_tokens, fisher.dim, generator=generator)
         change = (nudged(1, noise) - nudged(-1, noise)) / 2
         moves.append((change**2 / plain).sum() / step**2)
     assert np.mean(moves) == pytest.approx(first.trace.value, rel=0.25)
 
 
 def test_measuring_twice_gives_the_same_and_nothing_asked_gives_none() -> None:
-    context = subject_of(*tiny_vlm(), Shapes(), "shape,row", 4)
+    context = model_context(*tiny_vlm(), Shapes(), "shape,row", 4)
     assert measure_fisher(context) == measure_fisher(context)
     assert measure_fisher(replace(context, rows=context.rows.clear())) is None

@@ -1,4 +1,4 @@
-"""The modality gap: closed forms of centroids, what chance gives without a gap, and a classifier that never sees held-out scenes."""
+"""The modality gap: closed forms of centroids, chance without a gap, and a classifier that is not trained on held-out scenes."""
 
 from __future__ import annotations
 
@@ -7,17 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from theodolite.measurement.internals.context import MeasureContext
+from measure_contexts import array_context
 from theodolite.measurement.internals.gap import measure_gap, scene_products, separability, site_gap
 from theodolite.measurement.pairs.interventions import Interventions
 from theodolite.records.gap import SiteGap
-
-
-class Held(MeasureContext):
-    """A subject of which nothing is there but what a measure reads."""
-
-    def __init__(self, **given: object) -> None:
-        self.__dict__ |= given
 
 
 def tokens(shift: float, number: int = 120, dim: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -33,17 +26,17 @@ def gap(vision: np.ndarray, text: np.ndarray, scenes: np.ndarray, seed: int = 0)
 
 def test_distances_are_those_of_the_centroids() -> None:
     vision, text, scenes = tokens(0.8)
-    found = gap(vision, text, scenes)
+    site = gap(vision, text, scenes)
     one, other = vision.mean(axis=0), text.mean(axis=0)
     distance = np.linalg.norm(one - other)
     scale = np.sqrt(np.square(np.concatenate([vision, text])).sum(axis=1).mean())
-    assert found.relative is not None and found.cosine is not None
-    assert found.distance.value == pytest.approx(distance, abs=1e-6)
-    assert found.relative.value == pytest.approx(distance / scale, abs=1e-6)
-    assert found.cosine.value == pytest.approx(one @ other / np.linalg.norm(one) / np.linalg.norm(other), abs=1e-6)
-    assert (found.distance.num_scenes, found.num_pictures) == (60, 120)
-    assert found.distance.low is not None and found.distance.high is not None
-    assert found.distance.low < distance < found.distance.high
+    assert site.relative is not None and site.cosine is not None
+    assert site.distance.value == pytest.approx(distance, abs=1e-6)
+    assert site.relative.value == pytest.approx(distance / scale, abs=1e-6)
+    assert site.cosine.value == pytest.approx(one @ other / np.linalg.norm(one) / np.linalg.norm(other), abs=1e-6)
+    assert (site.distance.num_scenes, site.num_pictures) == (60, 120)
+    assert site.distance.low is not None and site.distance.high is not None
+    assert site.distance.low < distance < site.distance.high
 
 
 def test_scaling_moves_the_distance_and_not_the_relative_one() -> None:
@@ -57,16 +50,16 @@ def test_a_scene_drawn_twice_weighs_twice() -> None:
     vision, text, _ = tokens(0.3, number=5)
     scenes = np.array([0, 0, 1, 2, 2])
     drawn = np.array([0, 1, 0, 1, 3, 4])
-    found = scene_products(vision, text, scenes).centroids(np.array([2.0, 0.0, 1.0]))
-    assert found["distance"] == pytest.approx(np.linalg.norm(vision[drawn].mean(axis=0) - text[drawn].mean(axis=0)))
+    centroids = scene_products(vision, text, scenes).centroids(np.array([2.0, 0.0, 1.0]))
+    assert centroids["distance"] == pytest.approx(np.linalg.norm(vision[drawn].mean(axis=0) - text[drawn].mean(axis=0)))
 
 
 def test_without_a_gap_distance_is_chance_and_nothing_is_separable() -> None:
-    found = gap(*tokens(0.0, number=600))
-    assert found.relative is not None and found.chance_relative is not None and found.separable is not None
-    assert 0.4 < found.relative.value / found.chance_relative < 1.7
-    assert found.separable.low is not None and found.separable.high is not None
-    assert found.separable.low < 0.5 < found.separable.high
+    site = gap(*tokens(0.0, number=600))
+    assert site.relative is not None and site.chance_relative is not None and site.separable is not None
+    assert 0.4 < site.relative.value / site.chance_relative < 1.7
+    assert site.separable.low is not None and site.separable.high is not None
+    assert site.separable.low < 0.5 < site.separable.high
     wide = gap(*tokens(2.5))
     assert wide.relative is not None and wide.chance_relative is not None and wide.relative.value > 5 * wide.chance_relative
 
@@ -79,7 +72,7 @@ def test_far_kinds_are_separable_also_where_channels_outnumber_tokens(dim: int) 
 
 
 def test_the_classifier_is_scored_on_scenes_it_never_saw() -> None:
-    """Kinds told apart by a sign that each scene draws anew: learnt by heart within a scene, worthless across scenes."""
+    """Kinds separated by a random sign of each scene: it can be memorised within a scene, and is worthless across scenes."""
     rng = np.random.default_rng(3)
     scenes = np.repeat(np.arange(40), 6)
     own = rng.standard_normal((40, 300))[scenes]
@@ -102,17 +95,16 @@ def test_the_measure_leaves_out_the_encoder_and_repeats_to_the_byte() -> None:
     vision, text, scenes = tokens(1.0)
     level = np.zeros(60, dtype=np.int64)
     change = Interventions("a", ("x", "y"), np.arange(0, 120, 2), np.arange(1, 120, 2), level, level + 1, scenes[::2])
-    held = SimpleNamespace(sites=("encoder", "connector", "layer.1"), one_vision=lambda site: vision, one_text=lambda site: text)
-    context = Held(
-        changes={"a": change},
-        activations=held,
-        confidence=0.95,
+    activations = SimpleNamespace(sites=("encoder", "connector", "layer.1"), one_vision=lambda site: vision, one_text=lambda site: text)
+    context = array_context(
+        interventions={"a": change},
+        activations=activations,
         rng=lambda name: np.random.default_rng(sum(map(ord, name))),
         progress=lambda done, total: None,
     )
-    found, again = measure_gap(context), measure_gap(context)
-    assert found is not None and again is not None and found.model_dump_json() == again.model_dump_json()
-    assert tuple(found.sites) == ("connector", "layer.1")
-    assert found.sites["connector"].num_pictures == 120
+    record, again = measure_gap(context), measure_gap(context)
+    assert record is not None and again is not None and record.model_dump_json() == again.model_dump_json()
+    assert tuple(record.sites) == ("connector", "layer.1")
+    assert record.sites["connector"].num_pictures == 120
     context.activations = SimpleNamespace(sites=("encoder",))
     assert measure_gap(context) is None

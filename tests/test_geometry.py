@@ -1,4 +1,4 @@
-"""Geometry of factors on planted directions, under both inner products, and what chance gives where nothing is planted."""
+"""Geometry of factors on planted directions, under both inner products, and chance where nothing is planted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from theodolite.measurement.internals.context import MeasureContext
+from measure_contexts import array_context
 from theodolite.measurement.internals.directions import (
     Differences,
     Weights,
@@ -29,14 +29,6 @@ from theodolite.measurement.internals.inner_product import causal_product
 from theodolite.measurement.internals.simplex import simplex_parts, simplex_regularity
 from theodolite.measurement.pairs.interventions import Interventions
 from theodolite.records.geometry import Shape
-
-
-class Held(MeasureContext):
-    """A subject of which nothing is there but what a measure reads."""
-
-    def __init__(self, **given: object) -> None:
-        self.__dict__ |= given
-
 
 VALUES = ("red", "yellow", "blue", "green")
 SIMPLEX = np.eye(4)
@@ -65,7 +57,7 @@ def planted(
     return changes, vectors
 
 
-def found_in(changes: Interventions, vectors: np.ndarray) -> Differences:
+def differences_in(changes: Interventions, vectors: np.ndarray) -> Differences:
     return differences(changes, vectors, np.unique(changes.scene))
 
 
@@ -77,8 +69,8 @@ def describe_all(
     factors: Mapping[str, tuple[Interventions, np.ndarray]], seed: int = 0, groups: Mapping[str, tuple[tuple[int, ...], ...]] | None = None
 ) -> Shape:
     scenes = np.unique(np.concatenate([changes.scene for changes, _ in factors.values()]))
-    found = {name: differences(changes, vectors, scenes) for name, (changes, vectors) in factors.items()}
-    return describe(found, draw_weights(len(scenes), 100, np.random.default_rng(seed)), groups or {}, 0.95)
+    by_factor = {name: differences(changes, vectors, scenes) for name, (changes, vectors) in factors.items()}
+    return describe(by_factor, draw_weights(len(scenes), 100, np.random.default_rng(seed)), groups or {}, 0.95)
 
 
 # Consistency
@@ -86,11 +78,11 @@ def describe_all(
 
 def test_additive_directions_are_perfectly_consistent_whichever_way_the_change_runs() -> None:
     shape = describe_all({"colour": planted(SIMPLEX, 60, 0.0, np.random.default_rng(0))})
-    found = shape.factors["colour"].consistency
-    assert found is not None
-    assert found.estimate.value == pytest.approx(1)
-    assert abs(found.chance) < 0.1
-    assert found.p == pytest.approx(1 / 101) == found.p_adjusted
+    tested = shape.factors["colour"].consistency
+    assert tested is not None
+    assert tested.estimate.value == pytest.approx(1)
+    assert abs(tested.chance) < 0.1
+    assert tested.p == pytest.approx(1 / 101) == tested.p_adjusted
     assert shape.factors["colour"].rank == 3
 
 
@@ -98,7 +90,7 @@ def test_consistency_is_the_mean_cosine_over_pairs_of_different_scenes() -> None
     rng = np.random.default_rng(1)
     changes, vectors = planted(rng.standard_normal((3, 6)), 40, 0.7, rng)
     changes = replace(changes, scene=changes.scene // 2)  # two pairs a scene: their own products must not count
-    found = found_in(changes, vectors)
+    pairs = differences_in(changes, vectors)
     moved = vectors[changes.after] - vectors[changes.before]
     means = []
     for low, high in ((0, 1), (0, 2), (1, 2)):
@@ -108,7 +100,7 @@ def test_consistency_is_the_mean_cosine_over_pairs_of_different_scenes() -> None
         scene = np.concatenate([changes.scene[up], changes.scene[down]])
         unit = turned / np.linalg.norm(turned, axis=1, keepdims=True)
         means.append((unit @ unit.T)[scene[:, None] != scene[None, :]].mean())
-    result = consistency(found, observed(20))
+    result = consistency(pairs, observed(20))
     assert result is not None and result[0] == pytest.approx(np.mean(means))
 
 
@@ -116,11 +108,11 @@ def test_a_left_out_group_gives_the_number_of_the_rest() -> None:
     rng = np.random.default_rng(2)
     changes, vectors = planted(SIMPLEX[:3], 40, 0.7, rng)
     weights = draw_weights(40, 5, rng)
-    values, placed = consistency(found_in(changes, vectors), weights), place_values(found_in(changes, vectors), weights)
+    values, placed = consistency(differences_in(changes, vectors), weights), place_values(differences_in(changes, vectors), weights)
     kept = weights.table[3] == 1
     assert 0 < kept.sum() < 40
     changes = changes.take(kept)
-    rest, alone = found_in(changes, vectors), consistency(found_in(changes, vectors), observed(int(kept.sum())))
+    rest, alone = differences_in(changes, vectors), consistency(differences_in(changes, vectors), observed(int(kept.sum())))
     assert values is not None and alone is not None and values[3] == pytest.approx(alone[0])
     np.testing.assert_allclose(placed[3], place_values(rest, observed(int(kept.sum())))[0], atol=1e-12)
 
@@ -129,25 +121,25 @@ def test_without_a_direction_consistency_is_about_0_and_its_p_uniform() -> None:
     rng = np.random.default_rng(3)
     values, chances = [], []
     for seed in range(150):
-        found = describe_all({"colour": planted(np.zeros((3, 8)), 40, 1.0, rng)}, seed).factors["colour"].consistency
-        assert found is not None
-        values.append(found.estimate.value)
-        chances.append(found.p)
+        tested = describe_all({"colour": planted(np.zeros((3, 8)), 40, 1.0, rng)}, seed).factors["colour"].consistency
+        assert tested is not None
+        values.append(tested.estimate.value)
+        chances.append(tested.p)
     assert abs(np.mean(values)) < 0.01
     assert 0.43 < np.mean(chances) < 0.57
     assert 0.02 < np.mean(np.array(chances) < 0.1) < 0.19
 
 
 def test_intervals_of_consistency_hold_the_truth() -> None:
-    """Truth: |d|^2 / E|d + noise|^2 up to normalising each, found on one large sample."""
+    """Truth: |d|^2 / E|d + noise|^2 up to normalising each, estimated from one large sample."""
     rng, positions = np.random.default_rng(4), np.eye(2, 16) * 2
-    large = consistency(found_in(*planted(positions, 20_000, 1.0, rng)), observed(20_000))
+    large = consistency(differences_in(*planted(positions, 20_000, 1.0, rng)), observed(20_000))
     assert large is not None
     hits = 0
     for seed in range(120):
-        found = describe_all({"colour": planted(positions, 50, 1.0, rng)}, seed).factors["colour"].consistency
-        assert found is not None and found.estimate.low is not None and found.estimate.high is not None
-        hits += found.estimate.low <= large[0] <= found.estimate.high
+        tested = describe_all({"colour": planted(positions, 50, 1.0, rng)}, seed).factors["colour"].consistency
+        assert tested is not None and tested.estimate.low is not None and tested.estimate.high is not None
+        hits += tested.estimate.low <= large[0] <= tested.estimate.high
     assert 0.88 <= hits / 120 <= 0.995
 
 
@@ -169,7 +161,7 @@ def test_least_squares_places_the_values_and_the_basis_spans_them() -> None:
     rng = np.random.default_rng(5)
     positions = rng.standard_normal((4, 9))
     changes, vectors = planted(positions, 50, 0.0, rng)
-    placed = place_values(found_in(changes, vectors), observed(50))[0]
+    placed = place_values(differences_in(changes, vectors), observed(50))[0]
     np.testing.assert_allclose(placed, positions - positions.mean(axis=0), atol=1e-10)
     basis = factor_basis(changes, vectors, 3)
     np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-12)
@@ -195,21 +187,21 @@ def test_orthogonal_factors_overlap_0_and_equal_ones_1() -> None:
             "c": planted(2 * SIMPLEX @ space[:4], 60, 0.0, rng),
         }
     )
-    found = {(each.first, each.second): each for each in shape.overlaps}
-    assert found["a", "b"].overlap.estimate.value == pytest.approx(0, abs=1e-6)
-    assert found["a", "c"].overlap.estimate.value == pytest.approx(1, abs=1e-6)
-    assert found["a", "b"].random == pytest.approx(3 / 12)
-    assert found["a", "b"].overlap.p == 1
+    overlaps = {(each.first, each.second): each for each in shape.overlaps}
+    assert overlaps["a", "b"].overlap.estimate.value == pytest.approx(0, abs=1e-6)
+    assert overlaps["a", "c"].overlap.estimate.value == pytest.approx(1, abs=1e-6)
+    assert overlaps["a", "b"].random == pytest.approx(3 / 12)
+    assert overlaps["a", "b"].overlap.p == 1
 
 
 def test_a_shared_direction_within_noise_stands_out_of_the_shuffles() -> None:
     rng, axis = np.random.default_rng(9), np.eye(2, 40) * np.array([[3.0], [0.0]])
     other = np.roll(axis, 1, axis=1)
     shape = describe_all({name: planted(at, 80, 0.5, rng) for name, at in (("a", axis), ("b", axis), ("c", other))})
-    found = {(each.first, each.second): each.overlap for each in shape.overlaps}
-    assert found["a", "b"].estimate.value > 0.8 and found["a", "b"].p_adjusted < 0.05
-    assert found["a", "c"].p > 0.05 and found["a", "c"].estimate.value < 0.2
-    assert 1 / 40 < found["a", "b"].chance < 0.2, "shuffled differences keep the sizes of their channels"
+    overlaps = {(each.first, each.second): each.overlap for each in shape.overlaps}
+    assert overlaps["a", "b"].estimate.value > 0.8 and overlaps["a", "b"].p_adjusted < 0.05
+    assert overlaps["a", "c"].p > 0.05 and overlaps["a", "c"].estimate.value < 0.2
+    assert 1 / 40 < overlaps["a", "b"].chance < 0.2, "shuffled differences keep the sizes of their channels"
 
 
 # Simplex and hierarchy
@@ -229,15 +221,15 @@ def test_a_regular_simplex_is_1_and_a_line_0() -> None:
 
 def test_noise_alone_is_regular_too_and_chance_says_so() -> None:
     rng = np.random.default_rng(11)
-    found = describe_all({"colour": planted(np.zeros((4, 500)), 200, 1.0, rng)}).factors["colour"].simplex
-    assert found is not None
-    assert found.regularity.estimate.value > 0.9 and found.regularity.chance > 0.9 and found.regularity.p > 0.01
+    simplex = describe_all({"colour": planted(np.zeros((4, 500)), 200, 1.0, rng)}).factors["colour"].simplex
+    assert simplex is not None
+    assert simplex.regularity.estimate.value > 0.9 and simplex.regularity.chance > 0.9 and simplex.regularity.p > 0.01
 
 
 def test_regularity_lies_between_for_a_square_and_is_undefined_for_one_point() -> None:
     square = np.array([[[1.0, 1], [1, -1], [-1, -1], [-1, 1]]])
-    found = simplex_regularity(np.concatenate([square, 0 * square]))
-    assert found is not None and found[0] == pytest.approx(0.5) and np.isnan(found[1])
+    regularity = simplex_regularity(np.concatenate([square, 0 * square]))
+    assert regularity is not None and regularity[0] == pytest.approx(0.5) and np.isnan(regularity[1])
     cosine_gap, norm_spread = simplex_parts(square[0])
     assert cosine_gap == pytest.approx(np.sqrt((4 * (1 / 3) ** 2 + 2 * (2 / 3) ** 2) / 6)) and norm_spread == pytest.approx(0)
 
@@ -248,10 +240,10 @@ TWO_LEVELS = np.array([[2.0, 1, 0], [2, -1, 0], [-2, 0, 0.5], [-2, 0, -0.5]])
 
 def test_a_planted_hierarchy_is_orthogonal_across_levels_and_other_groupings_are_not() -> None:
     shape = describe_all({"colour": planted(TWO_LEVELS, 80, 0.0, np.random.default_rng(12))}, groups={"colour": WARM_COLD})
-    found = shape.factors["colour"].hierarchy
-    assert found is not None
-    assert found.group_cos == pytest.approx(0, abs=1e-6)
-    assert found.chance > 0.1 and found.p == found.least_p == pytest.approx(1 / 3, abs=1e-6), "three ways to form two pairs"
+    hierarchy = shape.factors["colour"].hierarchy
+    assert hierarchy is not None
+    assert hierarchy.group_cos == pytest.approx(0, abs=1e-6)
+    assert hierarchy.chance > 0.1 and hierarchy.p == hierarchy.least_p == pytest.approx(1 / 3, abs=1e-6), "three ways to form two pairs"
     skewed = TWO_LEVELS + np.array([[1.0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]])
     tilted = describe_all({"colour": planted(skewed, 80, 0.1, np.random.default_rng(12))}, groups={"colour": WARM_COLD})
     other = tilted.factors["colour"].hierarchy
@@ -259,8 +251,8 @@ def test_a_planted_hierarchy_is_orthogonal_across_levels_and_other_groupings_are
 
 
 def test_a_regular_simplex_is_orthogonal_under_every_grouping_and_says_so() -> None:
-    found = measure_hierarchy(SIMPLEX[None] - 0.25, WARM_COLD, 0.95)
-    assert found is not None and (found.group_cos, found.p, found.least_p) == (0, 1, round(1 / 3, 6))
+    hierarchy = measure_hierarchy(SIMPLEX[None] - 0.25, WARM_COLD, 0.95)
+    assert hierarchy is not None and (hierarchy.group_cos, hierarchy.p, hierarchy.least_p) == (0, 1, round(1 / 3, 6))
     assert measure_hierarchy(SIMPLEX[None] - 0.25, ((0, 1, 2, 3), ()), 0.95) is None
     assert measure_hierarchy(SIMPLEX[None] - 0.25, ((0,), (1,)), 0.95) is None
     assert group_cosine(LINE @ LINE.T, WARM_COLD) == pytest.approx(1)
@@ -298,9 +290,9 @@ def test_the_causal_product_survives_a_change_of_basis_that_keeps_all_logits_and
     shapes = []
     for unembedding, factors in ((words, before), (words @ basis.T, after)):
         product = causal_product(unembedding)
-        found = {name: differences(changes, vectors, scenes) for name, (changes, vectors) in factors.items()}
-        causal = {name: each.replaced(product.apply(each.vectors)) for name, each in found.items()}
-        shapes.append((describe(causal, weights, {}, 0.95), describe(found, weights, {}, 0.95)))
+        euclidean = {name: differences(changes, vectors, scenes) for name, (changes, vectors) in factors.items()}
+        causal = {name: each.replaced(product.apply(each.vectors)) for name, each in euclidean.items()}
+        shapes.append((describe(causal, weights, {}, 0.95), describe(euclidean, weights, {}, 0.95)))
     assert shapes[0][0] == shapes[1][0]
     assert shapes[0][1] != shapes[1][1]
 
@@ -327,31 +319,30 @@ def test_pictures_have_the_scene_of_their_pair() -> None:
     one = Interventions("a", ("x", "y"), np.array([4, 2]), np.array([1, 3]), level, 1 - level, np.array([7, 8]))
     pictures, scenes = pictures_by_scene({"a": one, "b": one})
     assert pictures.tolist() == [1, 2, 3, 4] and scenes.tolist() == [7, 8, 8, 7]
-    assert joins_all(found_in(*planted(SIMPLEX, 60, 0.0, np.random.default_rng(0))))
+    assert joins_all(differences_in(*planted(SIMPLEX, 60, 0.0, np.random.default_rng(0))))
 
 
 def test_the_measure_gives_each_site_its_products_and_repeats_to_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(16)
     changes, vectors = planted(TWO_LEVELS, 30, 0.2, rng)
-    held = SimpleNamespace(sites=("encoder", "connector"), mean=lambda site: vectors.astype(np.float32))
+    activations = SimpleNamespace(sites=("encoder", "connector"), mean=lambda site: vectors.astype(np.float32))
     done: list[tuple[int, int]] = []
-    context = Held(
-        changes={"colour": changes},
+    context = array_context(
+        interventions={"colour": changes},
         groups={"colour": {"warm": ("red", "yellow"), "cold": ("blue", "green")}},
-        activations=held,
+        activations=activations,
         unembedding=rng.standard_normal((50, 3)).astype(np.float32),
-        confidence=0.95,
         rng=lambda name: np.random.default_rng(len(name)),
         progress=lambda *at: done.append(at),
     )
-    found = measure_geometry(context)
-    assert found is not None
-    assert found.sites["encoder"].causal is None and found.sites["connector"].causal is not None
-    colour = found.sites["connector"].euclidean.factors["colour"]
+    geometry = measure_geometry(context)
+    assert geometry is not None
+    assert geometry.sites["encoder"].causal is None and geometry.sites["connector"].causal is not None
+    colour = geometry.sites["connector"].euclidean.factors["colour"]
     assert colour.hierarchy is not None and colour.hierarchy.group_cos < 0.2
     assert colour.simplex is not None and colour.consistency is not None and colour.consistency.p < 0.01
     again = measure_geometry(context)
-    assert again is not None and again.model_dump_json() == found.model_dump_json()
+    assert again is not None and again.model_dump_json() == geometry.model_dump_json()
     assert done[0] == (0, 2) and done[2] == (2, 2)
     context.unembedding = context.unembedding[:, :2]
     narrow = measure_geometry(context)
@@ -359,5 +350,5 @@ def test_the_measure_gives_each_site_its_products_and_repeats_to_the_byte(monkey
     monkeypatch.setattr("theodolite.measurement.internals.geometry.MAX_NUMBERS", 24)
     drawn = measure_geometry(context)
     assert drawn is not None and drawn.sites["encoder"].euclidean.factors["colour"].num_differences == 12
-    context.changes = {}
+    context.interventions = {}
     assert measure_geometry(context) is None

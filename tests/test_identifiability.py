@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr
 
+from measure_contexts import array_context
 from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.identifiability import (
     MAX_AXES,
@@ -43,7 +44,7 @@ def a_table(num_levels: int = 2) -> KnownPictures:
 
 
 @cache
-def found(mixture: str, num_levels: int = 2) -> SiteIdentifiability:
+def identified(mixture: str, num_levels: int = 2) -> SiteIdentifiability:
     table = a_table(num_levels)
     training = table.scene % 5 < 3
     site = identify(MIXTURES[mixture](table), table, training, deal(table.scene[training], rng(2)), 0.95)
@@ -57,7 +58,7 @@ def values(table: KnownPictures) -> np.ndarray:
 
 
 def exclusive(table: KnownPictures) -> np.ndarray:
-    """Each pair of factors as one's own value and their exclusive or: invertible, and not linearly."""
+    """Each pair of factors as one of them and their exclusive or: invertible, but not linearly."""
     signs = 1.0 - 2 * table.levels
     mixed = np.stack([signs[:, 0], signs[:, 0] * signs[:, 1], signs[:, 2], signs[:, 2] * signs[:, 3]], axis=1)
     return np.asarray(mixed + 0.01 * rng(4).standard_normal(mixed.shape))
@@ -75,21 +76,21 @@ MIXTURES: dict[str, Callable[[KnownPictures], np.ndarray]] = {
 
 @pytest.mark.parametrize("mixture", ["identity", "permutation"])
 def test_the_factors_themselves_are_identified_in_any_order_and_scale(mixture: str) -> None:
-    site = found(mixture)
+    site = identified(mixture)
     scores = (site.disentanglement, site.completeness, site.informativeness, site.mcc, site.linear_r2, site.nonlinear_r2)
     assert scores == pytest.approx((1,) * 6, abs=0.02)
     assert not site.principal and site.num_axes == len(FACTORS) and site.kept_variance_frac == 1
 
 
 def test_a_rotation_costs_mcc_and_dci_and_no_linear_r2() -> None:
-    site = found("rotation")
+    site = identified("rotation")
     assert site.linear_r2 == pytest.approx(1, abs=0.01)
     assert site.mcc == pytest.approx(np.sqrt(0.5), abs=0.05)  # each axis is half of each of its two factors
     assert site.disentanglement == pytest.approx(0.5, abs=0.15)  # two factors of four: 1 - log 2 / log 4
 
 
 def test_an_invertible_map_that_is_not_linear_is_seen_by_nonlinear_r2_alone() -> None:
-    site = found("exclusive or")
+    site = identified("exclusive or")
     for bent in ("shape", "texture"):
         assert site.factors[bent].linear_r2.value < 0.05 and site.factors[bent].nonlinear_r2.value > 0.95
     for straight in ("colour", "size"):
@@ -97,25 +98,25 @@ def test_an_invertible_map_that_is_not_linear_is_seen_by_nonlinear_r2_alone() ->
 
 
 def test_levels_on_one_line_are_one_hot_only_after_a_bend() -> None:
-    site = found("identity", 4)
+    site = identified("identity", 4)
     assert site.linear_r2 < 0.5 and site.nonlinear_r2 > 0.9 and site.mcc > 0.98 and site.informativeness > 0.98
 
 
 def test_noise_is_none_of_the_factors() -> None:
-    site = found("noise")
+    site = identified("noise")
     assert site.disentanglement is not None and site.completeness is not None
     assert site.disentanglement < 0.1 and site.completeness < 0.1 and abs(site.informativeness) < 0.2
     assert site.mcc < 0.15 and abs(site.linear_r2) < 0.1 and abs(site.nonlinear_r2) < 0.1
 
 
 def test_many_dimensions_are_read_by_principal_components_and_the_record_says_so() -> None:
-    site = found("wide")
+    site = identified("wide")
     assert site.principal and (site.num_dims, site.num_axes) == (60, MAX_AXES) and 0.99 < site.kept_variance_frac < 1
     assert site.linear_r2 > 0.99
 
 
 def test_intervals_hold_their_values() -> None:
-    for block in found("noise").factors.values():
+    for block in identified("noise").factors.values():
         for estimate in (block.linear_r2, block.nonlinear_r2):
             assert estimate.low is not None and estimate.high is not None
             assert estimate.low < estimate.value < estimate.high and estimate.num_scenes == 100
@@ -165,7 +166,7 @@ def test_r2_has_the_interval_of_its_linearised_ratio() -> None:
     assert site.value == 0.75 and (site.low, site.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
-# Which pictures have all factors known
+# Pictures with known values of all factors
 
 
 def changes(before: list[int], shape_before: list[int]) -> dict[str, Interventions]:
@@ -197,25 +198,17 @@ def test_where_pictures_are_too_many_factors_take_turns(monkeypatch: pytest.Monk
     assert isinstance(table, KnownPictures) and table.picture.tolist() == [0, 1, 10, 12], "one of colour, one of shape"
 
 
-class Held(MeasureContext):
-    """A subject of which nothing is there but what a measure reads."""
-
-    def __init__(self, **given: object) -> None:
-        self.__dict__ |= given
-
-
-def context(vectors: dict[str, np.ndarray]) -> Held:
-    """Twenty scenes of two factors, and what the sites hold of their 60 pictures."""
+def context(vectors: dict[str, np.ndarray]) -> MeasureContext:
+    """Twenty scenes of two factors, and the vectors of their 60 pictures by site."""
     scene, base = np.arange(20), np.arange(20) % 4
     levels = {"colour": base % 2, "shape": base // 2}
-    found = {
+    interventions = {
         name: Interventions(name, ("a", "b"), scene, scene + 20 * (number + 1), level, 1 - level, scene)
         for number, (name, level) in enumerate(levels.items())
     }
-    return Held(
-        changes=found,
+    return array_context(
+        interventions=interventions,
         activations=SimpleNamespace(sites=tuple(vectors), mean=vectors.__getitem__),
-        confidence=0.95,
         rng=lambda name: rng(),
         progress=lambda done, total: None,
     )

@@ -1,4 +1,4 @@
-"""The readout ladder: a factor is lost at the step where it is, in words, and intervals decide."""
+"""The readout ladder: the step that loses a factor is named, and intervals decide it."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def held(num_scenes: int = NUM_SCENES, chance_frac: float = 0.25) -> HeldOutSamples:
+def samples(num_scenes: int = NUM_SCENES, chance_frac: float = 0.25) -> HeldOutSamples:
     return HeldOutSamples(np.repeat(np.arange(num_scenes), 2), chance_frac, LadderThresholds())
 
 
-def told(site: str, frac: float, num_scenes: int = NUM_SCENES) -> Decoded:
-    """A step that is right of so large a share of the held-out samples, drawn at random."""
+def decoded(site: str, frac: float, num_scenes: int = NUM_SCENES) -> Decoded:
+    """A step that is right on a random share `frac` of the held-out samples."""
     right = rng(sum(map(ord, site))).random(2 * num_scenes) < frac
     return Decoded(site, right.astype(float), np.ones(2 * num_scenes, dtype=bool))
 
 
 def loss(*fracs: float, spoken: float | None = None, num_scenes: int = NUM_SCENES) -> Loss:
-    steps = [told(site, frac, num_scenes) for site, frac in zip(SITES, fracs, strict=True)]
-    return find_loss(steps + ([told(SPOKEN, spoken, num_scenes)] if spoken is not None else []), held(num_scenes))
+    steps = [decoded(site, frac, num_scenes) for site, frac in zip(SITES, fracs, strict=True)]
+    return find_loss(steps + ([decoded(SPOKEN, spoken, num_scenes)] if spoken is not None else []), samples(num_scenes))
 
 
-def words(found: Loss) -> tuple[str, str | None, str | None]:
-    return found.step, found.kept_at, found.lost_at
+def words(loss: Loss) -> tuple[str, str | None, str | None]:
+    return loss.step, loss.kept_at, loss.lost_at
 
 
 # The step of the loss
@@ -81,10 +81,10 @@ def test_a_factor_that_fades_bit_by_bit_is_lost_at_its_largest_step_or_over_the_
 
 
 def test_the_drop_is_the_paired_difference_in_normalised_accuracy() -> None:
-    found = loss(1, 1, 1, 0.25, 0.25, 0.25)
-    assert found.drop is not None and found.drop.low is not None and found.drop.high is not None
-    assert found.drop.value == pytest.approx(1.0, abs=0.1)
-    assert found.drop.low < found.drop.value < found.drop.high and found.drop.num_scenes == NUM_SCENES
+    drop = loss(1, 1, 1, 0.25, 0.25, 0.25).drop
+    assert drop is not None and drop.low is not None and drop.high is not None
+    assert drop.value == pytest.approx(1.0, abs=0.1)
+    assert drop.low < drop.value < drop.high and drop.num_scenes == NUM_SCENES
 
 
 def test_what_intervals_straddle_is_undecided() -> None:
@@ -97,8 +97,8 @@ def test_what_intervals_straddle_is_undecided() -> None:
 
 
 def test_a_drop_of_every_sample_has_an_interval_all_the_same() -> None:
-    found = held().drop(told("layer.1", 1), told("layer.2", 0))
-    assert found is not None and found.low is not None and found.value == pytest.approx(4 / 3, abs=1e-6) and 1.2 < found.low < found.value
+    drop = samples().drop(decoded("layer.1", 1), decoded("layer.2", 0))
+    assert drop is not None and drop.low is not None and drop.value == pytest.approx(4 / 3, abs=1e-6) and 1.2 < drop.low < drop.value
 
 
 # Steps from arrays
@@ -127,10 +127,10 @@ def test_a_factor_only_in_the_maximum_is_told_by_the_maximum() -> None:
     task = a_task()
     tokens = pictures_with_one_telling_token(task)
     noise = rng(2).standard_normal((len(tokens), NUM_LEVELS)) * 1e-3
-    found = tell_pooled("layer.1", tokens.mean(axis=1) + noise, tokens.max(axis=1), task, rng(3))
-    assert found.pooling == "max" and found.right.mean() == 1
+    step = tell_pooled("layer.1", tokens.mean(axis=1) + noise, tokens.max(axis=1), task, rng(3))
+    assert step.pooling == "max" and step.right.mean() == 1
     line = HeldOutSamples(task.scenes[~task.training], task.chance_frac, LadderThresholds())
-    record = rung(found, None, line)
+    record = rung(step, None, line)
     assert record.accuracy == record.max and record.max is not None and record.max.frac == 1
     assert record.mean is not None and record.mean.frac < 0.4 and record.normalised.value == 1 and record.drop is None
 
@@ -149,9 +149,9 @@ def test_a_rung_carries_its_control_and_its_selectivity() -> None:
 
 
 def test_the_words_count_where_someone_asked_and_other_words_are_wrong() -> None:
-    found = tell_spoken({3: 1, 5: -1, 6: 2}, np.array([3, 4, 5, 6]), np.array([1, 1, 0, 2]))
-    assert found is not None
-    assert found.known.tolist() == [True, False, True, True] and found.right[found.known].tolist() == [1, 0, 1]
+    step = tell_spoken({3: 1, 5: -1, 6: 2}, np.array([3, 4, 5, 6]), np.array([1, 1, 0, 2]))
+    assert step is not None
+    assert step.known.tolist() == [True, False, True, True] and step.right[step.known].tolist() == [1, 0, 1]
     assert tell_spoken({9: 1}, np.array([3, 4]), np.array([1, 1])) is None
 
 
@@ -170,10 +170,10 @@ def test_the_map_finds_the_position_that_holds_the_factor() -> None:
     tokens[:, 4, :NUM_LEVELS] += 6 * one_hot(task.levels, NUM_LEVELS)
     cells = np.array([(token // 3, token % 3) for token in range(6)])
     line = HeldOutSamples(task.scenes[~task.training], task.chance_frac, LadderThresholds())
-    found = map_positions("layer.2", tokens, cells, task, line)
-    assert found.cells is not None and found.cells[int(np.argmax(found.accuracy_frac))] == (1, 1)
-    assert found.accuracy_frac[4] > 0.99 and max(found.accuracy_frac[:4] + found.accuracy_frac[5:]) < 0.4
-    for low, frac, high in zip(found.low, found.accuracy_frac, found.high, strict=True):
+    positions = map_positions("layer.2", tokens, cells, task, line)
+    assert positions.cells is not None and positions.cells[int(np.argmax(positions.accuracy_frac))] == (1, 1)
+    assert positions.accuracy_frac[4] > 0.99 and max(positions.accuracy_frac[:4] + positions.accuracy_frac[5:]) < 0.4
+    for low, frac, high in zip(positions.low, positions.accuracy_frac, positions.high, strict=True):
         assert low is not None and high is not None and low < frac <= high
 
 

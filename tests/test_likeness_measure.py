@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from subjects import bare_subject
+from measure_contexts import array_context
 from theodolite.measurement.internals.likeness import average, measure_likeness
 from theodolite.measurement.internals.token_similarity import effective_rank, mean_pairwise_cosine
 from theodolite.measurement.pairs.interventions import Interventions
@@ -58,8 +58,8 @@ def test_effective_rank_counts_equal_directions() -> None:
 
 def test_an_average_leaves_out_what_is_missing_and_counts_scenes() -> None:
     values = np.array([0.5, np.nan, 0.7, 0.9, 0.9], dtype=np.float32)
-    found = average(values, np.array([3, 3, 4, 4, 9]), 0.95, (-1.0, 1.0))
-    assert found is not None and (found.value, found.num_scenes) == (0.75, 3)
+    mean = average(values, np.array([3, 3, 4, 4, 9]), 0.95, (-1.0, 1.0))
+    assert mean is not None and (mean.value, mean.num_scenes) == (0.75, 3)
     assert average(np.full(3, np.nan), np.arange(3), 0.95) is None
     alone = average(values[:1], np.array([1]), 0.95)
     assert alone is not None and alone.low is None
@@ -70,11 +70,11 @@ def test_likeness_is_of_the_pictures_that_interventions_use() -> None:
     change = Interventions("a", ("x", "y"), np.array([0, 2]), np.array([1, 3]), levels, levels + 1, np.array([0, 1]))
     other = Interventions("b", ("x", "y"), np.array([0]), np.array([5]), levels[:1], levels[:1] + 1, np.array([0]))
     cosine = np.array([0.1, 0.1, 0.3, 0.3, 99, 0.7], dtype=np.float32)
-    held = SimpleNamespace(sites=("encoder",), likeness=lambda site: cosine, rank=lambda site: cosine * 10)
-    found = measure_likeness(bare_subject({"a": change, "b": other}, held))
-    assert found is not None
-    site = found.sites["encoder"]
+    activations = SimpleNamespace(sites=("encoder",), likeness=lambda site: cosine, rank=lambda site: cosine * 10)
+    likeness = measure_likeness(array_context({"a": change, "b": other}, activations))
+    assert likeness is not None
+    site = likeness.sites["encoder"]
     assert site.cosine is not None and site.rank is not None
     assert (site.num_pictures, site.cosine.num_scenes) == (5, 2)
     assert (site.cosine.value, site.rank.value) == pytest.approx((0.3, 3))
-    assert measure_likeness(bare_subject({}, held)) is None
+    assert measure_likeness(array_context({}, activations)) is None

@@ -1,4 +1,4 @@
-"""What a survey will ask: the same pairs for all, fair wordings and orders, and the way to disk and back."""
+"""The plan of a survey: the same pairs for all policies, balanced wordings and orders, and plans written to disk and read again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from theodolite.worlds.shapes.world import SPACE, Shapes
 
 
 class Coded(Shapes):
-    """The shapes world, but a picture spells out its scene: levels, then the nuisance seed, byte by byte. So tests can read it back."""
+    """The shapes world with pictures that encode their scene byte by byte: levels, then the nuisance seed. Tests can decode them."""
 
     def correlate(self, cause: str, effect: str, strength: float) -> Coded:
         return Coded(self.prior.correlate(cause, effect, strength))
@@ -128,7 +128,7 @@ def test_wording_and_order_belong_to_the_scene_and_differ_between_scenes(world: 
         assert len(asked) == len(order) == 1 and (quiet["question_before"] == quiet["question_after"]).all()
         wordings[query, form] |= asked
         orders[query, form] |= order
-    assert all(found == {0, 1, 2} for found in wordings.values())
+    assert all(numbers == {0, 1, 2} for numbers in wordings.values())
     assert len(orders["shape", "open"]) > 15 and len(orders["colour", "yes_no"]) == 2
 
 
@@ -196,7 +196,7 @@ def test_easy_vqa_plans_are_matched_and_its_training_pictures_are_others() -> No
     assert len(trained) > 100 and not trained & seen
 
 
-# To disk and back; what is faulty in a manifest is tried in test_manifest.py
+# Written and read again; faulty manifests are tested in test_manifest.py
 
 ASK = "shape,colour=red"
 
@@ -211,23 +211,23 @@ def on_disk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shapes, Path]:
 def test_pairs_come_back_from_disk_as_they_were_planned(on_disk: tuple[Shapes, Path]) -> None:
     world, out = on_disk
     plan = plan_world(world, world.policy(ASK), 5, 3, 32)
-    found = plan_pairs(out / "manifest.jsonl", 32)
-    assert found.rows.schema == pl.Schema(dict(COLUMNS)) and found.pair_kind == "exact"
-    assert found.rows.equals(of_kind(plan, "intervention", "nuisance", "paraphrase"))
-    assert (found.pictures == plan.pictures[: plan.num_pair_pictures]).all()
-    assert plan_pairs(out / "manifest.jsonl", 48).pictures.shape == (len(found.pictures), 48, 48, 3)
+    read = plan_pairs(out / "manifest.jsonl", 32)
+    assert read.rows.schema == pl.Schema(dict(COLUMNS)) and read.pair_kind == "exact"
+    assert read.rows.equals(of_kind(plan, "intervention", "nuisance", "paraphrase"))
+    assert (read.pictures == plan.pictures[: plan.num_pair_pictures]).all()
+    assert plan_pairs(out / "manifest.jsonl", 48).pictures.shape == (len(read.pictures), 48, 48, 3)
 
 
 def test_matched_pairs_come_back_from_disk_as_matched(tmp_path: Path) -> None:
     world = EasyVQA()
     write_world(world, tmp_path / "w", "shape", num_pictures=0, num_scenes=8, size=64, seed=1, overwrite=False, pairs_only=True)
-    plan, found = plan_world(world, world.policy("shape"), 8, 1, 64), plan_pairs(tmp_path / "w" / "manifest.jsonl", 64)
+    plan, read = plan_world(world, world.policy("shape"), 8, 1, 64), plan_pairs(tmp_path / "w" / "manifest.jsonl", 64)
     pictures = ["picture_before", "picture_after"]
     expected = of_kind(plan, "intervention", "nuisance", "paraphrase")
-    assert found.pair_kind == "matched"
-    assert found.rows.drop(pictures).equals(expected.drop(pictures))
+    assert read.pair_kind == "matched"
+    assert read.rows.drop(pictures).equals(expected.drop(pictures))
     for side in pictures:
-        assert (found.pictures[found.rows[side].to_numpy()] == plan.pictures[expected[side].to_numpy()]).all()
+        assert (read.pictures[read.rows[side].to_numpy()] == plan.pictures[expected[side].to_numpy()]).all()
 
 
 def test_scenes_and_questions_on_disk_are_those_of_the_world(on_disk: tuple[Shapes, Path]) -> None:
@@ -267,7 +267,7 @@ def test_rows_of_a_gallery_get_their_kind_from_what_changes() -> None:
 
 
 def test_an_empty_gallery_is_refused() -> None:
-    with pytest.raises(BadInput, match="two holds no rows"):
+    with pytest.raises(BadInput, match="two has no rows"):
         plan_gallery(gallery(), 4)
 
 

@@ -1,4 +1,4 @@
-"""Every measure, end to end, on a model whose answer is wired to one factor by its weights: each must give the value that it has to."""
+"""Every measure, end to end, on a model whose weights make its answer depend on one factor, against known values."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def surveyed(answered_from: str) -> SurveyResult:
 
 
 def inside(answered_from: str = "hue") -> Inside:
-    found = surveyed(answered_from).record.inside
-    assert found is not None
-    return found
+    record = surveyed(answered_from).record.inside
+    assert record is not None
+    return record
 
 
 def moved(answered_from: str) -> dict[tuple[str, str], float]:
@@ -45,7 +45,7 @@ def test_reads_and_leaks_are_all_or_nothing() -> None:
 def test_the_ladder_names_the_step_at_which_each_factor_is_lost() -> None:
     ladder = inside().ladder
     assert ladder is not None
-    steps = {name: found.loss for name, found in ladder.factors.items()}
+    steps = {name: each.loss for name, each in ladder.factors.items()}
     assert steps["hue"].step == "said"
     assert (steps["glow"].step, steps["glow"].kept_at, steps["glow"].lost_at) == ("not kept", "encoder", "connector")
     for name in ("hue", "tone"):
@@ -105,34 +105,34 @@ def test_erasing_and_patching_turn_exactly_the_wired_answers() -> None:
 
 
 def test_attention_is_where_it_was_put_and_averages_do_no_harm() -> None:
-    found = inside()
-    assert found.allocation is not None and found.causal is not None
-    for layer in found.allocation.layers.values():
+    record = inside()
+    assert record.allocation is not None and record.causal is not None
+    for layer in record.allocation.layers.values():
         assert layer.share.value == pytest.approx(layer.baseline.value, abs=1e-4), "uniform"
-    assert all(each.overall.moved.frac == 0 for each in (*found.causal.mean, *found.causal.shuffle))
+    assert all(each.overall.moved.frac == 0 for each in (*record.causal.mean, *record.causal.shuffle))
 
 
 def test_vision_and_text_lie_apart_and_factors_are_linear_in_the_tokens() -> None:
-    found = inside()
-    assert found.gap is not None and found.identifiability is not None and found.likeness is not None
-    separable = found.gap.sites["connector"].separable
+    record = inside()
+    assert record.gap is not None and record.identifiability is not None and record.likeness is not None
+    separable = record.gap.sites["connector"].separable
     assert separable is not None and separable.frac == 1
-    connector = found.identifiability.sites["connector"]
+    connector = record.identifiability.sites["connector"]
     for name in ("hue", "tone"):
         factor = connector.factors[name]
         assert (factor.matched, factor.completeness, factor.informativeness) == (1, 1, 1), "one axis each"
     assert connector.factors["glow"].matched == 0 and connector.factors["glow"].linear_r2.value < 0.1
-    assert isinstance(planted_vlm()[2], Planted) and set(found.likeness.sites) == set(found.gap.sites) | {"encoder"}
+    assert isinstance(planted_vlm()[2], Planted) and set(record.likeness.sites) == set(record.gap.sites) | {"encoder"}
 
 
 def test_position_maps_hold_the_pictures_whose_tokens_fit_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens of 60 of 160 pictures fit: those are probed, and none of the rest counts as a wrong answer (chance is about 0.3)."""
+    """Tokens of 60 of 160 pictures are stored: those are probed, and the others do not count as wrong (chance is about 0.3)."""
     monkeypatch.setattr("theodolite.measurement.internals.activations.MOST_TOKEN_BYTES", 60 * 64 * 48 * 4)
     model, processor, world = planted_vlm()
     result = survey_model((model, processor), world, policy="hue", title="planted", num_scenes=NUM_SCENES, measures=("ladder",))
-    found = result.record.inside
-    assert found is not None and found.ladder is not None
-    maps = found.ladder.factors["hue"].positions
+    record = result.record.inside
+    assert record is not None and record.ladder is not None
+    maps = record.ladder.factors["hue"].positions
     assert [each.site for each in maps] == ["connector", "layer.2", "layer.4"]
     for each in maps:
         assert (

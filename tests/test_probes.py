@@ -1,4 +1,4 @@
-"""Linear probes: what can be told is told, what cannot is chance, and neither scenes nor shuffled labels help."""
+"""Linear probes: separable levels are decoded, others are at chance, and neither scenes nor shuffled labels help."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def a_task(num_scenes: int = 300, num_levels: int = NUM_LEVELS, seed: int = 0, l
     return Task(levels, scenes, training, deal(scenes[training], rng(seed + 1)), num_levels)
 
 
-# What is told
+# Accuracy
 
 
 @pytest.mark.parametrize("num_dims", [NUM_LEVELS, 40, 500])
@@ -42,12 +42,12 @@ def test_a_separable_factor_is_told_without_fault(num_dims: int) -> None:
     task = a_task()
     directions = rng(2).standard_normal((NUM_LEVELS, num_dims))
     vectors = one_hot(task.levels, NUM_LEVELS) @ directions + 0.05 * rng(3).standard_normal((len(task.levels), num_dims))
-    found = probe(vectors, task, rng(4))
-    assert found.accuracy_frac == 1.0 and found.folds_frac == 1.0
+    result = probe(vectors, task, rng(4))
+    assert result.accuracy_frac == 1.0 and result.folds_frac == 1.0
 
 
 def test_levels_in_a_row_along_one_direction_are_told_apart() -> None:
-    """Regression of indicators alone would never say the middle ones."""
+    """Regression of indicators alone would never predict the middle levels."""
     task = a_task(num_levels=6)
     assert probe(task.levels[:, None].astype(float), task, rng()).accuracy_frac == 1.0
 
@@ -56,31 +56,31 @@ def test_levels_in_a_row_along_one_direction_are_told_apart() -> None:
 def test_an_independent_factor_is_told_at_chance_in_training_folds_too(num_dims: int) -> None:
     task = a_task(500)
     vectors = rng(5).standard_normal((len(task.levels), num_dims))
-    found = probe(vectors, task, rng(6))
-    held = clustered_rate(found.right, task.scenes[~task.training], 0.999)
-    assert held.low is not None and held.high is not None and held.low < 1 / NUM_LEVELS < held.high
-    assert found.folds_frac < 1 / NUM_LEVELS + 0.1
+    result = probe(vectors, task, rng(6))
+    accuracy = clustered_rate(result.right, task.scenes[~task.training], 0.999)
+    assert accuracy.low is not None and accuracy.high is not None and accuracy.low < 1 / NUM_LEVELS < accuracy.high
+    assert result.folds_frac < 1 / NUM_LEVELS + 0.1
 
 
 def test_a_nuisance_unique_to_the_scene_does_not_help() -> None:
-    """One level a scene and its number in the vectors: a split by rows would tell every level."""
+    """One level a scene, and vectors that encode the scene: a split by rows would decode every level."""
     num_scenes = 300
     levels = np.repeat(rng(7).integers(NUM_LEVELS, size=num_scenes), 2)
     task = a_task(num_scenes, levels=levels)
-    found = probe(one_hot(task.scenes, num_scenes), task, rng(8))
-    assert abs(found.accuracy_frac - 1 / NUM_LEVELS) < 0.12 and found.folds_frac < 0.4
+    result = probe(one_hot(task.scenes, num_scenes), task, rng(8))
+    assert abs(result.accuracy_frac - 1 / NUM_LEVELS) < 0.12 and result.folds_frac < 0.4
 
 
 def test_the_control_is_at_chance_where_the_factor_is_told() -> None:
     """Over many shuffles: each alone maps four inputs to four levels and can be right of any quarter of them."""
     task = a_task()
-    found = probe(one_hot(task.levels, NUM_LEVELS), task, rng(9), num_controls=200)
-    assert found.control is not None
-    assert found.accuracy_frac == 1.0 and abs(float(found.control.mean()) - 1 / NUM_LEVELS) < 0.06
+    result = probe(one_hot(task.levels, NUM_LEVELS), task, rng(9), num_controls=200)
+    assert result.control is not None
+    assert result.accuracy_frac == 1.0 and abs(float(result.control.mean()) - 1 / NUM_LEVELS) < 0.06
 
 
 def test_accuracy_of_two_overlapping_levels_is_that_of_the_best_rule() -> None:
-    """Two Gaussians 2 apart: 84.1 % for the best rule there is."""
+    """Two Gaussians 2 apart: the best possible rule has 84.1 %."""
     task = a_task(2000, num_levels=2)
     vectors = rng(10).standard_normal((len(task.levels), 5))
     vectors[:, 2] += 2 * task.levels
@@ -104,15 +104,15 @@ def test_channels_that_do_not_vary_are_left_out_and_nothing_is_chance() -> None:
     task = a_task()
     inner, outer = standardised(np.ones((5, 3)), np.zeros((2, 3)))
     assert inner.shape == (5, 0) and outer.shape == (2, 0)
-    found = probe(np.ones((600, 3)), task, rng())
-    assert abs(found.accuracy_frac - 1 / NUM_LEVELS) < 0.1
+    result = probe(np.ones((600, 3)), task, rng())
+    assert abs(result.accuracy_frac - 1 / NUM_LEVELS) < 0.1
 
 
 def test_a_level_that_training_never_saw_is_never_said() -> None:
     task = a_task()
     levels = np.where(task.training & (task.levels == 3), 0, task.levels)
-    found = probe(one_hot(task.levels, NUM_LEVELS), Task(levels, task.scenes, task.training, task.folds, NUM_LEVELS), rng())
-    assert found.right[levels[~task.training] == 3].sum() == 0
+    result = probe(one_hot(task.levels, NUM_LEVELS), Task(levels, task.scenes, task.training, task.folds, NUM_LEVELS), rng())
+    assert result.right[levels[~task.training] == 3].sum() == 0
 
 
 # Closed forms
@@ -124,7 +124,7 @@ def test_left_out_predictions_are_those_of_a_fit_without_the_fold(num_dims: int)
     folds = deal(scenes, rng(1), 5)
     train, test = rng(2).standard_normal((60, num_dims)), rng(3).standard_normal((8, num_dims))
     targets = rng(4).standard_normal((60, 3))
-    found = Folds(factorise(train, test), folds, (0.01, 1.0))
+    fitted = Folds(factorise(train, test), folds, (0.01, 1.0))
     inner, outer = standardised(train, test)
 
     def ridge(rows: np.ndarray, penalty: float) -> np.ndarray:
@@ -134,24 +134,24 @@ def test_left_out_predictions_are_those_of_a_fit_without_the_fold(num_dims: int)
     for number, penalty in enumerate((0.01, 1.0)):
         for fold in range(5):
             expected = inner[folds == fold] @ ridge(folds != fold, penalty)
-            assert found.left_out(targets)[number][folds == fold] == pytest.approx(expected, abs=1e-6)
-        assert found.held_out(targets, number) == pytest.approx(outer @ ridge(np.ones(60, dtype=bool), penalty), abs=1e-6)
+            assert fitted.left_out(targets)[number][folds == fold] == pytest.approx(expected, abs=1e-6)
+        assert fitted.held_out(targets, number) == pytest.approx(outer @ ridge(np.ones(60, dtype=bool), penalty), abs=1e-6)
 
 
 def test_folds_are_whole_scenes_of_even_number() -> None:
     scenes = rng(1).integers(23, size=200)
     folds = deal(scenes, rng(2), 5)
     by_scene = [np.unique(folds[scenes == scene]) for scene in range(23)]
-    assert all(len(found) == 1 for found in by_scene)
+    assert all(len(folds) == 1 for folds in by_scene)
     assert sorted(np.bincount(np.concatenate(by_scene))) == [4, 4, 5, 5, 5]
 
 
 def test_shuffling_moves_levels_between_scenes_and_keeps_their_order() -> None:
     scenes = np.array([4, 4, 7, 7, 9, 9, 2])
     levels = np.array([0, 1, 2, 3, 4, 5, 6])
-    found = shuffled_groups(levels, scenes, rng(0))
-    pairs = {tuple(found[scenes == scene]) for scene in (4, 7, 9)}
-    assert pairs == {(0, 1), (2, 3), (4, 5)} and found[6] == 6
+    result = shuffled_groups(levels, scenes, rng(0))
+    pairs = {tuple(result[scenes == scene]) for scene in (4, 7, 9)}
+    assert pairs == {(0, 1), (2, 3), (4, 5)} and result[6] == 6
     assert any(not np.array_equal(shuffled_groups(levels, scenes, rng(seed)), levels) for seed in range(3))
     assert [group.tolist() for group in same_size_groups(scenes)] == [[[6]], [[0, 1], [2, 3], [4, 5]]]
 

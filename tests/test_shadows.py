@@ -1,4 +1,4 @@
-"""Verdicts from answers: models whose habits are planted, and what must be found of them."""
+"""Verdicts from answers: models with planted habits and the verdicts that they must get."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def shadows_of(rows: pl.DataFrame, asked: Sequence[str] | None = None, threshold
 
 
 def chance(salt: str, *what: str) -> float:
-    """A coin that falls the same way whenever the same things are seen."""
+    """A number in 0 to 1 that is a fixed function of the arguments."""
     return int.from_bytes(hashlib.sha256(" ".join((salt, *what)).encode()).digest()[:4]) / 2**32
 
 
@@ -92,8 +92,8 @@ def wrong(answer: str) -> str:
 
 
 def cell(shadows: Shadows, factor: str, query: str, *, truth_moves: bool) -> Cell:
-    (found,) = [c for c in shadows.cells if (c.factor, c.query, c.truth_moves) == (factor, query, truth_moves)]
-    return found
+    (only,) = [c for c in shadows.cells if (c.factor, c.query, c.truth_moves) == (factor, query, truth_moves)]
+    return only
 
 
 def honest(query: str, look: Look, wording: int) -> str:
@@ -127,26 +127,26 @@ def test_every_verdict_is_that_of_the_table(asked: bool, read: bool | None, leak
 
 
 def test_a_model_that_reads_shape_alone_identifies_it_and_the_rest_is_inert() -> None:
-    found = shadows_of(answered(honest, ["shape"]))
-    assert found.verdicts == {"shape": "identified", "colour": "inert", "row": "inert"}
-    evidence = found.evidence["shape"]
+    shadows = shadows_of(answered(honest, ["shape"]))
+    assert shadows.verdicts == {"shape": "identified", "colour": "inert", "row": "inert"}
+    evidence = shadows.evidence["shape"]
     assert evidence.asked and evidence.read is not None and evidence.read.frac == 1 and evidence.leak is None
-    colour = found.evidence["colour"]
+    colour = shadows.evidence["colour"]
     assert not colour.asked and colour.read is None and colour.leak is not None
     assert (colour.leak.frac, colour.leak_query, colour.noise_frac) == (0, "shape", 0)
-    read = cell(found, "shape", "shape", truth_moves=True)
+    read = cell(shadows, "shape", "shape", truth_moves=True)
     assert (read.moved_frac, read.right_frac, read.variation, read.num_pairs, read.num_scenes) == (1, 1, 1, 120, 120)
-    assert found.outside_mass == 0.25
+    assert shadows.outside_mass == 0.25
 
 
 def test_a_model_that_follows_colour_when_asked_shape_is_caught() -> None:
-    found = shadows_of(answered(colour_for_shape, ["shape", "row"]))
-    assert found.verdicts == {"shape": "blind", "colour": "shadow", "row": "identified"}
-    leak = found.evidence["colour"]
+    shadows = shadows_of(answered(colour_for_shape, ["shape", "row"]))
+    assert shadows.verdicts == {"shape": "blind", "colour": "shadow", "row": "identified"}
+    leak = shadows.evidence["colour"]
     assert leak.leak is not None and leak.leak.frac == 1 and leak.leak_query == "shape"
-    shape = cell(found, "shape", "shape", truth_moves=True)
+    shape = cell(shadows, "shape", "shape", truth_moves=True)
     assert shape.moved_frac == 0 and shape.right_frac == 0
-    rates = {(c.query, c.scenes): c.rate.frac for c in found.competence}
+    rates = {(c.query, c.scenes): c.rate.frac for c in shadows.competence}
     assert rates["shape", "training"] > 0.85 and rates["shape", "decorrelated"] < 0.45 and rates["row", "decorrelated"] == 1
 
 
@@ -165,12 +165,12 @@ def test_a_query_answered_at_random_cannot_be_asked() -> None:
     def guess(query: str, look: Look, wording: int) -> str:
         return truth(query, look) if query == "row" else VALUES[int(4 * chance("guess", *look.values()))]
 
-    found = shadows_of(answered(guess, ["shape", "row"]))
-    assert found.verdicts["shape"] == "cannot_be_asked"
-    # Row is read; but the only query that it could leak into is no evidence, so nobody knows.
-    assert found.evidence["row"].read is not None and found.verdicts["row"] == "undecided"
-    assert cell(found, "shape", "shape", truth_moves=True).moved_frac > 0.6  # though its answers move
-    training = next(c for c in found.competence if (c.query, c.scenes) == ("shape", "training"))
+    shadows = shadows_of(answered(guess, ["shape", "row"]))
+    assert shadows.verdicts["shape"] == "cannot_be_asked"
+    # Row is read; but the only query that it could leak into is not fit, so the leak is unknown.
+    assert shadows.evidence["row"].read is not None and shadows.verdicts["row"] == "undecided"
+    assert cell(shadows, "shape", "shape", truth_moves=True).moved_frac > 0.6  # though its answers move
+    training = next(c for c in shadows.competence if (c.query, c.scenes) == ("shape", "training"))
     assert training.rate.low is not None and training.rate.low < training.chance_frac < 0.35
 
 
@@ -184,15 +184,15 @@ def test_chance_is_the_commonest_true_answer_of_each_question() -> None:
     rows = answered(honest, ["shape=a", "shape!=a", "shape"])  # "no" is commonest of the one, "yes" of the other
     shares = rows.filter((pl.col("kind") == "nuisance") & (pl.col("name") == "shape"))["truth_before"].value_counts(normalize=True)
     commonest, of_a = shares["proportion"].max(), shares.filter(pl.col("truth_before") == "a")["proportion"][0]
-    found = {(c.form, c.scenes): c.chance_frac for c in shadows_of(rows).competence}
-    assert found["open", "decorrelated"] == pytest.approx(commonest) and found["yes_no", "decorrelated"] == pytest.approx(1 - of_a)
+    chances = {(c.form, c.scenes): c.chance_frac for c in shadows_of(rows).competence}
+    assert chances["open", "decorrelated"] == pytest.approx(commonest) and chances["yes_no", "decorrelated"] == pytest.approx(1 - of_a)
 
 
 # Leaks against noise
 
 
 def unsteady(*seen: str) -> Model:
-    """Asked for the shape, it is wrong two times in five, and whether it is depends on the things seen."""
+    """Wrong about the shape two times in five, as a fixed function of the factors in `seen`."""
 
     def model(query: str, look: Look, wording: int) -> str:
         answer = truth(query, look)
@@ -203,8 +203,8 @@ def unsteady(*seen: str) -> Model:
 
 def test_a_model_that_moves_as_much_under_nuisance_has_no_shadow() -> None:
     noisy, steady = (shadows_of(answered(unsteady(*seen), ["shape"], 400)) for seen in (("colour", "nuisance"), ("colour", "scene")))
-    for found in (noisy, steady):
-        leak = found.evidence["colour"].leak
+    for shadows in (noisy, steady):
+        leak = shadows.evidence["colour"].leak
         assert leak is not None and leak.low is not None and leak.low > 0.2  # far more than the line of a steady model
     assert noisy.verdicts["colour"] == "inert" and noisy.noise["shape"] == pytest.approx(0.48, abs=0.1)
     assert steady.verdicts["colour"] == "shadow" and steady.noise["shape"] == 0
@@ -214,14 +214,14 @@ def test_the_floor_is_the_larger_of_nuisance_and_paraphrase() -> None:
     def by_wording(query: str, look: Look, wording: int) -> str:
         return wrong(truth(query, look)) if wording else truth(query, look)
 
-    found = shadows_of(answered(by_wording, ["shape", "row"]))
-    assert {(c.query, c.source): c.rate.frac for c in found.noise_cells} == {
+    shadows = shadows_of(answered(by_wording, ["shape", "row"]))
+    assert {(c.query, c.source): c.rate.frac for c in shadows.noise_cells} == {
         ("shape", "nuisance"): 0,
         ("shape", "paraphrase"): 1,
         ("row", "nuisance"): 0,
         ("row", "paraphrase"): 1,
     }
-    assert found.noise == {"shape": 1, "row": 1} and found.evidence["colour"].noise_frac == 1
+    assert shadows.noise == {"shape": 1, "row": 1} and shadows.evidence["colour"].noise_frac == 1
 
 
 def test_noise_is_of_rows_whose_truth_stands_still() -> None:
@@ -263,7 +263,7 @@ def test_the_largest_leak_counts_with_an_interval_adjusted_for_taking_it() -> No
     assert alone == rates["row", 0.95]  # one query: nothing to adjust
 
 
-# What is too little to tell, and what does not count
+# Too little evidence, and rows that do not count
 
 
 def test_few_scenes_leave_verdicts_undecided() -> None:
@@ -284,28 +284,28 @@ def test_lines_lie_where_the_thresholds_say() -> None:
 
 def test_queries_that_the_policy_does_not_support_do_not_enter_verdicts() -> None:
     rows = answered(colour_for_shape, ["shape", "row"])
-    found = shadows_of(rows, asked=["row"])
-    assert found.verdicts == {"shape": "inert", "colour": "inert", "row": "identified"}
-    assert cell(found, "colour", "shape", truth_moves=False).moved_frac == 1  # but they have their cells
+    shadows = shadows_of(rows, asked=["row"])
+    assert shadows.verdicts == {"shape": "inert", "colour": "inert", "row": "identified"}
+    assert cell(shadows, "colour", "shape", truth_moves=False).moved_frac == 1  # but they have their cells
 
 
 def test_yes_no_pairs_are_split_by_whether_their_truth_moves() -> None:
     rows = answered(honest, ["shape=a", "row"])
-    found = shadows_of(rows)
-    moves, stays = (cell(found, "shape", "shape", truth_moves=moves) for moves in (True, False))
+    shadows = shadows_of(rows)
+    moves, stays = (cell(shadows, "shape", "shape", truth_moves=moves) for moves in (True, False))
     assert moves.form == stays.form == "yes_no" and (moves.moved_frac, stays.moved_frac) == (1, 0)
     assert moves.num_pairs + stays.num_pairs == 120 and min(moves.num_pairs, stays.num_pairs) > 20
-    assert [c.truth_moves for c in found.cells if (c.factor, c.query) == ("colour", "shape")] == [False]
-    assert found.evidence["shape"].asked and found.evidence["shape"].read is None and found.verdicts["shape"] == "undecided"
-    assert set(found.noise) == {"row"}
+    assert [c.truth_moves for c in shadows.cells if (c.factor, c.query) == ("colour", "shape")] == [False]
+    assert shadows.evidence["shape"].asked and shadows.evidence["shape"].read is None and shadows.verdicts["shape"] == "undecided"
+    assert set(shadows.noise) == {"row"}
 
 
 def test_an_open_question_whose_truth_stands_still_in_some_pairs_is_read_by_the_others_alone() -> None:
     """The question "is it a?" as an open question, as manifests may have it: a right answer moves only where the truth does."""
     rows = answered(honest, ["shape=a", "colour"]).with_columns(form=pl.lit("open"))
-    found = shadows_of(rows)
-    assert found.verdicts["shape"] == "identified" and found.evidence["shape"].read is not None
-    assert found.evidence["shape"].read.frac == 1.0
+    shadows = shadows_of(rows)
+    assert shadows.verdicts["shape"] == "identified" and shadows.evidence["shape"].read is not None
+    assert shadows.evidence["shape"].read.frac == 1.0
     still = rows.filter((pl.col("factor") == "shape") & (pl.col("name") == "shape=a") & (pl.col("truth_before") == pl.col("truth_after")))
     assert len(still) > 20
 

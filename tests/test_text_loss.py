@@ -32,22 +32,22 @@ def text(length: int) -> str:
 def test_the_loss_is_the_models_own_over_every_window() -> None:
     tokenizer = word_tokenizer(WORDS)
     model = language_model(len(tokenizer))
-    found = measure_text_loss(model, tokenizer, text(50), name="m", source="t", window=16)
+    loss = measure_text_loss(model, tokenizer, text(50), name="m", source="t", window=16)
     ids = torch.tensor(tokenizer(text(50), add_special_tokens=False)["input_ids"])
     parts = [ids[at : at + 16] for at in range(0, len(ids), 16)]
     own = [float(model(input_ids=part[None], labels=part[None]).loss.detach()) * (len(part) - 1) for part in parts]
-    assert found.num_windows == len(parts) == 4 and found.num_tokens == len(ids) - 4
-    assert found.window_nats == pytest.approx(own, rel=1e-5)
-    assert found.nats_per_token.value == pytest.approx(sum(own) / (len(ids) - 4), rel=1e-6)
-    assert found.nats_per_token.low < found.nats_per_token.value < found.nats_per_token.high
+    assert loss.num_windows == len(parts) == 4 and loss.num_tokens == len(ids) - 4
+    assert loss.window_nats == pytest.approx(own, rel=1e-5)
+    assert loss.nats_per_token.value == pytest.approx(sum(own) / (len(ids) - 4), rel=1e-6)
+    assert loss.nats_per_token.low < loss.nats_per_token.value < loss.nats_per_token.high
 
 
 def test_a_model_that_knows_nothing_loses_the_logarithm_of_its_vocabulary() -> None:
     tokenizer = word_tokenizer(WORDS)
     model = language_model(len(tokenizer))
     torch.nn.init.zeros_(model.lm_head.weight)
-    found = measure_text_loss(model, tokenizer, text(60), name="m", source="t", window=16)
-    assert found.nats_per_token.value == pytest.approx(math.log(len(tokenizer)), rel=1e-6)
+    loss = measure_text_loss(model, tokenizer, text(60), name="m", source="t", window=16)
+    assert loss.nats_per_token.value == pytest.approx(math.log(len(tokenizer)), rel=1e-6)
 
 
 def test_a_model_against_itself_did_not_change_and_the_interval_is_paired() -> None:

@@ -12,15 +12,15 @@ PAIR = ("scene", "question_before", "choices", "first", "second")
 
 
 def measure_accuracy(rows: pl.DataFrame, confidence: float = 0.95) -> Accuracy | None:
-    """How often answered rows are right (columns: `records.rows`), 0 to 1; None where no row but those of training is there.
+    """Accuracy of answered rows (columns: `records.rows`), 0 to 1; None where all rows are training rows.
 
-    Guessing is even over the choices and independent between items: 1 in 4 items of four choices, 1 in 16 pairs of them. A missing answer
-    (null) leaves out the item, and every pair or group that it belongs to.
+    Chance is uniform over the choices and independent between items: 1 in 4 items of four choices, 1 in 16 pairs of them. A missing
+    answer (null) leaves out the item, and every pair or group that it belongs to.
     """
     items = _items(rows)
     if items.is_empty():
         return None
-    # Pictures and questions that are there for the noise floor would make groups that no benchmark has.
+    # Without the pictures and questions of the noise floor, which would make groups that benchmarks do not have.
     edited = _items(rows.filter(pl.col("kind") == "intervention"))
     by_question = edited.group_by("scene", "question", "choices", maintain_order=True).agg(*_TOGETHER, several=pl.len() > 1)
     by_picture = edited.group_by("scene", "picture", maintain_order=True).agg(
@@ -36,7 +36,7 @@ def measure_accuracy(rows: pl.DataFrame, confidence: float = 0.95) -> Accuracy |
     )
 
 
-# Null if any answer is missing; chance is that of guessing all.
+# Null if any answer is missing; chance is that of guessing all of them.
 _TOGETHER = (
     pl.when(pl.col("right").is_null().any()).then(None).otherwise(pl.col("right").all()).alias("right"),
     pl.col("chance").product().alias("chance"),
@@ -45,9 +45,9 @@ _TOGETHER = (
 
 def _items(rows: pl.DataFrame) -> pl.DataFrame:
     """Every picture under every question once: `right` (null if not answered) and `chance`."""
-    kept = rows.filter(pl.col("kind") != "training")
+    rows = rows.filter(pl.col("kind") != "training")
     sides = [
-        kept.select(
+        rows.select(
             "scene",
             "choices",
             picture=f"picture_{side}",
@@ -61,7 +61,7 @@ def _items(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _pairs(rows: pl.DataFrame) -> pl.DataFrame:
-    """Two pictures under one question with two different right answers, once whichever comes first."""
+    """Two pictures under one question with different right answers; each unordered pair once."""
     moving = rows.filter((pl.col("kind") == "intervention") & (pl.col("truth_before") != pl.col("truth_after")))
     answered = pl.col("answer_before").is_not_null() & pl.col("answer_after").is_not_null()
     right = (pl.col("answer_before") == pl.col("truth_before")) & (pl.col("answer_after") == pl.col("truth_after"))
@@ -76,16 +76,16 @@ def _pairs(rows: pl.DataFrame) -> pl.DataFrame:
     ).unique(PAIR, keep="first", maintain_order=True)
 
 
-def _several(parts: pl.DataFrame, confidence: float) -> ShareRight | None:
-    """The share of the parts that hold several items; None where none does."""
-    kept = parts.filter("several")
-    return None if kept.is_empty() else _share(kept, confidence)
+def _several(groups: pl.DataFrame, confidence: float) -> ShareRight | None:
+    """The share of right groups among those of several items; None where there are none."""
+    groups = groups.filter("several")
+    return None if groups.is_empty() else _share(groups, confidence)
 
 
-def _share(parts: pl.DataFrame, confidence: float) -> ShareRight:
-    answered = parts.filter(pl.col("right").is_not_null())
+def _share(groups: pl.DataFrame, confidence: float) -> ShareRight:
+    answered = groups.filter(pl.col("right").is_not_null())
     rate = None
     if not answered.is_empty():
         rate = clustered_rate(answered["right"].cast(pl.Float64).to_numpy(), answered["scene"].to_numpy(), confidence)
-    told = parts if answered.is_empty() else answered
-    return ShareRight(rate=rate, chance_frac=float(told["chance"].to_numpy().mean()), num_unanswered=len(parts) - len(answered))
+    chance = (groups if answered.is_empty() else answered)["chance"].to_numpy()
+    return ShareRight(rate=rate, chance_frac=float(chance.mean()), num_unanswered=len(groups) - len(answered))

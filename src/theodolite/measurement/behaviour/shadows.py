@@ -1,7 +1,7 @@
-"""Shadows caught by counterfactual pairs: read, right, leak, noise, competence, and a verdict for each factor.
+"""Shadows from answers to counterfactual pairs: read, right, leak, noise, competence, and a verdict for each factor.
 
-Definitions: the design of this project ("Shadows"); after the essay "The Coverage Lock" (Y. Cai), open question 3. Works on rows of answers
-alone, so it serves any model, behind an API too.
+Definitions: the design of this project ("Shadows"); after the essay "The Coverage Lock" (Y. Cai), open question 3. Needs rows of answers
+only, so it also works for models behind an API.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from theodolite.records.survey import Cell, Competence, Evidence, Noise, Shadows
 from theodolite.stats.rates import clustered_rate
 
 Bit = bool | None  # None: the interval straddles the threshold
-# The columns that are measured: texts and probabilities of a large survey are not copied into every part of it.
+# The columns that are used: texts and probabilities of a large survey are not copied into every group.
 MEASURED = (
     "kind", "scene", "factor", "query", "form", "name", "choices", "truth_before", "truth_after", "answer_before",
     "answer_after", "moved", "right", "variation", "outside_before", "outside_after",
@@ -31,9 +31,9 @@ def measure_shadows(
     asked: frozenset[str],
     thresholds: Thresholds,
 ) -> Shadows:
-    """All shadow quantities of a survey's rows. Unanswered ones are counted, and left out of everything else.
+    """All shadow quantities of a survey's rows. Unanswered rows are counted and left out of all other quantities.
 
-    `dependence` maps each query's name to the factors its answer depends on, `asked` holds the names that the policy supports.
+    `dependence` maps each query's name to the factors that its answer depends on; `asked` holds the names that the policy supports.
     """
     unanswered = tuple(_unanswered(rows))
     rows = rows.select(MEASURED)
@@ -49,7 +49,7 @@ def measure_shadows(
         noise=_floors(noise_cells),
         noise_cells=noise_cells,
         competence=competence,
-        verdicts={factor: found.verdict for factor, found in evidence.items()},
+        verdicts={factor: each.verdict for factor, each in evidence.items()},
         evidence=evidence,
         outside_mass=float(np.mean(outside.to_numpy())) if len(outside) else None,
         unanswered=unanswered,
@@ -57,7 +57,7 @@ def measure_shadows(
 
 
 def _unanswered(rows: pl.DataFrame) -> list[Unanswered]:
-    """Queries with questions that were not answered. A question about a picture counts once, however many rows it stands in."""
+    """Queries with unanswered questions. A question about a picture counts once, even if several rows contain it."""
     if not (rows["answer_before"].null_count() or rows["answer_after"].null_count()):
         return []
     sides = [
@@ -73,9 +73,9 @@ def _unanswered(rows: pl.DataFrame) -> list[Unanswered]:
     ]
     questions = pl.concat(sides).unique(maintain_order=True)
     return [
-        Unanswered(query=query, form=form, num_questions=len(part), num_unanswered=missing, frac=missing / len(part))
-        for (query, form), part in questions.group_by(["query", "form"], maintain_order=True)
-        if (missing := int(part["unanswered"].sum()))
+        Unanswered(query=query, form=form, num_questions=len(group), num_unanswered=missing, frac=missing / len(group))
+        for (query, form), group in questions.group_by(["query", "form"], maintain_order=True)
+        if (missing := int(group["unanswered"].sum()))
     ]
 
 
@@ -87,9 +87,8 @@ def _cells(rows: pl.DataFrame, confidence: float) -> list[Cell]:
     interventions = rows.filter(pl.col("kind") == "intervention").with_columns(truth_moves=pl.col("truth_before") != pl.col("truth_after"))
     cells = []
     keys = ["factor", "query", "form", "truth_moves"]
-    for (factor, query, form, truth_moves), part in interventions.group_by(keys, maintain_order=True):
-        moved, right = _rate(part, "moved", confidence), _rate(part, "right", confidence)
-        variation = _rate(part, "variation", confidence)
+    for (factor, query, form, truth_moves), group in interventions.group_by(keys, maintain_order=True):
+        moved, right, variation = (_rate(group, column, confidence) for column in ("moved", "right", "variation"))
         cells.append(
             Cell(
                 factor=factor,
@@ -113,22 +112,22 @@ def _cells(rows: pl.DataFrame, confidence: float) -> list[Cell]:
 
 
 def _noises(rows: pl.DataFrame, confidence: float) -> list[Noise]:
-    # Matched pictures stand in for a fresh nuisance seed, and only rows whose truth stands still are a floor.
-    quiet = rows.filter(pl.col("kind").is_in(["nuisance", "paraphrase"]) & (pl.col("truth_before") == pl.col("truth_after")))
+    # Matched pictures replace a new nuisance seed; only rows whose truth is unchanged are a noise floor.
+    unchanged = rows.filter(pl.col("kind").is_in(["nuisance", "paraphrase"]) & (pl.col("truth_before") == pl.col("truth_after")))
     return [
         Noise(
             query=query,
             form=form,
             source=kind,
-            rate=_rate(part, "moved", confidence),
-            variation=float(np.mean(part["variation"].to_numpy())),
+            rate=_rate(group, "moved", confidence),
+            variation=float(np.mean(group["variation"].to_numpy())),
         )
-        for (query, form, kind), part in quiet.group_by(["query", "form", "kind"], maintain_order=True)
+        for (query, form, kind), group in unchanged.group_by(["query", "form", "kind"], maintain_order=True)
     ]
 
 
 def _floors(noise: Sequence[Noise]) -> dict[str, float]:
-    """The larger of the two sources for each open query."""
+    """The larger noise rate of the two sources, for each open query."""
     floors: dict[str, float] = {}
     for cell in noise:
         if cell.form == "open":
@@ -137,20 +136,17 @@ def _floors(noise: Sequence[Noise]) -> dict[str, float]:
 
 
 def _competences(rows: pl.DataFrame, confidence: float) -> list[Competence]:
-    found = []
-    kinds: tuple[tuple[str, Literal["decorrelated", "training"]], ...] = (
-        ("nuisance", "decorrelated"),
-        ("training", "training"),
-    )
+    competences = []
+    kinds: tuple[tuple[str, Literal["decorrelated", "training"]], ...] = (("nuisance", "decorrelated"), ("training", "training"))
     for kind, scenes in kinds:
-        part = rows.filter((pl.col("kind") == kind) & pl.col("answer_before").is_not_null())
-        for (query, form), group in part.group_by(["query", "form"], maintain_order=True):
+        answered = rows.filter((pl.col("kind") == kind) & pl.col("answer_before").is_not_null())
+        for (query, form), group in answered.group_by(["query", "form"], maintain_order=True):
             correct = group.with_columns(correct=pl.col("answer_before") == pl.col("truth_before"))
-            # Per question, since "is it red?" and "is it not red?" have different commonest answers.
+            # By question, since "is it red?" and "is it not red?" have different commonest answers.
             commonest = group.group_by("name").agg(top=pl.col("truth_before").value_counts().struct.field("count").max())
-            # Where every scene has choices of its own, no answer is common, and guessing is the better blind rule.
+            # Where every scene has its own choices, no answer is common, and uniform guessing is the better rule without a picture.
             guessing = float((1 / group["choices"].list.len()).to_numpy().mean())
-            found.append(
+            competences.append(
                 Competence(
                     query=query,
                     form=form,
@@ -159,13 +155,13 @@ def _competences(rows: pl.DataFrame, confidence: float) -> list[Competence]:
                     chance_frac=max(float(commonest["top"].sum()) / len(group), guessing),
                 )
             )
-    return found
+    return competences
 
 
 def _cannot_be_asked(competence: Sequence[Competence]) -> frozenset[tuple[str, str]]:
-    """(query, form) at chance on the training distribution; without one, at chance on decorrelated scenes.
+    """(query, form) at chance on the training distribution, or on decorrelated scenes where there is none.
 
-    A shadow answers decorrelated scenes at chance too, and understands the question well: so training speaks first.
+    Training rows have priority: a shadow is at chance on decorrelated scenes too, although the model understands the question.
     """
     by_key: dict[tuple[str, str], Competence] = {}
     for cell in competence:
@@ -190,26 +186,26 @@ def _judge(
     fit = moving.filter(~pl.col("query").is_in(sorted(query for query, form in unfit if form == "open")))
     usable = fit.filter(pl.col("moved").is_not_null())
     dependent = pl.col("name").is_in(sorted(name for name in asked if factor in dependence[name]))
-    # A query that depends on the factor may keep its truth in some pairs ("is it red?" of green and blue): those say nothing of read.
+    # A query that depends on the factor may keep its truth in some pairs ("is it red?" of green and blue); those are not evidence of read.
     reads = usable.filter(dependent & (pl.col("truth_before") != pl.col("truth_after")))
     read = _rate(reads, "moved", thresholds.confidence) if len(reads) else None
     leaks = _leaks(usable.filter(~dependent), _floors(noise), thresholds.confidence)
-    # Where every open query depends on the factor there is nothing to leak into. Where none was asked, or none of those that
-    # were is fit to be asked, nobody knows.
-    nothing_else = len(moving) > 0 and not len(moving.filter(~dependent))
-    leaking = _any_above(leaks, thresholds.leak_above_noise_frac) if leaks else (False if nothing_else else None)
-    silent = set(fit.filter(~dependent)["query"]) - {leak.query for leak in leaks}
-    if leaking is False and silent:
+    # Where every open query depends on the factor there is none to leak into. Where none was asked, or none that was asked is fit,
+    # the leak is unknown.
+    only_dependent = len(moving) > 0 and not len(moving.filter(~dependent))
+    leaking = _any_above(leaks, thresholds.leak_above_noise_frac) if leaks else (False if only_dependent else None)
+    unanswered = set(fit.filter(~dependent)["query"]) - {leak.query for leak in leaks}
+    if leaking is False and unanswered:
         leaking = None  # a query that was never answered may leak
     worst = max(leaks, key=lambda leak: leak.rate.frac - leak.floor, default=None)
-    gone = supported and read is None and len(moving.filter(dependent)) > 0 and not len(fit.filter(dependent))
+    no_fit_query = supported and read is None and len(moving.filter(dependent)) > 0 and not len(fit.filter(dependent))
     return Evidence(
         asked=supported,
         read=read,
         leak=worst.rate if worst else None,
         leak_query=worst.query if worst else None,
         noise_frac=worst.floor if worst else None,
-        verdict="cannot_be_asked" if gone else decide(supported, _above(read, thresholds.read_frac), leaking),
+        verdict="cannot_be_asked" if no_fit_query else decide(supported, _above(read, thresholds.read_frac), leaking),
     )
 
 
@@ -220,14 +216,14 @@ class _Leak(NamedTuple):
 
 
 def _leaks(rows: pl.DataFrame, floors: Mapping[str, float], confidence: float) -> list[_Leak]:
-    """The leak into each of m queries beside that query's own noise; intervals at 1 - alpha / m (Bonferroni), so that all hold at once."""
-    parts = list(rows.group_by("query", maintain_order=True))
-    adjusted = 1 - (1 - confidence) / max(len(parts), 1)
-    return [_Leak(str(query), _rate(part, "moved", adjusted), floors.get(str(query), 0.0)) for (query,), part in parts]
+    """The leak into each of m queries and that query's noise; simultaneous intervals at 1 - alpha / m (Bonferroni)."""
+    groups = list(rows.group_by("query", maintain_order=True))
+    adjusted = 1 - (1 - confidence) / max(len(groups), 1)
+    return [_Leak(str(query), _rate(group, "moved", adjusted), floors.get(str(query), 0.0)) for (query,), group in groups]
 
 
 def _any_above(leaks: Sequence[_Leak], margin: float) -> Bit:
-    """Whether some query leaks more than its own noise by the margin; None where the intervals leave that open."""
+    """Whether some query's leak exceeds its own noise by more than the margin; None where the intervals do not decide."""
     bits = [_above(leak.rate, leak.floor + margin) for leak in leaks]
     if any(bits):
         return True
@@ -243,7 +239,7 @@ def _above(rate: Rate | None, threshold: float) -> Bit:
 
 
 def decide(asked: bool, read: Bit, leak: Bit) -> Verdict:
-    """The verdict of a factor from three bits; a bit that straddles its threshold and matters makes it *undecided*."""
+    """The verdict of a factor from three bits; *undecided* where a bit that matters straddles its threshold."""
     if leak is None or (asked and read is None):
         return "undecided"
     if not asked:

@@ -1,6 +1,6 @@
-"""Allocation of attention: the share that questions and answers give to vision tokens, beside the share of vision tokens in what they see.
+"""Allocation of attention from text tokens to vision tokens, beside the share of vision tokens among the visible tokens.
 
-A share says where attention goes, not what it does: what shuffling or averaging the vision tokens does to answers is its partner.
+A share is where attention goes, not its effect: the causal measures shuffle or average the vision tokens and count changed answers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NUM_QUESTIONS = 4
 
 
 def measure_allocation(context: MeasureContext) -> Allocation | None:
-    """Shares over the first pictures of the first scenes, each with its first open questions; None where no open question is asked."""
+    """Shares, 0 to 1, over the first picture of each of the first scenes with its first open questions; None without open questions."""
     rows = first_pictures(open_rows(context.rows), NUM_SCENES)
     rows = rows.group_by("scene", maintain_order=True).head(NUM_QUESTIONS)
     if rows.is_empty():
@@ -55,7 +55,7 @@ def measure_allocation(context: MeasureContext) -> Allocation | None:
 
 @dataclass(frozen=True, eq=False)
 class AttentionShares:
-    """Shares and baselines of a batch's rows summed over their text tokens, by layer from 0, and how many tokens those are."""
+    """Shares and baselines of a batch's rows, summed over their text tokens, by layer from 0; `tokens` is the number of those."""
 
     num_asks: int
     picture: Int[np.ndarray, " row"]
@@ -64,36 +64,36 @@ class AttentionShares:
     baselines: Mapping[int, Float[np.ndarray, " row"]]
 
 
-def _watch(asker: LocalAsker, batch: Batch, pictures: np.ndarray) -> AttentionShares:
-    """One pass over a batch, each layer's map read as it arises."""
-    seen, shares, baselines = SeenShare(asker, batch), dict[int, np.ndarray](), dict[int, np.ndarray]()
+def _batch_shares(asker: LocalAsker, batch: Batch, pictures: np.ndarray) -> AttentionShares:
+    """One pass over a batch; each layer's attention map is reduced when it is computed."""
+    visible_share, shares, baselines = SeenShare(asker, batch), dict[int, np.ndarray](), dict[int, np.ndarray]()
 
-    def look(number: int, found: Float[Tensor, "row head query key"]) -> None:
-        shares[number] = vision_share(found, batch.vision, batch.text).double().cpu().numpy()
-        baselines[number] = seen.share(number).cpu().numpy()
+    def reduce(number: int, attention: Float[Tensor, "row head query key"]) -> None:
+        shares[number] = vision_share(attention, batch.vision, batch.text).double().cpu().numpy()
+        baselines[number] = visible_share.share(number).cpu().numpy()
 
-    with torch.no_grad(), watching_attention(asker.base, look):  # not inference mode: a model may go on training afterwards
+    with torch.no_grad(), watching_attention(asker.base, reduce):  # not inference mode: a model may go on training afterwards
         asker.score(batch, asker.encode_batch(batch, pictures))
     return AttentionShares(len(batch.asks), batch.pictures.cpu().numpy(), batch.text.sum(dim=1).cpu().numpy(), shares, baselines)
 
 
 def _shares(context: MeasureContext, cases: ReaskedCases) -> tuple[Float[np.ndarray, "layer case head"], Float[np.ndarray, "layer case"]]:
-    """Mean share and mean baseline over each picture's text tokens, by layer; rows of one picture count by their tokens."""
+    """Mean share and mean baseline over each picture's text tokens, by layer; rows of one picture are weighted by their tokens."""
     asker, pictures = context.asker, context.plan.pictures[cases.before]
     num_layers, heads = len(layer_sites(asker.base)), asker.base.config.get_text_config().num_attention_heads
     shares, baselines = np.zeros((num_layers, len(pictures), heads)), np.zeros((num_layers, len(pictures)))
     tokens, done = np.zeros(len(pictures)), 0
 
     def run(rows: Sequence[TokenRow]) -> AttentionShares:
-        return _watch(asker, asker.collate(rows, pictures), pictures)
+        return _batch_shares(asker, asker.collate(rows, pictures), pictures)
 
     for rows in asker.groups(pictures, cases.asks):
-        for found in asker.fitting(rows, run):
-            np.add.at(tokens, found.picture, found.tokens)
+        for sums in asker.fitting(rows, run):
+            np.add.at(tokens, sums.picture, sums.tokens)
             for number in range(num_layers):
-                np.add.at(shares[number], found.picture, found.shares[number])
-                np.add.at(baselines[number], found.picture, found.baselines[number])
-            done += found.num_asks
+                np.add.at(shares[number], sums.picture, sums.shares[number])
+                np.add.at(baselines[number], sums.picture, sums.baselines[number])
+            done += sums.num_asks
             context.progress(done, len(cases.asks))
     return shares / tokens[:, None], baselines / tokens
 
@@ -107,7 +107,7 @@ def vision_share(
 
 
 class SeenShare:
-    """What the text tokens of a batch see, by layer: the window of a layer decides, so there are one or two cases."""
+    """Share of vision tokens among the tokens visible to a batch's text tokens, by layer; computed once for each attention window."""
 
     def __init__(self, asker: LocalAsker, batch: Batch) -> None:
         config = asker.base.config.get_text_config()
@@ -115,27 +115,27 @@ class SeenShare:
         self.kinds: Any = getattr(config, "layer_types", None)
         self.mixed = asker.adaptation.attention == "mixed" or asker.family.attention == "blocks"
         self.prefix = asker.family.attention == "prefix" and not self.mixed
-        self.batch, self.found = batch, dict[int | None, Tensor]()
+        self.batch, self._by_window = batch, dict[int | None, Tensor]()
 
     def share(self, number: int) -> Float[Tensor, " row"]:
-        """Share of vision tokens among what is seen, summed over each row's text tokens; `number` is the layer's, from 0."""
+        """The share summed over each row's text tokens; `number` is the layer's, from 0."""
         window = self.window if self.kinds is None or self.kinds[number] == "sliding_attention" else None
-        if window not in self.found:
-            self.found[window] = seen_share(self._sight(window), self.batch.vision, self.batch.text)
-        return self.found[window]
+        if window not in self._by_window:
+            self._by_window[window] = seen_share(self._mask(window), self.batch.vision, self.batch.text)
+        return self._by_window[window]
 
-    def _sight(self, window: int | None) -> Bool[Tensor, "row query key"]:
+    def _mask(self, window: int | None) -> Bool[Tensor, "row query key"]:
         layout, suffix = self.batch.view.layout, self.batch.view.suffix
-        seen = visible(layout, self.mixed, window)
-        if self.prefix and suffix is not None:  # picture and question see each other whole; answers see what stands before them
-            inside = layout.real & ~suffix
-            seen = seen | (inside[:, :, None] & inside[:, None, :])
-        return seen
+        mask = visible(layout, self.mixed, window)
+        if self.prefix and suffix is not None:  # full attention among picture and question tokens, causal for answer tokens
+            prefix = layout.real & ~suffix
+            mask = mask | (prefix[:, :, None] & prefix[:, None, :])
+        return mask
 
 
 def seen_share(
     seen: Bool[Tensor, "row query key"], vision: Bool[Tensor, "row key"], text: Bool[Tensor, "row query"]
 ) -> Float[Tensor, " row"]:
-    """Vision tokens among the tokens that each text token sees, 0 to 1, summed over the text tokens."""
+    """Share of vision tokens among the tokens visible to each text token, 0 to 1, summed over the text tokens."""
     share = (seen & vision[:, None]).sum(dim=2).double() / seen.sum(dim=2)
     return (share * text).sum(dim=1)

@@ -1,6 +1,6 @@
-"""Causal numbers: vision tokens are patched, erased, shuffled or averaged, and answers watched. Partners of the similarity numbers.
+"""Causal effects on answers of patching, erasing, shuffling and averaging vision tokens, to be read beside the similarity measures.
 
-Work is bounded: scenes are taken in order up to the numbers here, and the record says them.
+Work is bounded: the first scenes in order, up to the numbers below, which the record contains.
 """
 
 from __future__ import annotations
@@ -43,29 +43,29 @@ PATCH_SCENES = 40
 ERASE_SCENES = 40
 FIT_SCENES = 80
 TOKEN_SCENES = 100
-NUM_OTHERS = 2  # other questions a pair; scenes take turns
+NUM_OTHERS = 2  # questions about other factors per scene, in rotation
 
 
 def measure_causal(context: MeasureContext) -> Causal | None:
     """Patch and erase of each factor, shuffle and mean, under the survey's open questions; None where it has none.
 
-    A factor that no question is about is changed too: what answers do then is what a shadow is made of.
+    Factors that no question asks for are included: answers that change with them are shadows.
     """
     rows = open_rows(context.rows)
-    factors = [factor for factor in context.changes if not rows.filter(pl.col("factor") == factor).is_empty()]
+    factors = [factor for factor in context.interventions if not rows.filter(pl.col("factor") == factor).is_empty()]
     if not factors:
         return None
     sites = ("connector", *inner_layers(layer_sites(context.model)))
-    # What goes past the connector (deepstack) has directions of its own: a subspace of the connector's tokens says nothing of it.
+    # Features that bypass the connector (deepstack) have their own directions; a subspace of the connector's tokens does not cover them.
     past = context.asker.encode_pictures(context.plan.pictures[:1]).past
     inner = sites[1:] if past else sites
     counter = StepCounter(context.progress, len(factors) * (3 * len(inner) + 1 + 2 * len(inner)) + 2 * len(sites))
     patches, erasures = [], []
     for factor in factors:
-        held = HeldOut.of(context, factor, rows)
-        if held is not None:
-            patches += _patch(context, held, inner, counter)
-            erasures += _erase(context, held, inner, counter)
+        split = HeldOut.of(context, factor, rows)
+        if split is not None:
+            patches += _patch(context, split, inner, counter)
+            erasures += _erase(context, split, inner, counter)
     shuffle, mean = _disturb(context, rows, sites, counter)
     return Causal(
         sites=sites,
@@ -84,7 +84,7 @@ def measure_causal(context: MeasureContext) -> Causal | None:
 
 @dataclass
 class StepCounter:
-    """Counts steps of unlike length, one for each site, factor and change."""
+    """Counts steps (of unequal cost), one for each site, factor and edit."""
 
     progress: Progress
     total: int
@@ -97,7 +97,7 @@ class StepCounter:
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """The interventions on a factor: those for fitting, and the rows with open questions of held-out scenes, in order of scenes."""
+    """The interventions on a factor, split: those for fitting, and the held-out scenes' rows with open questions, sorted by scene."""
 
     factor: str
     training: Interventions
@@ -105,43 +105,43 @@ class HeldOut:
 
     @staticmethod
     def of(context: MeasureContext, factor: str, rows: pl.DataFrame) -> HeldOut | None:
-        """Split by scene; None where a side has none."""
-        changes = context.changes[factor]
-        training = split_scenes(changes.scene, context.rng(f"causal {factor}"))
-        own = of_scenes(rows.filter(pl.col("factor") == factor), np.unique(changes.scene[~training])).sort("scene", maintain_order=True)
-        if not training.any() or own.is_empty():
+        """Split by scene; None where a side is empty."""
+        interventions = context.interventions[factor]
+        training = split_scenes(interventions.scene, context.rng(f"causal {factor}"))
+        held_out = of_scenes(rows.filter(pl.col("factor") == factor), np.unique(interventions.scene[~training]))
+        if not training.any() or held_out.is_empty():
             return None
-        return HeldOut(factor, changes.take(training), own)
+        return HeldOut(factor, interventions.take(training), held_out.sort("scene", maintain_order=True))
 
     def first(self, num_scenes: int) -> pl.DataFrame:
-        """The rows of the first held-out scenes (those in which the factor is asked about, if any is), with a few other questions."""
+        """The rows of the first held-out scenes that ask for the factor (of all, if none does), with a few other questions."""
         about = self.rows.filter(pl.col("query") == self.factor)
         scenes = (self.rows if about.is_empty() else about)["scene"].unique().sort().head(num_scenes)
         return with_others(of_scenes(self.rows, scenes.to_numpy()), self.factor, NUM_OTHERS)
 
 
-def _patch(context: MeasureContext, held: HeldOut, sites: tuple[str, ...], counter: StepCounter) -> list[Patch]:
-    rows, rng = held.first(PATCH_SCENES), context.rng(f"patch {held.factor}")
+def _patch(context: MeasureContext, split: HeldOut, sites: tuple[str, ...], counter: StepCounter) -> list[Patch]:
+    rows, rng = split.first(PATCH_SCENES), context.rng(f"patch {split.factor}")
     bases: dict[str, dict[str, Basis | None]] = {}
     ranks: dict[str, int] = {}
     for site in sites:
-        basis = factor_basis(held.training, context.activations.mean(site))
+        basis = factor_basis(split.training, context.activations.mean(site))
         ranks[site] = basis.shape[1]
         bases[site] = {"subspace": basis, "random": random_basis(basis.shape[0], basis.shape[1], rng), "whole": None}
     cases = cases_of(rows, "before", apart=context.asker.sharing == "nothing")
     answers = Patcher(context.asker, context.plan.pictures).answers(cases, bases)
     counter.step(3 * len(sites))
     before, after = said_in(rows, "before"), said_in(rows, "after")
-    scenes, own = rows["scene"].to_numpy(), (rows["query"] == held.factor).to_numpy()
-    found = []
+    scenes, own = rows["scene"].to_numpy(), (rows["query"] == split.factor).to_numpy()
+    patches = []
     for site in sites:
         moved = (answers[site, "subspace"].chosen != before.chosen).astype(np.float64)
         named = {
             name: responses(answers[site, name], before, after, own, scenes, context.confidence) for name in ("subspace", "random", "whole")
         }
         by_query = {query: clustered_rate(moved[keep], scenes[keep], context.confidence) for query, keep in _by_query(rows).items()}
-        found.append(Patch(site=site, factor=held.factor, rank=ranks[site], by_query=by_query, **named))
-    return found
+        patches.append(Patch(site=site, factor=split.factor, rank=ranks[site], by_query=by_query, **named))
+    return patches
 
 
 def _by_query(rows: pl.DataFrame) -> dict[str, Bool[np.ndarray, " row"]]:
@@ -149,47 +149,47 @@ def _by_query(rows: pl.DataFrame) -> dict[str, Bool[np.ndarray, " row"]]:
     return {query: about == query for query in rows["query"].unique(maintain_order=True).to_list()}
 
 
-def _erase(context: MeasureContext, held: HeldOut, sites: tuple[str, ...], counter: StepCounter) -> list[Erasure]:
-    rows = held.first(ERASE_SCENES)
+def _erase(context: MeasureContext, split: HeldOut, sites: tuple[str, ...], counter: StepCounter) -> list[Erasure]:
+    rows = split.first(ERASE_SCENES)
     apart = context.asker.sharing == "nothing"
     cases = {side: cases_of(rows, side, apart=apart) for side in ("before", "after")}
     pictures = {side: context.plan.pictures[getattr(each, side)] for side, each in cases.items()}
-    erasers = _fit(context, held, rows, sites)
+    erasers = _fit(context, split, rows, sites)
     counter.step()
-    unchanged = PairAnswers(rows, {side: said_in(rows, side) for side in cases}, held.factor, context.confidence)
-    found = []
+    unchanged = PairAnswers(rows, {side: said_in(rows, side) for side in cases}, split.factor, context.confidence)
+    erasures = []
     for site in sites:
         states = []
         for eraser in erasers[site]:
             answers = {side: ask_edited(context.asker, pictures[side], cases[side].asks, {site: eraser}) for side in cases}
-            states.append(PairAnswers(rows, answers, held.factor, context.confidence))
+            states.append(PairAnswers(rows, answers, split.factor, context.confidence))
             counter.step()
         lost = {query: states[0].lost(unchanged, keep) for query, keep in _by_query(rows).items()}
-        found.append(
+        erasures.append(
             Erasure(
                 site=site,
-                factor=held.factor,
+                factor=split.factor,
                 rank=erasers[site][0].rank,
                 before=unchanged.erased(),
                 after=states[0].erased(),
                 control=states[1].erased(),
-                lost=lost.pop(held.factor, None),
+                lost=lost.pop(split.factor, None),
                 others_lost=lost,
                 moved={query: states[0].moved(unchanged, keep) for query, keep in _by_query(rows).items()},
             )
         )
-    return found
+    return erasures
 
 
-def _fit(context: MeasureContext, held: HeldOut, rows: pl.DataFrame, sites: tuple[str, ...]) -> Mapping[str, list[Eraser]]:
-    """Of the first training scenes: by site, the eraser of the factor, and as many directions of its levels shuffled by scene."""
-    first = np.unique(held.training.scene)[:FIT_SCENES]
-    some = held.training.take(np.isin(held.training.scene, first))
-    pictures = context.plan.pictures[np.concatenate([some.before, some.after])]
-    number, rng = len(some.values), context.rng(f"erase {held.factor}")
+def _fit(context: MeasureContext, split: HeldOut, rows: pl.DataFrame, sites: tuple[str, ...]) -> Mapping[str, list[Eraser]]:
+    """By site, fitted on the first training scenes: the eraser of the factor, and a control of equal rank for levels shuffled by scene."""
+    first = np.unique(split.training.scene)[:FIT_SCENES]
+    training = split.training.take(np.isin(split.training.scene, first))
+    pictures = context.plan.pictures[np.concatenate([training.before, training.after])]
+    number, rng = len(training.values), context.rng(f"erase {split.factor}")
     labels = [
-        paired_labels(some.level_before, some.level_after, number),
-        random_labels(some.level_before, some.level_after, some.scene, number, rng),
+        paired_labels(training.level_before, training.level_after, number),
+        random_labels(training.level_before, training.level_after, training.scene, number, rng),
     ]
     question = cases_of(rows.head(1), "before", apart=False).asks[0]
     fitted = fit_erasers(context.asker, pictures, question, labels, sites)
@@ -198,33 +198,33 @@ def _fit(context: MeasureContext, held: HeldOut, rows: pl.DataFrame, sites: tupl
 
 @dataclass(frozen=True, eq=False)
 class PairAnswers:
-    """Answers about the pictures before and after of the same rows."""
+    """Answers about the pictures before and after an intervention, by side, for the same rows."""
 
     rows: pl.DataFrame
-    said: Mapping[str, ModelAnswers]
+    answers: Mapping[str, ModelAnswers]
     factor: str
     confidence: float
 
     @property
     def right(self) -> Float[np.ndarray, " row"]:
         """Share of a row's two answers that are right: 0, 0.5 or 1."""
-        return np.asarray(np.mean([said.chosen == truth_in(self.rows, side) for side, said in self.said.items()], axis=0))
+        return np.asarray(np.mean([answers.chosen == truth_in(self.rows, side) for side, answers in self.answers.items()], axis=0))
 
     def erased(self) -> Erased:
-        """Accuracy about the factor, how often its answers differ where the true ones do, and accuracy about all else."""
+        """Accuracy on the factor's question, rate of changed answers where the truth changes, and accuracy on other questions."""
         own = (self.rows["query"] == self.factor).to_numpy()
         moves = own & (self.rows["truth_before"] != self.rows["truth_after"]).to_numpy()
-        moved = (self.said["before"].chosen != self.said["after"].chosen).astype(np.float64)
+        moved = (self.answers["before"].chosen != self.answers["after"].chosen).astype(np.float64)
         return Erased(accuracy=self._rate(self.right, own), read=self._rate(moved, moves), others=self._rate(self.right, ~own))
 
     def lost(self, unchanged: PairAnswers, keep: Bool[np.ndarray, " row"]) -> Estimate:
-        """Accuracy of some rows without the change minus that with it."""
+        """Accuracy of the chosen rows without the edit minus that with it, -1 to 1."""
         scenes = self.rows["scene"].to_numpy()[keep]
         return rounded(paired_difference(self.right[keep], unchanged.right[keep], scenes, self.confidence, (-1.0, 1.0)))
 
     def moved(self, unchanged: PairAnswers, keep: Bool[np.ndarray, " row"]) -> Rate:
-        """How often the answers of some rows differ from those without the change, over both sides."""
-        differs = np.mean([self.said[side].chosen != unchanged.said[side].chosen for side in self.said], axis=0)
+        """How often answers of the chosen rows differ from those without the edit, 0 to 1, over both sides."""
+        differs = np.mean([self.answers[side].chosen != unchanged.answers[side].chosen for side in self.answers], axis=0)
         return clustered_rate(differs[keep], self.rows["scene"].to_numpy()[keep], self.confidence)
 
     def _rate(self, values: Float[np.ndarray, " row"], keep: Bool[np.ndarray, " row"]) -> Rate | None:
@@ -232,7 +232,7 @@ class PairAnswers:
 
 
 def shuffling(orders: Int[Tensor, "picture token"]) -> Edit:
-    """Each picture's tokens in another order."""
+    """An edit that puts each picture's tokens in the given order."""
 
     def shuffle(tokens: Tensor, numbers: Tensor) -> Tensor:
         order = orders.to(tokens.device)[numbers.to(tokens.device)]
@@ -250,30 +250,29 @@ def _disturb(
     context: MeasureContext, rows: pl.DataFrame, sites: tuple[str, ...], counter: StepCounter
 ) -> tuple[tuple[SiteDisturbance, ...], tuple[SiteDisturbance, ...]]:
     """Shuffle and mean at each site, over the first pictures of the first scenes."""
-    some = first_pictures(rows, TOKEN_SCENES)
-    cases = cases_of(some, "before", apart=context.asker.sharing == "nothing")
+    rows = first_pictures(rows, TOKEN_SCENES)
+    cases = cases_of(rows, "before", apart=context.asker.sharing == "nothing")
     pictures = context.plan.pictures[cases.before]
     rng, num_tokens = context.rng("shuffle"), context.asker.model_inputs(pictures).num_tokens
     orders = {int(picture): rng.permutation(num_tokens) for picture in dict.fromkeys(cases.before.tolist())}
     shuffle = shuffling(torch.from_numpy(np.stack([orders[int(picture)] for picture in cases.before])))
-    before, truth = said_in(some, "before"), truth_in(some, "before")
-    found = []
-    for edit in (shuffle, average_tokens):
-        parts = []
-        for site in sites:
-            said = ask_edited(context.asker, pictures, cases.asks, {site: edit})
-            everything = np.ones(len(some), dtype=bool)
-            scenes, confidence = some["scene"].to_numpy(), context.confidence
-            named = {query: _disturbance(said, before, truth, scenes, keep, confidence) for query, keep in _by_query(some).items()}
-            overall = _disturbance(said, before, truth, scenes, everything, confidence)
-            parts.append(SiteDisturbance(site=site, overall=overall, by_query=named))
-            counter.step()
-        found.append(tuple(parts))
-    return found[0], found[1]
+    before, truth = said_in(rows, "before"), truth_in(rows, "before")
+    scenes, every_row = rows["scene"].to_numpy(), np.ones(len(rows), dtype=bool)
+
+    def disturb(site: str, edit: Edit) -> SiteDisturbance:
+        answers = ask_edited(context.asker, pictures, cases.asks, {site: edit})
+        counter.step()
+
+        def of(keep: Bool[np.ndarray, " row"]) -> Disturbance:
+            return _disturbance(answers, before, truth, scenes, keep, context.confidence)
+
+        return SiteDisturbance(site=site, overall=of(every_row), by_query={query: of(keep) for query, keep in _by_query(rows).items()})
+
+    return tuple(disturb(site, shuffle) for site in sites), tuple(disturb(site, average_tokens) for site in sites)
 
 
 def _disturbance(
-    said: ModelAnswers,
+    answers: ModelAnswers,
     before: ModelAnswers,
     truth: Int[np.ndarray, " row"],
     scenes: Int[np.ndarray, " row"],
@@ -284,8 +283,8 @@ def _disturbance(
         return clustered_rate(values[keep].astype(np.float64), scenes[keep], confidence)
 
     return Disturbance(
-        moved=rate(said.chosen != before.chosen),
-        variation=rounded(clustered_mean(said.variation(before)[keep], scenes[keep], confidence, (0.0, 1.0))),
+        moved=rate(answers.chosen != before.chosen),
+        variation=rounded(clustered_mean(answers.variation(before)[keep], scenes[keep], confidence, (0.0, 1.0))),
         accuracy_before=rate(before.chosen == truth),
-        accuracy_after=rate(said.chosen == truth),
+        accuracy_after=rate(answers.chosen == truth),
     )

@@ -1,8 +1,8 @@
-"""Directions of a factor from interventions: differences after - before, the values they place, the subspace they span.
+"""Directions of a factor from interventions: differences after - before, positions of its values, the subspace that they span.
 
-Everything here is linear in the differences, weighted by scene. A weight of 1 for all scenes gives the observed number, 0 for a
-group of scenes a replicate of the jackknife, and random signs a shuffle: differences of the same size without a common direction. So
-one matrix product gives all replicates of a factor at a site.
+All of it is linear in the differences, weighted by scene. Weights of 1 give the observed statistic, weights of 0 for a group of scenes a
+jackknife replicate, and random signs a shuffle: differences of the same size without a common direction. So one matrix product gives
+all replicates of a factor at a site.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NEGLIGIBLE = 1e-10
 class Weights:
     """Weights of scenes by replicate: row 0 observed, then one row for each group left out, then the shuffles.
 
-    One table serves all factors, so that a scene that is left out or turned is so for all of them.
+    All factors share one table, so a scene is left out or has its sign flipped for all of them at once.
     """
 
     table: Float[np.ndarray, "replicate scene"]
@@ -32,7 +32,7 @@ class Weights:
 
 
 def draw_weights(num_scenes: int, num_shuffles: int, rng: np.random.Generator) -> Weights:
-    """Ones, the jackknife's zeros (at most ten groups of scenes, drawn at random), and signs drawn for whole scenes."""
+    """Ones, the jackknife's zeros (at most ten random groups of scenes), and one random sign a scene for each shuffle."""
     num_groups = min(NUM_GROUPS, num_scenes)
     group = rng.permutation(num_scenes) % num_groups
     left_out = (group[None, :] != np.arange(num_groups)[:, None]).astype(np.float64)
@@ -42,7 +42,7 @@ def draw_weights(num_scenes: int, num_shuffles: int, rng: np.random.Generator) -
 
 @dataclass(frozen=True, eq=False)
 class Differences:
-    """Differences of one factor, each turned to run from the lower value of its change to the higher, sorted by change and scene."""
+    """Difference vectors of one factor, signed from the lower value of a change to the higher, sorted by change and scene."""
 
     vectors: Float[np.ndarray, "pair dim"]
     low: Int[np.ndarray, " pair"]
@@ -55,45 +55,45 @@ class Differences:
         return len(np.unique(self.scene))
 
     def by_change(self) -> list[tuple[int, int, slice]]:
-        """(lower value, higher value, where its differences lie) for each change that occurs."""
+        """(lower value, higher value, slice of its differences) for each change that occurs."""
         change = self.low * self.num_values + self.high
         starts = np.flatnonzero(np.diff(change, prepend=-1)) if len(change) else np.empty(0, dtype=np.int64)
         ends = [*starts[1:], len(change)]
         return [(int(self.low[start]), int(self.high[start]), slice(int(start), int(end))) for start, end in zip(starts, ends, strict=True)]
 
     def replaced(self, vectors: Float[np.ndarray, "pair inner"]) -> Differences:
-        """The same pairs in other coordinates."""
+        """The same pairs with other vectors."""
         return Differences(vectors, self.low, self.high, self.scene, self.num_values)
 
 
-def differences(changes: Interventions, vectors: Float[np.ndarray, "picture dim"], scenes: Int[np.ndarray, " scene"]) -> Differences:
-    """After - before of each intervention, from vectors of pictures by their position in the pool.
+def differences(interventions: Interventions, vectors: Float[np.ndarray, "picture dim"], scenes: Int[np.ndarray, " scene"]) -> Differences:
+    """After - before of each intervention; `vectors` are by position in the pool.
 
-    `scenes` are the ids that columns of weights stand for, ascending; those of the changes must be among them.
+    `scenes` are the ascending scene ids of the columns of `Weights`; they must include all scenes of the interventions.
     """
-    turned = changes.level_before > changes.level_after
-    low = np.where(turned, changes.level_after, changes.level_before)
-    high = np.where(turned, changes.level_before, changes.level_after)
-    scene = np.searchsorted(scenes, changes.scene)
+    downward = interventions.level_before > interventions.level_after
+    low = np.where(downward, interventions.level_after, interventions.level_before)
+    high = np.where(downward, interventions.level_before, interventions.level_after)
+    scene = np.searchsorted(scenes, interventions.scene)
     order = np.lexsort((scene, high, low))
-    sign = np.where(turned, -1, 1)[order, None].astype(vectors.dtype)
-    moved = (vectors[changes.after[order]] - vectors[changes.before[order]]) * sign
-    return Differences(moved, low[order], high[order], scene[order], len(changes.values))
+    sign = np.where(downward, -1, 1)[order, None].astype(vectors.dtype)
+    moved = (vectors[interventions.after[order]] - vectors[interventions.before[order]]) * sign
+    return Differences(moved, low[order], high[order], scene[order], len(interventions.values))
 
 
-def place_values(found: Differences, weights: Weights) -> Float[np.ndarray, "replicate value dim"]:
+def place_values(pairs: Differences, weights: Weights) -> Float[np.ndarray, "replicate value dim"]:
     """Positions of a factor's values about their centre, by least squares from weighted differences.
 
-    Difference = position of the higher value - position of the lower; the solution of least norm has its centre at 0 (for each set of
-    values that interventions join). In double precision, for the Grams that follow.
+    Difference = position of the higher value - position of the lower; the minimum-norm solution is centred at 0 (for each set of values
+    that interventions connect). In double precision, for the Gram matrices computed from it.
     """
-    replicates, number = len(weights.table), found.num_values
-    kind = found.vectors.dtype
-    sums = np.zeros((replicates, number, found.vectors.shape[1]))
+    replicates, number = len(weights.table), pairs.num_values
+    kind = pairs.vectors.dtype
+    sums = np.zeros((replicates, number, pairs.vectors.shape[1]))
     normal = np.zeros((replicates, number, number))
-    for low, high, where in found.by_change():
-        weight = weights.table[:, found.scene[where]]
-        total = weight.astype(kind) @ found.vectors[where]
+    for low, high, where in pairs.by_change():
+        weight = weights.table[:, pairs.scene[where]]
+        total = weight.astype(kind) @ pairs.vectors[where]
         sums[:, high] += total
         sums[:, low] -= total
         counts = np.abs(weight).sum(axis=1)
@@ -102,26 +102,26 @@ def place_values(found: Differences, weights: Weights) -> Float[np.ndarray, "rep
     return np.asarray(np.linalg.pinv(normal, rcond=1e-9, hermitian=True) @ sums)
 
 
-def joins_all(found: Differences) -> bool:
-    """Whether interventions lead from each value to each other, so that one centre serves all."""
-    reached, edges = {0}, [(low, high) for low, high, _ in found.by_change()]
-    for _ in range(found.num_values):
+def joins_all(pairs: Differences) -> bool:
+    """Whether the interventions connect all values, so that all positions share one centre."""
+    reached, edges = {0}, [(low, high) for low, high, _ in pairs.by_change()]
+    for _ in range(pairs.num_values):
         reached |= {end for edge in edges if reached & set(edge) for end in edge}
-    return len(reached) == found.num_values
+    return len(reached) == pairs.num_values
 
 
-def consistency(found: Differences, weights: Weights) -> Float[np.ndarray, " replicate"] | None:
-    """Mean cosine of differences of the same change in different scenes, -1 to 1, averaged over changes; None where no two compare.
+def consistency(pairs: Differences, weights: Weights) -> Float[np.ndarray, " replicate"] | None:
+    """Mean cosine between differences of one change in different scenes, -1 to 1, averaged over changes; None where no two can be compared.
 
-    From |sum of unit vectors|^2 - |sums within scenes|^2, so no matrix of pairs is made. Differences of length 0 have no direction and
-    are left out. A replicate in which no two are left is NaN.
+    From |sum of unit vectors|^2 - |sums within scenes|^2, without a matrix of pairs. Differences of length 0 are left out. A replicate
+    with fewer than two differences is NaN.
     """
-    lengths = np.linalg.norm(found.vectors, axis=1)
+    lengths = np.linalg.norm(pairs.vectors, axis=1)
     means = []
-    for _, _, where in found.by_change():
-        kept = lengths[where] > 0
-        unit = found.vectors[where][kept] / lengths[where][kept, None]
-        scenes, member = np.unique(found.scene[where][kept], return_inverse=True)
+    for _, _, where in pairs.by_change():
+        nonzero = lengths[where] > 0
+        unit = pairs.vectors[where][nonzero] / lengths[where][nonzero, None]
+        scenes, member = np.unique(pairs.scene[where][nonzero], return_inverse=True)
         if len(scenes) < 2:
             continue
         starts = np.flatnonzero(np.diff(member, prepend=-1))
@@ -129,8 +129,8 @@ def consistency(found: Differences, weights: Weights) -> Float[np.ndarray, " rep
         weight = weights.table[:, scenes]
         total = (weight.astype(unit.dtype) @ by_scene).astype(np.float64)
         own = np.square(weight) @ np.square(by_scene, dtype=np.float64).sum(axis=1)
-        kept_sizes = np.abs(weight) * sizes
-        compared = kept_sizes.sum(axis=1) ** 2 - np.square(kept_sizes).sum(axis=1)
+        weighted_sizes = np.abs(weight) * sizes
+        compared = weighted_sizes.sum(axis=1) ** 2 - np.square(weighted_sizes).sum(axis=1)
         across = np.square(total).sum(axis=1) - own
         means.append(np.divide(across, compared, out=np.full(len(across), np.nan), where=compared > 0))
     if not means:
@@ -141,7 +141,7 @@ def consistency(found: Differences, weights: Weights) -> Float[np.ndarray, " rep
 
 
 def span(placed: Float[np.ndarray, "replicate value dim"], rank: int) -> Float[np.ndarray, "replicate direction dim"]:
-    """Orthonormal rows along which values differ most, largest first; rows of 0 where there are fewer than `rank` such directions."""
+    """Principal directions of the values' positions, as orthonormal rows, largest first; rows of 0 beyond the rank of the positions."""
     exact = placed.astype(np.float64, copy=False)
     values, vectors = np.linalg.eigh(exact @ exact.transpose(0, 2, 1))
     values, vectors = values[:, ::-1][:, :rank], vectors[:, :, ::-1][:, :, :rank]
@@ -151,24 +151,24 @@ def span(placed: Float[np.ndarray, "replicate value dim"], rank: int) -> Float[n
 
 
 def factor_basis(
-    changes: Interventions, vectors: Float[np.ndarray, "picture dim"], rank: int | None = None
+    interventions: Interventions, vectors: Float[np.ndarray, "picture dim"], rank: int | None = None
 ) -> Float[np.ndarray, "dim direction"]:
-    """Orthonormal columns that span a factor's subspace: up to `rank` directions along which its values differ most, largest first.
+    """Orthonormal basis of a factor's subspace: up to `rank` principal directions of its values' positions, largest first.
 
-    `vectors` are by position in the pool. Without `rank`: number of values - 1. Fewer columns where the differences have fewer directions,
-    none where they are all 0.
+    `vectors` are by position in the pool. The default rank is the number of values - 1. Fewer columns where the differences have lower
+    rank, none where they are all 0.
     """
-    scenes = np.unique(changes.scene)
-    found = differences(changes, vectors, scenes)
+    scenes = np.unique(interventions.scene)
     ones = Weights(np.ones((1, len(scenes))), 0)
-    rows = span(place_values(found, ones), found.num_values - 1 if rank is None else rank)[0]
+    placed = place_values(differences(interventions, vectors, scenes), ones)
+    rows = span(placed, len(interventions.values) - 1 if rank is None else rank)[0]
     return np.ascontiguousarray(rows[np.any(rows != 0, axis=1)].T)
 
 
-def pictures_by_scene(changes: Mapping[str, Interventions]) -> tuple[Int[np.ndarray, " picture"], Int[np.ndarray, " picture"]]:
+def pictures_by_scene(interventions: Mapping[str, Interventions]) -> tuple[Int[np.ndarray, " picture"], Int[np.ndarray, " picture"]]:
     """The distinct pictures of all interventions, ascending, and the scene of each."""
-    each = changes.values()
-    pictures = np.concatenate([np.empty(0, dtype=np.int64), *(side for one in each for side in (one.before, one.after))])
-    scenes = np.concatenate([np.empty(0, dtype=np.int64), *(one.scene for one in each for _ in range(2))])
+    none, values = np.empty(0, dtype=np.int64), interventions.values()
+    pictures = np.concatenate([none, *(side for each in values for side in (each.before, each.after))])
+    scenes = np.concatenate([none, *(each.scene for each in values for _ in range(2))])
     distinct, first = np.unique(pictures, return_index=True)
     return distinct, scenes[first]

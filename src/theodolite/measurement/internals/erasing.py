@@ -1,4 +1,4 @@
-"""Erasing: what is linear of a factor is removed from all vision tokens at a site; do its answers go, and only those?"""
+"""Linear concept erasure of a factor from all vision tokens at a site (LEACE), with controls."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from theodolite.asking.answer import Question
 from theodolite.asking.local import Edit, LocalAsker
 from theodolite.asking.rows import TokenRow
 
-# Correlations below it are left. The library's own 0.01 would leave traces of a factor that few tokens hold.
+# Smaller correlations are not erased. The library's default 0.01 would leave traces of a factor that few tokens encode.
 LEAST_CORRELATION = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class Eraser:
-    """x - left right (x - mean): x without what predicts a labelling linearly. Directions are sorted, the best predicted first."""
+    """x - left right (x - mean): x without its linear information on a labelling. Directions are sorted, the best predicted first."""
 
     left: Float[Tensor, "dim direction"]
     right: Float[Tensor, "direction dim"]
@@ -30,21 +30,21 @@ class Eraser:
 
     @property
     def rank(self) -> int:
-        """Number of directions that go."""
+        """Number of erased directions."""
         return self.left.shape[1]
 
     def first(self, rank: int) -> Eraser:
-        """With fewer directions."""
+        """The eraser of the first `rank` directions alone."""
         return Eraser(self.left[:, :rank], self.right[:rank], self.mean)
 
     def __call__(self, tokens: Float[Tensor, "row token dim"], numbers: Int[Tensor, " row"]) -> Float[Tensor, "row token dim"]:
-        """An edit of vision tokens, the same for every picture."""
+        """The edit of vision tokens, the same for every picture."""
         exact = tokens.float()
         return (exact - ((exact - self.mean) @ self.right.T) @ self.left.T).to(tokens)
 
 
 class ErasureFit:
-    """Moments of tokens and of several labellings of their pictures at a site, in double precision, batch by batch."""
+    """Moments of tokens and of several labellings of their pictures at a site, accumulated over batches in double precision."""
 
     def __init__(self, labels: Sequence[Float[Tensor, "picture level"]]) -> None:
         self.sizes = [label.shape[1] for label in labels]
@@ -52,7 +52,7 @@ class ErasureFit:
         self.fitter: Any = None
 
     def update(self, tokens: Float[Tensor, "row token dim"], numbers: Int[Tensor, " row"]) -> None:
-        """More pictures: their tokens and their numbers."""
+        """Adds a batch: vision tokens, and the numbers of their pictures as rows of the labels."""
         if self.fitter is None:
             self.fitter = _fitter(tokens.shape[2], self.labels.shape[1], tokens.device)
         labels = self.labels[numbers.cpu()].to(tokens.device)
@@ -60,33 +60,33 @@ class ErasureFit:
 
     def erasers(self) -> list[Eraser]:
         """One for each labelling (LEACE, arXiv 2306.03819, theorem 4.3)."""
-        found, start = [], 0
+        erasers, start = [], 0
         for size in self.sizes:
-            part = slice(start, start := start + size)
+            columns = slice(start, start := start + size)
             fitter = _fitter(self.fitter.x_dim, size, self.fitter.mean_x.device)
             for name in ("n", "mean_x", "sigma_xx_"):
                 setattr(fitter, name, getattr(self.fitter, name))
-            fitter.mean_z, fitter.sigma_xz_ = self.fitter.mean_z[part], self.fitter.sigma_xz_[:, part]
+            fitter.mean_z, fitter.sigma_xz_ = self.fitter.mean_z[columns], self.fitter.sigma_xz_[:, columns]
             eraser = fitter.eraser
-            kept = eraser.proj_left.norm(dim=0) > 0
-            found.append(Eraser(eraser.proj_left[:, kept].float(), eraser.proj_right[kept].float(), fitter.mean_x.float()))
-        return found
+            nonzero = eraser.proj_left.norm(dim=0) > 0
+            erasers.append(Eraser(eraser.proj_left[:, nonzero].float(), eraser.proj_right[nonzero].float(), fitter.mean_x.float()))
+        return erasers
 
 
 def _fitter(dim: int, num_labels: int, device: torch.device) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit, which the package uses at import
         from concept_erasure import LeaceFitter
-    # Holding the variance down would mix in a projection that leaves traces of the labels.
+    # Constraining the trace of the covariance would mix in a projection that leaves traces of the labels.
     options: dict[str, Any] = {"svd_tol": LEAST_CORRELATION, "constrain_cov_trace": False}
     return LeaceFitter(dim, num_labels, device=device, dtype=torch.float64, **options)
 
 
 def paired_labels(before: Int[np.ndarray, " pair"], after: Int[np.ndarray, " pair"], num_levels: int) -> Float[Tensor, "picture level"]:
-    """One-hot levels of the pictures before, then of those after, less the mean of each pair.
+    """One-hot levels of the pictures before, then of those after, minus the mean of each pair.
 
-    The covariance of tokens with them is that of the tokens' differences with the levels' differences, so what pairs have in common
-    drops out, by chance correlations too: on exact pairs only what the intervention changes is erased.
+    Their covariance with tokens is that of token differences with level differences, so what a pair has in common cancels, together
+    with its chance correlations: on exact pairs only what the intervention changes is erased.
     """
     one, other = (torch.eye(num_levels)[torch.from_numpy(level)] for level in (before, after))
     return torch.cat([(one - other) / 2, (other - one) / 2])
@@ -99,9 +99,9 @@ def random_labels(
     num_levels: int,
     rng: np.random.Generator,
 ) -> Float[Tensor, "picture level"]:
-    """One-hot levels of the pictures before, then of those after, exchanged among scenes: what they go with, they go with by chance.
+    """One-hot levels of the pictures before, then of those after, shuffled among scenes, so that all their correlations are by chance.
 
-    Not taken by pairs: within a pair even a random label goes with nothing but what the intervention changes.
+    Not centred by pair: within a pair even a random label correlates only with what the intervention changes.
     """
     levels = np.concatenate(shuffle_levels(before, after, scenes, rng))
     return torch.eye(num_levels)[torch.from_numpy(levels)]
@@ -114,38 +114,38 @@ def fit_erasers(
     labels: Sequence[Float[Tensor, "picture level"]],
     sites: Sequence[str],
 ) -> Mapping[str, list[Eraser]]:
-    """By site, one eraser for each labelling of the pictures. The question stands behind every picture; its number is not used."""
+    """By site, one eraser for each labelling of the pictures. The question follows every picture; its picture number is not used."""
     fits = {site: ErasureFit(labels) for site in sites}
 
     def run(rows: Sequence[TokenRow]) -> tuple[Tensor, Mapping[str, list[Tensor]]]:
-        """Numbers of the rows' pictures, and what passes each site; nothing is summed before the batch has gone through."""
-        passed: dict[str, list[Tensor]] = {site: [] for site in sites}
+        """Numbers of the rows' pictures, and the vision tokens by site; added up only after the whole batch has succeeded."""
+        tokens: dict[str, list[Tensor]] = {site: [] for site in sites}
         batch = asker.collate(rows, pictures)
-        asker.score(batch, asker.encode_batch(batch, pictures), {site: _keeping(kept) for site, kept in passed.items()})
-        return batch.pictures, passed
+        asker.score(batch, asker.encode_batch(batch, pictures), {site: _collecting(into) for site, into in tokens.items()})
+        return batch.pictures, tokens
 
     asks = [Question(number, question.question, question.choices) for number in range(len(pictures))]
     with torch.no_grad():
         for rows in asker.groups(pictures, asks):
-            for numbers, passed in asker.fitting(rows, run):
+            for numbers, by_site in asker.fitting(rows, run):
                 for site, fit in fits.items():
-                    for tokens in passed[site]:
+                    for tokens in by_site[site]:
                         fit.update(tokens, numbers)
     return {site: fit.erasers() for site, fit in fits.items()}
 
 
-def _keeping(kept: list[Tensor]) -> Edit:
-    def keep(tokens: Tensor, numbers: Tensor) -> Tensor:
-        kept.append(tokens)
+def _collecting(into: list[Tensor]) -> Edit:
+    def collect(tokens: Tensor, numbers: Tensor) -> Tensor:
+        into.append(tokens)
         return tokens
 
-    return keep
+    return collect
 
 
 def shuffle_levels(
     first: Int[np.ndarray, " pair"], second: Int[np.ndarray, " pair"], scenes: Int[np.ndarray, " pair"], rng: np.random.Generator
 ) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
-    """Both levels of pairs, exchanged among scenes: pair i gets the levels of another scene's pair, kept together."""
+    """Both levels of pairs, shuffled among scenes: pair i gets the two levels of a pair of another scene."""
     unique, member = np.unique(scenes, return_inverse=True)
     start = np.searchsorted(member, np.arange(len(unique)), sorter=(order := np.argsort(member, kind="stable")))
     size = np.bincount(member)

@@ -1,8 +1,8 @@
-"""Answer Fisher information at the connector: how strongly answers feel each direction of the vision tokens, and a factor's own.
+"""Answer Fisher information at the connector: sensitivity of answers to directions of the vision tokens, and to a factor's displacement.
 
-F = J^T (diag m - m m^T) J, with m the probabilities of a question's choices and J the derivative of their scores by the tokens. A factor
-that no question covers has nothing that holds the answers to it: along its own displacement F and the gradient of the loss should vanish,
-which is more than being small. Work is bounded: the first scenes in order, one picture of each, with all its open questions.
+F = J^T (diag m - m m^T) J, with m the probabilities of a question's choices and J the derivative of their scores by the tokens. No
+question constrains an uncovered factor: along its displacement F and the gradient of the loss should be exactly 0, not only small.
+Work is bounded: the first scenes in order, one picture of each, with all its open questions.
 """
 
 from __future__ import annotations
@@ -31,33 +31,32 @@ NUM_SCENES = 40
 NUM_DRAWS = 8
 ROWS_AT_ONCE = 16
 NUM_EIGENVALUES = 32
-MOST_BYTES = 2**28  # of displacements that are kept for a picture's other questions
-# What is said of each displacement, and between what it lies.
+MOST_BYTES = 2**28  # of displacements that are cached for a picture's other questions
+# Quantities along each displacement, with their ranges (None: unbounded).
 BOUNDS: Mapping[str, Bounds | None] = {"energy": None, "energy_span": None, "slope": (0.0, 1.0), "slope_span": (0.0, 1.0)}
 
 
 def negligible(eps: float) -> float:
-    """The share of a whole, 0 to 1, below which a difference is rounding: 4e-6 in float32, 0.03 in bfloat16 (`eps` is the dtype's)."""
+    """The relative size, 0 to 1, below which a difference is rounding: 4e-6 in float32, 0.03 in bfloat16 (`eps` is the dtype's)."""
     return max(30 * torch.finfo(torch.float32).eps, 4 * eps)
 
 
 def centred(
     gradients: Float[Tensor, "choice *tokens dim"], scores: Float[Tensor, " choice"], eps: float
 ) -> tuple[Float[Tensor, "choice *tokens dim"], Float[Tensor, " choice"]]:
-    """Gradients of the choices' scores about their mean under m = softmax(scores), times sqrt(m): F is the sum of their squares.
+    """Gradients of the choices' scores about their mean under m = softmax(scores), times sqrt(m), and m: F is the sum of their squares.
 
-    Exactly 0 where what is left is rounding; `eps` is the relative rounding of the model that gave the gradients, whatever they are in now.
+    Exactly 0 where the remainder is rounding; `eps` is that of the dtype in which the model computed the gradients.
     """
     m = scores.softmax(dim=0)
     weight = m.view(-1, *[1] * (gradients.dim() - 1))
     rooted = (gradients - (weight * gradients).sum(dim=0)) * weight.sqrt()
-    whole = float((weight * gradients.square()).sum())
-    rounding = negligible(eps) ** 2
-    return rooted * float(float(rooted.square().sum()) > rounding * whole), m
+    total = float((weight * gradients.square()).sum())
+    return rooted * float(float(rooted.square().sum()) > negligible(eps) ** 2 * total), m
 
 
 def spectrum(matrix: Float[Tensor, "dim dim"]) -> Float[Tensor, " dim"] | None:
-    """Eigenvalues of a symmetric matrix without negative ones, as shares of their sum, largest first; None where all are 0."""
+    """Eigenvalues of a symmetric matrix, negative ones set to 0, as shares of their sum, largest first; None where all are 0."""
     values = torch.linalg.eigvalsh(matrix.double()).clamp(min=0).flip(0)
     return values / values.sum() if float(values.sum()) > 0 else None
 
@@ -74,7 +73,7 @@ def participation_rank(shares: Float[Tensor, " dim"]) -> float:
 
 @dataclass(frozen=True, eq=False)
 class AlongDisplacements:
-    """What one case says of its picture's displacements: by displacement, NaN where there is none, or nothing is felt at all."""
+    """One case's energies and slopes along its picture's displacements; NaN without a displacement, or where the reference is 0."""
 
     energy: Float[np.ndarray, " factor"]
     energy_span: Float[np.ndarray, " factor"]
@@ -91,12 +90,12 @@ def along(
     """Energies and slopes along unit displacements, and along random directions in the span of the others.
 
     `rooted` is from `centred`, `loss` the gradient of the loss, `moved` the displacements, 0 where a factor has none. Energies are relative
-    to their expectation over random directions, trace / number of coordinates.
+    to their mean over random directions (trace / number of coordinates), slopes to the norm of the loss gradient.
     """
     lengths = moved.norm(dim=1)
-    there = lengths > 0
-    unit = moved / torch.where(there, lengths, 1.0)[:, None]
-    felt = (rooted @ unit.T).double()  # (choice, factor)
+    nonzero = lengths > 0
+    unit = moved / torch.where(nonzero, lengths, 1.0)[:, None]
+    derivatives = (rooted @ unit.T).double()  # (choice, factor)
     slopes, gram = (unit @ loss).double(), (unit @ unit.T).double()
     mean = float(rooted.double().square().sum()) / rooted.shape[1]
     steepness = float(loss.double().norm())
@@ -104,17 +103,17 @@ def along(
     def relative(energies: Tensor, scale: float) -> np.ndarray:
         return (energies / scale).numpy() if scale > 0 else np.full(energies.shape, np.nan)
 
-    energy = np.where(there.numpy(), relative(felt.square().sum(dim=0), mean), np.nan)
-    slope = np.where(there.numpy(), relative(slopes.abs(), steepness), np.nan)
+    energy = np.where(nonzero.numpy(), relative(derivatives.square().sum(dim=0), mean), np.nan)
+    slope = np.where(nonzero.numpy(), relative(slopes.abs(), steepness), np.nan)
     spans = np.full((2, len(moved)), np.nan)
-    for number in torch.nonzero(there)[:, 0].tolist():
-        others = there.clone()
+    for number in torch.nonzero(nonzero)[:, 0].tolist():
+        others = nonzero.clone()
         others[number] = False
         if not others.any():
             continue
         draws = torch.from_numpy(rng.standard_normal((NUM_DRAWS, int(others.sum()))))
         squares = ((draws @ gram[others][:, others]) * draws).sum(dim=1)  # squared lengths
-        energies = (draws @ felt[:, others].T).square().sum(dim=1) / squares
+        energies = (draws @ derivatives[:, others].T).square().sum(dim=1) / squares
         spans[0, number] = relative(energies.mean(), mean)
         spans[1, number] = relative(((draws @ slopes[others]).abs() / squares.sqrt()).mean(), steepness)
     return AlongDisplacements(energy, spans[0], slope, spans[1])
@@ -122,31 +121,31 @@ def along(
 
 @dataclass
 class FisherSums:
-    """What has been found so far: the sum of F over tokens and cases, and by case its trace and what lies along displacements."""
+    """Running sums: F over tokens and cases, and by case its trace and its values along displacements."""
 
     total: Float[Tensor, "dim dim"]
     case: list[int] = field(default_factory=list)
     trace: list[float] = field(default_factory=list)
-    found: list[AlongDisplacements] = field(default_factory=list)
+    along: list[AlongDisplacements] = field(default_factory=list)
 
     def column(self, name: str) -> Float[np.ndarray, "case factor"]:
-        """One of the numbers of `AlongDisplacements`, in the order of the cases."""
-        return np.array([getattr(each, name) for each in self.found])[np.argsort(self.case)]
+        """One of the fields of `AlongDisplacements`, in the order of the cases."""
+        return np.array([getattr(each, name) for each in self.along])[np.argsort(self.case)]
 
 
 def measure_fisher(context: MeasureContext) -> Fisher | None:
-    """Fisher information over the open questions of the first pictures of the first scenes; None where none is asked."""
-    everything = open_rows(context.rows)
-    rows = first_pictures(everything, NUM_SCENES)
+    """Fisher information over the open questions of the first pictures of the first scenes; None without open questions."""
+    all_rows = open_rows(context.rows)
+    rows = first_pictures(all_rows, NUM_SCENES)
     if rows.is_empty():
         return None
-    factors = tuple(context.changes)
-    tally, num_tokens = _tally(context, rows, _afters(everything, rows, factors))
-    dim = tally.total.shape[0]
-    trace = np.array(tally.trace)[np.argsort(tally.case)]
+    factors = tuple(context.interventions)
+    sums, num_tokens = _accumulate(context, rows, _pictures_after(all_rows, rows, factors))
+    dim = sums.total.shape[0]
+    trace = np.array(sums.trace)[np.argsort(sums.case)]
     scenes, about = rows["scene"].to_numpy(), rows["query"].to_numpy()
     queries = rows["query"].unique(maintain_order=True).to_list()
-    shares = spectrum(tally.total / len(rows))
+    shares = spectrum(sums.total / len(rows))
     return Fisher(
         num_scenes=rows["scene"].n_unique(),
         num_cases=len(rows),
@@ -160,67 +159,67 @@ def measure_fisher(context: MeasureContext) -> Fisher | None:
         entropy_rank=None if shares is None else round(entropy_rank(shares), DIGITS),
         participation_rank=None if shares is None else round(participation_rank(shares), DIGITS),
         chance_slope=round(float(np.sqrt(2 / (np.pi * num_tokens * dim))), DIGITS),
-        energies=_energies(tally, trace, factors, scenes, about, context.confidence),
+        energies=_energies(sums, trace, factors, scenes, about, context.confidence),
     )
 
 
-def _afters(everything: pl.DataFrame, rows: pl.DataFrame, factors: Sequence[str]) -> Int[np.ndarray, "case factor"]:
+def _pictures_after(all_rows: pl.DataFrame, rows: pl.DataFrame, factors: Sequence[str]) -> Int[np.ndarray, "case factor"]:
     """The picture after an intervention on each factor in each case's picture; -1 where there is none."""
-    changed = everything.unique(["picture_before", "factor"], keep="first", maintain_order=True)
+    changed = all_rows.unique(["picture_before", "factor"], keep="first", maintain_order=True)
     columns = changed.select("picture_before", "factor", "picture_after").iter_rows()
     after = {(before, factor): picture for before, factor, picture in columns}
     return np.array([[after.get((before, factor), -1) for factor in factors] for before in rows["picture_before"]], dtype=np.int64)
 
 
-def _tally(context: MeasureContext, rows: pl.DataFrame, afters: Int[np.ndarray, "case factor"]) -> tuple[FisherSums, int]:
-    """One case a row, in batches of like length, halved where memory runs out; a batch's gradients are held at once, and no more."""
+def _accumulate(context: MeasureContext, rows: pl.DataFrame, afters: Int[np.ndarray, "case factor"]) -> tuple[FisherSums, int]:
+    """One case a row, in batches of similar length, halved where memory runs out; only one batch's gradients are in memory."""
     asker = LocalAsker(context.model, context.asker.processor, ROWS_AT_ONCE, share=False)
     cases = cases_of(rows, "before", apart=True)
     pictures, truth, rng = context.plan.pictures[cases.before], truth_in(rows, "before"), context.rng("fisher")
-    draws = rng.integers(2**31, size=len(rows))  # by case, whatever the batches
-    tally, num_tokens, done = None, 0, 0
+    draws = rng.integers(2**31, size=len(rows))  # one seed a case, independent of the batches
+    sums, num_tokens, done = None, 0, 0
     eps = torch.finfo(asker.base.dtype).eps
-    kept: dict[int, Tensor] = {}
+    displacements: dict[int, Tensor] = {}
     for slopes in _slopes(asker, pictures, cases.asks):
         for case, scores, gradients, tokens in slopes.cases():
-            moved = kept.get(before := int(cases.before[case]))
+            moved = displacements.get(before := int(cases.before[case]))
             if moved is None:
                 moved = _displacements(context, tokens, afters[case])
-                if (len(kept) + 1) * moved.numel() * 4 <= MOST_BYTES:
-                    kept[before] = moved
+                if (len(displacements) + 1) * moved.numel() * 4 <= MOST_BYTES:
+                    displacements[before] = moved
             rooted, _ = centred(gradients, scores, eps)
-            if tally is None:
+            if sums is None:
                 num_tokens = tokens.shape[0]
-                tally = FisherSums(torch.zeros(tokens.shape[1], tokens.shape[1], dtype=torch.float64))
+                sums = FisherSums(torch.zeros(tokens.shape[1], tokens.shape[1], dtype=torch.float64))
             flat = rooted.flatten(0, 1).double()
-            tally.total += flat.T @ flat
-            tally.case.append(case)
-            tally.trace.append(float(flat.square().sum()))
+            sums.total += flat.T @ flat
+            sums.case.append(case)
+            sums.trace.append(float(flat.square().sum()))
             loss = -gradients[truth[case]].flatten()
-            tally.found.append(along(rooted.flatten(1), loss, moved, np.random.default_rng(draws[case])))
+            sums.along.append(along(rooted.flatten(1), loss, moved, np.random.default_rng(draws[case])))
         done += len(slopes.batch.asks)
         context.progress(done, len(rows))
     context.asker.notices += [notice for notice in asker.notices if notice not in context.asker.notices]
-    assert tally is not None
-    return tally, num_tokens
+    assert sums is not None
+    return sums, num_tokens
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Within, no parameter needs a gradient, so that none is held for it; each gets its own setting back."""
-    needing = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    """Context without gradients of parameters, which saves their memory; each parameter's setting is restored at the end."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
-        for parameter in needing:
+        for parameter in trainable:
             parameter.requires_grad_(False)
         yield
     finally:
-        for parameter in needing:
+        for parameter in trainable:
             parameter.requires_grad_(True)
 
 
 @dataclass(frozen=True, eq=False)
 class ChoiceGradients:
-    """Scores of a batch's choices, and by a choice's number within its ask the gradients of these by the connector's tokens; float32."""
+    """Scores of a batch's choices, and their gradients by the connector's tokens, one array for each choice number of an ask; float32."""
 
     batch: Batch
     scores: Float[Tensor, " choice"]
@@ -231,13 +230,13 @@ class ChoiceGradients:
         """Each case's number, scores, their gradients and the tokens."""
         owner, by_row = self.batch.ask_of_choice.cpu(), self.batch.pictures.cpu()
         for position, case in enumerate(self.batch.asks):
-            own, mine = by_row == case, owner == position  # one row, or one a choice where nothing is shared
-            gradients = torch.stack([self.gradients[number][own].sum(dim=0) for number in range(int(mine.sum()))])
-            yield case, self.scores[mine], gradients, self.tokens[own][0]
+            rows, choices = by_row == case, owner == position  # one row, or one a choice where nothing is shared
+            gradients = torch.stack([self.gradients[number][rows].sum(dim=0) for number in range(int(choices.sum()))])
+            yield case, self.scores[choices], gradients, self.tokens[rows][0]
 
 
 def _slopes(asker: LocalAsker, pictures: np.ndarray, asks: Sequence[Question]) -> Iterator[ChoiceGradients]:
-    """Batch by batch; the parameters are as they were whenever one is given."""
+    """Gradients batch by batch; parameters have their own settings again before each yield."""
 
     def run(rows: Sequence[TokenRow]) -> ChoiceGradients:
         with frozen(asker.model):
@@ -255,7 +254,7 @@ def _differentiate(asker: LocalAsker, batch: Batch, pictures: np.ndarray) -> Cho
     with torch.enable_grad():
         scored = asker.score(batch, replace(vision_features, tokens=leaf))
     owner = batch.ask_of_choice
-    # A choice's number within its ask; choices of one ask stand together.
+    # A choice's number within its ask; choices of one ask are adjacent.
     order = torch.arange(len(owner), device=owner.device) - torch.searchsorted(owner, owner)
     gradients = tuple(
         torch.autograd.grad(scored.choices[order == number].sum(), leaf, retain_graph=True)[0].float().cpu()
@@ -267,41 +266,41 @@ def _differentiate(asker: LocalAsker, batch: Batch, pictures: np.ndarray) -> Cho
 def _displacements(
     context: MeasureContext, tokens: Float[Tensor, "token dim"], after: Int[np.ndarray, " factor"]
 ) -> Float[Tensor, "factor coordinate"]:
-    """Tokens after each intervention minus those before, flat; 0 where there is no intervention, or no more than rounding."""
+    """Flattened tokens after each intervention minus those before; 0 without an intervention, or where the difference is rounding."""
     moved = torch.zeros(len(after), tokens.numel())
     rounding = negligible(torch.finfo(context.asker.base.dtype).eps) * float(tokens.norm())
-    there: Bool[np.ndarray, " factor"] = after >= 0
-    if there.any():
+    changed: Bool[np.ndarray, " factor"] = after >= 0
+    if changed.any():
         with torch.no_grad():
-            vision_features = context.asker.encode_pictures(context.plan.pictures[after[there]])
-        moved[torch.from_numpy(there)] = (vision_features.tokens.float().cpu() - tokens).flatten(1)
+            vision_features = context.asker.encode_pictures(context.plan.pictures[after[changed]])
+        moved[torch.from_numpy(changed)] = (vision_features.tokens.float().cpu() - tokens).flatten(1)
     return torch.where(moved.norm(dim=1, keepdim=True) > rounding, moved, 0.0)
 
 
 def _energies(
-    tally: FisherSums,
+    sums: FisherSums,
     trace: Float[np.ndarray, " case"],
     factors: Sequence[str],
     scenes: Int[np.ndarray, " case"],
     about: np.ndarray,
     confidence: float,
 ) -> tuple[Energy, ...]:
-    columns = {name: tally.column(name) for name in BOUNDS}
-    found = []
+    columns = {name: sums.column(name) for name in BOUNDS}
+    energies = []
     for number, factor in enumerate(factors):
         for query in dict.fromkeys(about.tolist()):
             keep = about == query
             numbers = {name: _mean(column[keep, number], scenes[keep], confidence, BOUNDS[name]) for name, column in columns.items()}
             moved = ~np.isnan(columns["slope"][keep, number])
-            found.append(
+            energies.append(
                 Energy(factor=factor, query=query, num_flat=int((moved & (trace[keep] == 0)).sum()), num_cases=int(moved.sum()), **numbers)
             )
-    return tuple(found)
+    return tuple(energies)
 
 
 def _mean(
     values: Float[np.ndarray, " case"], scenes: Int[np.ndarray, " case"], confidence: float, bounds: Bounds | None
 ) -> Estimate | None:
-    there = np.isfinite(values)
-    # Rounded first, so that what is 0 but for the machine is 0, and an interval is not of rounding.
-    return rounded(clustered_mean(values[there].round(DIGITS), scenes[there], confidence, bounds)) if there.any() else None
+    finite = np.isfinite(values)
+    # Rounded first, so that rounding errors neither replace an exact 0 nor give an interval.
+    return rounded(clustered_mean(values[finite].round(DIGITS), scenes[finite], confidence, bounds)) if finite.any() else None

@@ -1,8 +1,7 @@
-"""The geometric modality gap: how far text and vision tokens lie apart at each site, one random token of each kind a picture.
+"""The modality gap: distance between the centroids of text and vision tokens at each site, from one random token of each kind a picture.
 
-Distance of centroids after Liang et al., "Mind the Gap" (arXiv 2203.02053), section 2, here without normalising each token, and
-beside it relative to the size of the tokens. A gap does not say that nothing is mapped across it: the ladder and the causal
-measures say what is.
+After Liang et al., "Mind the Gap" (arXiv 2203.02053), section 2, but without normalising each token; also relative to the root mean
+square norm of the tokens. A gap does not exclude that information crosses it, which the ladder and the causal measures test.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ ALPHAS = tuple(10.0**power for power in range(-6, 3))  # of tokens whose mean sq
 
 
 def measure_gap(context: MeasureContext) -> Gap | None:
-    """The gap at the connector (text side: input embeddings) and after each layer; at most `MAX_PICTURES` pictures, drawn by the seed.
+    """The gap at the connector (text: input embeddings) and after each layer, of at most `MAX_PICTURES` random pictures.
 
     None where there are no pictures or the model has no such site.
     """
-    pictures, scenes = pictures_by_scene(context.changes)
+    pictures, scenes = pictures_by_scene(context.interventions)
     sites = [site for site in context.activations.sites if site != "encoder"]
     if not len(pictures) or not sites:
         return None
@@ -42,14 +41,14 @@ def measure_gap(context: MeasureContext) -> Gap | None:
     drawn = np.sort(rng.permutation(len(pictures))[:MAX_PICTURES])
     pictures, scenes = pictures[drawn], scenes[drawn]
     training = split_scenes(scenes, rng)
-    found = {}
+    gaps = {}
     for done, site in enumerate(sites):
         context.progress(done, len(sites))
         vision = context.activations.one_vision(site)[pictures]
         text = context.activations.one_text(site)[pictures]
-        found[site] = site_gap(vision, text, scenes, training, context.rng(f"gap.{site}"), context.confidence)
+        gaps[site] = site_gap(vision, text, scenes, training, context.rng(f"gap.{site}"), context.confidence)
     context.progress(len(sites), len(sites))
-    return Gap(sites=found)
+    return Gap(sites=gaps)
 
 
 def site_gap(
@@ -60,7 +59,7 @@ def site_gap(
     rng: np.random.Generator,
     confidence: float,
 ) -> SiteGap:
-    """All numbers of one site, from one token of each kind a picture."""
+    """All statistics of one site, from one token of each kind a picture."""
     products = scene_products(vision, text, scenes)
     every = np.arange(len(products.sizes))
 
@@ -86,7 +85,10 @@ def site_gap(
 
 @dataclass(frozen=True, eq=False)
 class SceneProducts:
-    """Products of scenes' sums of vision tokens, of text tokens and of their differences; resampling scenes needs nothing else."""
+    """Gram matrices of scene sums of vision tokens, text tokens and their differences: enough to resample scenes.
+
+    `squares` is the sum of squared norms of a scene's tokens of both kinds, `sizes` its number of pictures.
+    """
 
     vision: Float[np.ndarray, "scene scene"]
     text: Float[np.ndarray, "scene scene"]
@@ -95,30 +97,30 @@ class SceneProducts:
     sizes: Float[np.ndarray, " scene"]
 
     def centroids(self, weights: Float[np.ndarray, " scene"]) -> dict[str, float]:
-        """Distance, relative distance and cosine of the centroids, each scene weighted; what cannot be had is NaN."""
+        """Distance, relative distance and cosine of the centroids, scenes weighted; NaN where a value is undefined."""
         number = float(weights @ self.sizes)
-        vision, text, apart = (max(float(weights @ gram @ weights), 0.0) / number**2 for gram in (self.vision, self.text, self.difference))
+        vision, text, gap = (max(float(weights @ gram @ weights), 0.0) / number**2 for gram in (self.vision, self.text, self.difference))
         scale = (float(weights @ self.squares) / (2 * number)) ** 0.5
         lengths = (vision * text) ** 0.5
         return {
-            "distance": apart**0.5,
-            "relative": apart**0.5 / scale if scale > 0 else np.nan,
-            "cosine": float(np.clip((vision + text - apart) / (2 * lengths), -1, 1)) if lengths > 0 else np.nan,
+            "distance": gap**0.5,
+            "relative": gap**0.5 / scale if scale > 0 else np.nan,
+            "cosine": float(np.clip((vision + text - gap) / (2 * lengths), -1, 1)) if lengths > 0 else np.nan,
         }
 
 
 def scene_products(
     vision: Float[np.ndarray, "picture dim"], text: Float[np.ndarray, "picture dim"], scenes: Int[np.ndarray, " picture"]
 ) -> SceneProducts:
-    """Products by scene, in double precision."""
+    """Gram matrices of scene sums, in double precision."""
     groups = partition(scenes)
     indicator = (groups.member[None, :] == np.arange(groups.num_scenes)[:, None]).astype(np.float64)
     one, other = vision.astype(np.float64), text.astype(np.float64)
-    by_vision, by_text, apart = indicator @ one, indicator @ other, indicator @ (one - other)
+    by_vision, by_text, by_difference = indicator @ one, indicator @ other, indicator @ (one - other)
     return SceneProducts(
         vision=by_vision @ by_vision.T,
         text=by_text @ by_text.T,
-        difference=apart @ apart.T,
+        difference=by_difference @ by_difference.T,
         squares=groups.totals(np.square(one).sum(axis=1) + np.square(other).sum(axis=1)),
         sizes=groups.totals(np.ones(len(scenes))),
     )
@@ -133,8 +135,8 @@ def chance_relative(products: SceneProducts, rng: np.random.Generator) -> float 
     number = products.sizes.sum()
     scale = (products.squares.sum() / (2 * number)) ** 0.5
     signs = rng.integers(0, 2, (NUM_EXCHANGES, len(products.sizes))) * 2.0 - 1.0
-    apart = np.sqrt(np.maximum(np.einsum("is,st,it->i", signs, products.difference, signs, optimize=True), 0)) / number
-    return float(apart.mean() / scale) if scale > 0 else None
+    distances = np.sqrt(np.maximum(np.einsum("is,st,it->i", signs, products.difference, signs, optimize=True), 0)) / number
+    return float(distances.mean() / scale) if scale > 0 else None
 
 
 def separability(
@@ -144,10 +146,10 @@ def separability(
     training: Bool[np.ndarray, " picture"],
     confidence: float,
 ) -> Rate | None:
-    """Accuracy of a linear classifier of text against vision on held-out scenes, 0 to 1; as many tokens of each, so chance is 0.5.
+    """Accuracy of a linear classifier of text against vision tokens on held-out scenes, 0 to 1; classes are balanced, so chance is 0.5.
 
-    Ridge regression on the sign of the class, penalty chosen by leave-one-out inside the training scenes. Tokens are scaled as a whole and
-    not by channel: a gap is most of the variance of its own channels, and dividing by it would hide it among hundreds of others. None
+    Ridge regression on the sign of the class; the penalty is chosen by leave-one-out on the training scenes. Tokens get one common scale,
+    not one per channel: a gap is most of the variance of its channels, and dividing by that would hide it among hundreds of others. None
     where training or held-out scenes are missing.
     """
     if training.all() or training.sum() < 2:

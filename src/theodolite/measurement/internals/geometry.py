@@ -1,14 +1,14 @@
-"""Geometry of factors at each site: how consistent, how orthogonal, how regular, beside what shuffled differences give.
+"""Geometry of factors at each site: consistency, orthogonality and regularity of their directions, tested against shuffled differences.
 
 Directions come from interventions (after - before), on the mean of a picture's vision tokens, under the Euclidean product and, where
-hidden vectors are as wide as the unembedding, the causal one. All of it is likeness of directions; whether the model uses them is for
-the causal measures to say.
+hidden vectors are as wide as the unembedding, the causal one. These are similarities of directions; whether the model uses them is
+tested by the causal measures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TypeVar
 
@@ -29,21 +29,20 @@ from theodolite.measurement.internals.directions import (
 from theodolite.measurement.internals.hierarchy import measure_hierarchy
 from theodolite.measurement.internals.inner_product import CausalProduct, causal_product
 from theodolite.measurement.internals.simplex import simplex_parts, simplex_regularity
-from theodolite.measurement.pairs.interventions import Interventions
 from theodolite.records.geometry import Directions, Geometry, Overlap, Shape, Simplex, SiteGeometry, Tested
 from theodolite.records.part import Estimate
 from theodolite.stats.jackknife import DIGITS, jackknife_ends, rounded
 from theodolite.stats.rates import benjamini_hochberg, permutation_p
 
 NUM_SHUFFLES = 200
-# Numbers in the differences of one factor: 488 interventions at 4,096 channels, all of 2,000 at 1,000.
+# Values in the difference vectors of one factor: 488 interventions at 4,096 channels, 2,000 at 1,000.
 MAX_NUMBERS = 2_000_000
 Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, eq=False)
 class Replicates:
-    """One number for each row of the weights, its range, and the scenes behind it."""
+    """A statistic for each row of the weights, its range, and its number of scenes."""
 
     values: Float[np.ndarray, " replicate"]
     range: tuple[float, float]
@@ -52,27 +51,28 @@ class Replicates:
 
 def measure_geometry(context: MeasureContext) -> Geometry | None:
     """Geometry of all factors that interventions move, by site; None where there are no interventions."""
-    changes = {factor: each for factor, each in sorted(context.changes.items()) if len(each.scene)}
-    if not changes:
+    interventions = {factor: each for factor, each in sorted(context.interventions.items()) if len(each.scene)}
+    if not interventions:
         return None
     most = max(2, MAX_NUMBERS // context.unembedding.shape[1])
-    changes = {factor: _drawn(each, most, context.rng(f"geometry.{factor}")) for factor, each in changes.items()}
-    scenes = np.unique(np.concatenate([each.scene for each in changes.values()]))
+    for factor, each in interventions.items():
+        interventions[factor] = each.take(np.sort(context.rng(f"geometry.{factor}").permutation(len(each))[:most]))
+    scenes = np.unique(np.concatenate([each.scene for each in interventions.values()]))
     weights = draw_weights(len(scenes), NUM_SHUFFLES, context.rng("geometry"))
     product = causal_product(context.unembedding)
     groups = {
         factor: tuple(tuple(each.values.index(value) for value in values if value in each.values) for values in named.values())
-        for factor, each in changes.items()
+        for factor, each in interventions.items()
         if (named := context.groups.get(factor))
     }
     sites: dict[str, SiteGeometry] = {}
     for done, site in enumerate(context.activations.sites):
         context.progress(done, len(context.activations.sites))
         vectors = context.activations.mean(site)
-        found = {factor: differences(each, vectors, scenes) for factor, each in changes.items()}
+        by_factor = {factor: differences(each, vectors, scenes) for factor, each in interventions.items()}
         sites[site] = SiteGeometry(
-            euclidean=describe(found, weights, groups, context.confidence),
-            causal=_causal(found, product, weights, groups, context.confidence) if site != "encoder" else None,
+            euclidean=describe(by_factor, weights, groups, context.confidence),
+            causal=_causal(by_factor, product, weights, groups, context.confidence) if site != "encoder" else None,
         )
     context.progress(len(sites), len(sites))
     return Geometry(
@@ -84,34 +84,27 @@ def measure_geometry(context: MeasureContext) -> Geometry | None:
     )
 
 
-def _drawn(changes: Interventions, most: int, rng: np.random.Generator) -> Interventions:
-    """At most so many of the interventions, in their order."""
-    rows = np.sort(rng.permutation(len(changes.scene))[:most])
-    names = ("before", "after", "level_before", "level_after", "scene")
-    return replace(changes, **{name: getattr(changes, name)[rows] for name in names})
-
-
 def _causal(
-    found: Mapping[str, Differences],
+    by_factor: Mapping[str, Differences],
     product: CausalProduct,
     weights: Weights,
     groups: Mapping[str, Sequence[tuple[int, ...]]],
     confidence: float,
 ) -> Shape | None:
-    if any(each.vectors.shape[1] != product.width for each in found.values()):
+    if any(each.vectors.shape[1] != product.width for each in by_factor.values()):
         return None
-    return describe({name: each.replaced(product.apply(each.vectors)) for name, each in found.items()}, weights, groups, confidence)
+    return describe({name: each.replaced(product.apply(each.vectors)) for name, each in by_factor.items()}, weights, groups, confidence)
 
 
 def describe(
-    found: Mapping[str, Differences], weights: Weights, groups: Mapping[str, Sequence[tuple[int, ...]]], confidence: float
+    by_factor: Mapping[str, Differences], weights: Weights, groups: Mapping[str, Sequence[tuple[int, ...]]], confidence: float
 ) -> Shape:
-    """All numbers of one site under one product; `groups` are positions of values, by factor."""
+    """All statistics of one site under one inner product; `groups` are positions of values, by factor."""
     consistent: dict[str, Replicates] = {}
     regular: dict[str, Replicates] = {}
     bases: dict[str, Float[np.ndarray, "replicate direction dim"]] = {}
     observed: dict[str, Float[np.ndarray, "replicate value dim"]] = {}
-    for name, each in found.items():
+    for name, each in by_factor.items():
         placed = place_values(each, weights)
         if (values := consistency(each, weights)) is not None:
             consistent[name] = Replicates(values, (-1.0, 1.0), each.num_scenes)
@@ -129,9 +122,9 @@ def describe(
                 simplex=_simplex(observed[name][0], regularity_tests.get(name)),
                 hierarchy=measure_hierarchy(observed[name], groups[name], confidence) if name in groups and joins_all(each) else None,
             )
-            for name, each in found.items()
+            for name, each in by_factor.items()
         },
-        overlaps=_overlaps(found, bases, weights, confidence),
+        overlaps=_overlaps(by_factor, bases, weights, confidence),
     )
 
 
@@ -147,16 +140,18 @@ def _simplex(points: Float[np.ndarray, "value dim"], regularity: Tested | None) 
 
 
 def _overlaps(
-    found: Mapping[str, Differences],
+    by_factor: Mapping[str, Differences],
     bases: Mapping[str, Float[np.ndarray, "replicate direction dim"]],
     weights: Weights,
     confidence: float,
 ) -> tuple[Overlap, ...]:
     ranks = {name: _rank(basis) for name, basis in bases.items()}
-    pairs = [pair for pair in combinations(sorted(found), 2) if ranks[pair[0]] and ranks[pair[1]]]
+    pairs = [pair for pair in combinations(sorted(by_factor), 2) if ranks[pair[0]] and ranks[pair[1]]]
     tests = settle(
         {
-            (one, other): Replicates(overlap(bases[one], bases[other]), (0.0, 1.0), len(np.union1d(found[one].scene, found[other].scene)))
+            (one, other): Replicates(
+                overlap(bases[one], bases[other]), (0.0, 1.0), len(np.union1d(by_factor[one].scene, by_factor[other].scene))
+            )
             for one, other in pairs
         },
         weights,
@@ -179,26 +174,28 @@ def overlap(
 ) -> Float[np.ndarray, " replicate"]:
     """Mean squared cosine of the principal angles of subspaces given by orthonormal rows (rows of 0 do not count), 0 to 1.
 
-    The squared cosines sum to the squared norm of the product of the bases, and there are as many angles as the smaller dimension.
-    NaN where a subspace has no direction.
+    The squared cosines sum to the squared norm of the product of the bases; the number of angles is the smaller dimension. NaN where a
+    subspace has dimension 0.
     """
     shared = np.square(one @ other.transpose(0, 2, 1), dtype=np.float64).sum(axis=(1, 2))
     angles = np.minimum(np.any(one != 0, axis=2).sum(axis=1), np.any(other != 0, axis=2).sum(axis=1))
     return np.asarray(np.divide(shared, angles, out=np.full(len(shared), np.nan), where=angles > 0))
 
 
-def settle(found: Mapping[Key, Replicates], weights: Weights, confidence: float) -> dict[Key, Tested]:
-    """Value, interval, chance and p of each, and p adjusted over all of them; what has no value or no shuffle is left out."""
-    # Rounded first: values that are equal but for the order of sums must tie.
-    nulls = {key: each.values[1 + weights.num_groups :].round(DIGITS) for key, each in found.items()}
-    shuffles = {key: kept for key, null in nulls.items() if len(kept := null[np.isfinite(null)]) and np.isfinite(found[key].values[0])}
+def settle(statistics: Mapping[Key, Replicates], weights: Weights, confidence: float) -> dict[Key, Tested]:
+    """Value, interval, chance and p of each statistic, with p adjusted over all; statistics without value or shuffles are left out."""
+    # Rounded first, so that values that differ only by the order of summation tie.
+    nulls = {key: each.values[1 + weights.num_groups :].round(DIGITS) for key, each in statistics.items()}
+    shuffles = {
+        key: null[np.isfinite(null)] for key, null in nulls.items() if np.isfinite(null).any() and np.isfinite(statistics[key].values[0])
+    }
     if not shuffles:
         return {}
-    chances = [permutation_p(round(float(found[key].values[0]), DIGITS), null) for key, null in shuffles.items()]
+    chances = [permutation_p(round(float(statistics[key].values[0]), DIGITS), null) for key, null in shuffles.items()]
     adjusted = benjamini_hochberg(np.asarray(chances))
     return {
         key: Tested(
-            estimate=jackknife(found[key], weights.num_groups, confidence),
+            estimate=jackknife(statistics[key], weights.num_groups, confidence),
             chance=round(float(null.mean()), DIGITS),
             p=round(p, DIGITS),
             p_adjusted=round(float(p_adjusted), DIGITS),
@@ -207,9 +204,9 @@ def settle(found: Mapping[Key, Replicates], weights: Weights, confidence: float)
     }
 
 
-def jackknife(found: Replicates, num_groups: int, confidence: float) -> Estimate:
+def jackknife(replicates: Replicates, num_groups: int, confidence: float) -> Estimate:
     """The observed value with its interval by `jackknife_ends`, cut to its range."""
-    lowest, highest = found.range
-    value = float(found.values[0].clip(lowest, highest))
-    low, high = jackknife_ends(value, found.values[1 : 1 + num_groups], found.range, confidence)
-    return rounded(Estimate(value=value, low=low, high=high, num_scenes=found.num_scenes))
+    lowest, highest = replicates.range
+    value = float(replicates.values[0].clip(lowest, highest))
+    low, high = jackknife_ends(value, replicates.values[1 : 1 + num_groups], replicates.range, confidence)
+    return rounded(Estimate(value=value, low=low, high=high, num_scenes=replicates.num_scenes))

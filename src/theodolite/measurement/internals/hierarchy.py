@@ -1,4 +1,4 @@
-"""Two-level factors: is the direction between groups of values orthogonal to differences within them?
+"""Orthogonality of two-level factors: cosines of the direction between groups of values with differences within the groups.
 
 Park, Choe, Jiang and Veitch, "The Geometry of Categorical and Hierarchical Concepts in Large Language Models" (arXiv 2406.01506),
 section 4: under the causal product, the vector of a parent concept is orthogonal to differences of its children.
@@ -23,17 +23,17 @@ Groups = Sequence[tuple[int, ...]]
 def group_cosine(gram: Float[np.ndarray, "value value"], groups: Groups) -> float | None:
     """Mean absolute cosine of the direction between two groups with differences of values within either, 0 to 1.
 
-    `gram` holds the products of the values' positions. Over all pairs of groups. None where nothing has a direction.
+    `gram` holds the products of the values' positions. Over all pairs of groups. None where all of these vectors are 0.
     """
-    found = []
+    cosines = []
     for one, other in combinations(groups, 2):
         between = _mean_of(one, len(gram)) - _mean_of(other, len(gram))
         for low, high in (*combinations(one, 2), *combinations(other, 2)):
             within = _mean_of((low,), len(gram)) - _mean_of((high,), len(gram))
             sizes = float(between @ gram @ between), float(within @ gram @ within)
             if min(sizes) > NEGLIGIBLE * float(gram.diagonal().max()):
-                found.append(abs(float(between @ gram @ within)) / (sizes[0] * sizes[1]) ** 0.5)
-    return float(np.mean(found)) if found else None
+                cosines.append(abs(float(between @ gram @ within)) / (sizes[0] * sizes[1]) ** 0.5)
+    return float(np.mean(cosines)) if cosines else None
 
 
 def _mean_of(values: tuple[int, ...], number: int) -> Float[np.ndarray, " value"]:
@@ -41,33 +41,33 @@ def _mean_of(values: tuple[int, ...], number: int) -> Float[np.ndarray, " value"
 
 
 def other_ways(groups: Groups) -> list[tuple[tuple[int, ...], ...]]:
-    """All ways to put the same values into groups of the same sizes, this one left out; the first `MAX_WAYS` where there are more."""
+    """All other groupings of the same values into groups of the same sizes, at most the first `MAX_WAYS`."""
     members = tuple(sorted(value for group in groups for value in group))
     own = frozenset(frozenset(group) for group in groups)
-    found: dict[frozenset[frozenset[int]], tuple[tuple[int, ...], ...]] = {}
-    for way in _ways(members, tuple(len(group) for group in groups)):
-        key = frozenset(frozenset(group) for group in way)
+    groupings: dict[frozenset[frozenset[int]], tuple[tuple[int, ...], ...]] = {}
+    for grouping in _groupings(members, tuple(len(group) for group in groups)):
+        key = frozenset(frozenset(group) for group in grouping)
         if key != own:
-            found.setdefault(key, way)
-        if len(found) == MAX_WAYS:
+            groupings.setdefault(key, grouping)
+        if len(groupings) == MAX_WAYS:
             break
-    return list(found.values())
+    return list(groupings.values())
 
 
-def _ways(members: tuple[int, ...], sizes: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], ...]]:
+def _groupings(members: tuple[int, ...], sizes: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], ...]]:
     if not sizes:
         yield ()
         return
     for first in combinations(members, sizes[0]):
         rest = tuple(value for value in members if value not in first)
-        yield from ((first, *others) for others in _ways(rest, sizes[1:]))
+        yield from ((first, *others) for others in _groupings(rest, sizes[1:]))
 
 
 def measure_hierarchy(placed: Float[np.ndarray, "replicate value dim"], groups: Groups, confidence: float) -> Hierarchy | None:
     """Orthogonality across levels: row 0 of `placed` is observed, the others leave a group of scenes out (jackknife).
 
-    The p value asks whether this grouping is special: a regular simplex is orthogonal under every grouping and gives p = 1. None where
-    fewer than two groups have values or nothing differs within them.
+    The p value tests this grouping against all others: a regular simplex is orthogonal under every grouping and has p = 1. None where
+    fewer than two groups have values or no values differ within them.
     """
     filled = [group for group in groups if group]
     if len(filled) < 2 or max(map(len, filled)) < 2:
@@ -75,7 +75,7 @@ def measure_hierarchy(placed: Float[np.ndarray, "replicate value dim"], groups: 
     exact = placed.astype(np.float64)
     grams = exact @ exact.transpose(0, 2, 1)
     value = group_cosine(grams[0], filled)
-    others = [cosine for way in other_ways(filled) if (cosine := group_cosine(grams[0], way)) is not None]
+    others = [cosine for grouping in other_ways(filled) if (cosine := group_cosine(grams[0], grouping)) is not None]
     if value is None or not others:
         return None
     left_out = [np.nan if (cosine := group_cosine(gram, filled)) is None else cosine for gram in grams[1:]]

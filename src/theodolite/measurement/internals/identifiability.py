@@ -1,7 +1,7 @@
-"""How far a representation is the factors up to simple maps: DCI, MCC with optimal matching, block-wise linear and nonlinear R2.
+"""Identifiability of factors from a representation up to simple maps: DCI, MCC with optimal matching, block-wise linear and nonlinear R2.
 
 All of it is held out by scene. DCI: Eastwood and Williams, ICLR 2018. MCC: after Hyvarinen and Morioka, NeurIPS 2016. Block-wise R2:
-after von Kügelgen et al., NeurIPS 2021. High linear R2 with low DCI and MCC is a map in rotated axes, as good to whoever reads linearly.
+after von Kügelgen et al., NeurIPS 2021. High linear R2 with low DCI and MCC means rotated axes, which is no loss to a linear readout.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KERNEL_PENALTIES = tuple(float(10.0**power) for power in range(-5, 2))
 
 @dataclass(frozen=True, eq=False)
 class KnownPictures:
-    """Pictures of which every factor is known. `levels` has one column a factor."""
+    """Pictures with known values of all factors. `levels` has one column a factor."""
 
     factors: tuple[str, ...]
     num_levels: tuple[int, ...]
@@ -43,53 +43,54 @@ class KnownPictures:
     scene: Int[np.ndarray, " row"]
 
 
-def known_pictures(changes: Mapping[str, Interventions]) -> KnownPictures | str:
-    """The pictures of which all factors are known, or why there are none.
+def known_pictures(interventions: Mapping[str, Interventions]) -> KnownPictures | str:
+    """The pictures with known values of all factors, or the reason why there are none.
 
-    Where the interventions of a scene all start from one base picture, each tells the base's value of its factor, and the changed
-    picture differs from the base in that factor alone. Base pictures come first; changed ones fill up to `MAX_PICTURES`, factors by turns.
+    Where the interventions of a scene all start from one base picture, each gives the base's value of its factor, and the changed
+    picture differs from the base in that factor alone. Base pictures come first, then changed ones, one of each factor in rotation, up
+    to `MAX_PICTURES`.
     """
-    if not changes:
+    if not interventions:
         return "no factor was changed"
-    factors = tuple(sorted(changes))
-    bases = {name: dict(zip(changes[name].scene.tolist(), changes[name].before.tolist(), strict=True)) for name in factors}
+    factors = tuple(sorted(interventions))
+    bases = {name: dict(zip(interventions[name].scene.tolist(), interventions[name].before.tolist(), strict=True)) for name in factors}
     common = sorted(set.intersection(*(set(base) for base in bases.values())))
     if not common:
         return "no scene has every factor changed, so some factor is unknown of every picture"
     pictures = {scene: bases[factors[0]][scene] for scene in common}
     for name in factors:
-        for scene, picture in zip(changes[name].scene.tolist(), changes[name].before.tolist(), strict=True):
+        for scene, picture in zip(interventions[name].scene.tolist(), interventions[name].before.tolist(), strict=True):
             if scene in pictures and picture != pictures[scene]:
                 return f"scene {scene} has no one base picture: the change of {name} starts from another, whose other factors are unknown"
-    return _tabulate(changes, factors, pictures)
+    return _tabulate(interventions, factors, pictures)
 
 
-def _tabulate(changes: Mapping[str, Interventions], factors: tuple[str, ...], pictures: Mapping[int, int]) -> KnownPictures:
-    """Rows of the base pictures, then of the changed ones, one of each factor by turns; each picture once."""
+def _tabulate(interventions: Mapping[str, Interventions], factors: tuple[str, ...], pictures: Mapping[int, int]) -> KnownPictures:
+    """Rows of the base pictures, then of the changed ones, one of each factor in rotation; each picture once."""
     base = {scene: np.zeros(len(factors), dtype=np.int64) for scene in pictures}
     for column, name in enumerate(factors):
-        for scene, level in zip(changes[name].scene.tolist(), changes[name].level_before.tolist(), strict=True):
+        for scene, level in zip(interventions[name].scene.tolist(), interventions[name].level_before.tolist(), strict=True):
             if scene in base:
                 base[scene][column] = level
     rows = {pictures[scene]: (scene, levels) for scene, levels in base.items()}
-    for turn in zip_longest(*(_changed_rows(changes[name], column, base) for column, name in enumerate(factors))):
+    for turn in zip_longest(*(_changed_rows(interventions[name], column, base) for column, name in enumerate(factors))):
         for row in turn:
             if row is not None:
                 rows.setdefault(*row)
-    kept = list(rows)[:MAX_PICTURES]
+    first = list(rows)[:MAX_PICTURES]
     return KnownPictures(
         factors,
-        tuple(len(changes[name].values) for name in factors),
-        np.array(kept, dtype=np.int64),
-        np.stack([rows[picture][1] for picture in kept]),
-        np.array([rows[picture][0] for picture in kept], dtype=np.int64),
+        tuple(len(interventions[name].values) for name in factors),
+        np.array(first, dtype=np.int64),
+        np.stack([rows[picture][1] for picture in first]),
+        np.array([rows[picture][0] for picture in first], dtype=np.int64),
     )
 
 
 def _changed_rows(
     change: Interventions, column: int, base: Mapping[int, Int[np.ndarray, " factor"]]
 ) -> Iterator[tuple[int, tuple[int, Int[np.ndarray, " factor"]]]]:
-    """Each changed picture with its scene and levels: those of its scene's base, but for its own factor's."""
+    """Each changed picture with its scene and levels: those of the base picture, except for the changed factor."""
     for scene, picture, level in zip(change.scene.tolist(), change.after.tolist(), change.level_after.tolist(), strict=True):
         if scene in base:
             levels = base[scene].copy()
@@ -99,7 +100,7 @@ def _changed_rows(
 
 @dataclass(frozen=True, eq=False)
 class ReadDimensions:
-    """What DCI and MCC read: the standardised dimensions; where those are more than `MAX_AXES`, principal components of training rows."""
+    """Input of DCI and MCC: the standardised dimensions, or principal components of the training rows for more than `MAX_AXES` of them."""
 
     train: Float[np.ndarray, "train axis"]
     test: Float[np.ndarray, "test axis"]
@@ -108,17 +109,17 @@ class ReadDimensions:
 
 
 def choose_axes(train: Float[np.ndarray, "train dim"], test: Float[np.ndarray, "test dim"]) -> ReadDimensions:
-    """The axes of a representation."""
+    """The axes of a representation: its standardised dimensions or their first `MAX_AXES` principal components."""
     inner, outer = standardised(train, test)
     num_dims = inner.shape[1]
     if num_dims <= MAX_AXES:
         return ReadDimensions(inner, outer, num_dims, 1.0)
     _, lengths, directions = np.linalg.svd(inner, full_matrices=False)
-    main = directions[:MAX_AXES]
-    # A component has no sign of its own; its largest entry is made positive so that records repeat.
-    signs = np.sign(main[np.arange(len(main)), np.abs(main).argmax(axis=1)])
-    main = (main * signs[:, None]).T
-    return ReadDimensions(inner @ main, outer @ main, num_dims, float((lengths[:MAX_AXES] ** 2).sum() / (lengths**2).sum()))
+    components = directions[:MAX_AXES]
+    # The sign of a component is arbitrary; its largest entry is made positive so that records are reproducible.
+    signs = np.sign(components[np.arange(len(components)), np.abs(components).argmax(axis=1)])
+    axes = (components * signs[:, None]).T
+    return ReadDimensions(inner @ axes, outer @ axes, num_dims, float((lengths[:MAX_AXES] ** 2).sum() / (lengths**2).sum()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +134,7 @@ class Dci:
 def dci(importance: Float[np.ndarray, "axis factor"]) -> tuple[float | None, tuple[float, ...] | None]:
     """Disentanglement and completeness, 0 to 1, of a matrix of importances. Eastwood and Williams 2018, section 2.
 
-    1 minus the entropy of a row (which factors an axis matters for) or a column (which axes matter for a factor) over its largest.
+    1 minus the entropy of a row (an axis's importances for factors) or a column (a factor's importances of axes) over its maximum.
     """
     num_axes, num_factors = importance.shape
     rows, columns = importance.sum(axis=1), importance.sum(axis=0)
@@ -154,7 +155,7 @@ def _purity(importance: Float[np.ndarray, "axis factor"], axis: int) -> Float[np
 
 
 def measure_dci(axes: ReadDimensions, train: Int[np.ndarray, "train factor"], test: Int[np.ndarray, "test factor"]) -> Dci:
-    """DCI of axes by bagged trees, a forest a factor; each split sees all axes, so that importance goes to the best, not to a stand-in."""
+    """DCI of axes by bagged trees, one forest a factor; splits choose among all axes, so importance goes to the best, not to a proxy."""
     importance = np.zeros((axes.train.shape[1], train.shape[1]))
     informativeness = []
     for factor in range(train.shape[1]):
@@ -168,10 +169,10 @@ def measure_dci(axes: ReadDimensions, train: Int[np.ndarray, "train factor"], te
 
 
 def correlation(values: Float[np.ndarray, "row axis"], levels: Int[np.ndarray, " row"]) -> Float[np.ndarray, " axis"]:
-    """Correlation ratio of each axis by level, 0 to 1, freed of what chance gives; for two levels it is |Pearson's r|.
+    """Correlation ratio of each axis by level, 0 to 1, corrected for chance; for two levels it is |Pearson's r| so corrected.
 
     The square is Kelley's epsilon^2 = 1 - (1 - eta^2) (n - 1) / (n - levels), cut at 0. It is 1 where the axis is a function of the level.
-    Values and not ranks: ranks within a level would hold a separable factor of two levels to 0.87.
+    Of values, not of ranks: ranks within a level would limit a separable factor of two levels to 0.87.
     """
     centred = values - values.mean(axis=0)
     _, member, counts = np.unique(levels, return_inverse=True, return_counts=True)
@@ -187,21 +188,21 @@ def correlation(values: Float[np.ndarray, "row axis"], levels: Int[np.ndarray, "
 def match_coordinates(
     axes: ReadDimensions, train: Int[np.ndarray, "train factor"], test: Int[np.ndarray, "test factor"]
 ) -> Float[np.ndarray, " factor"]:
-    """Correlation of each factor with the axis matched to it, 0 to 1: matched on training rows for the largest sum, read on the others.
+    """Correlation of each factor with its matched axis, 0 to 1: matched on training rows for the largest sum, evaluated on the others.
 
-    With fewer axes than factors some factor has none: 0.
+    With fewer axes than factors, factors without an axis have 0.
     """
-    seen = np.stack([correlation(axes.train, levels) for levels in train.T], axis=1)
-    rows, columns = linear_sum_assignment(-seen)
-    found = np.zeros(train.shape[1])
+    correlations = np.stack([correlation(axes.train, levels) for levels in train.T], axis=1)
+    rows, columns = linear_sum_assignment(-correlations)
+    matched = np.zeros(train.shape[1])
     for axis, factor in zip(rows, columns, strict=True):
-        found[factor] = correlation(axes.test[:, [axis]], test[:, factor])[0]
-    return found
+        matched[factor] = correlation(axes.test[:, [axis]], test[:, factor])[0]
+    return matched
 
 
 @dataclass(frozen=True, eq=False)
 class Regression:
-    """One regression of indicators on a representation: R2 of held-out rows, and what was chosen on training rows."""
+    """One regression of indicators on a representation: R2 of held-out rows, with penalty and kernel width chosen on training rows."""
 
     r2: Estimate
     penalty: float
@@ -209,7 +210,7 @@ class Regression:
 
 
 class Regressor:
-    """Ridge regressions over one or more kernels; for each factor the kernel and penalty of least left-out error."""
+    """Ridge regressions over one or more kernels; for each factor the kernel and penalty of the least cross-validated error."""
 
     def __init__(self, folds: Mapping[float, Folds], penalties: tuple[float, ...]) -> None:
         self.folds, self.penalties = folds, penalties
@@ -242,23 +243,23 @@ def r_squared(
 
 
 def linear(train: Float[np.ndarray, "train dim"], test: Float[np.ndarray, "test dim"], folds: Int[np.ndarray, " train"]) -> Regressor:
-    """Ridge regression from standardised dimensions: the limit of an infinitely wide kernel."""
+    """Ridge regression from standardised dimensions: the limit of an infinitely wide Gaussian kernel."""
     return Regressor({math.inf: Folds(factorise(train, test), folds)}, PENALTIES)
 
 
 def nonlinear(train: Float[np.ndarray, "train dim"], test: Float[np.ndarray, "test dim"], folds: Int[np.ndarray, " train"]) -> Regressor:
-    """Kernel ridge regression from standardised dimensions, a Gaussian kernel of several widths; wide ones are all but linear."""
+    """Kernel ridge regression from standardised dimensions, with Gaussian kernels of several widths; the widest are nearly linear."""
     inner, outer = standardised(train, test)
     inside, across = cdist(inner, inner, "sqeuclidean"), cdist(outer, inner, "sqeuclidean")
     unit = max(float(np.median(inside[np.triu_indices(len(inside), 1)])), 1e-12)
-    found: dict[float, Folds] = {}
+    by_width: dict[float, Folds] = {}
     for width in WIDTHS:
         gram, others = (np.exp(-each / (2 * unit * width**2)) for each in (inside, across))
         columns = gram.mean(axis=0)
         others = others - others.mean(axis=1, keepdims=True) - columns + columns.mean()
         gram = gram - columns[:, None] - columns + columns.mean()
-        found[width] = Folds(factorise_gram(gram, others), folds, KERNEL_PENALTIES)
-    return Regressor(found, KERNEL_PENALTIES)
+        by_width[width] = Folds(factorise_gram(gram, others), folds, KERNEL_PENALTIES)
+    return Regressor(by_width, KERNEL_PENALTIES)
 
 
 def identify(
@@ -268,7 +269,7 @@ def identify(
     folds: Int[np.ndarray, " train"],
     confidence: float,
 ) -> SiteIdentifiability | None:
-    """All measures of one representation, None where none of its dimensions varies in training; rows of `vectors` are the table's."""
+    """All measures of one representation; `vectors` has the rows of the table. None where no dimension varies among training rows."""
     inner, outer = vectors[training], vectors[~training]
     train, test, scenes = table.levels[training], table.levels[~training], table.scene[~training]
     axes = choose_axes(inner, outer)
@@ -279,13 +280,13 @@ def identify(
     blocks = {}
     for column, name in enumerate(table.factors):
         sides = train[:, column], test[:, column]
-        straight, bent = (each.fit(*sides, table.num_levels[column], scenes, confidence) for each in regressors)
+        straight, curved = (each.fit(*sides, table.num_levels[column], scenes, confidence) for each in regressors)
         blocks[name] = Blocks(
             linear_r2=straight.r2,
-            nonlinear_r2=bent.r2,
+            nonlinear_r2=curved.r2,
             penalty=straight.penalty,
-            nonlinear_penalty=bent.penalty,
-            width=bent.width,
+            nonlinear_penalty=curved.penalty,
+            width=curved.width,
             completeness=None if trees.completeness is None else round(trees.completeness[column], DIGITS),
             informativeness=round(trees.informativeness[column], DIGITS),
             matched=round(float(matched[column]), DIGITS),
@@ -314,26 +315,26 @@ def _summary(axes: ReadDimensions, trees: Dci, blocks: dict[str, Blocks]) -> Sit
 
 
 def measure_identifiability(context: MeasureContext) -> Identifiability:
-    """Identifiability of the mean over vision tokens at every site; without sites, and with the reason, where it cannot be had."""
-    table = known_pictures(context.changes)
+    """Identifiability from the mean vision token at every site; without sites, and with the reason, where it cannot be measured."""
+    table = known_pictures(context.interventions)
     if isinstance(table, str):
-        return _nothing(table)
+        return _unmeasured(table)
     rng = context.rng("identifiability")
     training = split_scenes(table.scene, rng)
     reason = _unfit(table, training)
     if reason:
-        return _nothing(reason)
+        return _unmeasured(reason)
     folds = deal(table.scene[training], rng)
     sites: dict[str, SiteIdentifiability] = {}
     left_out: dict[str, str] = {}
     activations = context.activations
     for number, site in enumerate(activations.sites):
         context.progress(number, len(activations.sites))
-        found = identify(activations.mean(site)[table.picture], table, training, folds, context.confidence)
-        if found is None:
+        measured = identify(activations.mean(site)[table.picture], table, training, folds, context.confidence)
+        if measured is None:
             left_out[site] = "it is the same for every training picture"
         else:
-            sites[site] = found
+            sites[site] = measured
     context.progress(len(activations.sites), len(activations.sites))
     return Identifiability(
         reason=None if sites else "no site tells any two training pictures apart",
@@ -345,12 +346,12 @@ def measure_identifiability(context: MeasureContext) -> Identifiability:
     )
 
 
-def _nothing(reason: str) -> Identifiability:
+def _unmeasured(reason: str) -> Identifiability:
     return Identifiability(reason=reason, num_pictures=0, num_scenes=0, max_axes=MAX_AXES, sites={}, left_out={})
 
 
 def _unfit(table: KnownPictures, training: Bool[np.ndarray, " row"]) -> str | None:
-    """Why a split cannot be measured; None where it can."""
+    """The reason why a split cannot be measured; None where it can."""
     if any(len(np.unique(table.scene[side])) < 2 for side in (training, ~training)):
         return "fewer than two scenes on a side of the split"
     for column, name in enumerate(table.factors):

@@ -1,9 +1,9 @@
-"""The causal inner product: hidden vectors compared by what the unembedding reads of them.
+"""The causal inner product of hidden vectors, from the covariance of the unembedding.
 
 Park, Choe and Veitch, "The Linear Representation Hypothesis and the Geometry of Large Language Models" (arXiv 2311.03658), section 3:
 unembedding vectors g are compared as g' Cov(g)^-1 g', and the Riesz isomorphism turns this into x' Cov(g) y for hidden vectors. It does not
-change when hidden space is re-based by A^-T and the unembedding by A, which leaves every logit as it was; the Euclidean product does.
-The claim is about the last hidden state; at earlier sites of the same width it is a way of reading, no more.
+change when hidden space is re-based by A^-T and the unembedding by A, which leaves every logit the same; the Euclidean product does.
+The theory covers the last hidden state only; at earlier sites of the same width the product is a heuristic.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SINGULAR = 1e-10
 
 @dataclass(frozen=True, eq=False)
 class CausalProduct:
-    """`x @ factor` is the vector whose Euclidean products are the causal products of x. Nothing is added where Cov is singular."""
+    """`x @ factor` is the vector whose Euclidean products are the causal products of x. A singular Cov is not regularised."""
 
     factor: Float[np.ndarray, "dim inner"]
     rank: int
@@ -35,33 +35,32 @@ class CausalProduct:
 
 
 def causal_product(unembedding: Float[np.ndarray, "word dim"]) -> CausalProduct:
-    """The product from the covariance of the unembedding's rows, each word counted once (their concepts draw words uniformly).
+    """The product from the covariance of the unembedding's rows, each word counted once (the paper draws words uniformly).
 
-    Any F with F F' = Cov serves: Cholesky's where Cov is regular, else the square root over the eigenvectors that are left. Raises
-    `ValueError` where there are fewer than two words.
+    `factor` is an F with F F' = Cov: the Cholesky factor where Cov is regular, else the square root over the eigenvectors of non-zero
+    eigenvalues. Raises `ValueError` for fewer than two words.
     """
     num_words, dim = unembedding.shape
     if num_words < 2:
         raise ValueError(f"a covariance needs at least two words; the unembedding has {num_words}")
     covariance = _covariance(unembedding)
-    values: Float[np.ndarray, " dim"] | None = None
     try:
         factor = linalg.cholesky(covariance, lower=True)
-        # A pivot lost in rounding is a direction that no word reads.
+        # A pivot within rounding is a direction in which no word has a component.
         if np.square(np.diag(factor)).min() > SINGULAR * np.diag(covariance).max():
             return CausalProduct(factor, dim, num_words)
     except linalg.LinAlgError:
         pass
     values, vectors = linalg.eigh(covariance)
-    kept = values > SINGULAR * max(float(values[-1]), 0.0)
-    return CausalProduct(np.asarray(vectors[:, kept] * np.sqrt(values[kept])), int(kept.sum()), num_words)
+    nonzero = values > SINGULAR * max(float(values[-1]), 0.0)
+    return CausalProduct(np.asarray(vectors[:, nonzero] * np.sqrt(values[nonzero])), int(nonzero.sum()), num_words)
 
 
 def _covariance(rows: Float[np.ndarray, "word dim"]) -> Float[np.ndarray, "dim dim"]:
     centre = rows.mean(axis=0, dtype=np.float64)
     total = np.zeros((rows.shape[1], rows.shape[1]))
     for start in range(0, len(rows), WORDS_AT_ONCE):
-        # In double precision: single would leave noise where there are fewer words than directions, and it would count as rank.
-        part = rows[start : start + WORDS_AT_ONCE].astype(np.float64) - centre
-        total += part.T @ part
+        # In double precision: with fewer words than dimensions, rounding in single precision would count as rank.
+        block = rows[start : start + WORDS_AT_ONCE].astype(np.float64) - centre
+        total += block.T @ block
     return np.asarray(total / len(rows))

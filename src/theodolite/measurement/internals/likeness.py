@@ -1,7 +1,7 @@
-"""How alike the vision tokens of a picture are, by site: mean pairwise cosine and effective rank.
+"""Likeness of the vision tokens of a picture, by site: mean pairwise cosine and effective rank.
 
-Likeness is a number beside others, not a verdict: tokens can be alike in cosine because of one large common direction and still
-keep every factor apart. Its causal partner (tokens shuffled, or replaced by their mean) says whether answers feel it.
+Likeness alone is no verdict: tokens can have a high cosine because of one large common direction and still separate every factor. The
+causal measures (tokens shuffled, or replaced by their mean) test whether it affects answers.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from theodolite.stats.rates import clustered_mean
 
 def measure_likeness(context: MeasureContext) -> Likeness | None:
     """Likeness of the vision tokens of all pictures that interventions use, by site; None where there are none."""
-    pictures, scenes = pictures_by_scene(context.changes)
+    pictures, scenes = pictures_by_scene(context.interventions)
     if not len(pictures):
         return None
-    held = context.activations
+    activations = context.activations
     return Likeness(
         sites={
             site: SiteLikeness(
-                cosine=average(held.likeness(site)[pictures], scenes, context.confidence, (-1.0, 1.0)),
-                rank=average(held.rank(site)[pictures], scenes, context.confidence),
+                cosine=average(activations.likeness(site)[pictures], scenes, context.confidence, (-1.0, 1.0)),
+                rank=average(activations.rank(site)[pictures], scenes, context.confidence),
                 num_pictures=len(pictures),
             )
-            for site in held.sites
+            for site in activations.sites
         }
     )
 
@@ -46,6 +46,6 @@ def average(
     if not present.any():
         return None
     exact = values[present].astype(np.float64)
-    if bounds is not None:  # single precision may step over them
+    if bounds is not None:  # single precision may exceed them
         exact = exact.clip(*bounds)
     return rounded(clustered_mean(exact, scenes[present], confidence, bounds))

@@ -1,9 +1,9 @@
 """Linear probes of a categorical factor: held out by scene, with a shuffled-label control. Needs numpy only.
 
 A probe is ridge regression of the levels' indicators, then a linear discriminant in the space of its predictions (penalised discriminant
-analysis: Hastie, Buja and Tibshirani, Annals of Statistics 23 (1995)), so that levels in a row along one direction are told apart too. All
-of it is one affine map and the largest score. One eigendecomposition of the inputs serves all penalties, all folds, the labels and their
-controls: what ridge predicts of a scene that is left out has a closed form.
+analysis: Hastie, Buja and Tibshirani, Annals of Statistics 23 (1995)), so that levels in a row along one direction are separated too.
+Together they are one affine map and an argmax. One eigendecomposition of the inputs serves all penalties, folds, labels and controls,
+since ridge predictions of left-out scenes have a closed form.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-# Relative to the mean squared length of a standardised input: from nearly none to nearly nothing left.
+# Relative to the mean squared length of a standardised input: from almost no shrinkage to almost full shrinkage.
 PENALTIES = tuple(float(10.0**power) for power in range(-2, 4))
 NUM_FOLDS = 10
 NUM_CONTROLS = 3
@@ -23,10 +23,10 @@ ZERO = 1e-10
 
 @dataclass(frozen=True, eq=False)
 class Factorisation:
-    """The eigendecomposition of the Gram matrix of training inputs, and the held-out ones seen through it.
+    """The eigendecomposition of the Gram matrix of training inputs, and the held-out inputs in its basis.
 
     Gram = vectors diag(gains) vectors^T; a ridge fit of centred targets y predicts others diag(1 / (gains + penalty)) vectors^T y
-    of the held-out rows. `scale` is the mean squared length of a training input, the unit of penalties.
+    for the held-out rows. `scale` is the mean squared length of a training input, the unit of penalties.
     """
 
     vectors: Float[np.ndarray, "train direction"]
@@ -38,15 +38,15 @@ class Factorisation:
 def standardised(
     train: Float[np.ndarray, "train dim"], test: Float[np.ndarray, "test dim"]
 ) -> tuple[Float[np.ndarray, "train kept"], Float[np.ndarray, "test kept"]]:
-    """Both with mean 0 and variance 1 of the training rows in each dimension; a dimension that does not vary there is left out."""
+    """Both, scaled to mean 0 and variance 1 of the training rows by dimension; dimensions constant in training are left out."""
     inner, outer = train.astype(np.float64), test.astype(np.float64)
     mean, spread = inner.mean(axis=0), inner.std(axis=0)
-    kept = spread > ZERO * np.maximum(1.0, np.abs(mean))
-    return (inner[:, kept] - mean[kept]) / spread[kept], (outer[:, kept] - mean[kept]) / spread[kept]
+    varying = spread > ZERO * np.maximum(1.0, np.abs(mean))
+    return (inner[:, varying] - mean[varying]) / spread[varying], (outer[:, varying] - mean[varying]) / spread[varying]
 
 
 def factorise(train: Float[np.ndarray, "train dim"], test: Float[np.ndarray, "test dim"]) -> Factorisation:
-    """The factorisation of standardised inputs, by the smaller of the two Gram matrices."""
+    """The factorisation of standardised inputs, from the smaller of the two Gram matrices."""
     inner, outer = standardised(train, test)
     if inner.shape[1] == 0:
         return Factorisation(np.zeros((len(train), 0)), np.zeros(0), np.zeros((len(test), 0)), 1.0)
@@ -54,25 +54,24 @@ def factorise(train: Float[np.ndarray, "train dim"], test: Float[np.ndarray, "te
     if inner.shape[1] >= len(inner):
         return factorise_gram(inner @ inner.T, outer @ inner.T)
     gains, axes = np.linalg.eigh(inner.T @ inner)
-    kept = gains > ZERO * gains[-1]
-    gains, axes = gains[kept], axes[:, kept]
+    nonzero = gains > ZERO * gains[-1]
+    gains, axes = gains[nonzero], axes[:, nonzero]
     return Factorisation(inner @ axes / np.sqrt(gains), gains, outer @ axes * np.sqrt(gains), scale)
 
 
 def factorise_gram(gram: Float[np.ndarray, "train train"], others: Float[np.ndarray, "test train"]) -> Factorisation:
-    """The factorisation of a centred Gram or kernel matrix; `others` holds the held-out rows against the training rows."""
+    """The factorisation of a centred Gram or kernel matrix; `others` has the products of held-out rows with training rows."""
     gains, vectors = np.linalg.eigh(gram)
-    kept = gains > ZERO * max(float(gains[-1]), ZERO)
-    gains, vectors = gains[kept], vectors[:, kept]
+    nonzero = gains > ZERO * max(float(gains[-1]), ZERO)
+    gains, vectors = gains[nonzero], vectors[:, nonzero]
     return Factorisation(vectors, gains, others @ vectors, max(float(np.trace(gram)) / len(gram), ZERO))
 
 
 class Folds:
-    """Leaving out a fold of whole scenes at a time, in closed form: what ridge without the rows of a fold predicts of them.
+    """Ridge predictions of each fold (whole scenes) by the fit without it, in closed form.
 
-    For a linear fit the left-out residual of a block is (I - H_block)^-1 times its residual, H the hat matrix. The mean of the targets is
-    held fixed: a mean without the fold would tell its own labels by being short of them. Folds of one scene each would do the same by
-    their slopes.
+    The left-out residual of a fold is (I - H_fold)^-1 times its residual, H the hat matrix. The mean of the targets is fixed: a mean
+    without the fold would reveal the fold's labels by lacking them. Slopes would do the same with folds of one scene each.
     """
 
     def __init__(
@@ -85,34 +84,34 @@ class Folds:
         self.penalties = tuple(factorisation.scale * penalty for penalty in penalties)
         self.rows = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
         gains = factorisation.gains
-        self._kept = [gains / (gains + penalty) for penalty in self.penalties]
-        self._freedoms = [[self._freedom(rows, kept) for rows in self.rows] for kept in self._kept]
+        self._shrinkages = [gains / (gains + penalty) for penalty in self.penalties]
+        self._inverses = [[self._inverse(rows, shrinkage) for rows in self.rows] for shrinkage in self._shrinkages]
 
-    def _freedom(self, rows: Int[np.ndarray, " row"], kept: Float[np.ndarray, " direction"]) -> Float[np.ndarray, "row row"]:
-        """Inverse of I - H within a fold; I a little above 1, for penalties that leave the fit all freedom."""
+    def _inverse(self, rows: Int[np.ndarray, " row"], shrinkage: Float[np.ndarray, " direction"]) -> Float[np.ndarray, "row row"]:
+        """Inverse of (1 + 1e-10) I - H within a fold, which exists even where the penalty is so small that the fit interpolates."""
         vectors = self.factorisation.vectors[rows]
-        return np.linalg.inv((1 + ZERO) * np.eye(len(rows)) - (vectors * kept) @ vectors.T)
+        return np.linalg.inv((1 + ZERO) * np.eye(len(rows)) - (vectors * shrinkage) @ vectors.T)
 
     def left_out(self, targets: Float[np.ndarray, "train target"]) -> Float[np.ndarray, "penalty train target"]:
         """Predictions of centred targets, each row by the fit without its fold, for every penalty."""
         vectors = self.factorisation.vectors
         along = vectors.T @ targets
-        found = np.empty((len(self.penalties), *targets.shape))
-        for number, (kept, freedoms) in enumerate(zip(self._kept, self._freedoms, strict=True)):
-            residual = targets - vectors @ (kept[:, None] * along)
-            for rows, freedom in zip(self.rows, freedoms, strict=True):
-                found[number, rows] = targets[rows] - freedom @ residual[rows]
-        return found
+        predictions = np.empty((len(self.penalties), *targets.shape))
+        for number, (shrinkage, inverses) in enumerate(zip(self._shrinkages, self._inverses, strict=True)):
+            residual = targets - vectors @ (shrinkage[:, None] * along)
+            for rows, inverse in zip(self.rows, inverses, strict=True):
+                predictions[number, rows] = targets[rows] - inverse @ residual[rows]
+        return predictions
 
     def held_out(self, targets: Float[np.ndarray, "train target"], number: int) -> Float[np.ndarray, "test target"]:
-        """Predictions of the held-out rows by the fit to all training rows at the penalty of that number."""
+        """Predictions of the held-out rows by the fit to all training rows; `number` is the index of the penalty."""
         along = self.factorisation.vectors.T @ targets
         weight = 1 / (self.factorisation.gains + self.penalties[number])
         return np.asarray(self.factorisation.others @ (weight[:, None] * along))
 
 
 def deal(scenes: Int[np.ndarray, " row"], rng: np.random.Generator, num_folds: int = NUM_FOLDS) -> Int[np.ndarray, " row"]:
-    """The fold of each row: whole scenes, dealt in random order to folds of as many scenes as can be."""
+    """The fold of each row: whole scenes in random order, assigned to folds of equal numbers of scenes (up to one)."""
     clusters, member = np.unique(scenes, return_inverse=True)
     fold = np.empty(len(clusters), dtype=np.int64)
     fold[rng.permutation(len(clusters))] = np.arange(len(clusters)) % num_folds
@@ -120,7 +119,7 @@ def deal(scenes: Int[np.ndarray, " row"], rng: np.random.Generator, num_folds: i
 
 
 def same_size_groups(scenes: Int[np.ndarray, " row"]) -> list[Int[np.ndarray, "_ _"]]:
-    """Positions of the rows of each scene (scene by row), one array for each number of rows that a scene has; rows keep their order."""
+    """Positions of each scene's rows (scene by row), one array for all scenes of the same number of rows; rows keep their order."""
     _, member, counts = np.unique(scenes, return_inverse=True, return_counts=True)
     order = np.argsort(member, kind="stable")
     starts = np.cumsum(counts) - counts
@@ -131,7 +130,7 @@ def same_size_groups(scenes: Int[np.ndarray, " row"]) -> list[Int[np.ndarray, "_
 def shuffled_groups(
     levels: Int[np.ndarray, " train"], scenes: Int[np.ndarray, " train"], rng: np.random.Generator
 ) -> Int[np.ndarray, " train"]:
-    """Levels permuted among scenes: a scene gets those of one with as many rows, in their order; a scene of a size of its own, its own."""
+    """Levels permuted among scenes with the same number of rows, in their order; within the scene where no other has that number."""
     result = levels.copy()
     for rows in same_size_groups(scenes):
         if len(rows) > 1:
@@ -143,8 +142,7 @@ def shuffled_groups(
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """What a probe got right of the held-out rows; `control` is the mean over shuffled labels, `folds_frac` the accuracy on left-out
-    training scenes."""
+    """Correct predictions of held-out rows, 0 or 1; `control`: mean over shuffled labels; `folds_frac`: cross-validated accuracy."""
 
     right: Float[np.ndarray, " test"]
     control: Float[np.ndarray, " test"] | None
@@ -153,13 +151,13 @@ class Probe:
 
     @property
     def accuracy_frac(self) -> float:
-        """Share of the held-out rows that the probe tells, 0 to 1."""
+        """Share of held-out rows that are predicted correctly, 0 to 1."""
         return float(self.right.mean())
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One factor's samples, split: which rows train, the folds of those, levels and scenes. The same task serves every site."""
+    """One factor's samples with their split: levels, scenes, training rows and the folds of those. The same task serves every site."""
 
     levels: Int[np.ndarray, " row"]
     scenes: Int[np.ndarray, " row"]
@@ -168,18 +166,18 @@ class Task:
     num_levels: int
 
     def take(self, keep: Bool[np.ndarray, " row"]) -> Task:
-        """The same split of some of the rows."""
+        """The same split of the rows of a mask."""
         return Task(self.levels[keep], self.scenes[keep], self.training[keep], self.folds[keep[self.training]], self.num_levels)
 
     @property
     def chance_frac(self) -> float:
-        """Share of the commonest level among the held-out rows, 0 to 1: the best that is right without looking."""
-        held = self.levels[~self.training]
-        return float(np.bincount(held, minlength=self.num_levels).max()) / len(held)
+        """Share of the commonest level among the held-out rows, 0 to 1: the best accuracy of a constant answer."""
+        levels = self.levels[~self.training]
+        return float(np.bincount(levels, minlength=self.num_levels).max()) / len(levels)
 
     @property
     def can_be_probed(self) -> bool:
-        """Two scenes and two levels or more on either side."""
+        """Whether either side of the split has two scenes and two levels or more."""
         return all(len(np.unique(rows[side])) > 1 for rows in (self.scenes, self.levels) for side in (self.training, ~self.training))
 
 
@@ -190,26 +188,26 @@ def probe(
     num_controls: int = NUM_CONTROLS,
     penalties: Sequence[float] = PENALTIES,
 ) -> Probe:
-    """A linear probe of the task's levels from vectors, trained on its training rows and read on the others.
+    """A linear probe of the task's levels from vectors, trained on its training rows and evaluated on the others.
 
-    The penalty is the one of `penalties` (in units of the mean squared length of an input) that tells most levels of left-out training
-    scenes (the larger of equals), for each control by its own shuffled labels. Selectivity is accuracy minus that of the control:
-    after Hewitt and Liang 2019 (arXiv 1909.03368). With scenes apart, a control that is above chance tells of a leak.
-    Inputs are standardised by all training rows.
+    The penalty is the one of `penalties` (in units of the mean squared length of an input) with the highest cross-validated accuracy (the
+    larger of equals); each control selects its own by its shuffled labels. Selectivity is accuracy minus that of the control: after Hewitt
+    and Liang 2019 (arXiv 1909.03368). The split is by scene, so a control above chance reveals a leak. Inputs are standardised by all
+    training rows.
     """
-    training, held = task.training, task.levels[~task.training]
+    training, truth = task.training, task.levels[~task.training]
     folds = Folds(factorise(vectors[training], vectors[~training]), task.folds, penalties)
     levels = task.levels[training]
-    said, folds_frac, number = _fit(folds, levels, task.num_levels)
+    predicted, folds_frac, number = _fit(folds, levels, task.num_levels)
     control = None
     if num_controls:
-        wrong = [shuffled_groups(levels, task.scenes[training], rng) for _ in range(num_controls)]
-        control = np.mean([_fit(folds, each, task.num_levels)[0] == held for each in wrong], axis=0)
-    return Probe((said == held).astype(float), control, folds_frac, penalties[number])
+        shuffled = [shuffled_groups(levels, task.scenes[training], rng) for _ in range(num_controls)]
+        control = np.mean([_fit(folds, each, task.num_levels)[0] == truth for each in shuffled], axis=0)
+    return Probe((predicted == truth).astype(float), control, folds_frac, penalties[number])
 
 
 def _fit(folds: Folds, levels: Int[np.ndarray, " train"], num_levels: int) -> tuple[Int[np.ndarray, " test"], float, int]:
-    """The levels said of the held-out rows, the accuracy on left-out training scenes, and the number of the penalty that gave it."""
+    """The predicted levels of the held-out rows, the cross-validated accuracy, and the index of the selected penalty."""
     targets = one_hot(levels, num_levels)
     targets = targets - targets.mean(axis=0)
     left_out = folds.left_out(targets)
@@ -228,13 +226,13 @@ Rule = tuple[Float[np.ndarray, "target level"], Float[np.ndarray, " level"]]
 
 
 def discriminant(predictions: Float[np.ndarray, "row target"], levels: Int[np.ndarray, " row"], num_levels: int) -> Rule:
-    """Weights and offsets of the linear discriminant (one covariance, levels weighted by their share); one with no row is never said."""
+    """Weights and offsets of the linear discriminant (shared covariance, priors by share); a level without rows is never predicted."""
     member = one_hot(levels, num_levels)
     counts = member.sum(axis=0)
     means = member.T @ predictions / np.maximum(counts, 1)[:, None]
     within = predictions - means[levels]
     covariance = within.T @ within / len(predictions)
-    # Predictions of indicators sum to a constant, so one direction has no variance and tells nothing either.
+    # Predictions of indicators sum to a constant, so one direction has no variance (and no information).
     covariance += (1e-6 * np.trace(covariance) / len(covariance) + ZERO**2) * np.eye(len(covariance))
     weights = np.linalg.solve(covariance, means.T)
     with np.errstate(divide="ignore"):

@@ -1,9 +1,9 @@
-"""The open questions of a survey's rows, asked again with something changed inside the model, and answers side by side."""
+"""Open questions of a survey's rows, asked again with edited vision tokens, and their answers before and after."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -16,30 +16,30 @@ from theodolite.stats.rates import total_variation
 
 @dataclass(frozen=True, eq=False)
 class ModelAnswers:
-    """Answers: the number of the most probable choice, and the probabilities in the order of choices, filled up with 0."""
+    """Answers: the index of the most probable choice, and the probabilities in the order of choices, padded with 0."""
 
     chosen: Int[np.ndarray, " ask"]
     probabilities: Float[np.ndarray, "ask choice"]
 
     def take(self, keep: Bool[np.ndarray, " ask"]) -> ModelAnswers:
-        """Some of the answers."""
+        """The answers of a mask."""
         return ModelAnswers(self.chosen[keep], self.probabilities[keep])
 
     def variation(self, other: ModelAnswers) -> Float[np.ndarray, " ask"]:
-        """Total variation to other answers to the same asks, 0 to 1."""
+        """Total variation distance to other answers to the same asks, 0 to 1."""
         return total_variation(self.probabilities, other.probabilities)
 
     @staticmethod
     def of(probabilities: Sequence[Sequence[float] | Float[np.ndarray, " choice"]]) -> ModelAnswers:
-        """Answers from the probabilities of each; the first of equals wins, as in a survey's rows."""
-        filled = np.zeros((len(probabilities), max(map(len, probabilities), default=0)))
-        for row, found in zip(filled, probabilities, strict=True):
-            row[: len(found)] = found
-        return ModelAnswers(filled.argmax(axis=1) if len(filled) else np.empty(0, dtype=np.int64), filled)
+        """Answers from the probabilities of each; the first of equals is chosen, as in a survey's rows."""
+        padded = np.zeros((len(probabilities), max(map(len, probabilities), default=0)))
+        for row, own in zip(padded, probabilities, strict=True):
+            row[: len(own)] = own
+        return ModelAnswers(padded.argmax(axis=1) if len(padded) else np.empty(0, dtype=np.int64), padded)
 
 
 def open_rows(rows: pl.DataFrame) -> pl.DataFrame:
-    """The interventions' rows with an open question, answered, in their order."""
+    """The rows of interventions with an open question, in their order."""
     return rows.filter((pl.col("kind") == "intervention") & (pl.col("form") == "open"))
 
 
@@ -49,50 +49,49 @@ def of_scenes(rows: pl.DataFrame, scenes: Int[np.ndarray, " scene"]) -> pl.DataF
 
 
 def first_pictures(rows: pl.DataFrame, num_scenes: int) -> pl.DataFrame:
-    """One row for each open question about the first picture of each of the first scenes: read its `before` side only."""
-    scenes = rows["scene"].unique().sort().head(num_scenes).to_numpy()
-    some = of_scenes(rows, scenes)
-    first = some.group_by("scene", maintain_order=True).agg(pl.col("picture_before").first().alias("first_picture"))
-    some = some.join(first, on="scene", how="left", maintain_order="left").filter(pl.col("picture_before") == pl.col("first_picture"))
-    return some.unique(["scene", "name", "question_before"], keep="first", maintain_order=True).drop("first_picture")
+    """One row for each open question about the first picture of each of the first scenes; only its `before` side is of use."""
+    rows = of_scenes(rows, rows["scene"].unique().sort().head(num_scenes).to_numpy())
+    first = rows.group_by("scene", maintain_order=True).agg(pl.col("picture_before").first().alias("first_picture"))
+    rows = rows.join(first, on="scene", how="left", maintain_order="left").filter(pl.col("picture_before") == pl.col("first_picture"))
+    return rows.unique(["scene", "name", "question_before"], keep="first", maintain_order=True).drop("first_picture")
 
 
 def with_others(rows: pl.DataFrame, about: str, num_others: int) -> pl.DataFrame:
-    """The rows with the question about one factor, and of each scene a few with other questions: scenes take turns through them."""
+    """The rows that ask for one factor, and for each scene `num_others` other questions, in rotation over scenes."""
     others = rows.filter(pl.col("query") != about)["query"].unique().sort().to_list()
-    kept = {
+    chosen = {
         (scene, others[(turn * num_others + step) % len(others)])
         for turn, scene in enumerate(rows["scene"].unique().sort().to_list())
         for step in range(min(num_others, len(others)))
     }
     pairs = zip(rows["scene"].to_list(), rows["query"].to_list(), strict=True)
-    return rows.filter(pl.Series([pair[1] == about or pair in kept for pair in pairs], dtype=pl.Boolean))
+    return rows.filter(pl.Series([pair[1] == about or pair in chosen for pair in pairs], dtype=pl.Boolean))
 
 
 def said_in(rows: pl.DataFrame, side: str) -> ModelAnswers:
-    """The answers that the survey holds; `side` is before or after."""
+    """The answers in a survey's rows; `side` is before or after."""
     return ModelAnswers.of(rows[f"probabilities_{side}"].to_list())
 
 
 def truth_in(rows: pl.DataFrame, side: str) -> Int[np.ndarray, " ask"]:
-    """The number of the true choice; `side` is before or after."""
+    """The index of the true choice; `side` is before or after."""
     pairs = zip(rows["choices"].to_list(), rows[f"truth_{side}"].to_list(), strict=True)
     return np.array([choices.index(truth) for choices, truth in pairs], dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class ReaskedCases:
-    """Rows as asks about pictures of a pool of their own, in which case i is a picture, or a pair of pictures, of the plan."""
+    """Rows as asks about cases: an ask's `picture` is the number of its case; case i has pictures before[i] and after[i] of the plan."""
 
     asks: tuple[Question, ...]
     before: Int[np.ndarray, " case"]
     after: Int[np.ndarray, " case"]
 
     def part(self, start: int, stop: int) -> tuple[ReaskedCases, Int[np.ndarray, " ask"]]:
-        """The cases of a range, and which asks are theirs."""
-        kept = np.array([number for number, ask in enumerate(self.asks) if start <= ask.picture < stop], dtype=np.int64)
-        asks = tuple(Question(self.asks[number].picture - start, self.asks[number].question, self.asks[number].choices) for number in kept)
-        return ReaskedCases(asks, self.before[start:stop], self.after[start:stop]), kept
+        """The cases start to stop, renumbered from 0, and the numbers of their asks."""
+        numbers = np.array([number for number, ask in enumerate(self.asks) if start <= ask.picture < stop], dtype=np.int64)
+        asks = tuple(replace(self.asks[number], picture=self.asks[number].picture - start) for number in numbers)
+        return ReaskedCases(asks, self.before[start:stop], self.after[start:stop]), numbers
 
     def first_asks(self) -> list[Question]:
         """One ask of each case."""
@@ -100,7 +99,7 @@ class ReaskedCases:
 
 
 def cases_of(rows: pl.DataFrame, side: str, *, apart: bool) -> ReaskedCases:
-    """The questions of one side, about one case for each pair of pictures; `apart`: for each row, where a picture sees its question."""
+    """Questions of one side, with one case for each pair of pictures; `apart`: for each row, if vision tokens attend to the question."""
     pairs = list(zip(rows["picture_before"].to_list(), rows["picture_after"].to_list(), strict=True))
     keys = [(*pair, number if apart else 0) for number, pair in enumerate(pairs)]
     number_of = {key: number for number, key in enumerate(dict.fromkeys(keys))}
@@ -118,12 +117,10 @@ def ask_edited(
 ) -> ModelAnswers:
     """Answers in the order of the asks, with vision tokens edited on the way."""
     answers: list[Answer] = asker.ask(pictures, asks, edits=edits)
-    return ModelAnswers.of(
-        [answer.probabilities for answer in answers if answer.probabilities is not None]
-    )  # a model that is here answers all
+    return ModelAnswers.of([answer.probabilities for answer in answers if answer.probabilities is not None])  # a local model answers all
 
 
 def inner_layers(sites: Sequence[str]) -> tuple[str, ...]:
-    """The first, the middle and the last but one of the layers' sites, each once."""
+    """The first, the middle and the second to last of the layers' sites, each once."""
     number = len(sites)
     return tuple(dict.fromkeys((sites[0], sites[(number - 1) // 2], sites[max(number - 2, 0)])))

@@ -1,4 +1,4 @@
-"""The table of measures: what each is, what it costs, and how it is run. A new measure is one entry."""
+"""The table of measures inside a model: function and cost of each. A new measure is one entry."""
 
 from __future__ import annotations
 
@@ -30,12 +30,11 @@ CAPTURE = "capture"
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure of the inside of a model: a line on what it is, its function, and its cost in words, given what it is run on.
+    """One measure inside a model: `run` computes it, `cost` states its cost for a context in words.
 
-    `captures`: it reads the vectors that one pass over all pictures leaves, and so do all others that do.
+    `captures`: it reads the activations of one pass over all pictures, which all such measures share.
     """
 
-    what: str
     run: Callable[[MeasureContext], Any]
     cost: Callable[[MeasureContext], str]
     captures: bool = True
@@ -50,7 +49,7 @@ def _num_queries(context: MeasureContext) -> int:
 
 
 def _num_scenes(context: MeasureContext, most: int, frac: float = 1.0) -> int:
-    """Scenes that a measure with a limit of its own uses, of a share of all."""
+    """Number of scenes that a measure uses: a share of all, at most its limit."""
     return min(most, round(frac * open_rows(context.rows)["scene"].n_unique()))
 
 
@@ -69,37 +68,37 @@ def _causal(context: MeasureContext) -> str:
     queries, held_out = _num_queries(context), 1 - TRAIN_FRAC
     patched = _num_scenes(context, causal.PATCH_SCENES, held_out) * 3 * sites
     erased = _num_scenes(context, causal.ERASE_SCENES, held_out) * 4 * sites
-    asked = len(context.changes) * (patched + erased) * min(queries, 1 + causal.NUM_OTHERS)
-    return f"about {asked + 2 * _num_scenes(context, causal.TOKEN_SCENES) * sites * queries:,} questions asked anew"
+    asked = len(context.interventions) * (patched + erased) * min(queries, 1 + causal.NUM_OTHERS)
+    return f"about {asked + 2 * _num_scenes(context, causal.TOKEN_SCENES) * sites * queries:,} questions asked again"
 
 
 MEASURES: Mapping[str, Measure] = {
-    "ladder": Measure("where each factor can be told by a linear probe, and where it is lost", measure_ladder, _vectors),
-    "likeness": Measure("how alike a picture's vision tokens are, by layer", measure_likeness, _vectors),
-    "allocation": Measure("attention from text to vision tokens, by layer and head", measure_allocation, _allocation, captures=False),
-    "geometry": Measure("directions of factors, and how they stand to each other", measure_geometry, _vectors),
-    "fisher": Measure("what directions of the connector's output answers feel", measure_fisher, _fisher, captures=False),
-    "causal": Measure("how far answers move when vision tokens are patched, erased or mixed", measure_causal, _causal),
-    "gap": Measure("the geometric gap between vision and text tokens, by layer", measure_gap, _vectors),
-    "identifiability": Measure("how far vision tokens are the factors up to simple maps", measure_identifiability, _vectors),
+    "ladder": Measure(measure_ladder, _vectors),
+    "likeness": Measure(measure_likeness, _vectors),
+    "allocation": Measure(measure_allocation, _allocation, captures=False),
+    "geometry": Measure(measure_geometry, _vectors),
+    "fisher": Measure(measure_fisher, _fisher, captures=False),
+    "causal": Measure(measure_causal, _causal),
+    "gap": Measure(measure_gap, _vectors),
+    "identifiability": Measure(measure_identifiability, _vectors),
 }
 
 
 def measures_named(text: str) -> tuple[str, ...]:
-    """The measures of a list such as "ladder,causal", of "all", or of "shadows" (none of the inside). Raises `UnknownName`."""
+    """The measures of a list such as "ladder,causal", of "all", or of "shadows" (no measure inside the model). Raises `UnknownName`."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise BadInput("no measure is named; give a list such as ladder,causal, or all, or shadows for the answers alone")
-    known = (*MEASURES, "all", "shadows")
+    options = (*MEASURES, "all", "shadows")
     for name in names:
-        if name not in known:
-            raise UnknownName("measure", name, known)
+        if name not in options:
+            raise UnknownName("measure", name, options)
     return tuple(name for name in MEASURES if name in names or "all" in names)
 
 
 def look_inside(context: MeasureContext, measures: Sequence[str], steps: ProgressSteps) -> tuple[Inside, dict[str, float]]:
-    """What these measures find, and the seconds that each took, the pass that they share apart."""
-    found: dict[str, Any] = {}
+    """Results of these measures, and seconds by measure; the shared pass is listed separately, as "capture"."""
+    results: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     if any(MEASURES[name].captures for name in measures) and len(context.pictures):
         cost = f"one pass over {len(context.pictures):,} pictures, {len(context.questions)} questions each"
@@ -107,9 +106,9 @@ def look_inside(context: MeasureContext, measures: Sequence[str], steps: Progres
             context.activations  # noqa: B018  captured when first read
     for name in measures:
         with _timed(name, seconds), steps(name, MEASURES[name].cost(context)) as context.progress:
-            found[name] = MEASURES[name].run(context)
-    scenes = {scene for changes in context.changes.values() for scene in changes.scene.tolist()}
-    return Inside(measures=tuple(measures), num_scenes=len(scenes), num_pictures=len(context.pictures), **found), seconds
+            results[name] = MEASURES[name].run(context)
+    scenes = {scene for each in context.interventions.values() for scene in each.scene.tolist()}
+    return Inside(measures=tuple(measures), num_scenes=len(scenes), num_pictures=len(context.pictures), **results), seconds
 
 
 @contextmanager

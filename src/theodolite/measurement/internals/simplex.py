@@ -1,4 +1,4 @@
-"""How near the values of a factor are to the corners of a regular simplex: all as far from each other, none between two others."""
+"""Closeness of a factor's values to the corners of a regular simplex, in which all pairs of values are equally far apart."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def simplex_regularity(placed: Float[np.ndarray, "replicate value dim"]) -> Floa
 def simplex_parts(points: Float[np.ndarray, "value dim"]) -> tuple[float, float]:
     """(root mean square deviation of pairwise cosines from -1/(values - 1), standard deviation over mean of norms) of centred points.
 
-    A point at the centre has no direction; its cosines count as 0. Both are 0 for a regular simplex.
+    Cosines of a point at the centre count as 0. Both are 0 for a regular simplex.
     """
     number = len(points)
     exact = points.astype(np.float64)
     norms = np.linalg.norm(exact, axis=1)
-    away = norms > NEGLIGIBLE**0.5 * norms.max()
-    unit = np.where(away[:, None], exact / np.where(away, norms, 1)[:, None], 0)
+    nonzero = norms > NEGLIGIBLE**0.5 * norms.max()
+    unit = np.where(nonzero[:, None], exact / np.where(nonzero, norms, 1)[:, None], 0)
     cosines = (unit @ unit.T)[np.triu_indices(number, 1)]
     spread = float(norms.std() / norms.mean()) if norms.max() > 0 else 0.0
     return float(np.sqrt(np.square(cosines + 1 / (number - 1)).mean())), spread

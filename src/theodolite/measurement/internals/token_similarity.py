@@ -1,4 +1,4 @@
-"""How alike the vision tokens of one picture are: functions of one layer's tokens, in memory linear in them."""
+"""Similarity of the tokens of one picture at one layer: mean pairwise cosine and effective rank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interventions as pictures: which picture became which when one factor was set to another value. Needs no model and no torch."""
+"""Interventions as pairs of pictures, before and after one factor is set to another value. Needs no model and no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRAIN_FRAC = 0.6
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Pictures whose value of one factor is known: positions in the pool, levels as indices into `values`, and their scenes."""
+    """Pictures with known values of one factor: positions in the pool, levels as indices into `values`, and scenes."""
 
     factor: str
     values: tuple[str, ...]
@@ -40,8 +40,8 @@ class Interventions:
     def __len__(self) -> int:
         return len(self.scene)
 
-    def take(self, keep: Bool[np.ndarray, " pair"]) -> Interventions:
-        """Some of the pairs."""
+    def take(self, keep: Bool[np.ndarray, " pair"] | Int[np.ndarray, " kept"]) -> Interventions:
+        """The pairs of a mask or of these positions."""
         names = ("before", "after", "level_before", "level_after", "scene")
         return replace(self, **{name: getattr(self, name)[keep] for name in names})
 
@@ -54,37 +54,37 @@ class Interventions:
 
 
 def first_scenes(plan: Plan, rows: pl.DataFrame, num_scenes: int) -> tuple[Plan, pl.DataFrame]:
-    """The interventions of the first scenes, with a pool of their pictures alone, in the same order."""
-    some = rows.filter(pl.col("kind") == "intervention")
-    some = some.filter(pl.col("scene").is_in(some["scene"].unique().sort().head(num_scenes).implode()))
-    used = np.unique(np.concatenate([some["picture_before"].to_numpy(), some["picture_after"].to_numpy()]))
+    """The interventions of the first scenes and their plan, with a pool of only their pictures, in the same order."""
+    rows = rows.filter(pl.col("kind") == "intervention")
+    rows = rows.filter(pl.col("scene").is_in(rows["scene"].unique().sort().head(num_scenes).implode()))
+    used = np.unique(np.concatenate([rows["picture_before"].to_numpy(), rows["picture_after"].to_numpy()]))
     number = pl.Series(np.searchsorted(used, np.arange(len(plan.pictures))))
-    some = some.with_columns(number.gather(some[f"picture_{side}"]).alias(f"picture_{side}") for side in ("before", "after"))
-    return Plan(plan.pictures[used], some.select(plan.rows.columns), plan.pair_kind, len(used)), some
+    rows = rows.with_columns(number.gather(rows[f"picture_{side}"]).alias(f"picture_{side}") for side in ("before", "after"))
+    return Plan(plan.pictures[used], rows.select(plan.rows.columns), plan.pair_kind, len(used)), rows
 
 
 def interventions_of(rows: pl.DataFrame, values: Mapping[str, Sequence[str]] | None = None) -> dict[str, Interventions]:
     """The interventions among a survey's rows by factor, each pair of pictures once.
 
-    `values` name each factor's values in order; without them they are those that occur, sorted.
+    `values` are each factor's values in order; the default is the values that occur, sorted.
     """
     pairs = rows.filter(pl.col("kind") == "intervention").select(
         "factor", "scene", "picture_before", "picture_after", "value_before", "value_after"
     )
     pairs = pairs.unique(maintain_order=True).drop_nulls()
-    found = {}
-    for (name,), part in pairs.group_by(["factor"], maintain_order=True):
+    by_factor = {}
+    for (name,), group in pairs.group_by(["factor"], maintain_order=True):
         factor = str(name)
-        known = tuple(values[factor]) if values and factor in values else tuple(sorted({*part["value_before"], *part["value_after"]}))
-        number = {value: level for level, value in enumerate(known)}
-        levels = [part[f"value_{side}"].replace_strict(number, return_dtype=pl.Int64).to_numpy() for side in ("before", "after")]
-        before, after = (part[f"picture_{side}"].to_numpy() for side in ("before", "after"))
-        found[factor] = Interventions(factor, known, before, after, levels[0], levels[1], part["scene"].to_numpy())
-    return found
+        own = tuple(values[factor]) if values and factor in values else tuple(sorted({*group["value_before"], *group["value_after"]}))
+        number = {value: level for level, value in enumerate(own)}
+        levels = [group[f"value_{side}"].replace_strict(number, return_dtype=pl.Int64).to_numpy() for side in ("before", "after")]
+        before, after = (group[f"picture_{side}"].to_numpy() for side in ("before", "after"))
+        by_factor[factor] = Interventions(factor, own, before, after, levels[0], levels[1], group["scene"].to_numpy())
+    return by_factor
 
 
 def split_scenes(scenes: Int[np.ndarray, " row"], rng: np.random.Generator, train_frac: float = TRAIN_FRAC) -> Bool[np.ndarray, " row"]:
-    """Whether each row is for training; whole scenes fall on one side, and each side gets one where there are two or more."""
+    """Whether each row is for training: a random split by scene, with at least one scene on either side where there are two or more."""
     unique, member = np.unique(scenes, return_inverse=True)
     count = min(max(round(train_frac * len(unique)), 1), max(len(unique) - 1, 1))
     training = np.zeros(len(unique), dtype=bool)

@@ -1,4 +1,4 @@
-"""What a survey will ask: comparisons of two answers, as rows, over a pool of pictures. Needs no model and no torch."""
+"""The plan of a survey: comparisons of two answers, as rows, over a pool of pictures. Needs no model and no torch."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ NUM_TRAINING_SCENES = 200
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Pictures and the comparisons to make of the answers about them, one row each (columns: `COLUMNS`).
+    """Pictures and the comparisons of answers about them, one row each (columns: `COLUMNS`).
 
-    Kinds of rows: *intervention* (one factor changes), *nuisance* (nothing but the nuisance seed does), *paraphrase* (only the wording
-    does) and *training* (a single question on the training distribution: its "after" side repeats its "before").
+    Kinds of rows: *intervention* (one factor changes), *nuisance* (only the nuisance seed changes), *paraphrase* (only the wording
+    changes) and *training* (a single question on the training distribution; its "after" side equals its "before" side).
     """
 
     pictures: UInt8[np.ndarray, "picture height width 3"]
@@ -39,8 +39,10 @@ class Plan:
 
 
 def plan_world(world: World, policy: Policy, num_scenes: int, seed: int, size: int) -> Plan:
-    """The comparisons of a world: every pair, asked each query of the policy, in a wording and with an
-    order of choices drawn per scene and kept within a pair. The pairs depend on world, number and seed only."""
+    """The comparisons of a world: every pair under each query of the policy.
+
+    Wording and order of choices are drawn by scene and equal within a pair. The pairs depend on world, number of scenes and seed only.
+    """
     pairs = world.pairs(num_scenes, np.random.default_rng([seed, 0]))
     groups: dict[tuple[str, str], list[Query]] = {}
     for query in policy.queries:
@@ -53,7 +55,7 @@ def plan_world(world: World, policy: Policy, num_scenes: int, seed: int, size: i
 
 
 def _group_rows(pairs: Pairs, group: list[Query], seed: int) -> list[tuple[Any, ...]]:
-    """Rows of one (factor asked, form): interventions, nuisance, and one paraphrase a scene of its base picture."""
+    """Rows of one (factor asked, form): interventions, nuisance, and one paraphrase a scene, of its base picture."""
     truths = {query.name: query.truth(pairs.pool) for query in group}
     key = [seed, 1, zlib.crc32(f"{group[0].about} {group[0].form}".encode())]
     rows: list[tuple[Any, ...]] = []
@@ -61,7 +63,7 @@ def _group_rows(pairs: Pairs, group: list[Query], seed: int) -> list[tuple[Any, 
         factor, scene = pairs.factor[number], int(pairs.scene_id[number])
         before, after = int(pairs.before[number]), int(pairs.after[number])
         query = _pick(group, truths, before, after, np.random.default_rng([*key, scene, zlib.crc32(factor.encode())]))
-        # Wording and order belong to the scene: drawn from its number, whatever row asks.
+        # Within a group, wording and order depend on the scene's number only, so all rows of a scene share them.
         by_scene = np.random.default_rng([*key, scene])
         first, second = by_scene.permutation(len(query.wordings))[[0, -1]]
         wording, other = query.wordings[first], query.wordings[second]
@@ -78,7 +80,7 @@ def _group_rows(pairs: Pairs, group: list[Query], seed: int) -> list[tuple[Any, 
 
 
 def _pick(group: list[Query], truths: Mapping[str, np.ndarray], before: int, after: int, rng: np.random.Generator) -> Query:
-    """One query of a group. Where some would see the truth move and some would not, either kind is picked half of the time."""
+    """A random query of a group. If the pair changes the truth of some queries and not of others, either kind has probability 1/2."""
     moves = [query for query in group if truths[query.name][before] != truths[query.name][after]]
     stays = [query for query in group if truths[query.name][before] == truths[query.name][after]]
     either = [kind for kind in (moves, stays) if kind]
@@ -91,43 +93,44 @@ def _value(scenes: Scenes, factor: str, index: int) -> str | None:
 
 
 def _training_rows(world: World, policy: Policy, offset: int, rng: np.random.Generator) -> tuple[list[tuple[Any, ...]], Scenes]:
-    """Questions as training asked them: scenes from the prior, each query where the policy asks it, as often as it does."""
+    """Questions on the training distribution: scenes from the prior, weighted for each query by the rate at which the policy asks it."""
     scenes = world.sample(NUM_TRAINING_SCENES * 4, rng)
     rates = policy.rates(scenes, world.prior)
     rows: list[tuple[Any, ...]] = []
-    kept: list[int] = []
+    drawn: list[int] = []
     for query in policy.queries:
         lines = [number for number, ask in enumerate(policy.asks) if ask.query.name == query.name]
         weight = rates[lines].sum(axis=0)
         if not weight.any():
             continue
         truth = query.truth(scenes)
-        # With replacement, or heavy regions would run out; rows of one scene share its number, so intervals know.
+        # With replacement, since scenes of high rate would run out; rows of one scene share its number, so intervals account for it.
         for index in rng.choice(len(scenes), NUM_TRAINING_SCENES, p=weight / weight.sum()):
-            wording, at = str(rng.choice(query.wordings)), offset + len(kept)
+            wording, at = str(rng.choice(query.wordings)), offset + len(drawn)
             answer = query.choices[truth[index]]
-            kept.append(int(index))
+            drawn.append(int(index))
             fixed = (query.about, query.form, query.name, wording, wording, list(query.choices), answer, answer, at, at)
             rows.append(("training", int(index), "", None, None, *fixed))
-    return rows, scenes.take(np.array(kept, dtype=int))
+    return rows, scenes.take(np.array(drawn, dtype=int))
 
 
 def plan_gallery(gallery: Gallery, size: int) -> Plan:
     """The comparisons of a gallery, row by row, over its pictures in the order of their names, at `size` pixels a side.
 
-    A row that names a factor is an intervention; of those that name none, two pictures are nuisance and one picture under two questions
-    a paraphrase. There are no training rows: nobody knows what training asked. Raises `BadInput` if the gallery has no rows.
+    A row with a factor is an intervention; without one, a row with two pictures is nuisance and a row with one picture under two
+    questions a paraphrase. There are no training rows, since the training questions are unknown. Raises `BadInput` if the gallery has no
+    rows.
     """
     table = gallery.table
     if table.is_empty():
-        raise BadInput(f"{gallery.name} holds no rows; there is nothing to ask")
+        raise BadInput(f"{gallery.name} has no rows, so there is no question to ask; give a gallery with at least one row")
     names = sorted({*table["picture_before"], *table["picture_after"]})
     _refuse_too_many(gallery.name, len(names), size)
     number = {name: index for index, name in enumerate(names)}
     same = pl.col("picture_before") == pl.col("picture_after")
-    quiet = pl.when(same).then(pl.lit("paraphrase")).otherwise(pl.lit("nuisance"))
+    unchanged = pl.when(same).then(pl.lit("paraphrase")).otherwise(pl.lit("nuisance"))
     rows = table.with_columns(
-        kind=pl.when(pl.col("factor") == "").then(quiet).otherwise(pl.lit("intervention")),
+        kind=pl.when(pl.col("factor") == "").then(unchanged).otherwise(pl.lit("intervention")),
         picture_before=pl.col("picture_before").replace_strict(number, return_dtype=pl.Int64),
         picture_after=pl.col("picture_after").replace_strict(number, return_dtype=pl.Int64),
     )
@@ -135,15 +138,15 @@ def plan_gallery(gallery: Gallery, size: int) -> Plan:
 
 
 def _refuse_too_many(name: str, num_pictures: int, size: int) -> None:
-    """All pictures of a survey are held at once; raises `BadInput` before they are read where half of the free memory would not do."""
+    """Raises `BadInput` where the pictures, which are all in memory at once, would take more than half of the free memory."""
     needed, free = num_pictures * size * size * 3, psutil.virtual_memory().available
     if needed > free / 2:
         raise BadInput(
-            f"{name} has {num_pictures:,} pictures, which take {needed / 2**30:.1f} GiB at {size} pixels, where {free / 2**30:.1f} GiB are "
-            "free; survey a part of them: fewer --scenes, or a shorter manifest"
+            f"{name} has {num_pictures:,} pictures, which take {needed / 2**30:.1f} GiB at {size} pixels, more than half of the "
+            f"{free / 2**30:.1f} GiB that are free; survey a part of them: fewer --scenes, or a shorter manifest"
         )
 
 
 def plan_pairs(path: Path, size: int) -> Plan:
-    """The comparisons of a manifest (see `worlds.manifest`), its faulty rows left out. Raises `BadManifest` if none can be used."""
+    """The comparisons of a manifest (see `worlds.manifest`) without its faulty rows. Raises `BadManifest` if no row is usable."""
     return plan_gallery(read_manifest(path).gallery, size)

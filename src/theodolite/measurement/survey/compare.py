@@ -1,7 +1,6 @@
-"""Two surveys on the same pairs: what moved in one and not in the other, with paired intervals clustered by scene.
+"""Comparison of two surveys on the same pairs: differences of their rates, with paired intervals clustered by scene.
 
-Works on the records and rows of two surveys alone, so it needs no model. A pair that both were asked is its own control: what makes it
-easy or hard drops out of the difference.
+Needs only the records and rows of two surveys, no model. Differences are paired, so the difficulty of a pair cancels.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from theodolite.stats.rates import benjamini_hochberg, difference_p, paired_diff
 
 POWER = 0.8
 MEASURES: tuple[Measure, ...] = get_args(Measure)
-# What makes two rows the same comparison. `choices` too: another order is another question.
+# The key of a comparison. It includes `choices`, since another order is another question.
 KEYS = ("scene", "factor", "query", "form", "name", "question_before", "question_after", "choices", "picture_before", "picture_after")
 CELL = ("factor", "query", "form", "truth_moves")
 COLUMNS = ("kind", *KEYS, "truth_before", "truth_after", *MEASURES)
@@ -30,10 +29,10 @@ ORDINAL = "ordinal"
 def compare_records(
     one: SurveyRecord, one_rows: pl.DataFrame, other: SurveyRecord, other_rows: pl.DataFrame, confidence: float = 0.95
 ) -> Comparison:
-    """Paired differences, second less first, in every cell of interventions that both surveys asked.
+    """Paired differences, second minus first, in every cell of interventions that both surveys asked.
 
-    What grew and what shrank is told at a false discovery rate of 1 - `confidence`, by Benjamini-Hochberg across the cells of each of the
-    three quantities. Raises `BadInput` if the pairs differ, or if the two asked nothing in common.
+    `grew` and `shrank` have a false discovery rate of 1 - `confidence`, by Benjamini-Hochberg across the cells of each of the three
+    quantities. Raises `BadInput` if the pairs differ, or if the two surveys have no question in common.
     """
     if one.pictures_sha256 != other.pictures_sha256:
         raise BadInput(
@@ -50,7 +49,7 @@ def compare_records(
         )
     cells = _cells(both, confidence)
     level = round(1 - confidence, 12)
-    found = [finding for cell in cells for finding in _findings(cell, level)]
+    findings = [finding for cell in cells for finding in _findings(cell, level)]
     return Comparison(
         one=_compared(one, len(first) - len(both)),
         other=_compared(other, len(second) - len(both)),
@@ -60,8 +59,8 @@ def compare_records(
         power=POWER,
         num_rows=len(both),
         cells=tuple(cells),
-        grew=tuple(sorted((item for item in found if item.difference > 0), key=lambda item: -item.difference)),
-        shrank=tuple(sorted((item for item in found if item.difference < 0), key=lambda item: item.difference)),
+        grew=tuple(sorted((item for item in findings if item.difference > 0), key=lambda item: -item.difference)),
+        shrank=tuple(sorted((item for item in findings if item.difference < 0), key=lambda item: item.difference)),
     )
 
 
@@ -81,14 +80,14 @@ def _interventions(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def match_rows(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
-    """The rows that both hold, matched by `KEYS`, never by position; each measure stands there twice, as *_one and *_other.
+    """The rows of both surveys, matched by `KEYS`, never by position; each measure has two columns, *_one and *_other.
 
-    A row that stands k times in one and m times in the other is matched min(k, m) times. Raises `BadInput` where the two disagree
+    A row that occurs k times in one and m times in the other is matched min(k, m) times. Raises `BadInput` where the two disagree
     about a true answer.
     """
     left, right = _keyed(one), _keyed(other)
     both = left.join(right, on=[*KEYS, ORDINAL], how="inner", suffix="_other", validate="1:1")
-    # A join keeps no order, and sums of floats depend on it to the last digit: sorted, a comparison repeats to the byte.
+    # A join has no defined order, and sums of floats depend on it in the last digit; sorting makes a comparison reproducible to the byte.
     both = both.sort([*KEYS, ORDINAL]).rename({name: f"{name}_one" for name in MEASURES})
     truth = (pl.col("truth_before") != pl.col("truth_before_other")) | (pl.col("truth_after") != pl.col("truth_after_other"))
     for row in both.filter(truth).head(1).iter_rows(named=True):
@@ -104,8 +103,8 @@ def _keyed(rows: pl.DataFrame) -> pl.DataFrame:
     return keyed.with_columns(pl.int_range(pl.len()).over(KEYS).alias(ORDINAL))
 
 
-class _Raw(NamedTuple):
-    """A cell before its p are adjusted."""
+class _Unadjusted(NamedTuple):
+    """A cell before its p-values are adjusted."""
 
     key: tuple[Any, ...]
     num_pairs: int
@@ -114,9 +113,9 @@ class _Raw(NamedTuple):
 
 
 def _cells(both: pl.DataFrame, confidence: float) -> list[CellChange]:
-    parted = both.with_columns(truth_moves=pl.col("truth_before") != pl.col("truth_after")).partition_by(*CELL, as_dict=True)
-    raw = [_raw(key, parted[key], confidence) for key in sorted(parted)]
-    adjusted = {measure: adjust([cell.changes[measure].p for cell in raw]) for measure in MEASURES}
+    groups = both.with_columns(truth_moves=pl.col("truth_before") != pl.col("truth_after")).partition_by(*CELL, as_dict=True)
+    unadjusted = [_unadjusted(key, groups[key], confidence) for key in sorted(groups)]
+    adjusted = {measure: adjust([cell.changes[measure].p for cell in unadjusted]) for measure in MEASURES}
     return [
         CellChange(
             **dict(zip(CELL, cell.key, strict=True)),
@@ -126,26 +125,26 @@ def _cells(both: pl.DataFrame, confidence: float) -> list[CellChange]:
             right=_adjusted(cell, "right", adjusted["right"][at]),
             variation=_adjusted(cell, "variation", adjusted["variation"][at]),
         )
-        for at, cell in enumerate(raw)
+        for at, cell in enumerate(unadjusted)
     ]
 
 
-def _adjusted(cell: _Raw, measure: Measure, p: float | None) -> Change:
+def _adjusted(cell: _Unadjusted, measure: Measure, p: float | None) -> Change:
     return cell.changes[measure].model_copy(update={"p_adjusted": p})
 
 
-def _raw(key: tuple[Any, ...], part: pl.DataFrame, confidence: float) -> _Raw:
-    scenes = part["scene"].to_numpy()
+def _unadjusted(key: tuple[Any, ...], rows: pl.DataFrame, confidence: float) -> _Unadjusted:
+    scenes = rows["scene"].to_numpy()
     changes = {
-        name: change_between(part[f"{name}_one"].to_numpy(), part[f"{name}_other"].to_numpy(), scenes, confidence) for name in MEASURES
+        name: change_between(rows[f"{name}_one"].to_numpy(), rows[f"{name}_other"].to_numpy(), scenes, confidence) for name in MEASURES
     }
-    return _Raw(key, len(part), part["scene"].n_unique(), changes)
+    return _Unadjusted(key, len(rows), rows["scene"].n_unique(), changes)
 
 
 def change_between(
     one: Float[np.ndarray, " row"], other: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"], confidence: float
 ) -> Change:
-    """Both means of a quantity in 0 to 1, and their paired difference; its p is not adjusted yet."""
+    """Both means of a quantity in 0 to 1, and their paired difference, with an unadjusted p-value."""
     return Change(
         one=float(one.mean()),
         other=float(other.mean()),
@@ -157,13 +156,13 @@ def change_between(
 
 
 def adjust(p: Sequence[float | None]) -> list[float | None]:
-    """Benjamini-Hochberg over those that are there; what is missing stays missing and counts for nothing."""
-    found = iter(benjamini_hochberg(np.array([each for each in p if each is not None], dtype=float)).tolist())
-    return [None if each is None else next(found) for each in p]
+    """P-values adjusted by Benjamini-Hochberg; missing ones (None) stay None and do not count."""
+    adjusted = iter(benjamini_hochberg(np.array([each for each in p if each is not None], dtype=float)).tolist())
+    return [None if each is None else next(adjusted) for each in p]
 
 
 def _findings(cell: CellChange, level: float) -> list[Finding]:
-    """The quantities of a cell whose adjusted p is at or below the level."""
+    """The quantities of a cell whose adjusted p-value is at most the level."""
     changes: dict[Measure, Change] = {"moved": cell.moved, "right": cell.right, "variation": cell.variation}
     return [
         Finding(
