@@ -85,6 +85,7 @@ def test_only_records_are_imported_of_this_package() -> None:
     own = {name for name in named if name.startswith("theodolite")}
     assert own and all(name.startswith(("theodolite.records", "theodolite.report")) for name in own)
     assert not named & {"torch", "transformers", "numpy"}
+    assert not any("report.survey" in path.read_text(encoding="utf-8") for path in home.glob("study/*.py"))
 
 
 # In a browser

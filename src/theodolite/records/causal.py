@@ -73,7 +73,7 @@ class Erasure(Part):
     lost: Estimate | None = Field(
         description="accuracy about the factor, before minus after, paired by pair, -1 to 1; null where none is asked about it"
     )
-    others_lost: dict[str, Estimate] = Field(description="the same of every other open question, by what it is about")
+    others_lost: dict[str, Estimate] = Field(description="the same of every other open question, by the factor that it is about")
     moved: dict[str, Rate] = Field(
         description="how often the answer to each open question differs from the one without the change, 0 to 1: a factor that no question "
         "is about and whose erasure moves an answer was read as a shadow"
@@ -94,7 +94,7 @@ class SiteDisturbance(Part):
 
     site: str = Field(description="where the vision tokens were changed")
     overall: Disturbance = Field(description="over all open questions")
-    by_query: dict[str, Disturbance] = Field(description="by what the question is about")
+    by_query: dict[str, Disturbance] = Field(description="by the factor that the question is about")
 
 
 class Causal(Part):

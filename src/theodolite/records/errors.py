@@ -10,8 +10,8 @@ class BadInput(ValueError):
 class UnknownName(BadInput):
     """A name that does not exist; the message lists those that do."""
 
-    def __init__(self, what: str, name: str, names: tuple[str, ...]) -> None:
-        super().__init__(f"no {what} is called {name!r}; there is {', '.join(names)}")
+    def __init__(self, kind: str, name: str, names: tuple[str, ...]) -> None:
+        super().__init__(f"no {kind} is called {name!r}; there is {', '.join(names)}")
 
 
 def first_fault(error: ValidationError, whole: str = "the file") -> str:

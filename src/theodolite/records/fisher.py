@@ -11,7 +11,7 @@ class Energy(Part):
     """Sensitivity of the answers to one query along a factor's displacement (tokens after minus before), and along other directions."""
 
     factor: str = Field(description="the factor whose displacement is the direction")
-    query: str = Field(description="what the open question is about")
+    query: str = Field(description="the factor that the open question is about")
     energy: Estimate | None = Field(
         description="Fisher information along the displacement, relative to the expectation over random directions of the same shape "
         "(trace / coordinates), which is 1; 0: no response. Null where the query's answers respond to no direction, or nothing is displaced"
@@ -38,7 +38,7 @@ class Fisher(Part):
     num_tokens: int = Field(description="vision tokens of a picture")
     dim: int = Field(description="channels of a token")
     trace: Estimate = Field(description="trace of F, all tokens and channels, in units of 1 / squared length of a token")
-    trace_by_query: dict[str, Estimate] = Field(description="the same by what the question is about")
+    trace_by_query: dict[str, Estimate] = Field(description="the same by the factor that the question is about")
     spectrum: tuple[float, ...] = Field(description="largest eigenvalues as shares of their sum, 0 to 1, at most 32; none: all are 0")
     entropy_rank: float | None = Field(description="effective rank: exp of the entropy of the shares, 1 to channels; null: all are 0")
     participation_rank: float | None = Field(description="effective rank: 1 / sum of squared shares, 1 to channels; null: all are 0")

@@ -91,7 +91,7 @@ class Claim(Part):
     effect: float | None = Field(description="the number that the rule is about; null: not measured")
     low: float | None = Field(description="lower end of its interval; null: fewer than two seeds, or no estimate of its error")
     high: float | None = Field(description="upper end of its interval")
-    unit: str = Field(description="what the effect is, in words")
+    unit: str = Field(description="unit or quantity of the effect, in words")
     by_seed: dict[int, float] = Field(description="the effect in each seed, by seed")
     independent: Literal["seed", "policy"] = Field(description="the unit of independence, over which the interval is taken")
     num_independent: int = Field(description="number of independent units behind it")
@@ -116,10 +116,10 @@ class Figure(Part):
     """A figure as numbers; the page and the picture are drawn from it."""
 
     name: str = Field(description="short name, part of the picture's file name")
-    title: str = Field(description="what it shows, in a line")
+    title: str = Field(description="title, in one line")
     caption: str = Field(description="what to see in it and how it was measured")
-    x_title: str = Field(description="what the horizontal axis is")
-    y_title: str = Field(description="what the vertical axis is")
+    x_title: str = Field(description="title of the horizontal axis")
+    y_title: str = Field(description="title of the vertical axis")
     y_range: tuple[float, float] | None = Field(description="ends of the vertical axis; null: those of the numbers")
     x_range: tuple[float, float] | None = Field(
         default=None, description="ends of the horizontal axis, which is then to scale even with few values; null: those of the points"
@@ -187,7 +187,7 @@ def read_study(folder: Path) -> StudyRecord:
     """The study in a folder. Raises `BadRecord` if there is none or it is of another version."""
     path = folder / STUDY
     if not path.is_file():
-        raise BadRecord(f"{folder} holds no {STUDY}; make it with `theodolite study`")
+        raise BadRecord(f"{folder} has no {STUDY}; make it with `theodolite study`")
     try:
         return StudyRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:

@@ -44,7 +44,7 @@ class Noise(Part):
     query: str = Field(description="the factor that is asked about; two, joined by &, in a conjunction")
     form: str = Field(description="open, yes_no or conjunction")
     source: Literal["nuisance", "paraphrase"] = Field(
-        description="what moved: the nuisance seed (in matched pairs, the picture), or the wording"
+        description="what changed: the nuisance seed (in matched pairs, the picture), or the wording"
     )
     rate: Rate = Field(description="how often the answer changes")
     variation: float = Field(description="mean total variation between the two answer distributions, 0 to 1")
@@ -93,7 +93,7 @@ class Thresholds(Part):
 
     read_frac: float = Field(default=0.5, description="a factor is read if the interval of its read rate lies above this")
     leak_above_noise_frac: float = Field(
-        default=0.1, description="a factor leaks if the interval of a leak lies above that query's noise by this"
+        default=0.1, description="a factor leaks if the interval of a leak exceeds that query's noise by this"
     )
     confidence: float = Field(default=0.95, description="level of the intervals")
 

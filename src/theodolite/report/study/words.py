@@ -55,10 +55,10 @@ def show_claim_seeds(claim: Claim) -> str:
     return show_seeds(claim.by_seed, mean, claim.low, claim.high) or NO_NUMBER
 
 
-def num_of(count: int, what: str) -> str:
+def num_of(count: int, noun: str) -> str:
     """A count with its noun: "1 seed", "5 seeds", "10 policies"."""
-    many = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
-    return f"{count:,} {what if count == 1 else many}"
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
 
 
 def num_units(claim: Claim) -> str:
