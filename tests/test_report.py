@@ -322,7 +322,7 @@ def test_at_700_pixels_the_page_does_not_scroll_sideways(foreign_opened: tuple[P
 def test_without_cells_or_examples_there_is_still_a_page(records: Sequence[SurveyRecord]) -> None:
     empty = records[0].shadows.model_copy(update={"cells": (), "noise_cells": (), "competence": ()})
     page = Page(build_page(stored(records[0].model_copy(update={"shadows": empty, "examples": ()}))))
-    assert "This survey holds no cells" in page.text and "No noise was measured" in page.text
+    assert "This survey has no cells" in page.text and "No noise was measured" in page.text
 
 
 # Reading and writing
