@@ -79,12 +79,13 @@ def test_charts_name_no_schema_or_data_by_address(written: Path) -> None:
 
 def test_only_records_are_imported_of_this_package() -> None:
     home = Path(theodolite.report.__file__).parent
-    modules = [node for path in home.glob("*.py") for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    modules = [node for path in home.rglob("*.py") for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
     named = {node.module for node in modules if isinstance(node, ast.ImportFrom) and node.module}
     named |= {alias.name for node in modules if isinstance(node, ast.Import) for alias in node.names}
     own = {name for name in named if name.startswith("theodolite")}
     assert own and all(name.startswith(("theodolite.records", "theodolite.report")) for name in own)
     assert not named & {"torch", "transformers", "numpy"}
+    assert not any("report.survey" in path.read_text(encoding="utf-8") for path in home.glob("study/*.py"))
 
 
 # In a browser
@@ -149,7 +150,7 @@ def test_verdicts_scores_and_provenance_are_there(source: Page, records: Sequenc
         found = {row["data-factor"]: row["data-verdict"] for row in chips if "data-verdict" in row}
         assert found == dict(survey.shadows.verdicts)
     chip = next(found for found in source.of("span") if found.get("data-verdict") == "shadow")
-    assert "Largest leak 0.97" in chip["title"] and "the line is 0.12" in chip["title"]
+    assert "Largest leak 0.97" in chip["title"] and "the threshold is 0.12" in chip["title"]
     for text in (
         "cannot be asked",
         "0.91",
@@ -321,7 +322,7 @@ def test_at_700_pixels_the_page_does_not_scroll_sideways(foreign_opened: tuple[P
 def test_without_cells_or_examples_there_is_still_a_page(records: Sequence[SurveyRecord]) -> None:
     empty = records[0].shadows.model_copy(update={"cells": (), "noise_cells": (), "competence": ()})
     page = Page(build_page(stored(records[0].model_copy(update={"shadows": empty, "examples": ()}))))
-    assert "This survey holds no cells" in page.text and "No noise was measured" in page.text
+    assert "This survey has no cells" in page.text and "No noise was measured" in page.text
 
 
 # Reading and writing

@@ -1,4 +1,4 @@
-"""The inside of a model on the page: the numbers are the record's, and no similarity number stands without its causal partner."""
+"""The inside of a model on the page: the numbers are the record's, and no similarity number stands without its causal counterpart."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from theodolite.records.survey import SurveyRecord
 from theodolite.report.stored import StoredSurvey
 from theodolite.report.survey import inside as views
 from theodolite.report.survey.arms import label_arms
-from theodolite.report.survey.causal_counterparts import BESIDE, NO_CAUSAL, find_causal_counterparts, nearest
+from theodolite.report.survey.causal_counterparts import COUNTERPARTS, NO_CAUSAL, find_causal_counterparts, nearest
 from theodolite.report.survey.inside_charts import inside_charts
 from theodolite.report.survey.page import build_page, write_report
-from theodolite.report.survey.words import show_measured
+from theodolite.report.words import show_measured
 
 Cells = list[tuple[Attributes, str]]
 OLD = made.three_records()
@@ -87,54 +87,54 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, list[str]]:
 
 
 @pytest.mark.parametrize("measure", PARTNERS)
-def test_every_row_of_a_similarity_number_holds_all_of_its_partners(measure: str) -> None:
-    assert tuple(BESIDE[measure]) == tuple(PARTNERS[measure])
+def test_every_row_of_a_similarity_number_holds_all_of_its_counterparts(measure: str) -> None:
+    assert tuple(COUNTERPARTS[measure]) == tuple(PARTNERS[measure])
     found = rows(HTML, measure=measure)
     assert {row["data-title"] for row, _ in found} == {FIRST.title, SECOND.title}
     for _, cells in found:
-        beside = [(cell["data-partner"], text) for cell, text in cells if "data-partner" in cell]
+        beside = [(cell["data-counterpart"], text) for cell, text in cells if "data-counterpart" in cell]
         assert [kind for kind, _ in beside] == list(PARTNERS[measure])
         assert all(text for _, text in beside)
 
 
-def test_every_number_of_a_measure_with_partners_stands_in_such_a_row() -> None:
+def test_every_number_of_a_measure_with_counterparts_stands_in_such_a_row() -> None:
     sections = re.findall(r"<tr[^>]*>.*?</tr>", HTML[HTML.index('id="inside"') : HTML.index('data-group="causal"')], re.DOTALL)
-    alone = [row for row in sections if "data-value" in row and "data-partner" not in row]
+    alone = [row for row in sections if "data-value" in row and "data-counterpart" not in row]
     assert len(sections) > 60 and alone == []
 
 
-def test_partners_come_from_the_nearest_site_and_say_which() -> None:
+def test_counterparts_come_from_the_nearest_site_and_say_which() -> None:
     causal = FIRST.inside.causal if FIRST.inside else None
     assert causal is not None
     by_site = {one.site: one.overall.moved for one in causal.mean}
     sites = {"encoder": "connector", "connector": "connector", "layer.1": "connector", "layer.2": "layer.2", "layer.3": "layer.2"}
     for site, near in sites.items():
-        (cell,) = [each for each in one_row(FIRST.title, measure="likeness", site=site) if each[0].get("data-partner") == "mean"]
-        assert cell[0]["data-partner-site"] == near and cell[0]["data-value"] == repr(by_site[near].frac)
+        (cell,) = [each for each in one_row(FIRST.title, measure="likeness", site=site) if each[0].get("data-counterpart") == "mean"]
+        assert cell[0]["data-counterpart-site"] == near and cell[0]["data-value"] == repr(by_site[near].frac)
         assert cell[1] == f"{shown(by_site[near])} at {near}"
     last = nearest("spoken", causal.mean)
     assert last is not None and last.site == "layer.2"
 
 
-def test_partners_of_a_factor_are_of_that_factor_and_of_a_question_of_that_question() -> None:
+def test_counterparts_of_a_factor_are_of_that_factor_and_of_a_question_of_that_question() -> None:
     causal = FIRST.inside.causal if FIRST.inside else None
     assert causal is not None
     patch = {(one.factor, one.site): one for one in causal.patch}
     erase = {(one.factor, one.site): one for one in causal.erase}
     got = find_causal_counterparts(causal, "geometry", "layer.3", "colour")
-    assert [one.found for one in got] == [patch["colour", "layer.2"].subspace.own.moved, erase["colour", "layer.2"].lost]
+    assert [one.value for one in got] == [patch["colour", "layer.2"].subspace.own.moved, erase["colour", "layer.2"].lost]
     (felt,) = find_causal_counterparts(causal, "fisher", "connector", "shape", "colour")
-    assert felt.found == patch["shape", "connector"].by_query["colour"]
-    assert [one.found for one in find_causal_counterparts(causal, "geometry", "layer.3", "sheen")] == [None, None]
+    assert felt.value == patch["shape", "connector"].by_query["colour"]
+    assert [one.value for one in find_causal_counterparts(causal, "geometry", "layer.3", "sheen")] == [None, None]
     assert "sheen was not erased" in HTML
 
 
 def test_without_causal_numbers_each_table_and_chart_says_so() -> None:
     bare = FIRST.model_copy(update={"inside": inside_records.inside(causal=None)})
     html = build_page([StoredSurvey(bare)])
-    for measure in BESIDE:
-        found = [cell for _, cells in rows(html, measure=measure) for cell in cells if "data-partner" in cell[0]]
-        assert found and all(text == NO_CAUSAL and cell["data-partner"] == "none" for cell, text in found)
+    for measure in COUNTERPARTS:
+        found = [cell for _, cells in rows(html, measure=measure) for cell in cells if "data-counterpart" in cell[0]]
+        assert found and all(text == NO_CAUSAL and cell["data-counterpart"] == "none" for cell, text in found)
         # One cell beside all rows of a table; the ladder and its rungs are two tables.
         (first, *_) = found
         assert len(found) == (2 if measure == "ladder" else 1) and int(first[0]["rowspan"]) >= 3
@@ -180,7 +180,7 @@ def test_a_factor_that_no_question_is_about_shows_what_happens_to_the_other_ques
     assert found.causal is not None
     html = build_page([StoredSurvey(FIRST.model_copy(update={"inside": found.model_copy(update={"causal": unasked(found.causal)})}))])
     (cells,) = [cells for _, cells in rows(html, measure="geometry", site="connector", factor="colour", product="Euclidean")]
-    patched, erased = [(cell, text) for cell, text in cells if "data-partner" in cell]
+    patched, erased = [(cell, text) for cell, text in cells if "data-counterpart" in cell]
     (patch,) = [one for one in found.causal.patch if (one.factor, one.site) == ("colour", "connector")]
     (erase,) = [one for one in found.causal.erase if (one.factor, one.site) == ("colour", "connector")]
     assert patched[0]["data-value"] == repr(max(rate.frac for rate in patch.by_query.values())) and "none is about colour" in patched[1]
@@ -341,7 +341,9 @@ def test_maps_are_of_factors_that_are_lost_or_asked_about(asked: str, drawn: lis
     evidence = {name: found.model_copy(update={"asked": name == asked}) for name, found in FIRST.shadows.evidence.items()}
     found = view(FIRST.model_copy(update={"shadows": FIRST.shadows.model_copy(update={"evidence": evidence})}))
     # Colour is said: nothing of it is lost.
-    assert [(one.factor, one.found.site) for one in found.maps] == [(name, site) for name in drawn for site in ("connector", "layer.2")]
+    assert [(one.factor, one.position_map.site) for one in found.maps] == [
+        (name, site) for name in drawn for site in ("connector", "layer.2")
+    ]
 
 
 def test_a_map_places_each_token_s_accuracy_above_chance() -> None:

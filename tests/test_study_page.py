@@ -133,7 +133,7 @@ def test_a_folder_without_runs_or_times_says_so(tmp_path: Path) -> None:
 
 def test_quick_and_missing_runs_are_warnings() -> None:
     told = Page(build_study_page(made.study(quick=True, num_missing=3, num_runs=147))).text
-    assert "shows signs and no more" in told and "3 runs of the grid are missing" in told
+    assert "results are indications, not findings" in told and "3 runs of the grid are missing" in told
     assert not Page(build_study_page(STUDY, RUNS)).of("p", role="alert")
 
 

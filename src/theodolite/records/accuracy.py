@@ -1,4 +1,4 @@
-"""How often a model is right, counted by items, by pairs and by groups: three numbers that are easily taken for each other."""
+"""Accuracy counted by items, by pairs and by groups: three numbers that are easily confused."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from theodolite.records.part import Part, Rate
 
 
 class ShareRight(Part):
-    """A share answered right, with what guessing would give. What was not answered is left out and counted apart."""
+    """A share answered right, with its chance level. The unanswered are left out and counted separately."""
 
-    rate: Rate | None = Field(description="the share, with an interval clustered by scene; null: none of them was answered whole")
+    rate: Rate | None = Field(description="the share, with an interval clustered by scene; null: none of them has all its answers")
     chance_frac: float = Field(description="the share that guessing evenly among the choices of every item would get right, 0 to 1")
     num_unanswered: int = Field(description="items, pairs or groups left out because an answer is missing")
 
 
 class Accuracy(Part):
-    """Accuracy of given pairs. An item is one picture under one question; every other number asks for several items to be right at once.
+    """Accuracy of given pairs. An item is one picture with one question; every other number requires several items to be right at once.
 
-    Rows of interventions, nuisance and paraphrases are counted, rows of training are not. An item is counted once, in how many rows
-    it may stand.
+    Rows of interventions, nuisance and paraphrases are counted, rows of training are not. An item is counted once, however
+    many rows it is in.
     """
 
     item: ShareRight = Field(description="item accuracy: items answered right")
     pair: ShareRight | None = Field(
-        description="pair accuracy: two pictures, one question, two different right answers, both given (MMVP, and what NaturalBench calls "
-        "Q-Acc); null: no pair has two different right answers"
+        description="pair accuracy: two pictures, one question, two different right answers, both given (MMVP; "
+        "Q-Acc of NaturalBench); null: no pair has two different right answers"
     )
     question: ShareRight | None = Field(
         description="question accuracy: all pictures of a scene right under one question (NaturalBench's Q-Acc: scenes of two pictures); "

@@ -1,4 +1,4 @@
-"""What answers do when the inside of a model is changed: patch, erase, shuffle, mean. The partner of every similarity number."""
+"""Effects on answers of changing vision tokens inside a model: patch, erase, shuffle, mean. Counterparts of similarity numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from theodolite.records.part import Estimate, Part, Rate
 
-# Which fields of `Causal` stand beside which measure's numbers.
+# By measure, the fields of `Causal` that are the counterparts of its numbers.
 PARTNERS: Mapping[str, tuple[str, ...]] = {
     "likeness": ("mean", "shuffle"),
     "geometry": ("patch", "erase"),
@@ -20,7 +20,7 @@ PARTNERS: Mapping[str, tuple[str, ...]] = {
 
 
 class Response(Part):
-    """How answers respond to a change of vision tokens in the picture before: over pairs."""
+    """Effect on answers of a change of vision tokens in the picture before, over pairs."""
 
     moved: Rate = Field(description="how often the answer differs from the one without the change, 0 to 1")
     becomes: Rate | None = Field(
@@ -38,12 +38,12 @@ class Responses(Part):
 
 
 class Patch(Part):
-    """A factor's part of the difference between two pictures, put into the first at one site."""
+    """Effect of a factor's part of the difference between two pictures, added to the first at one site."""
 
     site: str = Field(description="where the vision tokens were changed")
     factor: str = Field(description="the factor in which the two pictures differ")
-    rank: int = Field(description="dimension of the factor's subspace, fitted on other scenes; 0: no difference was found")
-    subspace: Responses = Field(description="the difference within the factor's subspace is put in")
+    rank: int = Field(description="dimension of the factor's subspace, fitted on other scenes; 0: there is no difference")
+    subspace: Responses = Field(description="the difference within the factor's subspace is added")
     random: Responses = Field(description="control: the difference within a random subspace of the same rank")
     whole: Responses = Field(description="ceiling: the whole difference of all vision tokens")
     by_query: dict[str, Rate] = Field(description="how often the answer to each open question moves under `subspace`")
@@ -73,15 +73,15 @@ class Erasure(Part):
     lost: Estimate | None = Field(
         description="accuracy about the factor, before minus after, paired by pair, -1 to 1; null where none is asked about it"
     )
-    others_lost: dict[str, Estimate] = Field(description="the same of every other open question, by what it is about")
+    others_lost: dict[str, Estimate] = Field(description="the same of every other open question, by the factor that it is about")
     moved: dict[str, Rate] = Field(
-        description="how often the answer to each open question differs from the one without the change, 0 to 1: a factor that nobody asks "
-        "about and that moves an answer was read as a shadow"
+        description="how often the answer to each open question differs from the one without the change, 0 to 1: a factor that no question "
+        "is about and whose erasure moves an answer was read as a shadow"
     )
 
 
 class Disturbance(Part):
-    """What is left of the answers when vision tokens lose their places or their differences at one site."""
+    """Effect on answers of shuffling vision tokens, or replacing them by their mean, at one site."""
 
     moved: Rate = Field(description="how often the answer moves, 0 to 1")
     variation: Estimate = Field(description="mean total variation from the answer without the change, 0 to 1")
@@ -90,19 +90,19 @@ class Disturbance(Part):
 
 
 class SiteDisturbance(Part):
-    """One site, all open questions and each of them."""
+    """A disturbance at one site, over all open questions and by question."""
 
     site: str = Field(description="where the vision tokens were changed")
     overall: Disturbance = Field(description="over all open questions")
-    by_query: dict[str, Disturbance] = Field(description="by what the question is about")
+    by_query: dict[str, Disturbance] = Field(description="by the factor that the question is about")
 
 
 class Causal(Part):
-    """How far answers move when vision tokens are changed. Scenes are taken in order up to a limit, never by their answers."""
+    """Effects of changing vision tokens on answers. Scenes are taken in order up to a limit, never selected by their answers."""
 
     sites: tuple[str, ...] = Field(description="sites for shuffle and mean: connector, and first, middle and last but one layer")
     subspace_sites: tuple[str, ...] = Field(
-        description="sites for patch and erase: the same, without the connector where features go past it to later layers"
+        description="sites for patch and erase: the same, without the connector where features bypass it into later layers"
     )
     num_patch_scenes: int = Field(description="held-out scenes at most whose pairs were patched, for each factor")
     num_erase_scenes: int = Field(description="held-out scenes at most whose pairs were erased, for each factor")

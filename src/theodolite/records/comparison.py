@@ -1,4 +1,4 @@
-"""What two surveys of the same pairs found differently: the JSON of `theodolite compare`. Bytewise equal when repeated."""
+"""Differences between two surveys of the same pairs: the JSON of `theodolite compare`. Bytewise equal when repeated."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Compared(Part):
     """One of the two surveys."""
 
     title: str = Field(description="the survey's title")
-    policy: str | None = Field(description="the policy that it was judged by; null: nobody said")
-    weights_sha256: str | None = Field(description="over the model's parameters and buffers by name; null: it stands behind an endpoint")
+    policy: str | None = Field(description="the policy that its verdicts are about; null: not given")
+    weights_sha256: str | None = Field(description="over the model's parameters and buffers by name; null: a model behind an endpoint")
     rows_sha256: str = Field(description="over the rows of the survey")
     num_rows_alone: int = Field(description="intervention rows that the other survey lacks or left unanswered, which are left out")
 
@@ -31,12 +31,12 @@ class Change(Part):
     p: float | None = Field(description="two-sided p of a difference of 0, clustered by scene, 0 to 1; null below two scenes")
     p_adjusted: float | None = Field(description="p by Benjamini-Hochberg across the cells of this quantity, 0 to 1")
     scenes_needed: int | None = Field(
-        description="scenes that would tell the observed difference from 0 with the comparison's power, unadjusted; null where it is 0"
+        description="scenes needed to detect the observed difference with the comparison's power, unadjusted; null where it is 0"
     )
 
 
 class CellChange(Part):
-    """A cell of both surveys: one factor is changed, one query is asked, and its true answer moves or stands still."""
+    """A cell of both surveys: one factor is changed, one query is asked, and its true answer moves or not."""
 
     factor: str = Field(description="the factor that is changed")
     query: str = Field(description="the factor that is asked about; two, joined by &, in a conjunction")
@@ -63,15 +63,15 @@ class Finding(Part):
 class Comparison(Part):
     """Two surveys on the same pairs: paired differences, what grew and what shrank."""
 
-    version: Literal[1] = Field(default=VERSION, description="of this format")
-    kind: Literal["comparison"] = Field(default="comparison", description="what kind of record this is")
+    version: Literal[1] = Field(default=VERSION, description="version of the format")
+    kind: Literal["comparison"] = Field(default="comparison", description="which record this is")
     one: Compared = Field(description="the first survey")
     other: Compared = Field(description="the second survey; differences are second less first")
     pictures_sha256: str = Field(description="over the pictures of the pairs: the same in both")
-    confidence: float = Field(description="of the intervals, 0 to 1")
+    confidence: float = Field(description="level of the intervals, 0 to 1")
     false_discovery_frac: float = Field(description="p_adjusted at or below it counts as grown or shrunk, 0 to 1")
-    power: float = Field(description="the chance that scenes_needed speaks of, 0 to 1")
-    num_rows: int = Field(description="intervention rows that both surveys hold")
+    power: float = Field(description="the power that scenes_needed is computed for, 0 to 1")
+    num_rows: int = Field(description="intervention rows of both surveys")
     cells: tuple[CellChange, ...] = Field(description="sorted by factor, query, form, truth_moves")
     grew: tuple[Finding, ...] = Field(description="larger in the second survey, largest difference first")
     shrank: tuple[Finding, ...] = Field(description="smaller in the second survey, largest difference first")

@@ -1,4 +1,4 @@
-"""What the questions alone pin down, as a record keeps it. Definitions: docs/measures.md, "Coverage"."""
+"""Coverage in a survey's record: what the questions alone determine. Definitions: docs/measures.md, "Coverage"."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ Cause = Literal["unasked", "confounded"]
 
 
 class Coverage(Part):
-    """What a policy covers of a world; every map is keyed by factor, proxies by "factor->query"."""
+    """Coverage of a world by a policy; every map is keyed by factor, proxies by "factor->query"."""
 
     coverage: dict[str, float] = Field(
-        description="chance that two scenes alike in all but the factor are told apart, relative to the best case; 0 to 1"
+        description="chance that some question distinguishes two scenes that differ in this factor alone, relative to the best case; 0 to 1"
     )
     coverage_limit: dict[str, float] = Field(
-        description="the same with equal weights on all scenes of non-zero probability: what endless data would pin down"
+        description="the same with equal weights on all scenes of non-zero probability: what infinite data would determine"
     )
-    reach: dict[str, float] = Field(description="the same under the independent prior, with each asked query put to every scene")
+    reach: dict[str, float] = Field(description="the same under the independent prior, with each asked query asked of every scene")
     pressure_bits: dict[str, float] = Field(
-        description="bits that the answer to one asked question tells of the factor when all others are known"
+        description="mutual information of the answer to one asked question and the factor, given all other factors, in bits"
     )
     proxy_bits: dict[str, float] = Field(
-        description="bits that a factor tells of the answer to a query which does not depend on it, keyed factor->query"
+        description="mutual information of a factor and the answer to a query that does not depend on it, in bits, keyed factor->query"
     )
-    joint_proxy_bits: dict[str, float] = Field(description="bits of all such factors together, keyed by query")
-    resolved_frac: float = Field(description="chance that two scenes drawn from the prior are told apart at all, 0 to 1")
+    joint_proxy_bits: dict[str, float] = Field(description="the same of all such factors jointly, keyed by query")
+    resolved_frac: float = Field(description="chance that some question distinguishes two scenes drawn from the prior, 0 to 1")
     resolved_low: float = Field(description="lower end of the interval of resolved_frac; equal to it where that is exact")
     resolved_high: float = Field(description="upper end of the interval of resolved_frac; equal to it where that is exact")
     resolved_exact: bool = Field(description="true: resolved_frac was enumerated; false: it was estimated from drawn pairs of scenes")

@@ -1,4 +1,4 @@
-"""What a survey's record says of a model behind an endpoint. No key, no password, no time of day."""
+"""A model behind an endpoint in a survey's record. It holds no key, no password, no time of day."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from theodolite.records.part import Part
 
 
 class Capabilities(Part):
-    """What a server takes and gives, found out once by requests with a blank picture."""
+    """What a server accepts and returns, from requests with a blank picture."""
 
-    logprobs: int = Field(description="how many of the likeliest first tokens it tells the log-probability of; 0: it tells none")
-    seed: bool = Field(description="whether it takes a seed")
-    temperature: bool = Field(description="whether it takes a temperature; without one, answers may differ when asked again")
-    limit_name: Literal["max_tokens", "max_completion_tokens"] = Field(description="what it calls the limit of tokens in an answer")
+    logprobs: int = Field(description="number of likeliest first tokens whose log-probabilities it returns; 0: none")
+    seed: bool = Field(description="whether it accepts a seed")
+    temperature: bool = Field(description="whether it accepts a temperature; without one, repeated answers may differ")
+    limit_name: Literal["max_tokens", "max_completion_tokens"] = Field(description="its name of the limit of tokens in an answer")
 
 
 class EndpointConfig(Part):
-    """A model behind an OpenAI-compatible chat endpoint; its weights are not known, only what it answers."""
+    """A model behind an OpenAI-compatible chat endpoint; its weights are unknown, only its answers are seen."""
 
-    base_url: str = Field(description="where it was asked, without user, password and query")
-    name: str = Field(description="the model's name as it was asked for")
-    served_as: tuple[str, ...] = Field(description="the names that the server's answers bear, sorted; empty: they bear none")
-    offers: Capabilities = Field(description="what the server takes and gives")
+    base_url: str = Field(description="address of the endpoint, without user, password and query")
+    name: str = Field(description="the model's name in requests")
+    served_as: tuple[str, ...] = Field(description="the model names in the server's answers, sorted; empty: there are none")
+    offers: Capabilities = Field(description="what the server accepts and returns")
     answers: Literal["logprobs", "text"] = Field(
-        description="logprobs: probabilities of the options' letters as first token; text: what was written, read as one of the choices"
+        description="logprobs: probabilities of the options' letters as first token; text: the answer's text, read as one of the choices"
     )
     prompt_sha256: str = Field(description="over the template of the prompts")
     picture_size: int = Field(description="side of the pictures in pixels, as they were sent")
     max_tokens: int = Field(description="limit of tokens in an answer")
-    seed: int | None = Field(description="seed that was sent; null: the server takes none")
+    seed: int | None = Field(description="seed that was sent; null: the server accepts none")
 
     @property
     def words(self) -> str:
-        """In a line."""
+        """Description in one line."""
         other = [name for name in self.served_as if name != self.name]
         served = f" (served as {', '.join(other)})" if other else ""
         how = "answers by the letters' log-probabilities" if self.answers == "logprobs" else "answers read from text"
@@ -43,5 +43,5 @@ class EndpointConfig(Part):
 
     @property
     def weights_sha256(self) -> None:
-        """Nobody outside the server knows."""
+        """Always None: not known outside the server."""
         return None

@@ -1,4 +1,6 @@
-"""What a person gave that cannot be used. The command line prints the message and ends with status 2, without a traceback."""
+"""Errors about unusable input. The command line prints the message and exits with status 2, without a traceback."""
+
+from pydantic import ValidationError
 
 
 class BadInput(ValueError):
@@ -8,5 +10,11 @@ class BadInput(ValueError):
 class UnknownName(BadInput):
     """A name that does not exist; the message lists those that do."""
 
-    def __init__(self, what: str, found: str, known: tuple[str, ...]) -> None:
-        super().__init__(f"no {what} is called {found!r}; there is {', '.join(known)}")
+    def __init__(self, kind: str, name: str, names: tuple[str, ...]) -> None:
+        super().__init__(f"no {kind} is called {name!r}; there is {', '.join(names)}")
+
+
+def first_fault(error: ValidationError, whole: str = "the file") -> str:
+    """Place and message of the first fault of a validation error; `whole` is the place of a fault that is in no field."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"

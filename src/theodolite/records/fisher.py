@@ -1,4 +1,4 @@
-"""Answer Fisher information at the connector: along which directions of vision tokens the answers to open questions can be felt."""
+"""Answer Fisher information at the connector: sensitivity of answers to open questions, by direction of the vision tokens."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from theodolite.records.part import Estimate, Part
 
 
 class Energy(Part):
-    """How much the answers to one query feel a factor's own displacement (tokens after minus before), beside other directions."""
+    """Sensitivity of the answers to one query along a factor's displacement (tokens after minus before), and along other directions."""
 
     factor: str = Field(description="the factor whose displacement is the direction")
-    query: str = Field(description="what the open question is about")
+    query: str = Field(description="the factor that the open question is about")
     energy: Estimate | None = Field(
         description="Fisher information along the displacement, relative to the expectation over random directions of the same shape "
-        "(trace / coordinates), which is 1; 0: not felt at all. Null where the query's answers feel no direction, or nothing is displaced"
+        "(trace / coordinates), which is 1; 0: no response. Null where the query's answers respond to no direction, or nothing is displaced"
     )
     energy_span: Estimate | None = Field(
         description="the same along random directions in the span of the other factors' displacements: the fairer null"
@@ -23,8 +23,8 @@ class Energy(Part):
         description="absolute cosine of the displacement and the gradient of the true answer's loss (-log of its whole probability), 0 to 1"
     )
     slope_span: Estimate | None = Field(description="the same of random directions in the span of the other factors' displacements")
-    num_flat: int = Field(description="cases in which the query's answers feel no direction (beyond rounding): they count in no number")
-    num_cases: int = Field(description="pictures in all, with a displacement")
+    num_flat: int = Field(description="cases in which the query's answers respond to no direction (beyond rounding); they are left out")
+    num_cases: int = Field(description="pictures with a displacement")
 
 
 class Fisher(Part):
@@ -38,7 +38,7 @@ class Fisher(Part):
     num_tokens: int = Field(description="vision tokens of a picture")
     dim: int = Field(description="channels of a token")
     trace: Estimate = Field(description="trace of F, all tokens and channels, in units of 1 / squared length of a token")
-    trace_by_query: dict[str, Estimate] = Field(description="the same by what the question is about")
+    trace_by_query: dict[str, Estimate] = Field(description="the same by the factor that the question is about")
     spectrum: tuple[float, ...] = Field(description="largest eigenvalues as shares of their sum, 0 to 1, at most 32; none: all are 0")
     entropy_rank: float | None = Field(description="effective rank: exp of the entropy of the shares, 1 to channels; null: all are 0")
     participation_rank: float | None = Field(description="effective rank: 1 / sum of squared shares, 1 to channels; null: all are 0")

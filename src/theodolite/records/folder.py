@@ -1,4 +1,4 @@
-"""Folders that are either whole or not there."""
+"""Atomic writing of files and folders, and the cache folder."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from theodolite.records.errors import BadInput
 
 
 class FolderTaken(BadInput):
-    """An output folder already holds something, and nobody said that it may go."""
+    """An output folder has content, and overwriting it was not requested."""
 
 
 def refuse_taken(out: Path, *, overwrite: bool) -> None:
     """Raises `FolderTaken` if `out` exists with content and may not be overwritten, `BadInput` if it cannot be made or replaced."""
     with _refusing(out):
-        whole = out.resolve()
-        if Path.cwd().is_relative_to(whole):
+        target = out.resolve()
+        if Path.cwd().is_relative_to(target):
             raise BadInput(f"{out} is the current directory or holds it, so it cannot be replaced; give a folder of its own")
-        if whole.exists() and not whole.is_dir():
+        if target.exists() and not target.is_dir():
             raise FolderTaken(f"{out} is a file; give a folder")
-        if whole.is_dir() and any(whole.iterdir()) and not overwrite:
+        if target.is_dir() and any(target.iterdir()) and not overwrite:
             raise FolderTaken(f"{out} already holds files; give another folder, or --overwrite to replace it")
-        home = next(parent for parent in whole.parents if parent.exists())
+        home = next(parent for parent in target.parents if parent.exists())
         if not home.is_dir():
             raise BadInput(f"{out} cannot be made, because {home} is a file; give a folder elsewhere")
         if not os.access(home, os.W_OK | os.X_OK):
@@ -34,27 +34,27 @@ def refuse_taken(out: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def whole_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A folder to write into, which takes its place at `out` only when the block ends well.
+    """A temporary folder to write into, which is renamed to `out` when the block ends without an error.
 
-    Whatever ends the block early (an error, Ctrl-C) leaves `out` as it was. Raises `FolderTaken`, or `BadInput` if it cannot be made.
+    If the block ends early (an error, Ctrl-C), `out` is unchanged. Raises `FolderTaken`, or `BadInput` if it cannot be made.
     """
     refuse_taken(out, overwrite=overwrite)
-    whole = out.resolve()
-    part = whole.parent / f".{whole.name}.part-{os.getpid()}"
+    target = out.resolve()
+    part = target.parent / f".{target.name}.part-{os.getpid()}"
     try:
         with _refusing(out):
-            whole.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
         yield part
         with _refusing(out):
-            _replace(whole, part)
+            _replace(target, part)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 def _replace(out: Path, part: Path) -> None:
-    """Puts `part` in the place of `out`. Whatever comes between the two renames, Ctrl-C too, `out` is there afterwards."""
+    """Replaces `out` by `part`. An error or Ctrl-C between the two renames leaves the old `out`."""
     old = out.parent / f".{out.name}.old-{os.getpid()}"
     try:
         if out.exists():
@@ -68,15 +68,15 @@ def _replace(out: Path, part: Path) -> None:
 
 @contextmanager
 def _refusing(out: Path) -> Iterator[None]:
-    """Turns what the file system refuses into `BadInput`."""
+    """Raises `BadInput` for an `OSError`."""
     try:
         yield
     except OSError as error:
-        raise BadInput(f"{out} cannot be written ({error.strerror or error}); give a path that can") from error
+        raise BadInput(f"{out} cannot be written ({error.strerror or error}); give a path that can be written") from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """A file that is written under another name first, so that a reader never sees half of it. Raises `BadInput` if it cannot be."""
+    """Writes a file under another name and renames it, so that no reader sees half of it. Raises `BadInput` if it cannot be written."""
     data = content.encode() if isinstance(content, str) else content
     part = path.with_name(f".{path.name}.part-{os.getpid()}")
     with _refusing(path):
@@ -89,7 +89,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def cache_folder() -> Path:
-    """Where theodolite keeps what can be made or fetched again: THEODOLITE_CACHE, else theodolite in XDG_CACHE_HOME or ~/.cache."""
+    """Folder of data that can be made or fetched again: THEODOLITE_CACHE, else theodolite in XDG_CACHE_HOME or ~/.cache."""
     if own := os.environ.get("THEODOLITE_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "theodolite"

@@ -8,7 +8,7 @@ from theodolite.records.part import Estimate, Part, Rate
 
 
 class SiteGap(Part):
-    """How far text and vision tokens lie apart at one site; one random token of each kind a picture."""
+    """Distance of text and vision tokens at one site; one random token of each kind a picture."""
 
     distance: Estimate = Field(
         description="Euclidean distance of the two centroids, 0 and up, in units of the activations; plug-in, so biased upwards where "
@@ -18,7 +18,7 @@ class SiteGap(Part):
         description="that distance over the root mean square norm of all tokens, 0 to 2; null where all tokens are 0"
     )
     chance_relative: float | None = Field(
-        description="the same with the two kinds exchanged at random within scenes, mean over draws: what sampling alone gives"
+        description="mean of the same with the two kinds exchanged at random within scenes: what sampling alone gives"
     )
     cosine: Estimate | None = Field(
         description="cosine of the two centroids, -1 to 1; null where one of them is 0. Plug-in: as the distance is biased upwards where "
@@ -31,6 +31,6 @@ class SiteGap(Part):
 
 
 class Gap(Part):
-    """The geometric modality gap by site. It says where kinds of tokens lie, not what is mapped between them."""
+    """The geometric modality gap by site. It is the distance of two kinds of tokens, not a measure of what is mapped between them."""
 
     sites: dict[str, SiteGap] = Field(description="by site: connector (text side: the input embeddings), layer.1 to the last layer")

@@ -1,4 +1,4 @@
-"""Directions of factors in a survey's record: consistency, overlap, simplex, hierarchy, each beside what chance gives."""
+"""Directions of factors in a survey's record: consistency, overlap, simplex, hierarchy, each with its chance level."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from theodolite.records.part import Estimate, Part
 
 
 class Tested(Part):
-    """A number of geometry beside the same number on shuffled differences (the sign of each scene drawn at random)."""
+    """A number of geometry, and the same number on shuffled differences (the sign of each scene drawn at random)."""
 
     estimate: Estimate = Field(description="value with its interval: delete-a-group jackknife over scenes")
     chance: float = Field(description="mean of the same number over shuffles: what differences without a common direction give")
@@ -49,12 +49,12 @@ class Directions(Part):
     consistency: Tested | None = Field(
         description="mean cosine of differences of one change in different scenes, -1 to 1, averaged over changes; null: no two to compare"
     )
-    rank: int = Field(description="dimension of the factor's subspace: values - 1 where the differences tell all values apart")
+    rank: int = Field(description="dimension of the factor's subspace: values - 1 where the differences distinguish all values")
     num_differences: int = Field(
-        description="pairs behind it, drawn from all where a model is wide; equal sides count, but have no direction"
+        description="pairs behind it, a random subset where a model is wide; pairs with equal sides count, but have no direction"
     )
     simplex: Simplex | None = Field(description="null below three values, or where interventions do not join all values")
-    hierarchy: Hierarchy | None = Field(description="null where the factor has no two groups with values to tell apart within")
+    hierarchy: Hierarchy | None = Field(description="null where the factor lacks two groups of several values")
 
 
 class Overlap(Part):
@@ -83,11 +83,11 @@ class SiteGeometry(Part):
 class Geometry(Part):
     """Factor directions by site."""
 
-    pooling: Literal["mean of vision tokens"] = Field(description="what stands for a picture; what cancels over tokens is not seen")
+    pooling: Literal["mean of vision tokens"] = Field(description="what represents a picture; differences that cancel over tokens are lost")
     num_shuffles: int = Field(description="shuffles behind every p")
     num_words: int = Field(description="rows of the unembedding behind the causal inner product")
     unembedding_rank: int = Field(
-        description="dimension of the unembedding about its mean; below the channels, the causal product ignores what no word reads: "
-        "nothing is added to it"
+        description="dimension of the unembedding about its mean; below the channels, the causal product ignores directions "
+        "that no word reads, since it is not regularised"
     )
     sites: dict[str, SiteGeometry] = Field(description="by site: encoder, connector, layer.1 to the last layer")

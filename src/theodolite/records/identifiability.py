@@ -1,4 +1,4 @@
-"""How far the vision tokens at each site are the factors up to simple maps."""
+"""How well simple maps of the vision tokens at each site recover the factors."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from theodolite.records.part import Estimate, Part
 
 
 class Blocks(Part):
-    """How much of one factor a regression tells from the whole representation: R2 of its values' indicators, of held-out scenes."""
+    """How well regression on the whole representation predicts one factor: R2 of its values' indicators on held-out scenes."""
 
-    linear_r2: Estimate = Field(description="ridge regression; 1 is all, 0 no better than the training mean, below 0 worse")
+    linear_r2: Estimate = Field(description="ridge regression; 1 is perfect, 0 no better than the training mean, below 0 worse")
     nonlinear_r2: Estimate = Field(description="kernel ridge regression with a Gaussian kernel; same scale")
     penalty: float = Field(description="ridge penalty of the linear fit, chosen on training scenes, in units of the mean squared length")
     nonlinear_penalty: float = Field(description="the same of the kernel fit, in units of the mean of the kernel's diagonal")
     width: float = Field(description="width of the Gaussian kernel, chosen on training scenes, in units of the median distance")
-    completeness: float | None = Field(description="DCI: 1 if one axis matters for this factor, 0 if all alike; null for one axis")
+    completeness: float | None = Field(description="DCI: 1 if one axis matters for this factor, 0 if all matter equally; null for one axis")
     informativeness: float = Field(description="DCI: accuracy of the trees on held-out scenes, 0 at chance and 1 where always right")
     matched: float = Field(description="correlation with the axis matched to it, 0 to 1, of held-out scenes")
 
@@ -25,10 +25,10 @@ class SiteIdentifiability(Part):
 
     num_dims: int = Field(description="dimensions of the representation that vary")
     num_axes: int = Field(description="axes that DCI and MCC read: its own dimensions, or so many principal components where it has more")
-    principal: bool = Field(description="true: the axes are principal components of the training pictures, so DCI and MCC speak of those")
+    principal: bool = Field(description="true: the axes are principal components of the training pictures, so DCI and MCC are about those")
     kept_variance_frac: float = Field(description="variance of the standardised dimensions that the axes keep, 0 to 1")
     disentanglement: float | None = Field(
-        description="DCI: 1 if each axis matters for one factor, 0 if for all alike; weighted by importance; null for one factor"
+        description="DCI: 1 if each axis matters for one factor, 0 if for all equally; weighted by importance; null for one factor"
     )
     completeness: float | None = Field(description="DCI: mean over factors, 0 to 1; null for one axis")
     informativeness: float = Field(description="DCI: mean over factors, 0 is chance and 1 always right")
@@ -39,11 +39,11 @@ class SiteIdentifiability(Part):
 
 
 class Identifiability(Part):
-    """Identifiability by site; without sites where no pictures have all factors known or none differ, and then with the reason."""
+    """Identifiability by site; no sites, but a reason, where no pictures have all factors known or no factor differs."""
 
     reason: str | None = Field(description="why there are no sites; null if there are")
     num_pictures: int = Field(description="pictures whose factors are all known")
     num_scenes: int = Field(description="scenes of these pictures")
-    max_axes: int = Field(description="above so many dimensions, DCI and MCC read as many principal components")
+    max_axes: int = Field(description="with more dimensions than this, DCI and MCC read this many principal components")
     sites: dict[str, SiteIdentifiability] = Field(description="by site")
     left_out: dict[str, str] = Field(description="by site: why it has no numbers, such as a representation alike for all pictures")

@@ -1,4 +1,4 @@
-"""Where in a model each factor can be told by a linear probe, step by step up to the spoken answer, and where it is lost."""
+"""The readout ladder: accuracy of a linear probe for each factor, site by site up to the spoken answer, and where a factor is lost."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ Step = Literal["not perceived", "not kept", "not said", "said", "no words", "und
 
 
 class LadderThresholds(Part):
-    """Where the lines of the summary lie, in normalised accuracy: 0 is chance, 1 is always right."""
+    """Thresholds of the summary, in normalised accuracy: 0 is chance, 1 is always right."""
 
     present_frac: float = Field(default=0.5, description="present: the interval lies above it; absent: below it, 0 to 1")
     loss_frac: float = Field(default=0.1, description="a loss: the interval of the paired drop lies above it, 0 to 1")
-    confidence: float = Field(default=0.95, description="of all intervals, 0 to 1")
+    confidence: float = Field(default=0.95, description="level of all intervals, 0 to 1")
 
 
 class Rung(Part):
-    """How well a factor is told at one site, of held-out pictures. At `spoken` it is the model's own words, elsewhere a probe."""
+    """Accuracy for a factor at one site, on held-out pictures: of the spoken answer at `spoken`, elsewhere of a probe."""
 
     site: str = Field(description="encoder, connector, layer.1 to layer.L, answer or spoken")
     pooling: Pooling | None = Field(
-        description="pooling of vision tokens that told more of left-out training scenes; null where nothing is pooled"
+        description="pooling of vision tokens that was more accurate on left-out training scenes; null where nothing is pooled"
     )
-    accuracy: Rate = Field(description="share of held-out pictures that are told right, 0 to 1")
+    accuracy: Rate = Field(description="share of held-out pictures that are decoded right, 0 to 1")
     mean: Rate | None = Field(description="the same from the mean over vision tokens; null where nothing is pooled")
     max: Rate | None = Field(description="the same from the maximum over vision tokens, by channel; null where nothing is pooled")
     control: Rate | None = Field(
@@ -42,14 +42,14 @@ class Rung(Part):
 
 
 class PositionMap(Part):
-    """How well a factor is told from the vision token at each position, of held-out pictures."""
+    """Accuracy of a probe for a factor on the vision token at each position, on held-out pictures."""
 
-    site: str = Field(description="site whose tokens were kept one by one")
+    site: str = Field(description="site whose single tokens were kept")
     num_pictures: int = Field(description="pictures whose tokens were kept, on both sides of the split")
     cells: tuple[tuple[int, int], ...] | None = Field(description="row and column of each token; null where pictures differ in their grids")
-    accuracy_frac: tuple[float, ...] = Field(description="share of held-out pictures that are told right, 0 to 1, by token")
-    low: tuple[float | None, ...] = Field(description="lower ends of its intervals")
-    high: tuple[float | None, ...] = Field(description="upper ends of its intervals")
+    accuracy_frac: tuple[float, ...] = Field(description="share of held-out pictures that are decoded right, 0 to 1, by token")
+    low: tuple[float | None, ...] = Field(description="lower ends of the intervals")
+    high: tuple[float | None, ...] = Field(description="upper ends of the intervals")
     penalty: float = Field(description="ridge penalty of all its probes, chosen on training scenes from the mean over positions")
 
 
@@ -59,7 +59,7 @@ class Loss(Part):
     step: Step = Field(
         description="not perceived: absent at the encoder and at all sites after it; not kept: present, then absent from some site to the"
         " answer position; not said: present at the answer position, not in the words; said: in the words; no words: present at the"
-        " answer position, and no question can ask for it; undecided: an interval straddles a threshold that matters"
+        " answer position, and no question can ask for it; undecided: an interval includes a threshold that matters"
     )
     kept_at: str | None = Field(description="not kept and not said: the last site before the loss; else null")
     lost_at: str | None = Field(description="not kept and not said: the first site after the loss; else null")
@@ -74,7 +74,7 @@ class FactorLadder(Part):
     answer_query: str | None = Field(description="the open query at whose answer position the answer rung reads; null if none was captured")
     rungs: tuple[Rung, ...] = Field(description="from the encoder to the spoken answer")
     positions: tuple[PositionMap, ...] = Field(
-        description="one for each site whose single tokens were kept; none where too few pictures were"
+        description="one for each site whose single tokens were kept; none where there were too few pictures"
     )
     loss: Loss = Field(description="the step at which the factor is lost")
 
@@ -82,6 +82,6 @@ class FactorLadder(Part):
 class Ladder(Part):
     """The readout ladder of every factor."""
 
-    thresholds: LadderThresholds = Field(description="where the lines of the summary lie")
+    thresholds: LadderThresholds = Field(description="thresholds of the summary")
     factors: dict[str, FactorLadder] = Field(description="by factor")
     left_out: dict[str, str] = Field(description="factors without a ladder, each with the reason")

@@ -8,7 +8,7 @@ from theodolite.records.part import Estimate, Part
 
 
 class SiteLikeness(Part):
-    """How alike a picture's vision tokens are at one site, averaged over pictures."""
+    """Similarity of a picture's vision tokens at one site, averaged over pictures."""
 
     cosine: Estimate | None = Field(
         description="mean cosine of pairs of different vision tokens of a picture, -1 to 1; null: one token a picture"
@@ -20,6 +20,6 @@ class SiteLikeness(Part):
 
 
 class Likeness(Part):
-    """Likeness of vision tokens by site. Alike tokens are not lost factors: read it beside the causal numbers."""
+    """Likeness of vision tokens by site. Similar tokens do not imply lost factors: compare with the causal numbers."""
 
     sites: dict[str, SiteLikeness] = Field(description="by site: encoder, connector, layer.1 to the last layer")

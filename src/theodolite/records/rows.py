@@ -1,4 +1,4 @@
-"""The columns of `rows.parquet`: every comparison of two answers, one a row. Their one source, for planning, answering and docs."""
+"""The columns of `rows.parquet`, one comparison of two answers a row: the only definition, for planning, answering and docs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import polars as pl
 
 @dataclass(frozen=True)
 class Column:
-    """A column's type and what it holds."""
+    """Type and meaning of a column."""
 
     dtype: Any  # a type of Polars; beartype cannot read pl.DataType in a signature
     meaning: str
@@ -20,8 +20,8 @@ class Column:
 PLANNED: Mapping[str, Column] = {
     "kind": Column(
         pl.String(),
-        "intervention: one factor changes; nuisance: no factor does, only the nuisance seed (in matched pairs, the picture); "
-        "paraphrase: only the wording does; training: one question as training asked it, its after side repeats its before",
+        "intervention: one factor changes; nuisance: only the nuisance seed changes (in matched pairs, the picture); "
+        "paraphrase: only the wording changes; training: one question as asked in training, its after side repeats its before",
     ),
     "scene": Column(
         pl.Int64(),
@@ -32,10 +32,10 @@ PLANNED: Mapping[str, Column] = {
     "value_after": Column(pl.String(), "value of that factor after; null where no factor changes"),
     "query": Column(pl.String(), "the factor that is asked about; two, joined by &, in a conjunction"),
     "form": Column(pl.String(), "open, yes_no or conjunction"),
-    "name": Column(pl.String(), "the query's own name, which tells queries of one factor and form apart: shape=round, shape!=round"),
-    "question_before": Column(pl.String(), "the text that is asked before"),
-    "question_after": Column(pl.String(), "the text that is asked after; another wording only in rows of kind paraphrase"),
-    "choices": Column(pl.List(pl.String()), "the possible answers, in the order in which they are scored; the first of equals wins"),
+    "name": Column(pl.String(), "the query's own name, which distinguishes queries of one factor and form: shape=round, shape!=round"),
+    "question_before": Column(pl.String(), "the question before"),
+    "question_after": Column(pl.String(), "the question after; another wording only in rows of kind paraphrase"),
+    "choices": Column(pl.List(pl.String()), "the possible answers, in the order in which they are scored; the first of equal ones wins"),
     "truth_before": Column(pl.String(), "the true answer before, one of the choices"),
     "truth_after": Column(pl.String(), "the true answer after, one of the choices"),
     "picture_before": Column(pl.Int64(), "number of the picture before in the survey's pool; example 12 is pictures/000012.png"),
@@ -48,8 +48,7 @@ def _answered(side: str) -> dict[str, Column]:
         f"answer_{side}": Column(pl.String(), f"the choice that is most probable {side}; null: unanswered, which is not wrong"),
         f"probabilities_{side}": Column(
             pl.List(pl.Float64()),
-            f"probabilities {side} of the choices, in their order, among themselves: they sum to 1; an answer read from text has 1; "
-            "null: unanswered",
+            f"probabilities {side} of the choices, in their order, normalised to sum 1; an answer read from text has 1; null: unanswered",
         ),
         f"outside_{side}": Column(
             pl.Float64(), f"probability {side} that the model gives to none of the choices, 0 to 1; null: not known, or unanswered"
@@ -67,4 +66,4 @@ ANSWERED: Mapping[str, Column] = {
 ROWS: Mapping[str, Column] = {**PLANNED, **ANSWERED}
 
 COLUMNS: Mapping[str, Any] = {name: column.dtype for name, column in PLANNED.items()}
-"""Types of the columns of a plan: what is known before anybody has answered."""
+"""Types of the columns of a plan: those that are known before any answer."""

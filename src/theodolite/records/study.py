@@ -1,4 +1,4 @@
-"""What a study writes: a line for each finished run of its grid (`runs.jsonl`), and what follows from them (`study.json`)."""
+"""Records of a study: a line for each finished run of its grid (`runs.jsonl`), and claims and figures (`study.json`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from theodolite.records.errors import first_fault
 from theodolite.records.folder import write_whole
 from theodolite.records.part import Part
 from theodolite.records.survey import BadRecord, TrainingFacts, Verdict
@@ -18,18 +19,20 @@ Finding = Literal["holds", "fails", "undecided"]
 
 
 class PredictedByCoverage(Part):
-    """What a run's questions cover, computed before any training; factors and pairs that a map leaves out have 0."""
+    """Coverage by a run's questions, computed before any training; factors and pairs that a map leaves out have 0."""
 
-    coverage: dict[str, float] = Field(description="chance that two scenes alike in all but the factor are told apart, by factor")
+    coverage: dict[str, float] = Field(description="chance that a question distinguishes two scenes that differ in it alone, by factor")
     coverage_limit: dict[str, float] = Field(description="the same with equal weights on all scenes, by factor")
     reach: dict[str, float] = Field(description="the same under the independent prior, by factor")
-    pressure_bits: dict[str, float] = Field(description="bits that one asked question feels of the factor, by factor")
-    proxy_bits: dict[str, float] = Field(description="bits that a factor tells of an answer not about it, keyed factor->query")
-    asked_frac: dict[str, float] = Field(description="share of the asked questions that a query is, by query")
+    pressure_bits: dict[str, float] = Field(
+        description="mutual information of one answer and the factor, given all others, bits, by factor"
+    )
+    proxy_bits: dict[str, float] = Field(description="mutual information of a factor and an answer not about it, bits, keyed factor->query")
+    asked_frac: dict[str, float] = Field(description="share of each query among the asked questions, by query")
 
 
 class MovedCell(Part):
-    """How often the answers to one kind of question move with one factor."""
+    """How often the answers to one query, in one form, move with one factor."""
 
     factor: str = Field(description="the factor that is changed")
     query: str = Field(description="the factor that is asked about; two, joined by &, in a conjunction")
@@ -44,28 +47,28 @@ class MovedCell(Part):
 
 
 class AnsweredRight(Part):
-    """How often one kind of question is answered right."""
+    """Accuracy of one query, in one form."""
 
     query: str = Field(description="the factor that is asked about; two, joined by &, in a conjunction")
     form: str = Field(description="open, yes_no or conjunction")
     scenes: Literal["decorrelated", "training"] = Field(description="decorrelated scenes, or new ones drawn as in training")
     frac: float = Field(description="share answered right, 0 to 1")
     low: float | None = Field(description="lower end of its interval, by scene; null below two scenes")
-    chance_frac: float = Field(description="what the best rule reaches that never sees the picture")
+    chance_frac: float = Field(description="accuracy of the best rule that never sees the picture")
 
 
 class GridRun(Part):
-    """One finished run of a study: how it was trained, what was foretold of it, and what its answers showed. A line of runs.jsonl."""
+    """One finished run of a study: its training, its coverage, and the rates and verdicts of its survey. A line of runs.jsonl."""
 
     version: Literal[1] = Field(default=VERSION, description="version of the format; another one is refused")
     kind: Literal["grid-run"] = Field(default="grid-run", description="which record this is")
-    key: str = Field(description="name of the run: readable words, and a hash of everything that decides its outcome")
-    setup: TrainedOn = Field(description="what decides the outcome of its training")
-    facts: TrainingFacts = Field(description="what it saw; equal hashes prove that two runs saw the same pictures in the same order")
+    key: str = Field(description="name of the run: readable words, and a hash of everything that determines its outcome")
+    setup: TrainedOn = Field(description="settings that determine the outcome of its training")
+    facts: TrainingFacts = Field(description="its training data; equal hashes prove that two runs saw the same pictures in the same order")
     num_scenes: int = Field(description="base scenes of its survey")
     final_loss: float = Field(description="mean loss over the last tenth of training, nats a token")
     num_trained: int = Field(description="parameters that were trained")
-    foretold: PredictedByCoverage = Field(description="what its questions cover, computed before any training")
+    foretold: PredictedByCoverage = Field(description="coverage by its questions, computed before any training")
     verdicts: dict[str, Verdict] = Field(description="the verdict of each factor")
     noise: dict[str, float] = Field(description="noise floor of each open query")
     cells: tuple[MovedCell, ...] = Field(description="one for each factor, query, form, and whether the truth moves")
@@ -77,31 +80,31 @@ class GridRun(Part):
 
 
 class Claim(Part):
-    """One claim under test, the rule that was fixed before the runs, and what came of it."""
+    """One claim under test, the rule that was fixed before the runs, and its finding."""
 
     name: str = Field(description="short name, the same from run to run of the study")
     statement: str = Field(description="the claim in a sentence")
-    source: str = Field(description="who claims it: the essay, a trial, the paper")
-    essay_question: int | None = Field(description="which open question of the essay it speaks to, 1 to 5; null: none")
-    rule: str = Field(description="when it holds and when it fails, in words; anything else is undecided")
+    source: str = Field(description="origin of the claim: the essay, a trial, the paper")
+    essay_question: int | None = Field(description="the open question of the essay that it addresses, 1 to 5; null: none")
+    rule: str = Field(description="conditions under which it holds and fails, in words; otherwise it is undecided")
     finding: Finding = Field(description="holds, fails or undecided")
-    effect: float | None = Field(description="the number that the rule is about; null: there was nothing to measure it by")
-    low: float | None = Field(description="lower end of its interval; null: fewer than two seeds, or nothing to tell how far off it is")
+    effect: float | None = Field(description="the number that the rule is about; null: not measured")
+    low: float | None = Field(description="lower end of its interval; null: fewer than two seeds, or no estimate of its error")
     high: float | None = Field(description="upper end of its interval")
-    unit: str = Field(description="what the effect is, in words")
+    unit: str = Field(description="unit or quantity of the effect, in words")
     by_seed: dict[int, float] = Field(description="the effect in each seed, by seed")
     independent: Literal["seed", "policy"] = Field(description="the unit of independence, over which the interval is taken")
-    num_independent: int = Field(description="how many of them are behind it")
+    num_independent: int = Field(description="number of independent units behind it")
     num_runs: int = Field(description="runs behind it")
 
 
 class Point(Part):
-    """One mark of a figure: a value with its interval, and the seeds of which it is the mean."""
+    """One mark of a figure: a value with its interval, and its values by seed."""
 
-    panel: str = Field(description="which part of the figure it stands in")
-    series: str = Field(description="which line or colour it belongs to")
-    x: str | float = Field(description="where it stands")
-    value: float = Field(description="mean over seeds; where seeds are pooled, a number of all runs together")
+    panel: str = Field(description="panel of the figure")
+    series: str = Field(description="line or colour of the figure")
+    x: str | float = Field(description="horizontal position: a quantity or a name")
+    value: float = Field(description="mean over seeds; where seeds are pooled, one number over all runs")
     low: float | None = Field(
         description="lower end of the interval; null: fewer than two seeds, or too few policies where seeds are pooled"
     )
@@ -113,44 +116,44 @@ class Figure(Part):
     """A figure as numbers; the page and the picture are drawn from it."""
 
     name: str = Field(description="short name, part of the picture's file name")
-    title: str = Field(description="what it shows, in a line")
-    caption: str = Field(description="what to look at and how it was measured")
-    x_title: str = Field(description="what the horizontal axis is")
-    y_title: str = Field(description="what the vertical axis is")
-    y_range: tuple[float, float] | None = Field(description="ends of the vertical axis; null: as the numbers ask")
+    title: str = Field(description="title, in one line")
+    caption: str = Field(description="what to see in it and how it was measured")
+    x_title: str = Field(description="title of the horizontal axis")
+    y_title: str = Field(description="title of the vertical axis")
+    y_range: tuple[float, float] | None = Field(description="ends of the vertical axis; null: those of the numbers")
     x_range: tuple[float, float] | None = Field(
-        default=None, description="ends of the horizontal axis, which is then to scale however few its values; null: as the points ask"
+        default=None, description="ends of the horizontal axis, which is then to scale even with few values; null: those of the points"
     )
     joined: bool = Field(description="whether points of a series are joined by a line: where x is a quantity")
     diagonal: bool = Field(
-        default=False, description="whether the line of equal x and y is drawn: where both are the same quantity; asks for x_range"
+        default=False, description="whether the line of equal x and y is drawn: where both are the same quantity; requires x_range"
     )
     points: tuple[Point, ...] = Field(description="its marks, in order")
 
     @model_validator(mode="after")
     def _scaled(self) -> Figure:
         if self.diagonal and self.x_range is None:
-            raise ValueError("a diagonal needs x_range: an axis that is to scale")
+            raise ValueError("a diagonal requires x_range, a horizontal axis to scale; set x_range")
         if self.x_range is not None and any(isinstance(point.x, str) for point in self.points):
-            raise ValueError("x_range is of quantities, and some points stand at names")
+            raise ValueError("x_range requires numeric x, and some points have names; remove x_range or give numbers")
         return self
 
 
 class StudyRecord(Part):
-    """What a study found. Bytewise equal when it is made again from the same runs."""
+    """Claims and figures of a study. Bytewise equal when made again from the same runs."""
 
     version: Literal[1] = Field(default=VERSION, description="version of the format; another one is refused")
     kind: Literal["study"] = Field(default="study", description="which record this is")
     name: str = Field(description="name of the study, as the command takes it")
-    question: str = Field(description="the one question that it answers")
+    question: str = Field(description="the question that the study answers")
     command: str = Field(description="the command that makes it")
-    quick: bool = Field(description="true: a small part of the grid only, which shows signs and no more")
+    quick: bool = Field(description="true: only a small part of the grid, whose results are indications, not findings")
     confidence: float = Field(description="level of all intervals")
     seeds: tuple[int, ...] = Field(description="seeds of its runs")
     num_runs: int = Field(description="finished runs of its grid behind it")
     keys: tuple[str, ...] = Field(description="those runs, by key: the folder may hold others")
-    num_missing: int = Field(description="runs of the grid that are not there")
-    claims: tuple[Claim, ...] = Field(description="the claims under test, with what came of each")
+    num_missing: int = Field(description="runs of the grid that are missing")
+    claims: tuple[Claim, ...] = Field(description="the claims under test, with their findings")
     figures: tuple[Figure, ...] = Field(description="figures, as numbers")
     notes: tuple[str, ...] = Field(description="what a reader must know: comparisons that are not matched, runs that are missing")
 
@@ -159,25 +162,24 @@ class StudyRecord(Part):
 
 
 def read_runs(folder: Path) -> dict[str, GridRun]:
-    """The finished runs in a study's folder by key; none if there is no such file. Raises `BadRecord` on a line that is none."""
+    """The finished runs in a study's folder by key; none if there is no such file. Raises `BadRecord` on an invalid line."""
     path = folder / RUNS
     if not path.is_file():
         return {}
-    found: dict[str, GridRun] = {}
+    runs: dict[str, GridRun] = {}
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, 1):
         try:
             run = GridRun.model_validate_json(line)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the line"
-            raise BadRecord(f"{path}, line {number}, is no run of version {VERSION}: {where}: {first['msg']}; delete that line") from error
-        found[run.key] = run
-    return found
+            fault = first_fault(error, "the line")
+            raise BadRecord(f"{path}, line {number}, is no run of version {VERSION}: {fault}; delete that line") from error
+        runs[run.key] = run
+    return runs
 
 
 def write_runs(folder: Path, runs: list[GridRun]) -> None:
-    """All finished runs as one file, a line each; whole or as it was before. Raises `BadInput` if it cannot be written."""
+    """Writes all finished runs to one file, a line each, atomically. Raises `BadInput` if it cannot be written."""
     write_whole(folder / RUNS, "".join(run.model_dump_json() + "\n" for run in runs))
 
 
@@ -185,7 +187,7 @@ def read_study(folder: Path) -> StudyRecord:
     """The study in a folder. Raises `BadRecord` if there is none or it is of another version."""
     path = folder / STUDY
     if not path.is_file():
-        raise BadRecord(f"{folder} holds no {STUDY}; make it with `theodolite study`")
+        raise BadRecord(f"{folder} has no {STUDY}; make it with `theodolite study`")
     try:
         return StudyRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:

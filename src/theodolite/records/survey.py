@@ -1,4 +1,4 @@
-"""What a survey found of one model: `survey.json`. Bytewise equal when repeated; times and hosts live in `run.json`."""
+"""The record of a survey of one model: `survey.json`. Bytewise equal when repeated; times and hosts are in `run.json`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from theodolite.records.accuracy import Accuracy
 from theodolite.records.coverage import Coverage
 from theodolite.records.endpoint import EndpointConfig
-from theodolite.records.errors import BadInput
+from theodolite.records.errors import BadInput, first_fault
 from theodolite.records.inside import Inside
 from theodolite.records.part import Part, Rate
 
@@ -39,24 +39,24 @@ class Cell(Part):
 
 
 class Noise(Part):
-    """How often the answer to a query moves when nothing that matters does."""
+    """How often the answer to a query moves when only the nuisance seed or the wording changes."""
 
     query: str = Field(description="the factor that is asked about; two, joined by &, in a conjunction")
     form: str = Field(description="open, yes_no or conjunction")
     source: Literal["nuisance", "paraphrase"] = Field(
-        description="what moved: the nuisance seed (in matched pairs, the picture), or the wording"
+        description="what changed: the nuisance seed (in matched pairs, the picture), or the wording"
     )
     rate: Rate = Field(description="how often the answer changes")
     variation: float = Field(description="mean total variation between the two answer distributions, 0 to 1")
 
 
 class Competence(Part):
-    """How often a query is answered right, beside chance (the commonest true answer)."""
+    """Accuracy of a query, and its chance level (the commonest true answer)."""
 
     query: str = Field(description="the factor that is asked about; two, joined by &, in a conjunction")
     form: str = Field(description="open, yes_no or conjunction")
     scenes: Literal["decorrelated", "training"] = Field(
-        description="decorrelated: base scenes of the pairs; training: scenes drawn as training asked of them"
+        description="decorrelated: base scenes of the pairs; training: scenes from the training distribution of the query"
     )
     rate: Rate = Field(description="how often the answer is right")
     chance_frac: float = Field(
@@ -65,49 +65,49 @@ class Competence(Part):
 
 
 class Unanswered(Part):
-    """How many questions of a query were not answered by one of their choices. They count as nothing: neither right nor wrong."""
+    """How many questions of a query were not answered by one of their choices. They count neither as right nor as wrong."""
 
     query: str = Field(description="the factor that is asked about; two, joined by &, in a conjunction")
     form: str = Field(description="open, yes_no or conjunction")
     num_questions: int = Field(description="different questions about different pictures, of all kinds of rows")
     num_unanswered: int = Field(description="of those, how many have no answer")
-    frac: float = Field(description="num_unanswered by num_questions, 0 to 1")
+    frac: float = Field(description="num_unanswered / num_questions, 0 to 1")
 
 
 class Evidence(Part):
-    """What a verdict rests on; read and leak are null where there is nothing to measure them by."""
+    """The numbers that a verdict follows from; read and leak are null where they are not measured."""
 
     asked: bool = Field(description="whether some supported query depends on the factor")
     read: Rate | None = Field(description="how often the answers that depend on the factor move with it")
     leak: Rate | None = Field(
         description="how often the answer to leak_query moves with the factor although its truth does not depend on it; "
-        "interval adjusted for taking the largest of several"
+        "interval adjusted for taking the largest of several queries"
     )
-    leak_query: str | None = Field(description="the query whose leak stands highest above its own noise")
+    leak_query: str | None = Field(description="the query whose leak exceeds its own noise most")
     noise_frac: float | None = Field(description="the noise floor of that query")
     verdict: Verdict = Field(description="the verdict that follows")
 
 
 class Thresholds(Part):
-    """Where the lines of a verdict lie, as fractions of pairs."""
+    """Thresholds of verdicts, as fractions of pairs."""
 
     read_frac: float = Field(default=0.5, description="a factor is read if the interval of its read rate lies above this")
     leak_above_noise_frac: float = Field(
-        default=0.1, description="a factor leaks if the interval of a leak lies above that query's noise by this"
+        default=0.1, description="a factor leaks if the interval of a leak exceeds that query's noise by this"
     )
     confidence: float = Field(default=0.95, description="level of the intervals")
 
 
 class Shadows(Part):
-    """Answers under intervention: cells, the noise floor, competence, and a verdict a factor."""
+    """Answers under intervention: cells, noise floor, competence, and a verdict a factor."""
 
-    thresholds: Thresholds = Field(description="the lines that verdicts were drawn by")
+    thresholds: Thresholds = Field(description="thresholds of the verdicts")
     cells: tuple[Cell, ...] = Field(description="one for each factor, query, form, and whether the truth moves")
     noise: dict[str, float] = Field(description="floor per open query: the larger of the two sources")
     noise_cells: tuple[Noise, ...] = Field(description="one for each query, form and source of noise")
     competence: tuple[Competence, ...] = Field(description="one for each query, form and kind of scenes")
     verdicts: dict[str, Verdict] = Field(description="the verdict of each factor")
-    evidence: dict[str, Evidence] = Field(description="what each factor's verdict rests on")
+    evidence: dict[str, Evidence] = Field(description="the evidence of each factor's verdict")
     outside_mass: float | None = Field(
         description="mean probability that the model gives to none of the choices, 0 to 1; null: unknown, since answers were read from text"
     )
@@ -147,9 +147,9 @@ class WorldConfig(Part):
         "and map (the effect's values that each value of the cause sets)"
     )
     known_prior: bool = Field(
-        default=True, description="false: a gallery of given pictures, of which nobody knows how training drew its scenes"
+        default=True, description="false: a gallery of given pictures, whose distribution of scenes in training is unknown"
     )
-    attribution: str | None = Field(default=None, description="what the pictures' licence asks to be said; null: nothing")
+    attribution: str | None = Field(default=None, description="attribution that the pictures' licence requires; null: none")
 
 
 class ModelConfig(Part):
@@ -157,30 +157,30 @@ class ModelConfig(Part):
 
     family: str = Field(description="the family of models, as docs/families.md names it")
     weights_sha256: str = Field(description="over parameters and buffers by name")
-    num_parameters: int = Field(description="parameters in all")
+    num_parameters: int = Field(description="total number of parameters")
     dtype: str = Field(description="precision of the parameters, float32 for example")
 
     @property
     def words(self) -> str:
-        """In a line."""
+        """Description in one line."""
         return f"{self.family}, {self.num_parameters:,} parameters, {self.dtype}"
 
 
 class TrainingFacts(Part):
-    """What the model was trained on, as its training record says; equal hashes across the arms of a comparison."""
+    """Training data of the model, from its training record; hashes are equal across the arms of a comparison."""
 
     arm: str = Field(description="short name of the run among those it is compared with")
-    comparison: str = Field(description="arms with the same word here must have seen the same pictures in the same order")
+    comparison: str = Field(description="arms with the same value must have seen the same pictures in the same order")
     recipe: str = Field(description="name of the training recipe")
     seed: int = Field(description="seed of the training run")
     world: str = Field(description="name of the world that the pictures come from")
     strength: float = Field(description="strength of the correlation in the training pictures, 0 to 1")
-    source: str = Field(description="policy: asked as the policy says; official: the world's own training questions, as they are")
+    source: str = Field(description="policy: asked as the policy says; official: the world's own training questions, unchanged")
     policy: str = Field(description="which questions were asked of which scenes, as --ask takes it")
     num_pictures: int = Field(description="distinct pictures")
     num_steps: int = Field(description="optimiser steps")
     num_questions: int = Field(description="questions seen, repetitions counted")
-    num_answer_tokens: int = Field(description="answer tokens seen, repetitions counted: what the language loss is taken over")
+    num_answer_tokens: int = Field(description="answer tokens seen, repetitions counted: the tokens of the language loss")
     pictures_sha256: str = Field(description="over the training pictures")
     order_sha256: str = Field(description="over the order in which examples were seen")
     questions_sha256: str = Field(description="over the questions and their answers")
@@ -195,7 +195,7 @@ class Score(Part):
     low: float | None = Field(description="lower end of the interval of accuracy_frac, clustered by picture")
     high: float | None = Field(description="upper end of the interval of accuracy_frac, clustered by picture")
     text_only_frac: float = Field(description="share answered right by the commonest training answer to the same text")
-    num_questions: int = Field(description="questions behind it, the unanswered left out")
+    num_questions: int = Field(description="number of answered questions")
 
 
 class SurveyRecord(Part):
@@ -204,30 +204,28 @@ class SurveyRecord(Part):
     version: Literal[1] = Field(default=VERSION, description="version of the format; another one is refused")
     kind: Literal["survey"] = Field(default="survey", description="which record this is")
     title: str = Field(description="the policy's short name, or the model's folder")
-    world: WorldConfig | None = Field(description="the world or gallery that the pairs come from; null: nobody described it")
-    model: ModelConfig | EndpointConfig = Field(description="the model, with a hash of its weights, or the endpoint that it stands behind")
-    policy: str | None = Field(description="the policy that verdicts speak about; null: nobody said what was asked")
+    world: WorldConfig | None = Field(description="the world or gallery that the pairs come from; null: not given")
+    model: ModelConfig | EndpointConfig = Field(description="the model, with a hash of its weights, or the endpoint that serves it")
+    policy: str | None = Field(description="the policy that verdicts are about; null: not given")
     seed: int = Field(description="seed of the pairs; 0 where they came from a file")
-    num_scenes: int = Field(description="base scenes that were asked for; in a gallery or a file of pairs, those it has")
+    num_scenes: int = Field(description="base scenes that were requested; in a gallery or a file of pairs, all of its scenes")
     left_out: dict[str, int] = Field(default={}, description="rows of pairs that could not be used, by reason")
     pictures_sha256: str = Field(description="over the pictures of the pairs: the same for every model and policy")
     rows_sha256: str = Field(description="over the rows of rows.parquet")
-    coverage: Coverage | None = Field(
-        description="what the policy's questions pin down without any model; null: no world or no policy is known"
-    )
-    shadows: Shadows = Field(description="what the answers show")
-    training: TrainingFacts | None = Field(description="what the model was trained on; null: nobody described it")
-    accuracy: Accuracy | None = Field(default=None, description="how often given pairs are answered right; null: not of given pairs")
+    coverage: Coverage | None = Field(description="coverage by the policy's questions, without any model; null: world or policy unknown")
+    shadows: Shadows = Field(description="answers under intervention, and verdicts")
+    training: TrainingFacts | None = Field(description="what the model was trained on; null: not given")
+    accuracy: Accuracy | None = Field(default=None, description="accuracy on pairs from a file; null: the pairs are not from a file")
     scores: tuple[Score, ...] = Field(default=(), description="accuracy on the world's official splits, where it has any")
-    examples: tuple[Example, ...] = Field(default=(), description="pairs to look at, never chosen by their answers")
-    inside: Inside | None = Field(default=None, description="measures of the model's inside; null: none was asked for")
+    examples: tuple[Example, ...] = Field(default=(), description="example pairs, never selected by their answers")
+    inside: Inside | None = Field(default=None, description="measures of the model's inside; null: none was requested")
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=1) + "\n"
 
 
 class RunRecord(Part):
-    """What differs from run to run: `run.json`."""
+    """Facts that differ from run to run: `run.json`."""
 
     version: Literal[1] = Field(default=VERSION, description="version of the format; another one is refused")
     command: str = Field(description="the command that ran: survey or tour")
@@ -239,11 +237,11 @@ class RunRecord(Part):
     git_revision: str | None = Field(description="revision of the code, with +changes if files differ from it; null: not a checkout")
     attention: str | None = Field(description="attention implementation of the model")
     device: str | None = Field(description="device that the model ran on")
-    pairs_per_s: float | None = Field(default=None, description="pairs of pictures answered a second; null: unknown")
+    pairs_per_s: float | None = Field(default=None, description="picture pairs answered per second; null: unknown")
     rows_at_once: int | None = Field(
-        default=None, description="most rows of tokens that ran at once: two surveys repeat to the byte where it is equal"
+        default=None, description="largest number of token rows in a batch: repeated surveys are equal to the byte where it is equal"
     )
-    notices: tuple[str, ...] = Field(default=(), description="what was decided on the way, in words: prefixes not shared, batches halved")
+    notices: tuple[str, ...] = Field(default=(), description="decisions made during the run, in words: prefixes not shared, batches halved")
 
 
 class BadRecord(BadInput):
@@ -258,9 +256,7 @@ def read_survey(folder: Path) -> SurveyRecord:
     try:
         return SurveyRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise BadRecord(f"{path} is no survey record of version {VERSION}: {where}: {first['msg']}; survey the model again") from error
+        raise BadRecord(f"{path} is no survey record of version {VERSION}: {first_fault(error)}; survey the model again") from error
 
 
 def read_run_record(folder: Path) -> RunRecord:
@@ -271,4 +267,4 @@ def read_run_record(folder: Path) -> RunRecord:
     except OSError as error:
         raise BadRecord(f"{path} cannot be read ({error.strerror}); give a folder as it was written") from error
     except ValidationError as error:
-        raise BadRecord(f"{path} is no run record of version {VERSION}; survey the model again") from error
+        raise BadRecord(f"{path} is no run record of version {VERSION}: {first_fault(error)}; survey the model again") from error

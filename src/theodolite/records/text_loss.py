@@ -1,4 +1,4 @@
-"""What a language model makes of plain text: the loss that visual training should leave alone."""
+"""Loss of a language model on plain text, which visual training should not change."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from theodolite.records.part import Estimate, Part
 
 
 class TextLoss(Part):
-    """Next-token loss on held-out text, cut into windows that are read one by one."""
+    """Next-token loss on held-out text, in separate windows."""
 
     model: str = Field(description="folder or name of the model")
-    text: str = Field(description="where the text comes from")
+    text: str = Field(description="source of the text")
     text_sha256: str = Field(description="over the text")
     tokenizer_sha256: str = Field(description="over the token ids: losses are comparable only where it is equal")
     num_tokens: int = Field(description="predicted tokens")
@@ -22,17 +22,17 @@ class TextLoss(Part):
 
 
 class TextLossChange(Part):
-    """How far the loss on the same text moved from one model to another."""
+    """Change of the loss on the same text from one model to another."""
 
     before: TextLoss = Field(description="the loss of the first model")
     after: TextLoss = Field(description="the loss of the second model")
     relative: Estimate = Field(
-        description="change of the loss a token relative to the first, 0.005 for half a per cent more; interval paired by window"
+        description="change of the loss a token relative to the first, 0.005 for 0.5 per cent more; interval paired by window"
     )
 
 
 class TextLosses(Part):
-    """The loss of one model on plain text, and how others differ from it."""
+    """Loss of one model on plain text, and its change in other models."""
 
     first: TextLoss = Field(description="the model that the others are compared with")
     changes: tuple[TextLossChange, ...] = Field(description="one for each other model")

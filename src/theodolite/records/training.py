@@ -1,4 +1,4 @@
-"""What a saved model was trained on: `training.json` in its folder. Bytewise equal when repeated."""
+"""The training record of a saved model: `training.json` in its folder. Bytewise equal when repeated."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class TrainedOn(Part):
     """World, policy and recipe of a training run; two runs with equal `setup` are the same run."""
 
     world: str = Field(description="name of the world that the pictures come from")
-    correlation: tuple[str, str] = Field(description="cause and effect: the two factors that are tied")
+    correlation: tuple[str, str] = Field(description="cause and effect: the two correlated factors")
     strength: float = Field(description="how often the cause sets the effect, 0 to 1")
     policy: str = Field(description="which questions are asked of which scenes, as --ask takes it")
-    source: str = Field(description="policy: asked as the policy says; official: the world's own training questions, as they are")
+    source: str = Field(description="policy: asked as the policy says; official: the world's own training questions, unchanged")
     recipe: dict[str, str | int | float | dict[str, int | float]] = Field(description="every setting of the training recipe by its name")
     seed: int = Field(description="seed of the training run")
     num_pictures: int = Field(description="distinct pictures")
 
 
 class TrainingRecord(Part):
-    """How a model came to be, and its losses as (step, mean nats a token since the entry before)."""
+    """Setup, data and losses of a training run."""
 
     version: Literal[1] = Field(default=VERSION, description="version of the format; another one is refused")
     kind: Literal["training"] = Field(default="training", description="which record this is")
-    setup: TrainedOn = Field(description="what decides the outcome")
-    facts: TrainingFacts = Field(description="what was seen, as a survey of the model repeats it")
+    setup: TrainedOn = Field(description="settings that determine the outcome")
+    facts: TrainingFacts = Field(description="the training data, as in a survey of the model")
     weights_sha256: str = Field(description="over parameters and buffers by name")
     losses: tuple[tuple[int, float], ...] = Field(description="step, and mean nats a token since the entry before")
 

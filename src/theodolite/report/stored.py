@@ -1,4 +1,4 @@
-"""Surveys as found on disk: the record, how it was run, and the pictures that its examples name."""
+"""Surveys read from disk: the record, its run record, and the pictures of its examples."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from theodolite.records.errors import first_fault
 from theodolite.records.survey import BadRecord, RunRecord, SurveyRecord, read_survey
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -15,7 +16,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True, eq=False)
 class StoredSurvey:
-    """One survey; `pictures` holds PNG bytes by the name an example gives, and lacks those that are not there."""
+    """One survey; `pictures` holds PNG bytes by the file name in an example, without those that are missing on disk."""
 
     record: SurveyRecord
     run: RunRecord | None = None
@@ -26,7 +27,7 @@ class StoredSurvey:
 
 
 class CoverageFacts(BaseModel):
-    """What a record says of coverage, as far as the page shows it; maps are keyed by factor, proxies by "factor->query"."""
+    """The coverage fields that the page shows; maps are keyed by factor, proxies by "factor->query"."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -39,58 +40,52 @@ class CoverageFacts(BaseModel):
     agreement_frac: float | None = None
 
     def largest_proxy_bits(self, factor: str, about: str) -> float | None:
-        """The most that a factor tells of the answer to any one query about `about`, in bits; null if nothing asked is about it."""
-        found = [
+        """Largest proxy of a factor for one query about the factor `about`, in bits; None if no asked query is about it."""
+        proxies = [
             bits
             for key, bits in self.proxy_bits.items()
             for source, _, query in [key.partition("->")]
             if source == factor and _about(query) == about
         ]
-        return max(found, default=None)
+        return max(proxies, default=None)
 
 
 def _about(query: str) -> str:
-    """The factor that a query's name asks about: "shape!=round" asks about shape."""
-    parts = [part.partition("=")[0].removesuffix("!") for part in query.split("&")]
-    return "&".join(parts)
+    """The factor that a query is about, from its name: "shape!=round" is about shape."""
+    return "&".join(part.partition("=")[0].removesuffix("!") for part in query.split("&"))
 
 
 def read_stored(folder: Path) -> StoredSurvey:
-    """The survey in a record's folder (or its survey.json). Raises `BadRecord` on a survey or run that cannot be understood."""
+    """The survey in a record's folder (or its survey.json). Raises `BadRecord` on an invalid survey or run record."""
     record = read_survey(folder)
     home = folder if folder.is_dir() else folder.parent
     names = {name for example in record.examples for name in (example.picture_before, example.picture_after)}
-    found = {name: _read_picture(home, name) for name in sorted(names)}
-    pictures = {name: data for name, data in found.items() if data is not None}
+    pictures = {name: data for name in sorted(names) if (data := _read_picture(home, name)) is not None}
     return StoredSurvey(record, read_run(home / "run.json"), pictures)
 
 
 def coverage_facts(record: SurveyRecord) -> CoverageFacts | None:
-    """The record's coverage, or null where it has none. Raises `BadRecord` if it cannot be understood."""
+    """The record's coverage; None where it has none. Raises `BadRecord` if it is invalid."""
     if record.coverage is None:
         return None
     try:
         return CoverageFacts.model_validate(record.coverage, from_attributes=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadRecord(f"coverage of {record.title!r}: {where}: {first['msg']}; survey the model again") from error
+        raise BadRecord(f"coverage of {record.title!r}: {first_fault(error)}; survey the model again") from error
 
 
 def read_run(path: Path) -> RunRecord | None:
-    """How a record came to be, from its run.json; null if there is none. Raises `BadRecord` if it cannot be understood."""
+    """The run record in a run.json; None if there is no such file. Raises `BadRecord` if it is invalid."""
     if not path.is_file():
         return None
     try:
         return RunRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise BadRecord(f"{path} is no run record: {where}: {first['msg']}; remove it, or survey the model again") from error
+        raise BadRecord(f"{path} is no run record: {first_fault(error)}; remove it, or survey the model again") from error
 
 
 def _read_picture(home: Path, name: str) -> bytes | None:
-    """A PNG file by its name in the record. A name that leads out of the record's folder is not followed."""
+    """The bytes of a PNG file by its name in the record; None if it is missing, no PNG, or outside the record's folder."""
     path = (home / name).resolve()
     if not path.is_relative_to(home.resolve()) or not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""A study in words: its numbers as text, and its claims as tables for documents and for the terminal."""
+"""Texts of a study: its numbers as words, and its claims as tables in Markdown and for the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.text import Text
 
 from theodolite.records.errors import BadInput
 from theodolite.records.study import STUDY, Claim, Finding, Point, StudyRecord, read_study
-from theodolite.report.survey.words import NO_NUMBER, show_measured
+from theodolite.report.words import NO_NUMBER, show_measured
 
 ESSAY_QUESTIONS = {
     1: "read the geometry",
@@ -24,50 +24,50 @@ NOTHING_MEASURED = "nothing to measure it by"
 NO_STUDY = "No study has landed yet."
 RESULTS_BEGIN, RESULTS_END = "<!-- results -->", "<!-- /results -->"
 CLAIMS_END = "<!-- /claims -->"
-# What Markdown and HTML would take for more than a letter.
-MARKED = {character: f"\\{character}" for character in "\\`*_[]|"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+# Escapes of characters that Markdown or HTML interprets.
+ESCAPES = {character: f"\\{character}" for character in "\\`*_[]|"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def show_x(value: str | float) -> str:
-    """Where a point stands: a name as it is, a number with the digits it needs."""
+    """The x of a point: a name unchanged, a number with as many digits as it needs."""
     return value if isinstance(value, str) else f"{value:g}"
 
 
-def show_point(found: Point) -> str:
+def show_point(point: Point) -> str:
     """A mean with its interval."""
-    return " ".join(show_measured(found.value, found.low, found.high))
+    return " ".join(show_measured(point.value, point.low, point.high))
 
 
 def show_effect(claim: Claim) -> tuple[str, str]:
-    """A claim's effect and its interval; words where there was nothing to measure it by, or no interval."""
+    """A claim's effect and its interval, or the words for a missing one."""
     return (NOTHING_MEASURED, "") if claim.effect is None else show_measured(claim.effect, claim.low, claim.high)
 
 
 def show_seeds(by_seed: Mapping[int, float], value: float, low: float | None, high: float | None) -> str:
-    """A value in each seed, with the decimals that their mean has."""
+    """A value in each seed, with as many decimals as the mean `value` has."""
     decimals = len(show_measured(value, low, high)[0].partition(".")[2])
-    return ", ".join(f"seed {seed}: {round(found, decimals) + 0.0:.{decimals}f}" for seed, found in by_seed.items())
+    return ", ".join(f"seed {seed}: {round(one, decimals) + 0.0:.{decimals}f}" for seed, one in by_seed.items())
 
 
 def show_claim_seeds(claim: Claim) -> str:
-    """A claim's effect in each seed; a dash where there is none."""
+    """A claim's effect in each seed; a dash for none."""
     mean = claim.effect if claim.effect is not None else 0.0
     return show_seeds(claim.by_seed, mean, claim.low, claim.high) or NO_NUMBER
 
 
-def num_of(count: int, what: str) -> str:
+def num_of(count: int, noun: str) -> str:
     """A count with its noun: "1 seed", "5 seeds", "10 policies"."""
-    many = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
-    return f"{count:,} {what if count == 1 else many}"
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
 
 
 def num_units(claim: Claim) -> str:
-    """What a claim's interval is taken over, and how many: "5 seeds"."""
+    """The number of independent units behind a claim's interval: "5 seeds"."""
     return num_of(claim.num_independent, claim.independent)
 
 
 def show_span(seconds: float) -> str:
-    """A span of time, with the two units that tell it."""
+    """A duration in seconds, minutes, or hours and minutes."""
     if seconds < 60:
         return f"{seconds:.3g} s"
     minutes = round(seconds / 60)
@@ -75,7 +75,7 @@ def show_span(seconds: float) -> str:
 
 
 def essay_words(question: int | None) -> str:
-    """An open question of the essay by number and name; a dash for none. A number that the essay does not have is left as it is."""
+    """An open question of the essay by number and name; a dash for none, the number alone if the essay has no such question."""
     if question is None:
         return NO_NUMBER
     name = ESSAY_QUESTIONS.get(question)
@@ -117,7 +117,7 @@ def results_text(records: Sequence[StudyRecord]) -> str:
 
 
 def put_between(text: str, begin: str, end: str, what: str, table: str) -> str:
-    """A document with a table in its place; twice is as once. Raises `BadInput` if the document, `what`, has not one place for it."""
+    """A document with a table between two markers; idempotent. Raises `BadInput` unless the document `what` has one place for it."""
     if text.count(begin) != 1 or end not in text.partition(begin)[2]:
         raise BadInput(f"{what} has no place for the table, or more than one; write the lines {begin} and {end} where it belongs")
     before, _, rest = text.partition(begin)
@@ -126,23 +126,23 @@ def put_between(text: str, begin: str, end: str, what: str, table: str) -> str:
 
 
 def result_documents(folder: Path) -> dict[Path, str]:
-    """What README.md and each NAME.md in a folder of results should say, by path: all as it stands, but for the tables of claims.
+    """Updated texts, by path, of README.md and each NAME.md in a folder of results: only the tables of claims change.
 
     A study is a folder NAME with a study.json. Raises `BadInput` on a document that is missing or has no place for its table, and
-    `BadRecord` on a study that cannot be understood.
+    `BadRecord` on an invalid study.
     """
     studies = {path: read_study(path.parent) for path in sorted(folder.glob(f"*/{STUDY}"))}
-    found: dict[Path, str] = {}
+    documents: dict[Path, str] = {}
     for path, record in studies.items():
         if record.name != path.parent.name:
-            raise BadInput(f"{path} is of the study {record.name!r}; the folder must be called as the study is")
-        found |= _filled(folder / f"{record.name}.md", claims_begin(record.name), CLAIMS_END, claims_text(record))
-    return found | _filled(folder / "README.md", RESULTS_BEGIN, RESULTS_END, results_text(list(studies.values())))
+            raise BadInput(f"{path} is of the study {record.name!r}; rename the folder to {record.name}")
+        documents |= _filled(folder / f"{record.name}.md", claims_begin(record.name), CLAIMS_END, claims_text(record))
+    return documents | _filled(folder / "README.md", RESULTS_BEGIN, RESULTS_END, results_text(list(studies.values())))
 
 
 def _filled(path: Path, begin: str, end: str, table: str) -> dict[Path, str]:
     if not path.is_file():
-        raise BadInput(f"{path} is not there; write it, with the lines {begin} and {end} where the table belongs")
+        raise BadInput(f"{path} does not exist; write it, with the lines {begin} and {end} where the table belongs")
     return {path: put_between(path.read_text(encoding="utf-8"), begin, end, str(path), table)}
 
 
@@ -151,8 +151,8 @@ def _verdict(record: StudyRecord, claim: Claim) -> str:
 
 
 def _plain(text: str) -> str:
-    """Any text within a cell of a Markdown table."""
-    return "".join(MARKED.get(character, character) for character in " ".join(text.split()))
+    """A text escaped for a cell of a Markdown table."""
+    return "".join(ESCAPES.get(character, character) for character in " ".join(text.split()))
 
 
 def _row(*cells: str) -> str:

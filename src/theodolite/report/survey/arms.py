@@ -1,4 +1,4 @@
-"""The surveys of one page side by side: their labels, and how many training seeds stand behind a figure."""
+"""The arms of one page, an arm a survey: their labels, and the number of training seeds behind a figure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from functools import cached_property
 
 from theodolite.records.survey import Evidence, SurveyRecord
 from theodolite.report.stored import CoverageFacts, StoredSurvey, coverage_facts
-from theodolite.report.survey.words import listed
+from theodolite.report.words import listed
 
 
 @dataclass(frozen=True, eq=False)
 class SurveyArm:
-    """One surveyed model on the page; `seed_words` stands beside each of its figures."""
+    """One surveyed model on the page; `seed_words` says how many training seeds its figures rest on."""
 
     stored: StoredSurvey
     label: str
@@ -24,7 +24,7 @@ class SurveyArm:
 
     @property
     def named(self) -> str:
-        """The label with the words on its training seed, as figures are titled."""
+        """The label with `seed_words`, for titles of figures."""
         return self.label if self.label.endswith(self.seed_words) else f"{self.label} ({self.seed_words})"
 
     @property
@@ -45,30 +45,29 @@ class SurveyArm:
 
     @property
     def training_seed(self) -> int | None:
-        return None if self.record.training is None else self.record.training.seed
+        return _seed(self.record)
 
     def evidence(self, factor: str) -> Evidence | None:
         return self.record.shadows.evidence.get(factor)
 
 
 def label_arms(surveys: Sequence[StoredSurvey]) -> tuple[SurveyArm, ...]:
-    """The surveys with labels that differ: the title, with the training seed where several seeds share a title."""
+    """The surveys with unique labels: the title, with the training seed where several seeds share a title."""
     seeds: dict[str, set[int | None]] = defaultdict(set)
     for stored in surveys:
         seeds[policy_key(stored.record)].add(_seed(stored.record))
-    taken: Counter[str] = Counter()
+    uses: Counter[str] = Counter()
     arms = []
     for number, stored in enumerate(surveys):
-        known = seeds[policy_key(stored.record)] - {None}
         seed = _seed(stored.record)
         if seed is None:
             words, label = "one model, training seed unknown", stored.record.title
-        elif len(known) > 1:
+        elif len(seeds[policy_key(stored.record)] - {None}) > 1:
             words, label = f"seed {seed}", f"{stored.record.title}, seed {seed}"
         else:
             words, label = "one seed", stored.record.title
-        taken[label] += 1
-        arms.append(SurveyArm(stored, label if taken[label] == 1 else f"{label} ({taken[label]})", words, f"arm-{number}"))
+        uses[label] += 1
+        arms.append(SurveyArm(stored, label if uses[label] == 1 else f"{label} ({uses[label]})", words, f"arm-{number}"))
     return tuple(arms)
 
 
@@ -77,13 +76,13 @@ def _seed(record: SurveyRecord) -> int | None:
 
 
 def policy_key(record: SurveyRecord) -> str:
-    """What must be equal for two surveys to differ in their training seed only."""
+    """Title, policy and world as JSON: equal for surveys that differ in their training seed only."""
     world = None if record.world is None else record.world.model_dump(mode="json")
     return json.dumps([record.title, record.policy, world], sort_keys=True)
 
 
 def seed_words(arms: Sequence[SurveyArm]) -> str:
-    """How many training seeds stand behind a figure that shows several arms."""
+    """The number of training seeds behind a figure of several arms, in words."""
     words = {arm.seed_words for arm in arms}
     if len(words) == 1 and not next(iter(words)).startswith("seed "):
         return next(iter(words))

@@ -1,4 +1,4 @@
-"""The causal partner of each similarity number: what answers did when vision tokens were changed at the nearest site."""
+"""The causal counterparts of a similarity number: effects on answers of changing vision tokens at the nearest site."""
 
 from __future__ import annotations
 
@@ -9,52 +9,50 @@ from typing import TypeVar
 from theodolite.records.causal import PARTNERS, Causal, Erasure, Patch, SiteDisturbance
 from theodolite.records.part import Estimate, Rate
 
-# How far a factor can be told by simple maps is a readout, as the ladder is.
-BESIDE: Mapping[str, tuple[str, ...]] = {**PARTNERS, "identifiability": PARTNERS["ladder"]}
+# Kinds of causal numbers by measure. Identifiability is a readout, as the ladder is.
+COUNTERPARTS: Mapping[str, tuple[str, ...]] = {**PARTNERS, "identifiability": PARTNERS["ladder"]}
 NO_CAUSAL = "no causal number was measured: survey with --measures causal"
-HEADS: Mapping[str, str] = {
+COUNTERPART_HEADS: Mapping[str, str] = {
     "shuffle": "answers moved: tokens shuffled",
     "mean": "answers moved: tokens replaced by their mean",
     "patch": "answers moved: factor patched in",
     "erase": "right answers lost: factor erased",
 }
-# Answer position and spoken answer come after every layer.
+# Depth of the answer position and the spoken answer: after every layer.
 LAST = 10**6
-
 
 S = TypeVar("S", Patch, Erasure, SiteDisturbance)
 
 
 @dataclass(frozen=True)
 class CausalCounterpart:
-    """A causal number beside a similarity number: which change it is of, where it was made, and words where a number is missing."""
+    """A causal number: the kind of change, the site where it was made, the value, and a note where the value is missing or special."""
 
     kind: str
     site: str | None = None
-    found: Rate | Estimate | None = None
+    value: Rate | Estimate | None = None
     note: str = ""
 
 
 def depth(site: str) -> int:
-    """Place of a site in the model: encoder -1, connector 0, layer.k k, anything later last."""
+    """Rank of a site in the order of the model: encoder -1, connector 0, layer.k k, any later site `LAST`."""
     fixed = {"encoder": -1, "connector": 0}
     name, _, number = site.partition(".")
     return int(number) if name == "layer" and number.isdigit() else fixed.get(site, LAST)
 
 
 def nearest(site: str, measured: Sequence[S]) -> S | None:
-    """The part measured nearest to a site, of two as near the earlier; null where nothing was measured."""
+    """The record measured nearest to a site, the earlier of two equally near; None where nothing was measured."""
     return min(measured, key=lambda part: (abs(depth(part.site) - depth(site)), depth(part.site)), default=None)
 
 
 def find_causal_counterparts(
     causal: Causal | None, measure: str, site: str, factor: str = "", query: str | None = None
 ) -> tuple[CausalCounterpart, ...]:
-    """The partners of a measure's number at a site, of a factor where it has one, and of one question's answers where it speaks of
-    one; empty without causal numbers."""
+    """The causal counterparts of a measure's number at a site, for one factor and one query where given; empty without causal numbers."""
     if causal is None:
         return ()
-    return tuple(_find(causal, kind, site, factor, query) for kind in BESIDE[measure])
+    return tuple(_find(causal, kind, site, factor, query) for kind in COUNTERPARTS[measure])
 
 
 def _find(causal: Causal, kind: str, site: str, factor: str, query: str | None) -> CausalCounterpart:
@@ -67,9 +65,9 @@ def _find(causal: Causal, kind: str, site: str, factor: str, query: str | None) 
 
 
 def patch_counterpart(patch: Patch | None, factor: str, query: str | None = None) -> CausalCounterpart:
-    """How often answers move when a factor's difference is put in: those to `query`, else to the question about the factor.
+    """How often answers move when a factor's difference is patched in: answers to `query` if given, else to the question about the factor.
 
-    Where there is none, those to the question whose answers move most: what a shadow is made of.
+    Without such a question: answers to the question whose answers move most, since such an effect is a shadow.
     """
     if patch is None:
         return CausalCounterpart("patch", note=f"{factor} was not patched")
@@ -87,7 +85,7 @@ def patch_counterpart(patch: Patch | None, factor: str, query: str | None = None
 
 
 def erase_counterpart(erasure: Erasure | None, factor: str) -> CausalCounterpart:
-    """How many right answers are lost when a factor is erased; where no question is about it, how many answers of another move."""
+    """Accuracy lost when a factor is erased; where no question is about it, how often answers to the most affected question move."""
     if erasure is None:
         return CausalCounterpart("erase", note=f"{factor} was not erased")
     if erasure.lost is not None:

@@ -1,57 +1,32 @@
-"""Charts of a page as Vega-Lite specifications (Altair); every number in them stands in a table of the page too."""
+"""Charts of answers, coverage and headline rates as Vega-Lite specifications; every number in them is also in a table of the page."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import altair as alt
-import vl_convert
-from markupsafe import Markup
 
 from theodolite.records.survey import Cell
 from theodolite.report.survey.arms import SurveyArm, seed_words
 from theodolite.report.survey.headlines import Headline
-from theodolite.report.survey.words import column_of, show_exact, show_frac, show_interval
+from theodolite.report.survey.words import column_of
+from theodolite.report.vega import GRID, INK, LEAK_MARK, LETTER_PIXELS, PAPER, READ_MARK, LayeredChart, Spec, finish_chart
+from theodolite.report.words import show_exact, show_frac, show_interval
 
-# Blue and orange stay apart under every common colour blindness; each scale runs from near white to a dark end of equal depth.
+# Each scale runs from near white to a dark end of equal depth.
 READ_COLOURS = ("#eef4fa", "#0b4a8a")
 LEAK_COLOURS = ("#fdf1e6", "#9a3403")
 COVERAGE_COLOURS = ("#f0f3ee", "#2d5a3d")
-READ_MARK, LEAK_MARK = "#1f6fb5", "#d1580a"
-INK, PAPER, ABSENT, RULE = "#1b1f24", "#ffffff", "#f4f4f2", "#d9d9d4"
-# Where white text on the scales above becomes easier to read than dark text.
+ABSENT = "#f4f4f2"
+# From this share of the scales above, white text is easier to read than dark text.
 WHITE_TEXT_FROM = 0.69
 ROW_PIXELS = 25
-LETTER_PIXELS = 6.4
 MAX_LABEL_PIXELS = 140
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-
-Spec = dict[str, Any]
-Panel = alt.LayerChart | alt.FacetChart  # what Altair says that a layer may become
-
-
-@cache
-def chart_script() -> str:
-    """Vega, Vega-Lite and vega-embed as one script that needs no network; sets `vegaEmbed` on the window."""
-    script = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
-    if "</script" in script.lower() or "<!--" in script:
-        raise ValueError("the chart library's script would end the page's script element; install another vl-convert-python")
-    return script
-
-
-def spec_json(spec: Spec) -> Markup:
-    """A specification as JSON that is safe inside a script element, whatever text it holds."""
-    text = json.dumps(spec, ensure_ascii=True, allow_nan=False)
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
 
 
 def answers_chart(arm: SurveyArm) -> Spec | None:
-    """Share of pairs whose answer moves, 0 to 1, by factor changed and by query: read cells and leak cells apart; null without cells."""
+    """Share of pairs whose answer moves, 0 to 1, by factor changed and by query, read and leak cells in two panels; None without cells."""
     cells = arm.record.shadows.cells
     if not cells:
         return None
@@ -60,7 +35,7 @@ def answers_chart(arm: SurveyArm) -> Spec | None:
     for kind, truth_moves in (("read", True), ("leak", False)):
         shown = [cell for cell in cells if cell.truth_moves == truth_moves]
         present = {(cell.factor, column_of(cell)) for cell in shown}
-        why = f"no pair in which the truth {'moves' if truth_moves else 'stands still'}"
+        why = f"no pair in which the truth {'moves' if truth_moves else 'does not move'}"
         datasets[kind] = [_cell_row(cell) for cell in shown]
         datasets[f"{kind}_absent"] = [
             {"factor": factor, "column": column, "why": why}
@@ -69,12 +44,12 @@ def answers_chart(arm: SurveyArm) -> Spec | None:
             if (factor, column) not in present
         ]
     read = _answers_panel(arm, columns, "read", "read: the truth moves", READ_COLOURS)
-    leak = _answers_panel(arm, columns, "leak", "leak: the truth stands still", LEAK_COLOURS)
+    leak = _answers_panel(arm, columns, "leak", "leak: the truth does not move", LEAK_COLOURS)
     chart = alt.hconcat(read, leak, spacing=18).resolve_scale(color="independent")
     return finish_chart(chart, f"Answers of {arm.named}: share that moves", datasets)
 
 
-def _answers_panel(arm: SurveyArm, columns: list[str], kind: str, title: str, colours: tuple[str, str]) -> Panel:
+def _answers_panel(arm: SurveyArm, columns: list[str], kind: str, title: str, colours: tuple[str, str]) -> LayeredChart:
     labels = alt.Axis(labels=kind == "read", ticks=False, domain=False, title=None, labelPadding=6, labelLimit=MAX_LABEL_PIXELS)
     y = alt.Y("factor:N", scale=alt.Scale(domain=list(arm.factors)), axis=labels)
     x = alt.X("column:N", scale=alt.Scale(domain=columns, paddingInner=0.04), axis=_column_axis())
@@ -86,11 +61,7 @@ def _answers_panel(arm: SurveyArm, columns: list[str], kind: str, title: str, co
     gaps = (
         alt.Chart(alt.NamedData(f"{kind}_absent"))
         .mark_rect(color=ABSENT, stroke=PAPER)
-        .encode(
-            x=x,
-            y=y,
-            tooltip=[alt.Tooltip("factor:N", title="changed"), alt.Tooltip("column:N", title="asked about"), "why:N"],
-        )
+        .encode(x=x, y=y, tooltip=[alt.Tooltip("factor:N", title="changed"), alt.Tooltip("column:N", title="asked about"), "why:N"])
     )
     wide = _column_pixels([line for column in columns for line in column.split(" ", 1)])
     heading = alt.TitleParams(title, fontSize=12, fontWeight="normal", anchor="start", frame="bounds" if kind == "read" else "group")
@@ -120,16 +91,16 @@ def _cell_row(cell: Cell) -> Spec:
 
 
 COVERAGE_COLUMNS = {
-    "coverage": "chance that two scenes alike in all but this factor are told apart by some question",
-    "coverage limit": "the same with all possible scenes weighted alike: what endless data would pin down",
-    "reach": "coverage if each question were asked of all scenes, none of them correlated",
-    "pressure (bits)": "how strongly one asked question feels this factor, in bits",
-    "why 0": "unasked: no question depends on it; confounded: asked, but never where it moves alone",
+    "coverage": "chance that some question distinguishes two scenes that differ in this factor alone",
+    "coverage limit": "the same with equal weight on all possible scenes: what infinite data would determine",
+    "reach": "coverage if each question were asked of all scenes and no factors were correlated",
+    "pressure (bits)": "information that the answer to one asked question carries about this factor, in bits",
+    "why 0": "unasked: no question depends on it; confounded: asked, but only where another factor changes with it",
 }
 
 
 def coverage_chart(arm: SurveyArm) -> Spec | None:
-    """What the questions alone predict, by factor in the same order: coverage, its limit, reach (0 to 1), pressure (bits), and why 0."""
+    """Coverage, its limit and reach (0 to 1), pressure (bits), and the cause of a 0, by factor in the order of `answers_chart`."""
     facts = arm.coverage
     if facts is None:
         return None
@@ -137,9 +108,9 @@ def coverage_chart(arm: SurveyArm) -> Spec | None:
     shaded = {"coverage", "coverage limit", "reach"}
     rows = []
     for factor in arm.factors:
-        told = {column: show_exact(values.get(factor)) for column, values in maps.items()}
-        told["why 0"] = facts.cause.get(factor, "")
-        for column, text in told.items():
+        texts = {column: show_exact(values.get(factor)) for column, values in maps.items()}
+        texts["why 0"] = facts.cause.get(factor, "")
+        for column, text in texts.items():
             value = maps[column].get(factor) if column in shaded else None
             meaning = COVERAGE_COLUMNS[column]
             rows.append({"factor": factor, "column": column, "value": value, "text": text, "meaning": meaning})
@@ -158,15 +129,13 @@ def coverage_chart(arm: SurveyArm) -> Spec | None:
 
 
 def headline_chart(lines: Sequence[Headline], about: str) -> Spec:
-    """Share of pairs whose answer to one question moves, 0 to 1, by policy: with the factor itself (read) and with the other (leak)."""
+    """Share of pairs whose answer to one question moves, 0 to 1, by policy: with the factor asked about (read), with another (leak)."""
     shown = [line for line in lines if line.about == about]
     labels = list(dict.fromkeys(line.arm.label for line in shown))
     kinds = [kind for line in shown for kind in _kinds(line)]
     rows = [row for line in shown for row in _points(line)]
     y = alt.Y(
-        "label:N",
-        scale=alt.Scale(domain=labels),
-        axis=alt.Axis(title=None, domain=False, ticks=False, labelLimit=170, labelPadding=8),
+        "label:N", scale=alt.Scale(domain=labels), axis=alt.Axis(title=None, domain=False, ticks=False, labelLimit=170, labelPadding=8)
     )
     domain = list(dict.fromkeys(kinds))
     colours = [READ_MARK if kind.startswith("read") else LEAK_MARK for kind in domain]
@@ -175,18 +144,14 @@ def headline_chart(lines: Sequence[Headline], about: str) -> Spec:
     base = alt.Chart(alt.NamedData("rows")).encode(
         y=y,
         color=alt.Color("kind:N", scale=alt.Scale(domain=domain, range=colours), legend=legend),
-        tooltip=[
-            alt.Tooltip("label:N", title="policy"),
-            alt.Tooltip("kind:N", title="what"),
-            alt.Tooltip("moved:N", title="answer moves"),
-        ],
+        tooltip=[alt.Tooltip("label:N", title="policy"), alt.Tooltip("kind:N", title="what"), alt.Tooltip("moved:N", title="answer moves")],
     )
     axis = alt.Axis(
         title="share of pairs whose answer moves",
         values=[0, 0.25, 0.5, 0.75, 1],
         format=".2~f",
         grid=True,
-        gridColor="#ececE8",
+        gridColor=GRID,
         domain=False,
         ticks=False,
     )
@@ -221,18 +186,11 @@ def _points(line: Headline) -> list[Spec]:
 
 
 def _column_axis() -> alt.Axis:
-    # Two lines, "shape" over "(open)", and one blank where there is only a word, so that rows of neighbouring charts line up.
+    # Two lines, "shape" over "(open)"; a single word gets a blank first line, so that rows of neighbouring charts line up.
     split = "indexof(datum.label, ' ') < 0 ? [' ', datum.label] : "
     split += "[slice(datum.label, 0, indexof(datum.label, ' ')), slice(datum.label, indexof(datum.label, ' ') + 1)]"
     return alt.Axis(
-        orient="top",
-        labelAngle=0,
-        ticks=False,
-        domain=False,
-        title=None,
-        labelPadding=21,
-        labelLimit=MAX_LABEL_PIXELS,
-        labelExpr=split,
+        orient="top", labelAngle=0, ticks=False, domain=False, title=None, labelPadding=21, labelLimit=MAX_LABEL_PIXELS, labelExpr=split
     )
 
 
@@ -242,24 +200,3 @@ def _column_pixels(lines: Sequence[str]) -> int:
 
 def text_colour(field: str) -> Any:
     return alt.condition(f"datum.{field} !== null && datum.{field} > {WHITE_TEXT_FROM}", alt.value(PAPER), alt.value(INK))
-
-
-def finish_chart(
-    chart: alt.HConcatChart | Panel, title: str, datasets: dict[str, list[Spec]], heading: alt.TitleParams | None = None
-) -> Spec:
-    """The specification as a dictionary, titled and with its data; without its schema's address, since nothing is loaded.
-
-    `heading` stands in the place of the title that is drawn above the chart.
-    """
-    heading = heading or alt.TitleParams(title, anchor="start", fontSize=13, fontWeight=600, color=INK, offset=10)
-    styled = (
-        chart.properties(title=heading, background="transparent", padding=2)
-        .configure(font=FONT)
-        .configure_view(stroke=None)
-        .configure_axis(labelColor=INK, labelFontSize=11.5, titleFontSize=11.5, titleFontWeight="normal", titleColor=INK)
-        .configure_legend(labelFontSize=11.5, labelColor=INK)
-    )
-    spec: Spec = styled.to_dict()
-    spec.pop("$schema", None)
-    # Rows join here: Altair copies and checks whatever passes through it, many times over.
-    return spec | {"description": title, "datasets": datasets}

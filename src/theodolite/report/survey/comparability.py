@@ -1,4 +1,4 @@
-"""Whether the arms of a page may be compared: what must be equal for a difference to come from the questions alone, and is it?"""
+"""Checks that arms are comparable: equal in everything but the questions, so that differences come from the questions alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from theodolite.records.survey import Part, TrainingFacts
 from theodolite.report.survey.arms import SurveyArm, policy_key
-from theodolite.report.survey.words import listed, show_count
+from theodolite.report.words import listed, show_count
 
 EQUAL_IN_ALL_ARMS = {
     "pictures_sha256": "the training pictures (hash)",
@@ -23,7 +23,7 @@ EQUAL_IN_ALL_ARMS = {
 
 @dataclass(frozen=True)
 class Notice:
-    """Something a reader must know before comparing; a warning says that a comparison is in doubt."""
+    """A text that a reader must know before comparing; a warning means that a comparison may be invalid."""
 
     kind: Literal["warning", "note"]
     text: str
@@ -31,7 +31,7 @@ class Notice:
 
 @dataclass(frozen=True, eq=False)
 class TrainedArms:
-    """The arms of one comparison under one training seed, each with what is recorded of its training."""
+    """The arms of one comparison under one training seed, each with its training facts."""
 
     seed: int
     members: tuple[tuple[SurveyArm, TrainingFacts], ...]
@@ -41,28 +41,28 @@ class TrainedArms:
         return [arm.label for arm, _ in self.members]
 
     def differences(self) -> list[str]:
-        """What differs though it must be equal, in words with the values."""
-        found = []
+        """The facts that differ although they must be equal, in words with the values."""
+        differences = []
         for name, what in EQUAL_IN_ALL_ARMS.items():
             values = [str(getattr(facts, name)) for _, facts in self.members]
             if len(set(values)) > 1:
-                told = "; ".join(f"{label}: {value[:12]}" for label, value in zip(self.labels, values, strict=True))
-                found.append(f"{what} differs at training seed {self.seed} ({told})")
-        return found
+                by_label = "; ".join(f"{label}: {value[:12]}" for label, value in zip(self.labels, values, strict=True))
+                differences.append(f"{what} differs at training seed {self.seed} ({by_label})")
+        return differences
 
 
 def comparisons(arms: Sequence[SurveyArm]) -> dict[str, tuple[TrainedArms, ...]]:
     """The arms whose training is recorded, by the comparison they belong to and their training seed."""
-    found: dict[str, dict[int, list[tuple[SurveyArm, TrainingFacts]]]] = {}
+    by_name: dict[str, dict[int, list[tuple[SurveyArm, TrainingFacts]]]] = {}
     for arm in arms:
         facts = arm.record.training
         if facts is not None:
-            found.setdefault(facts.comparison, {}).setdefault(facts.seed, []).append((arm, facts))
-    return {name: tuple(TrainedArms(seed, tuple(members)) for seed, members in seeds.items()) for name, seeds in found.items()}
+            by_name.setdefault(facts.comparison, {}).setdefault(facts.seed, []).append((arm, facts))
+    return {name: tuple(TrainedArms(seed, tuple(members)) for seed, members in seeds.items()) for name, seeds in by_name.items()}
 
 
 def same_training(arms: Sequence[SurveyArm]) -> tuple[str, ...]:
-    """For each comparison of several policies: the sentence that they saw the same pictures, if their training records show it."""
+    """A sentence for each comparison of several policies whose training records show that they saw the same pictures."""
     sentences = []
     for groups in comparisons(arms).values():
         members = [member for group in groups for member in group.members]
@@ -84,10 +84,10 @@ def same_training(arms: Sequence[SurveyArm]) -> tuple[str, ...]:
 
 
 def check_arms(arms: Sequence[SurveyArm]) -> tuple[Notice, ...]:
-    """All that stands in the way of comparing the arms, warnings first."""
-    found = comparisons(arms)
-    doubts = [doubt for groups in found.values() for doubt in _training_doubts(groups)] + _survey_doubts(arms)
-    notes = _several_comparisons(found) + _missing(arms)
+    """All notices on comparing the arms, warnings first."""
+    by_name = comparisons(arms)
+    doubts = [doubt for groups in by_name.values() for doubt in _training_doubts(groups)] + _survey_doubts(arms)
+    notes = _several_comparisons(by_name) + _missing(arms)
     return (*(Notice("warning", text) for text in doubts), *(Notice("note", text) for text in notes))
 
 
@@ -110,10 +110,10 @@ def _training_doubts(groups: Sequence[TrainedArms]) -> list[str]:
     return doubts
 
 
-def _several_comparisons(found: dict[str, tuple[TrainedArms, ...]]) -> list[str]:
-    if len(found) < 2:
+def _several_comparisons(by_name: dict[str, tuple[TrainedArms, ...]]) -> list[str]:
+    if len(by_name) < 2:
         return []
-    titles = [listed(list(dict.fromkeys(arm.record.title for group in groups for arm, _ in group.members))) for groups in found.values()]
+    titles = [listed(list(dict.fromkeys(arm.record.title for group in groups for arm, _ in group.members))) for groups in by_name.values()]
     return [f"Not all models were meant to see the same pictures. Compare within a group, not across: {'; '.join(titles)}."]
 
 
@@ -123,8 +123,8 @@ def _survey_doubts(arms: Sequence[SurveyArm]) -> list[str]:
     if _differ([world.model_copy(update={"correlations": ()}) for world in worlds]):
         doubts.append("These surveys are of different worlds: their numbers do not compare.")
     if len({(arm.record.seed, arm.record.num_scenes) for arm in arms}) > 1:
-        told = "; ".join(f"{arm.label}: {arm.record.num_scenes} scenes, seed {arm.record.seed}" for arm in arms)
-        doubts.append(f"The models were not asked about the same pairs ({told}).")
+        by_label = "; ".join(f"{arm.label}: {arm.record.num_scenes} scenes, seed {arm.record.seed}" for arm in arms)
+        doubts.append(f"The models were not asked about the same pairs ({by_label}).")
     if _differ([arm.record.shadows.thresholds for arm in arms]):
         doubts.append("The verdicts of these surveys rest on different thresholds (see the end of the page).")
     return doubts

@@ -1,4 +1,4 @@
-"""Example pairs: the two pictures once, and beside them what every surveyed model answered."""
+"""Example pairs of pictures with the answers of all surveyed models."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Mark = Literal["read", "missed", "leak", "steady", "unanswered"]
 MARK_MEANING: dict[Mark, str] = {
     "read": "the truth moves and so does the answer",
     "missed": "the truth moves and the answer does not",
-    "leak": "the truth stands still and the answer moves",
-    "steady": "truth and answer both stand still",
-    "unanswered": "what was said is none of the choices",
+    "leak": "the truth does not move and the answer does",
+    "steady": "neither the truth nor the answer moves",
+    "unanswered": "the answer is none of the choices",
 }
 
 
 @dataclass(frozen=True, eq=False)
 class ArmAnswers:
-    """The answers of one arm to an example pair."""
+    """The answers of one arm to an example pair; `right_*` is None where unanswered."""
 
     arm: SurveyArm
     example: Example
@@ -40,18 +40,16 @@ class ArmAnswers:
 
     @property
     def right_before(self) -> bool | None:
-        """None: unanswered."""
         return None if self.example.answer_before is None else self.example.answer_before == self.example.truth_before
 
     @property
     def right_after(self) -> bool | None:
-        """None: unanswered."""
         return None if self.example.answer_after is None else self.example.answer_after == self.example.truth_after
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One pair of pictures and one question about both, with the replies of all arms that were asked it."""
+    """One pair of pictures and one question about both, with the replies of all arms that were asked it; pictures are data URLs."""
 
     example: Example
     before: str | None
@@ -60,7 +58,7 @@ class Pair:
 
 
 def example_pairs(arms: Sequence[SurveyArm]) -> tuple[Pair, ...]:
-    """The examples of all arms; those with the same scene, change, question and pictures are one pair with several replies."""
+    """The examples of all arms; equal scene, change, question and pictures make one pair with several replies."""
     replies: dict[tuple[object, ...], list[ArmAnswers]] = {}
     for arm in arms:
         for example in arm.record.examples:
@@ -69,7 +67,7 @@ def example_pairs(arms: Sequence[SurveyArm]) -> tuple[Pair, ...]:
 
 
 def _key(arm: SurveyArm, example: Example) -> tuple[object, ...]:
-    # The answers and the files' names differ between records of one pair; everything else, the pixels too, must agree.
+    # Records of one pair may differ in answers and file names; everything else, the pixels too, must be equal.
     pictures = [arm.stored.picture(name) for name in (example.picture_before, example.picture_after)]
     digests = [hashlib.sha256(data).hexdigest() if data else None for data in pictures]
     change = (example.scene_id, example.factor, example.value_before, example.value_after)

@@ -1,4 +1,4 @@
-"""Charts of factors by site or by question: what lies in a model as blue squares, and beside it what is caused, by patch and erasure."""
+"""Heat maps of factors by site or by query: similarity numbers in blue, and causal numbers (patch, erasure) beside them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ import altair as alt
 
 from theodolite.records.part import Estimate, Rate
 from theodolite.report.survey.causal_counterparts import CausalCounterpart, depth
-from theodolite.report.survey.charts import ABSENT, INK, PAPER, READ_COLOURS, Spec, finish_chart, text_colour
+from theodolite.report.survey.charts import ABSENT, READ_COLOURS, text_colour
 from theodolite.report.survey.inside import InsideView
 from theodolite.report.survey.sites import CAUSAL_COLOURS, HEADING, lack, short_site, site_axis
-from theodolite.report.survey.words import show_exact, tell, value_of
+from theodolite.report.survey.words import show_estimate, value_of
+from theodolite.report.vega import INK, PAPER, Spec, finish_chart
+from theodolite.report.words import show_exact
 
 FACTOR_PIXELS = 21
-# Two heats by layer and two causal ones fit beside each other.
+# Two similarity and two causal heat maps by layer fit in a row.
 HEAT_PIXELS, MIN_PIXELS = 280, 7
-# Below this width a number does not fit into a square.
+# Least width of a square that has room for its number.
 NUMBER_PIXELS = 34
 
 
 @dataclass
 class Heat:
-    """One table of squares: factors down, columns across."""
+    """One heat map: a row a factor, a square (value, tooltip) for each factor and column that has a number."""
 
     heading: str
     columns: list[str]
@@ -32,9 +34,9 @@ class Heat:
     scale: dict[str, Any] = field(default_factory=lambda: {"domain": [0, 1], "clamp": True})
     squares: dict[tuple[str, str], tuple[float, str]] = field(default_factory=dict)
 
-    def add(self, factor: str, column: str, found: Rate | Estimate | None, note: str = "") -> None:
-        if found is not None:
-            self.squares[factor, column] = (value_of(found), tell(found) + (f" ({note})" if note else ""))
+    def add(self, factor: str, column: str, number: Rate | Estimate | None, note: str = "") -> None:
+        if number is not None:
+            self.squares[factor, column] = (value_of(number), show_estimate(number) + (f" ({note})" if note else ""))
 
 
 def geometry_chart(view: InsideView) -> Spec | None:
@@ -42,14 +44,14 @@ def geometry_chart(view: InsideView) -> Spec | None:
     if not view.geometry:
         return None
     sites = [short_site(site) for site in sorted({row.site for row in view.geometry}, key=depth)]
-    plain, read = Heat("consistency, Euclidean", sites, READ_COLOURS), Heat("consistency, weighted by words", sites, READ_COLOURS)
+    plain, weighted = Heat("consistency, Euclidean", sites, READ_COLOURS), Heat("consistency, weighted by words", sites, READ_COLOURS)
     for row in view.geometry:
-        for heat, found in ((plain, row.found.euclidean), (read, row.found.causal)):
-            if found is not None and found.consistency is not None:
-                note = f"chance {show_exact(found.consistency.chance)}, p {found.consistency.p_adjusted:.3f}"
-                heat.add(row.factor, short_site(row.site), found.consistency.estimate, note)
+        for heat, directions in ((plain, row.measured.euclidean), (weighted, row.measured.causal)):
+            if directions is not None and directions.consistency is not None:
+                note = f"chance {show_exact(directions.consistency.chance)}, p {directions.consistency.p_adjusted:.3f}"
+                heat.add(row.factor, short_site(row.site), directions.consistency.estimate, note)
     factors = list(dict.fromkeys(row.factor for row in view.geometry))
-    heats = [plain, read, *_caused(view, factors, ("patch", "erase"))]
+    heats = [plain, weighted, *_causal_heats(view, factors, ("patch", "erase"))]
     return _heat_chart(f"Factor directions of {view.arm.named}{lack(view)}", heats, factors)
 
 
@@ -57,17 +59,17 @@ def fisher_chart(view: InsideView) -> Spec | None:
     """Energy of each query's answers along each factor's displacement (random directions: 1), beside patch at the nearest site."""
     if not view.fisher:
         return None
-    queries = list(dict.fromkeys(row.found.query for row in view.fisher))
+    queries = list(dict.fromkeys(row.measured.query for row in view.fisher))
     factors = list(dict.fromkeys(row.factor for row in view.fisher))
-    top = max((row.found.energy.value for row in view.fisher if row.found.energy is not None), default=1.0)
+    top = max((row.measured.energy.value for row in view.fisher if row.measured.energy is not None), default=1.0)
     # Energies span powers of ten, and may be 0.
     scale = {"type": "symlog", "constant": 1, "domain": [0, max(top, 10.0)], "clamp": True}
-    energy = Heat("energy: answers about ... feel the factor", queries, READ_COLOURS, scale)
+    energy = Heat("energy: answers about ... respond to the factor", queries, READ_COLOURS, scale)
     moved = Heat("causal: answers about ... moved by a patch", queries, CAUSAL_COLOURS)
     for row in view.fisher:
-        energy.add(row.factor, row.found.query, row.found.energy)
-        for partner in row.partners:
-            moved.add(row.factor, row.found.query, partner.found, f"at {partner.site}")
+        energy.add(row.factor, row.measured.query, row.measured.energy)
+        for counterpart in row.counterparts:
+            moved.add(row.factor, row.measured.query, counterpart.value, f"at {counterpart.site}")
     heats = [energy, *([moved] if view.causal is not None else [])]
     return _heat_chart(f"Fisher information of {view.arm.named}{lack(view)}", heats, factors)
 
@@ -77,17 +79,17 @@ def identifiability_chart(view: InsideView) -> Spec | None:
     if not view.blocks:
         return None
     sites = [short_site(site) for site in sorted({row.site for row in view.blocks}, key=depth)]
-    linear, curved = Heat("linear R\u00b2", sites, READ_COLOURS), Heat("nonlinear R\u00b2", sites, READ_COLOURS)
+    linear, nonlinear = Heat("linear R\u00b2", sites, READ_COLOURS), Heat("nonlinear R\u00b2", sites, READ_COLOURS)
     for row in view.blocks:
-        linear.add(row.factor, short_site(row.site), row.found.linear_r2)
-        curved.add(row.factor, short_site(row.site), row.found.nonlinear_r2)
+        linear.add(row.factor, short_site(row.site), row.measured.linear_r2)
+        nonlinear.add(row.factor, short_site(row.site), row.measured.nonlinear_r2)
     factors = list(dict.fromkeys(row.factor for row in view.blocks))
-    heats = [linear, curved, *_caused(view, factors, ("erase",))]
+    heats = [linear, nonlinear, *_causal_heats(view, factors, ("erase",))]
     return _heat_chart(f"Identifiability of {view.arm.named}{lack(view)}", heats, factors)
 
 
-def _caused(view: InsideView, factors: Sequence[str], kinds: Sequence[str]) -> list[Heat]:
-    """Causal numbers by factor and the site where they were measured."""
+def _causal_heats(view: InsideView, factors: Sequence[str], kinds: Sequence[str]) -> list[Heat]:
+    """Heat maps of causal numbers by factor and by the site of the change."""
     causal = view.causal
     if causal is None:
         return []
@@ -96,9 +98,9 @@ def _caused(view: InsideView, factors: Sequence[str], kinds: Sequence[str]) -> l
     heats = []
     for kind in kinds:
         heat = Heat(headings[kind], [short_site(site) for site in causal.subspace_sites], CAUSAL_COLOURS)
-        for factor, partner in finders[kind]():
-            if factor in factors and partner.site is not None:
-                heat.add(factor, short_site(partner.site), partner.found, partner.note)
+        for factor, counterpart in finders[kind]():
+            if factor in factors and counterpart.site is not None:
+                heat.add(factor, short_site(counterpart.site), counterpart.value, counterpart.note)
         heats.append(heat)
     return heats
 
@@ -124,7 +126,7 @@ def _heat_panel(heat: Heat, name: str, factors: list[str], labels: bool) -> Any:
     y = alt.Y("factor:N", scale=alt.Scale(domain=factors), axis=axis)
     squares = alt.Chart(alt.NamedData(name)).encode(x=x, y=y)
     fill = alt.Color("value:Q", scale=alt.Scale(range=list(heat.colours), **heat.scale), legend=None)
-    tips = ["factor:N", alt.Tooltip("column:N", title="at or about"), alt.Tooltip("tip:N", title="value")]
+    tips = ["factor:N", alt.Tooltip("column:N", title="site or query"), alt.Tooltip("tip:N", title="value")]
     layers = [
         alt.Chart(alt.NamedData(f"{name}_absent")).mark_rect(color=ABSENT, stroke=PAPER).encode(x=x, y=y),
         squares.mark_rect(stroke=PAPER).encode(color=fill, tooltip=tips),
@@ -143,7 +145,7 @@ def _square_pixels(heat: Heat) -> int:
 
 
 def _symlog_colour(top: float) -> Any:
-    """White text from where the scale is dark: at two thirds of its logarithm."""
+    """White text from two thirds of the logarithmic scale on, where squares are dark."""
     return alt.condition(f"datum.value > {round((1 + top) ** 0.66 - 1, 3)}", alt.value(PAPER), alt.value(INK))
 
 

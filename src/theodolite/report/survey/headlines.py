@@ -1,4 +1,4 @@
-"""The headline numbers: for each question about a correlated factor, what follows the factor itself and what follows the other."""
+"""Headline rates: for each question about a correlated factor, the read of that factor and the leak of the other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from theodolite.report.survey.arms import SurveyArm
 
 @dataclass(frozen=True, eq=False)
 class Headline:
-    """One query of one arm. `num_others` is 1 where the world says which factor to look at; else the largest leak of so many is shown."""
+    """One query of one arm. `num_others` is 1 where a correlation names the other factor; else `leak` is the largest of so many."""
 
     arm: SurveyArm
     query: str
@@ -23,7 +23,7 @@ class Headline:
 
     @property
     def noise_frac(self) -> float | None:
-        """The floor of this query and form: the larger of the two sources."""
+        """Noise floor of this query and form: the larger of the two sources."""
         cells = self.arm.record.shadows.noise_cells
         return max((cell.rate.frac for cell in cells if (cell.query, cell.form) == (self.query, self.form)), default=None)
 
@@ -35,9 +35,9 @@ class Headline:
 
     @property
     def factors(self) -> tuple[str, ...]:
-        """The factors that this line speaks of: the one asked about, and the other."""
-        named = (*_asked_about(self.query, self.form), self.other)
-        return tuple(dict.fromkeys(name for name in named if name is not None))
+        """The factors of this line: those asked about, and the other."""
+        names = (*_asked_about(self.query, self.form), self.other)
+        return tuple(dict.fromkeys(name for name in names if name is not None))
 
     @property
     def about(self) -> str:
@@ -47,11 +47,11 @@ class Headline:
 def correlated_pairs(arm: SurveyArm) -> tuple[tuple[str, str], ...]:
     """(cause, effect) of each correlation of the arm's world."""
     world = arm.record.world
-    return () if world is None else tuple((str(known["cause"]), str(known["effect"])) for known in world.correlations)
+    return () if world is None else tuple((str(tie["cause"]), str(tie["effect"])) for tie in world.correlations)
 
 
 def headlines(arms: Sequence[SurveyArm]) -> tuple[Headline, ...]:
-    """The headline lines of all arms, in their order; an arm that asks about no correlated factor has its largest leaks instead."""
+    """The headline lines of all arms, in their order; an arm without queries about correlated factors shows its largest leaks."""
     return tuple(line for arm in arms for line in _lines(arm))
 
 
@@ -86,6 +86,6 @@ def _largest(arm: SurveyArm, query: str, form: str) -> Headline:
     ]
     leak = max(leaks, key=lambda cell: cell.moved_frac, default=None)
     reads = [cell for factor in own if (cell := _cell(arm, factor, query, form, True))]
-    # Where a conjunction is asked, the read that is least is the one that can fail.
+    # Of a conjunction, the smallest read: it limits the verdict.
     read = min(reads, key=lambda cell: cell.moved_frac, default=None)
     return Headline(arm, query, form, leak.factor if leak else None, len(leaks), read, leak)

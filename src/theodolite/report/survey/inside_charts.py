@@ -1,4 +1,4 @@
-"""Charts of a model's inside. Every number in them stands in a table of the page too, but for position maps: their tips say it."""
+"""Charts of a model's inside. Every number in them is also in a table of the page, except position maps: theirs are in tooltips."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import altair as alt
 
 from theodolite.records.part import Estimate, Rate
 from theodolite.report.survey.causal_counterparts import depth
-from theodolite.report.survey.charts import INK, READ_COLOURS, READ_MARK, Spec, finish_chart
+from theodolite.report.survey.charts import READ_COLOURS
 from theodolite.report.survey.factor_charts import fisher_chart, geometry_chart, identifiability_chart
 from theodolite.report.survey.inside import DrawnMap, InsideView
 from theodolite.report.survey.sites import BASE_MARK, CAUSAL_MARK, HEADING, SECOND_CAUSAL_MARK, lack, short_site, short_sites, site_axis
-from theodolite.report.survey.words import show_measured, tell, value_of
+from theodolite.report.survey.words import show_estimate, value_of
+from theodolite.report.vega import GRID, INK, READ_MARK, Spec, finish_chart
+from theodolite.report.words import show_measured
 
 PANEL_PIXELS, PANEL_HEIGHT, MAP_PIXELS = 196, 112, 92
 TOKEN_PIXELS = 178
 LADDER_COLUMNS = 5
 LADDER_FLOOR = -0.5
-PROBE, ERASED = "told by a probe, or said: normalised accuracy", "right answers lost when the factor is erased"
-GRID = "#ececE8"
+PROBE, ERASED = "normalised accuracy of a probe, or of the spoken answer", "right answers lost when the factor is erased"
 
 
 def inside_charts(view: InsideView) -> dict[str, Spec | None]:
-    """All charts of one arm's inside, by the group they stand in; null where there is nothing to draw."""
+    """All charts of one arm's inside, by group of the page; null where there is nothing to draw."""
     return {
         "ladder": ladder_chart(view),
         "maps": map_chart(view),
@@ -36,10 +37,10 @@ def inside_charts(view: InsideView) -> dict[str, Spec | None]:
     }
 
 
-def _point(found: Rate | Estimate) -> Spec:
+def _point(number: Rate | Estimate) -> Spec:
     # Four decimals are finer than a pixel.
-    ends = [None if end is None else round(end, 4) for end in (found.low, found.high)]
-    return {"value": round(value_of(found), 4), "low": ends[0], "high": ends[1], "tip": tell(found)}
+    ends = [None if end is None else round(end, 4) for end in (number.low, number.high)]
+    return {"value": round(value_of(number), 4), "low": ends[0], "high": ends[1], "tip": show_estimate(number)}
 
 
 # The ladder
@@ -49,7 +50,7 @@ def ladder_chart(view: InsideView) -> Spec | None:
     """Normalised accuracy of probes by site, a panel a factor, with intervals; diamonds: right answers lost to erasure."""
     if not view.losses:
         return None
-    panels = {row.factor: f"{row.factor}: {row.found.loss.step}" for row in view.losses}
+    panels = {row.factor: f"{row.factor}: {row.measured.loss.step}" for row in view.losses}
     rows = _ladder_rows(view, panels)
     floor = max(LADDER_FLOOR, min([0.0, *(row["value"] for row in rows)]) - 0.1)
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
@@ -96,7 +97,7 @@ def ladder_chart(view: InsideView) -> Spec | None:
 
 
 def _ladder_rows(view: InsideView, panels: Mapping[str, str]) -> list[Spec]:
-    """A row a rung, `first` where lines that hold for a whole panel are drawn, and a row an erasure."""
+    """A row a rung (`first`: the rung that draws the lines of its panel), and a row an erasure."""
     first = view.rungs[0].site
     rows: list[Spec] = [
         {
@@ -104,14 +105,14 @@ def _ladder_rows(view: InsideView, panels: Mapping[str, str]) -> list[Spec]:
             "site": short_site(row.site),
             "kind": PROBE,
             "first": row.site == first,
-            **_point(row.found.normalised),
+            **_point(row.measured.normalised),
         }
         for row in view.rungs
     ]
-    for factor, partner in view.erased():
-        if factor in panels and partner.found is not None and partner.site is not None:
-            at = {"panel": panels[factor], "site": short_site(partner.site), "kind": ERASED}
-            rows.append({**at, **_point(partner.found), "note": partner.note})
+    for factor, counterpart in view.erased():
+        if factor in panels and counterpart.value is not None and counterpart.site is not None:
+            row = {"panel": panels[factor], "site": short_site(counterpart.site), "kind": ERASED}
+            rows.append({**row, **_point(counterpart.value), "note": counterpart.note})
     return rows
 
 
@@ -120,13 +121,13 @@ def map_chart(view: InsideView) -> Spec | None:
     if not view.maps:
         return None
     factors = list(dict.fromkeys(one.factor for one in view.maps))
-    sites = sorted({one.found.site for one in view.maps}, key=depth)
+    sites = sorted({one.position_map.site for one in view.maps}, key=depth)
     side = max(1 + max(max(cell) for cell in one.cells) for one in view.maps)
     places = alt.Axis(labels=False, ticks=False, domain=False, title=None, grid=False)
     scale = alt.Scale(domain=list(range(side)), paddingInner=0, paddingOuter=0)
     squares = (
         alt.Chart(alt.NamedData("maps"))
-        # One row a map, its squares as lists: rows of their own would be most of the page.
+        # One row a map, with its squares as lists: a row a square would make up most of the page.
         .transform_flatten(["row", "column", "value", "tip"])
         .mark_rect()
         .encode(
@@ -137,7 +138,7 @@ def map_chart(view: InsideView) -> Spec | None:
                 scale=alt.Scale(domain=[0, 1], range=list(READ_COLOURS), clamp=True),
                 legend=alt.Legend(title="accuracy: 0 is chance", orient="bottom", gradientLength=160, values=[0, 0.5, 1]),
             ),
-            tooltip=["factor:N", "site:N", alt.Tooltip("row:O"), alt.Tooltip("column:O"), alt.Tooltip("tip:N", title="told right")],
+            tooltip=["factor:N", "site:N", alt.Tooltip("row:O"), alt.Tooltip("column:O"), alt.Tooltip("tip:N", title="decoded right")],
         )
         .properties(width=MAP_PIXELS, height=MAP_PIXELS)
     )
@@ -147,23 +148,21 @@ def map_chart(view: InsideView) -> Spec | None:
         column=alt.Column("factor:N", sort=factors, header=alt.Header(labelFontWeight=600, **heads)),
         spacing=6,
     )
-    return finish_chart(
-        chart, f"Where in the picture a token tells a factor: {view.arm.named}{lack(view)}", {"maps": [_map_row(one) for one in view.maps]}
-    )
+    title = f"Where in the picture a token carries a factor: {view.arm.named}{lack(view)}"
+    return finish_chart(chart, title, {"maps": [_map_row(one) for one in view.maps]})
 
 
 def _map_row(one: DrawnMap) -> Spec:
-    found = one.found
-    ends = zip(found.accuracy_frac, found.low, found.high, strict=True)
+    measured = one.position_map
+    numbers = zip(measured.accuracy_frac, measured.low, measured.high, strict=True)
+    chance = one.chance_frac
     return {
         "factor": one.factor,
-        "site": found.site,
+        "site": measured.site,
         "row": [row for row, _ in one.cells],
         "column": [column for _, column in one.cells],
-        "value": [
-            round((accuracy - one.chance_frac) / (1 - one.chance_frac), 2) if one.chance_frac < 1 else 0 for accuracy in found.accuracy_frac
-        ],
-        "tip": [" ".join(show_measured(*three)) for three in ends],
+        "value": [round((accuracy - chance) / (1 - chance), 2) if chance < 1 else 0 for accuracy in measured.accuracy_frac],
+        "tip": [" ".join(show_measured(*number)) for number in numbers],
     }
 
 
@@ -172,21 +171,21 @@ def _map_row(one: DrawnMap) -> Spec:
 
 @dataclass
 class Panel:
-    """One small chart by site: its heading, and a series of points each with its colour and mark."""
+    """One small chart by site: its heading, its points, and the colour of each series."""
 
     heading: list[str]
     rows: list[Spec] = field(default_factory=list)
     colours: dict[str, str] = field(default_factory=dict)
 
-    def add(self, series: str, colour: str, found: Mapping[str, Rate | Estimate | None]) -> None:
-        points = {site: one for site, one in found.items() if one is not None}
+    def add(self, series: str, colour: str, by_site: Mapping[str, Rate | Estimate | None]) -> None:
+        points = {site: number for site, number in by_site.items() if number is not None}
         if points:
             self.colours[series] = colour
-            self.rows += [{"site": short_site(site), "series": series, **_point(one)} for site, one in points.items()]
+            self.rows += [{"site": short_site(site), "series": series, **_point(number)} for site, number in points.items()]
 
 
 def token_chart(view: InsideView) -> Spec | None:
-    """Likeness, allocation and gap by site, and beside them how far answers move when vision tokens are mixed up."""
+    """Likeness, allocation and gap by site, and the rate of answers that move when vision tokens are shuffled or averaged."""
     panels = [panel for panel in _token_panels(view) if panel.rows]
     if not panels:
         return None
@@ -199,24 +198,24 @@ def token_chart(view: InsideView) -> Spec | None:
 
 
 def _token_panels(view: InsideView) -> list[Panel]:
-    alike, rank = Panel(["likeness:", "mean cosine"]), Panel(["likeness:", "effective rank"])
-    alike.add("mean cosine", READ_MARK, {row.site: row.found.cosine for row in view.likeness})
-    rank.add("effective rank", READ_MARK, {row.site: row.found.rank for row in view.likeness})
+    cosine, rank = Panel(["likeness:", "mean cosine"]), Panel(["likeness:", "effective rank"])
+    cosine.add("mean cosine", READ_MARK, {row.site: row.measured.cosine for row in view.likeness})
+    rank.add("effective rank", READ_MARK, {row.site: row.measured.rank for row in view.likeness})
     share = Panel(["allocation: attention to vision", "(grey: even attention)"])
-    share.add("even attention", BASE_MARK, {row.site: row.found.baseline for row in view.allocation})
-    share.add("share", READ_MARK, {row.site: row.found.share for row in view.allocation})
+    share.add("even attention", BASE_MARK, {row.site: row.measured.baseline for row in view.allocation})
+    share.add("share", READ_MARK, {row.site: row.measured.share for row in view.allocation})
     gap = Panel(["gap: distance of text and vision", "(grey: by sampling alone)"])
-    chance = {row.site: _exactly(row.found.chance_relative) for row in view.gap}
+    chance = {row.site: _without_interval(row.measured.chance_relative) for row in view.gap}
     gap.add("by sampling alone", BASE_MARK, chance)
-    gap.add("relative distance", READ_MARK, {row.site: row.found.relative for row in view.gap})
+    gap.add("relative distance", READ_MARK, {row.site: row.measured.relative for row in view.gap})
     moved = Panel(["causal: answers moved by mean", "(dark: by shuffling)"])
     moved.add("shuffled", SECOND_CAUSAL_MARK, {site: one.moved for site, one, _ in view.disturbances if one is not None})
     moved.add("replaced by their mean", CAUSAL_MARK, {site: one.moved for site, _, one in view.disturbances if one is not None})
-    return [alike, rank, share, gap, moved]
+    return [cosine, rank, share, gap, moved]
 
 
-def _exactly(value: float | None) -> Estimate | None:
-    """A number that has no interval, drawn as a point."""
+def _without_interval(value: float | None) -> Estimate | None:
+    """A number without an interval, drawn as a point."""
     return None if value is None else Estimate(value=value, low=None, high=None, num_scenes=0)
 
 

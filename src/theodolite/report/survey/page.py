@@ -1,28 +1,27 @@
-"""The report: one HTML file that opens from disk without a network, made from records alone."""
+"""The survey page: one HTML file that opens from disk without a network, made from survey records alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import jinja2
-from markupsafe import Markup, escape
 
 from theodolite.records.folder import write_whole
 from theodolite.records.survey import WorldConfig
+from theodolite.report.environment import environment
 from theodolite.report.stored import StoredSurvey, read_stored
 from theodolite.report.survey import charts, words
 from theodolite.report.survey.arms import SurveyArm, label_arms, seed_words
-from theodolite.report.survey.causal_counterparts import BESIDE, HEADS, NO_CAUSAL
+from theodolite.report.survey.causal_counterparts import COUNTERPART_HEADS, COUNTERPARTS, NO_CAUSAL
 from theodolite.report.survey.comparability import check_arms, same_training
 from theodolite.report.survey.examples import MARK_MEANING, example_pairs
 from theodolite.report.survey.headlines import Headline, headlines
 from theodolite.report.survey.inside import STEP_MEANING, view_inside
 from theodolite.report.survey.inside_charts import inside_charts
-
-TEMPLATES = Path(__file__).parents[1] / "templates"
+from theodolite.report.vega import Spec, chart_script, spec_json
+from theodolite.report.words import show_measured
 
 
 def write_report(records: Sequence[Path], out: Path) -> None:
@@ -31,30 +30,30 @@ def write_report(records: Sequence[Path], out: Path) -> None:
 
 
 def build_page(surveys: Sequence[StoredSurvey]) -> str:
-    """The page's HTML; the same surveys give the same text. Raises `ValueError` on no surveys, `BadRecord` on strange coverage."""
+    """The page's HTML; the same surveys give the same text. Raises `ValueError` on no surveys, `BadRecord` on invalid coverage."""
     if not surveys:
         raise ValueError("a report needs at least one survey; give the folders that `theodolite survey` or `theodolite tour` wrote")
     arms = label_arms(surveys)
     lines = headlines(arms)
-    specs: list[charts.Spec] = []
+    specs: list[Spec] = []
 
-    def place(spec: charts.Spec | None) -> int | None:
-        """The number under which a chart is embedded; null for no chart."""
+    def place(spec: Spec | None) -> int | None:
+        """Embeds a chart and returns its number; None for no chart."""
         if spec is None:
             return None
         specs.append(spec)
         return len(specs) - 1
 
-    comparing = [place(charts.headline_chart(lines, about)) for about in _compared(lines)]
+    comparing = [place(charts.headline_chart(lines, about)) for about in _shared_queries(lines)]
     by_arm = {arm.anchor: (place(charts.answers_chart(arm)), place(charts.coverage_chart(arm))) for arm in arms}
     insides = [
         (arm, view, {name: place(spec) for name, spec in inside_charts(view).items()} if view else {})
         for arm in arms
         for view in [view_inside(arm)]
     ]
-    return environment().get_template("page.html.j2").render(
+    return _environment().get_template("page.html.j2").render(
         arms=arms,
-        groups=[(group[0].arm, group) for _, found in groupby(lines, lambda line: line.arm.anchor) for group in [list(found)]],
+        groups=[(group[0].arm, group) for _, members in groupby(lines, lambda line: line.arm.anchor) for group in [list(members)]],
         worlds=_worlds(arms),
         notices=check_arms(arms),
         same_training=same_training(arms),
@@ -65,13 +64,13 @@ def build_page(surveys: Sequence[StoredSurvey]) -> str:
         comparing=comparing,
         charts=by_arm,
         insides=insides if any(view for _, view, _ in insides) else [],
-        specs=[charts.spec_json(spec) for spec in specs],
-        script=charts.chart_script(),
+        specs=[spec_json(spec) for spec in specs],
+        script=chart_script(),
     )  # fmt: skip
 
 
-def _compared(lines: Sequence[Headline]) -> list[str]:
-    """The questions that several arms were asked: worth a chart of their own."""
+def _shared_queries(lines: Sequence[Headline]) -> list[str]:
+    """The queries that several arms were asked; each gets a chart."""
     arms_of: dict[str, set[str]] = {}
     for line in lines:
         arms_of.setdefault(line.about, set()).add(line.arm.label)
@@ -79,52 +78,31 @@ def _compared(lines: Sequence[Headline]) -> list[str]:
 
 
 def _worlds(arms: Sequence[SurveyArm]) -> list[tuple[WorldConfig, list[tuple[list[str], WorldConfig]]]]:
-    """The different worlds, and for each its different priors: the titles that were trained on it, and the world with its correlations."""
-    found: dict[str, dict[str, list[tuple[str, WorldConfig]]]] = {}
+    """The distinct worlds, each with its distinct priors: titles trained on that prior, and the world with its correlations."""
+    by_world: dict[str, dict[str, list[tuple[str, WorldConfig]]]] = {}
     for arm in arms:
         world = arm.record.world
         if world is not None:
-            place = found.setdefault(world.model_copy(update={"correlations": ()}).model_dump_json(), {})
-            place.setdefault(world.model_dump_json(), []).append((arm.record.title, world))
+            priors = by_world.setdefault(world.model_copy(update={"correlations": ()}).model_dump_json(), {})
+            priors.setdefault(world.model_dump_json(), []).append((arm.record.title, world))
     return [
         (
             next(iter(priors.values()))[0][1],
             [(list(dict.fromkeys(title for title, _ in members)), members[0][1]) for members in priors.values()],
         )
-        for priors in found.values()
+        for priors in by_world.values()
     ]
 
 
-def environment() -> jinja2.Environment:
-    """Templates with every text escaped; a name that a template misspells is an error, not a blank."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    shown: dict[str, Any] = {
-        "frac": words.show_frac,
-        "exact": words.show_exact,
-        "count": words.show_count,
-        "listed": words.listed,
-        "digits": lambda value: "" if value is None else repr(value),
-        "breakable": lambda text: escape(text).replace(",", Markup(",<wbr>")),
-        "short": lambda digest: digest[:12],
-    }
-    environment.filters.update(shown)
-    environment.globals.update(
-        interval=words.show_interval,
+def _environment() -> jinja2.Environment:
+    """The shared environment with the texts of survey pages."""
+    return environment(
         rate=words.show_rate,
         explain=words.explain_verdict,
-        WORD=words.WORD,
-        MEANING=words.MEANING,
-        written=lambda found: words.show_measured(words.value_of(found), found.low, found.high),
+        measured_texts=lambda number: show_measured(words.value_of(number), number.low, number.high),
         value_of=words.value_of,
         STEP_MEANING=STEP_MEANING,
-        BESIDE=BESIDE,
-        PARTNER_HEADS=HEADS,
+        COUNTERPARTS=COUNTERPARTS,
+        COUNTERPART_HEADS=COUNTERPART_HEADS,
         NO_CAUSAL=NO_CAUSAL,
     )
-    return environment

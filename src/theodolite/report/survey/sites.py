@@ -1,4 +1,4 @@
-"""Sites of a model as charts of its inside write them, and the colours that tell what is caused from what merely lies there."""
+"""Axis labels of a model's sites, and the colours of causal and similarity numbers, for charts of a model's inside."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import altair as alt
 
 from theodolite.report.survey.causal_counterparts import NO_CAUSAL, depth
-from theodolite.report.survey.charts import INK
 from theodolite.report.survey.inside import InsideView
+from theodolite.report.vega import INK
 
-# What is caused has a colour of its own: blue is what merely lies in the model.
+# Causal numbers have a colour of their own; similarity numbers are blue.
 CAUSAL_COLOURS = ("#fbeff5", "#8a1250")
 CAUSAL_MARK, SECOND_CAUSAL_MARK, BASE_MARK = "#b0206a", "#5d0f3c", "#8b929a"
 SHORT_SITES = {"encoder": "enc", "connector": "con", "answer": "ans", "spoken": "said"}
@@ -19,12 +19,12 @@ HEADING: dict[str, Any] = {"fontSize": 12, "fontWeight": "normal", "anchor": "st
 
 
 def short_site(site: str) -> str:
-    """A site as axes write it: enc, con, 1 to L for layers, ans, said."""
+    """Axis label of a site: enc, con, 1 to L for layers, ans, said."""
     return SHORT_SITES.get(site, site.removeprefix("layer."))
 
 
 def lack(view: InsideView) -> str:
-    """What a chart's title adds where no causal numbers stand beside it."""
+    """Addition to a chart's title where no causal numbers were measured; else empty."""
     return "" if view.causal is not None else f" ({NO_CAUSAL})"
 
 

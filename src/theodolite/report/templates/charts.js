@@ -1,12 +1,12 @@
-// Panels of a facet share the width that there is; a chart that can be fitted says how in `usermeta`.
-function fitted(text, wide) {
+// Panels of a facet share the page's width; charts that can be fitted have their sizes in pixels in `usermeta.fit`.
+function fitted(text, width) {
   const spec = JSON.parse(text);
-  const told = spec.usermeta?.fit;
-  if (told && wide > 0) {
-    spec.columns = Math.max(1, Math.min(told.most.length, Math.floor((wide - told.beside) / (told.least + told.between))));
-    const most = told.most[spec.columns - 1];
-    spec.spec.width = Math.max(told.least, Math.min(most, Math.floor((wide - told.beside) / spec.columns) - told.between));
-    spec.config.legend.columns = Math.max(1, Math.floor((wide - told.beside) / told.entry));
+  const sizes = spec.usermeta?.fit;
+  if (sizes && width > 0) {
+    spec.columns = Math.max(1, Math.min(sizes.most.length, Math.floor((width - sizes.axis) / (sizes.least + sizes.between))));
+    const most = sizes.most[spec.columns - 1];
+    spec.spec.width = Math.max(sizes.least, Math.min(most, Math.floor((width - sizes.axis) / spec.columns) - sizes.between));
+    spec.config.legend.columns = Math.max(1, Math.floor((width - sizes.axis) / sizes.entry));
   }
   return spec;
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from theodolite.records.study import Claim, Figure, GridRun, Point, StudyRecord
 from theodolite.report.study.page import matched_runs
-from theodolite.report.survey.words import listed
+from theodolite.report.words import listed
 from theodolite.stats.claims import CONFIDENCE, Statement, difference_over_seeds, judge_claim, over_seeds
 from theodolite.studies.engine.execute import Run
 

@@ -1,0 +1,58 @@
+"""Vega-Lite specifications of all pages: colours, common style, and embedding in HTML."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+import altair as alt
+import vl_convert
+from markupsafe import Markup
+
+# Blue and orange can be told from each other under every common colour blindness.
+READ_MARK, LEAK_MARK = "#1f6fb5", "#d1580a"
+INK, PAPER, GRID = "#1b1f24", "#ffffff", "#ececE8"
+LETTER_PIXELS = 6.4
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+Spec = dict[str, Any]
+LayeredChart = alt.LayerChart | alt.FacetChart  # Altair's return type of methods on a layered chart
+
+
+@cache
+def chart_script() -> str:
+    """Vega, Vega-Lite and vega-embed as one script that needs no network; sets `vegaEmbed` on the window."""
+    script = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    if "</script" in script.lower() or "<!--" in script:
+        raise ValueError("the chart library's script would end the page's script element; install another vl-convert-python")
+    return script
+
+
+def spec_json(spec: Spec) -> Markup:
+    """A specification as JSON, with <, > and & escaped so that it is safe inside a script element."""
+    text = json.dumps(spec, ensure_ascii=True, allow_nan=False)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def finish_chart(
+    chart: alt.HConcatChart | LayeredChart, title: str, datasets: dict[str, list[Spec]], heading: alt.TitleParams | None = None
+) -> Spec:
+    """The specification as a dictionary, with title, style and data; without the schema's address, since a page loads nothing.
+
+    `heading` replaces the title that is drawn above the chart.
+    """
+    heading = heading or alt.TitleParams(title, anchor="start", fontSize=13, fontWeight=600, color=INK, offset=10)
+    styled = (
+        chart.properties(title=heading, background="transparent", padding=2)
+        .configure(font=FONT)
+        .configure_view(stroke=None)
+        .configure_axis(labelColor=INK, labelFontSize=11.5, titleFontSize=11.5, titleFontWeight="normal", titleColor=INK)
+        .configure_legend(labelFontSize=11.5, labelColor=INK)
+    )
+    spec: Spec = styled.to_dict()
+    spec.pop("$schema", None)
+    # Rows are added last: Altair copies and validates all data that it is given, many times over.
+    return spec | {"description": title, "datasets": datasets}
