@@ -13,8 +13,8 @@ from rich.console import Console
 from scipy import stats
 
 from report_records import record
-from theodolite.commands.compare import alone_line, compare_folders, comparison_table
-from theodolite.measurement.survey.compare import adjust, compare_records
+from theodolite.commands.compare import alone_line, comparison_table
+from theodolite.measurement.survey.compare import adjust, compare, compare_records
 from theodolite.records.comparison import CellChange, Comparison
 from theodolite.records.errors import BadInput
 from theodolite.records.survey import BadRecord, SurveyRecord
@@ -197,9 +197,9 @@ def written(folder: Path, survey: SurveyRecord, rows: pl.DataFrame) -> Path:
 
 def test_two_folders_are_compared_and_shown(tmp_path: Path) -> None:
     one, other = written(tmp_path / "one", ONE, FIRST), written(tmp_path / "other", OTHER, SECOND)
-    comparison = compare_folders(one, other)
+    comparison = compare(one, other)
     assert comparison == compared() == Comparison.model_validate_json(comparison.to_json())
-    assert compare_folders(one / "survey.json", other) == comparison
+    assert compare(one / "survey.json", other) == comparison
     console = Console(width=200, file=StringIO())
     with console.capture() as printed:
         console.print(comparison_table(comparison))
@@ -214,9 +214,9 @@ def test_two_folders_are_compared_and_shown(tmp_path: Path) -> None:
 def test_folders_without_whole_rows_are_refused(tmp_path: Path) -> None:
     one, other = written(tmp_path / "one", ONE, FIRST), written(tmp_path / "other", OTHER, SECOND.drop("variation"))
     with pytest.raises(BadRecord, match="cannot be read as the rows of a survey"):
-        compare_folders(one, other)
+        compare(one, other)
     (other / "rows.parquet").unlink()
     with pytest.raises(BadRecord, match=r"holds no rows\.parquet"):
-        compare_folders(one, other)
+        compare(one, other)
     with pytest.raises(BadRecord, match=r"survey\.json"):
-        compare_folders(one, tmp_path)
+        compare(one, tmp_path)

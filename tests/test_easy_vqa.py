@@ -95,7 +95,7 @@ def test_each_official_text_is_a_wording_of_exactly_one_query(world: EasyVQA) ->
 
 
 def test_questions_and_pixels_agree_on_shape_and_colour_wherever_both_tell(world: EasyVQA) -> None:
-    seen, open_shapes = data.measure(), data.possible_levels("shape")
+    seen, open_shapes = data.measure_pictures(), data.possible_levels("shape")
     settled = open_shapes.sum(axis=1) == 1
     assert 4700 < settled.sum() < 5000  # some pictures are left to the fill, so that rule must be right
     assert (data.shape_by_fill(seen.fill) == open_shapes.argmax(axis=1))[settled].all()
@@ -299,7 +299,7 @@ def test_scene_ids_name_one_base_scene_each_and_the_pool_holds_no_picture_twice(
 
 
 def test_the_partner_is_the_nearest_that_qualifies_and_missing_rows_have_none(world: EasyVQA, pairs: Pairs) -> None:
-    everything, box = levels(world, range(4000, 5000)), data.measure().box[4000:]
+    everything, box = levels(world, range(4000, 5000)), data.measure_pictures().box[4000:]
     numbers = pairs.pool.nuisance - 4000
     for row in range(0, len(pairs), 23):
         start, end, factor = numbers[pairs.before[row]], numbers[pairs.after[row]], pairs.factor[row]

@@ -14,17 +14,17 @@ from measure_contexts import array_context
 from theodolite.measurement.internals.directions import (
     Differences,
     Weights,
+    connects_all,
     consistency,
     differences,
     draw_weights,
     factor_basis,
-    joins_all,
     pictures_by_scene,
     place_values,
     span,
 )
 from theodolite.measurement.internals.geometry import describe, measure_geometry, overlap
-from theodolite.measurement.internals.hierarchy import group_cosine, measure_hierarchy, other_ways
+from theodolite.measurement.internals.hierarchy import group_cosine, measure_hierarchy, other_groupings
 from theodolite.measurement.internals.inner_product import causal_product
 from theodolite.measurement.internals.simplex import simplex_parts, simplex_regularity
 from theodolite.measurement.pairs.interventions import Interventions
@@ -259,9 +259,9 @@ def test_a_regular_simplex_is_orthogonal_under_every_grouping_and_says_so() -> N
 
 
 def test_there_are_as_many_other_groupings_as_counted() -> None:
-    assert len(other_ways(WARM_COLD)) == 2
-    assert len(other_ways(((0, 1, 2), (3, 4)))) == 9
-    assert len(other_ways(((5, 1), (0, 4), (2, 3)))) == 14
+    assert len(other_groupings(WARM_COLD)) == 2
+    assert len(other_groupings(((0, 1, 2), (3, 4)))) == 9
+    assert len(other_groupings(((5, 1), (0, 4), (2, 3)))) == 14
 
 
 # The causal inner product
@@ -319,7 +319,7 @@ def test_pictures_have_the_scene_of_their_pair() -> None:
     one = Interventions("a", ("x", "y"), np.array([4, 2]), np.array([1, 3]), level, 1 - level, np.array([7, 8]))
     pictures, scenes = pictures_by_scene({"a": one, "b": one})
     assert pictures.tolist() == [1, 2, 3, 4] and scenes.tolist() == [7, 8, 8, 7]
-    assert joins_all(differences_in(*planted(SIMPLEX, 60, 0.0, np.random.default_rng(0))))
+    assert connects_all(differences_in(*planted(SIMPLEX, 60, 0.0, np.random.default_rng(0))))
 
 
 def test_the_measure_gives_each_site_its_products_and_repeats_to_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from theodolite.measurement.internals.identifiability import (
     measure_identifiability,
     r_squared,
 )
-from theodolite.measurement.internals.probes import deal
+from theodolite.measurement.internals.probes import assign_folds
 from theodolite.measurement.pairs.interventions import Interventions
 from theodolite.records.identifiability import SiteIdentifiability
 from theodolite.stats.rates import clustered_mean
@@ -47,7 +47,7 @@ def a_table(num_levels: int = 2) -> KnownPictures:
 def identified(mixture: str, num_levels: int = 2) -> SiteIdentifiability:
     table = a_table(num_levels)
     training = table.scene % 5 < 3
-    site = identify(MIXTURES[mixture](table), table, training, deal(table.scene[training], rng(2)), 0.95)
+    site = identify(MIXTURES[mixture](table), table, training, assign_folds(table.scene[training], rng(2)), 0.95)
     assert site is not None
     return site
 

@@ -10,13 +10,13 @@ from theodolite.measurement.internals.ladder import (
     Decoded,
     HeldOutSamples,
     answer_query,
+    decode_pooled,
+    decode_spoken,
     find_loss,
     map_positions,
     rung,
-    tell_pooled,
-    tell_spoken,
 )
-from theodolite.measurement.internals.probes import Task, deal, one_hot
+from theodolite.measurement.internals.probes import Task, assign_folds, one_hot
 from theodolite.records.ladder import LadderThresholds, Loss
 
 NUM_SCENES, NUM_LEVELS = 400, 4
@@ -108,7 +108,7 @@ def a_task(num_scenes: int = NUM_SCENES, seed: int = 0) -> Task:
     scenes = np.repeat(np.arange(num_scenes), 2)
     levels = rng(seed).integers(NUM_LEVELS, size=len(scenes))
     training = scenes % 5 < 3
-    return Task(levels, scenes, training, deal(scenes[training], rng(seed + 1)), NUM_LEVELS)
+    return Task(levels, scenes, training, assign_folds(scenes[training], rng(seed + 1)), NUM_LEVELS)
 
 
 def pictures_with_one_telling_token(task: Task) -> np.ndarray:
@@ -127,7 +127,7 @@ def test_a_factor_only_in_the_maximum_is_told_by_the_maximum() -> None:
     task = a_task()
     tokens = pictures_with_one_telling_token(task)
     noise = rng(2).standard_normal((len(tokens), NUM_LEVELS)) * 1e-3
-    step = tell_pooled("layer.1", tokens.mean(axis=1) + noise, tokens.max(axis=1), task, rng(3))
+    step = decode_pooled("layer.1", tokens.mean(axis=1) + noise, tokens.max(axis=1), task, rng(3))
     assert step.pooling == "max" and step.right.mean() == 1
     line = HeldOutSamples(task.scenes[~task.training], task.chance_frac, LadderThresholds())
     record = rung(step, None, line)
@@ -139,20 +139,20 @@ def test_a_rung_carries_its_control_and_its_selectivity() -> None:
     task = a_task()
     peaks = one_hot(task.levels, NUM_LEVELS)
     line = HeldOutSamples(task.scenes[~task.training], task.chance_frac, LadderThresholds())
-    record = rung(tell_pooled("encoder", peaks, peaks, task, rng(3)), None, line)
+    record = rung(decode_pooled("encoder", peaks, peaks, task, rng(3)), None, line)
     assert record.pooling == "mean" and record.control is not None and record.selectivity is not None
     assert record.selectivity.value == pytest.approx(record.accuracy.frac - record.control.frac, abs=1e-6)
     assert record.selectivity.low is not None and record.selectivity.low > 0.5
     noise = rng(4).standard_normal((len(peaks), 6))
-    idle = rung(tell_pooled("encoder", noise, noise, task, rng(3)), None, line).selectivity
+    idle = rung(decode_pooled("encoder", noise, noise, task, rng(3)), None, line).selectivity
     assert idle is not None and idle.low is not None and idle.high is not None and idle.low < 0.03 and idle.high > -0.03
 
 
 def test_the_words_count_where_someone_asked_and_other_words_are_wrong() -> None:
-    step = tell_spoken({3: 1, 5: -1, 6: 2}, np.array([3, 4, 5, 6]), np.array([1, 1, 0, 2]))
+    step = decode_spoken({3: 1, 5: -1, 6: 2}, np.array([3, 4, 5, 6]), np.array([1, 1, 0, 2]))
     assert step is not None
     assert step.known.tolist() == [True, False, True, True] and step.right[step.known].tolist() == [1, 0, 1]
-    assert tell_spoken({9: 1}, np.array([3, 4]), np.array([1, 1])) is None
+    assert decode_spoken({9: 1}, np.array([3, 4]), np.array([1, 1])) is None
 
 
 def test_words_that_were_asked_of_some_pictures_are_compared_on_those() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from laver_batches import layout
-from theodolite.models.exported.attention import additive, refuse_dropped_masks, visible
+from theodolite.models.exported.attention import additive_mask, refuse_dropped_masks, visible
 from theodolite.models.exported.grids import token_grid
 from theodolite.models.exported.layout import NONE, Layout, alone, layout_of, mark_pictures, pictures_index, prefix_index
 from theodolite.models.exported.positions import AxisRotary, axis_of_frequency, axis_positions, order_in_sample
@@ -65,7 +65,7 @@ def test_a_window_counts_positions_in_the_sample_and_never_cuts_a_picture() -> N
 
 
 def test_no_row_of_an_additive_mask_is_empty() -> None:
-    mask = additive(visible(layout([["tv"], ["t"]]), mixed=True), torch.bfloat16)
+    mask = additive_mask(visible(layout([["tv"], ["t"]]), mixed=True), torch.bfloat16)
     assert mask.shape == (2, 1, 5, 5)
     assert (mask == 0).any(dim=-1).all()
     assert torch.isfinite(mask).all()

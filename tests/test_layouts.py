@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from theodolite.measurement.pairs.plan import plan_pairs
+from theodolite.measurement.pairs.plan import plan_gallery
 from theodolite.records.errors import BadInput
 from theodolite.worlds.benchmarks.formats import LAYOUTS, convert_benchmark
 from theodolite.worlds.manifest.read import read_manifest
@@ -141,7 +141,7 @@ def test_every_row_of_a_layout_can_be_used(tmp_path: Path, what: str) -> None:
     assert not found.faults
     assert found.gallery.kind == "matched"
     assert found.gallery.table.select("scene", "value_before", "value_after", "form").rows() == MADE[what][2]
-    plan = plan_pairs(path, 24)
+    plan = plan_gallery(read_manifest(path).gallery, 24)
     assert set(plan.rows["kind"]) == {"intervention"}
     assert (plan.rows["truth_before"] != plan.rows["truth_after"]).all()
 

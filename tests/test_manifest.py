@@ -18,7 +18,7 @@ import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
 from theodolite.commands.world import write_world
-from theodolite.measurement.pairs.plan import plan_gallery, plan_pairs, plan_world
+from theodolite.measurement.pairs.plan import plan_gallery, plan_world
 from theodolite.records.errors import BadInput
 from theodolite.worlds.manifest.faults import KINDS
 from theodolite.worlds.manifest.read import KEYS, BadManifest, fault_lines, read_manifest, write_manifest
@@ -317,7 +317,7 @@ def test_a_manifest_of_a_world_reads_back_equal(tmp_path: Path) -> None:
     write_world(world, tmp_path / "w", ask, num_pictures=0, num_scenes=5, size=SIDE, seed=3, overwrite=False, pairs_only=True)
     assert {path.name for path in (tmp_path / "w").iterdir()} == {"manifest.jsonl", "pairs"}
     plan = plan_world(world, world.policy(ask), 5, 3, SIDE)
-    found = plan_pairs(tmp_path / "w" / "manifest.jsonl", SIDE)
+    found = plan_gallery(read_manifest(tmp_path / "w" / "manifest.jsonl").gallery, SIDE)
     assert found.rows.equals(plan.rows.filter(pl.col("kind") != "training"))
     assert set(found.rows["kind"]) == {"intervention", "nuisance", "paraphrase"}
     assert np.array_equal(found.pictures, plan.pictures[: plan.num_pair_pictures])

@@ -13,11 +13,12 @@ import polars as pl
 import pytest
 
 from theodolite.commands.world import write_world
-from theodolite.measurement.pairs.plan import COLUMNS, NUM_TRAINING_SCENES, Plan, plan_gallery, plan_pairs, plan_world
+from theodolite.measurement.pairs.plan import COLUMNS, NUM_TRAINING_SCENES, Plan, plan_gallery, plan_world
 from theodolite.records.errors import BadInput
 from theodolite.worlds.easy_vqa.world import EasyVQA
 from theodolite.worlds.factors import Scenes
 from theodolite.worlds.gallery import TABLE, Gallery
+from theodolite.worlds.manifest.read import read_manifest
 from theodolite.worlds.prior import Prior
 from theodolite.worlds.shapes.world import SPACE, Shapes
 
@@ -211,17 +212,20 @@ def on_disk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shapes, Path]:
 def test_pairs_come_back_from_disk_as_they_were_planned(on_disk: tuple[Shapes, Path]) -> None:
     world, out = on_disk
     plan = plan_world(world, world.policy(ASK), 5, 3, 32)
-    read = plan_pairs(out / "manifest.jsonl", 32)
+    read = plan_gallery(read_manifest(out / "manifest.jsonl").gallery, 32)
     assert read.rows.schema == pl.Schema(dict(COLUMNS)) and read.pair_kind == "exact"
     assert read.rows.equals(of_kind(plan, "intervention", "nuisance", "paraphrase"))
     assert (read.pictures == plan.pictures[: plan.num_pair_pictures]).all()
-    assert plan_pairs(out / "manifest.jsonl", 48).pictures.shape == (len(read.pictures), 48, 48, 3)
+    assert plan_gallery(read_manifest(out / "manifest.jsonl").gallery, 48).pictures.shape == (len(read.pictures), 48, 48, 3)
 
 
 def test_matched_pairs_come_back_from_disk_as_matched(tmp_path: Path) -> None:
     world = EasyVQA()
     write_world(world, tmp_path / "w", "shape", num_pictures=0, num_scenes=8, size=64, seed=1, overwrite=False, pairs_only=True)
-    plan, read = plan_world(world, world.policy("shape"), 8, 1, 64), plan_pairs(tmp_path / "w" / "manifest.jsonl", 64)
+    plan, read = (
+        plan_world(world, world.policy("shape"), 8, 1, 64),
+        plan_gallery(read_manifest(tmp_path / "w" / "manifest.jsonl").gallery, 64),
+    )
     pictures = ["picture_before", "picture_after"]
     expected = of_kind(plan, "intervention", "nuisance", "paraphrase")
     assert read.pair_kind == "matched"

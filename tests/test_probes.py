@@ -8,7 +8,7 @@ import pytest
 from theodolite.measurement.internals.probes import (
     Folds,
     Task,
-    deal,
+    assign_folds,
     factorise,
     one_hot,
     probe,
@@ -30,7 +30,7 @@ def a_task(num_scenes: int = 300, num_levels: int = NUM_LEVELS, seed: int = 0, l
     scenes = np.repeat(np.arange(num_scenes), 2)
     levels = rng(seed).integers(num_levels, size=len(scenes)) if levels is None else levels
     training = scenes % 5 < 3
-    return Task(levels, scenes, training, deal(scenes[training], rng(seed + 1)), num_levels)
+    return Task(levels, scenes, training, assign_folds(scenes[training], rng(seed + 1)), num_levels)
 
 
 # Accuracy
@@ -121,7 +121,7 @@ def test_a_level_that_training_never_saw_is_never_said() -> None:
 @pytest.mark.parametrize("num_dims", [6, 90])
 def test_left_out_predictions_are_those_of_a_fit_without_the_fold(num_dims: int) -> None:
     scenes = np.repeat(np.arange(30), 2)
-    folds = deal(scenes, rng(1), 5)
+    folds = assign_folds(scenes, rng(1), 5)
     train, test = rng(2).standard_normal((60, num_dims)), rng(3).standard_normal((8, num_dims))
     targets = rng(4).standard_normal((60, 3))
     fitted = Folds(factorise(train, test), folds, (0.01, 1.0))
@@ -140,7 +140,7 @@ def test_left_out_predictions_are_those_of_a_fit_without_the_fold(num_dims: int)
 
 def test_folds_are_whole_scenes_of_even_number() -> None:
     scenes = rng(1).integers(23, size=200)
-    folds = deal(scenes, rng(2), 5)
+    folds = assign_folds(scenes, rng(2), 5)
     by_scene = [np.unique(folds[scenes == scene]) for scene in range(23)]
     assert all(len(folds) == 1 for folds in by_scene)
     assert sorted(np.bincount(np.concatenate(by_scene))) == [4, 4, 5, 5, 5]
@@ -159,7 +159,7 @@ def test_shuffling_moves_levels_between_scenes_and_keeps_their_order() -> None:
 def test_chance_is_the_commonest_level_of_the_held_out_samples() -> None:
     scenes, levels = np.arange(10), np.array([0, 1, 0, 1, 2, 2, 2, 0, 1, 2])
     training = scenes < 5
-    task = Task(levels, scenes, training, deal(scenes[training], rng()), 3)
+    task = Task(levels, scenes, training, assign_folds(scenes[training], rng()), 3)
     assert task.chance_frac == 3 / 5 and task.can_be_probed
     assert not Task(np.zeros(10, dtype=int), scenes, training, task.folds, 3).can_be_probed
     assert not Task(levels, np.where(training, scenes, 9), training, task.folds, 3).can_be_probed

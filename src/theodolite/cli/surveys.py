@@ -134,11 +134,12 @@ def compare(
     overwrite: Overwrite = False,
 ) -> None:
     """How the second survey differs from the first on the same pairs: what grew, what shrank, and how many scenes would tell."""
-    from theodolite.commands.compare import alone_line, compare_folders, comparison_table
+    from theodolite.commands.compare import alone_line, comparison_table
+    from theodolite.measurement.survey.compare import compare as compare_surveys
     from theodolite.records.folder import write_whole
 
     refuse_file(out, "JSON", overwrite=overwrite)
-    found = compare_folders(one, other)
+    found = compare_surveys(one, other)
     if out is not None:
         write_whole(out, found.to_json())
     if as_json:

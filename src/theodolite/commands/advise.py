@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from theodolite.questions.advice.advise import advise
+from theodolite.questions.advice.advise import advise_problem
 from theodolite.questions.advice.problem import world_problem
 from theodolite.questions.advice.problem_from_data import problem_from_data
 from theodolite.questions.annotated import annotate, read_table
@@ -21,6 +21,34 @@ from theodolite.worlds.world import World
 NUM_PICTURES = 12_000
 
 
+def advise(
+    source: World | str | Path,
+    policy: Policy | str | None = None,
+    *,
+    budget: int,
+    about: Sequence[str] | None = None,
+    num_pictures: int | None = None,
+    repeats: float = 1.0,
+    factors: Sequence[str] | None = None,
+) -> Advice:
+    """Which questions to ask next of which scenes, at most `budget` of them, and what only further pictures would make identifiable.
+
+    `source` is a world, of whose pictures `policy` is asked already, or a Parquet file of annotated examples, whose factor columns are
+    `factors` (default: all but query, answer and example). `about`: the factors for whose sake to ask (default: all). `repeats`: how
+    often a picture may be asked the same question. Raises `BadInput`.
+    """
+    if not repeats > 0:
+        raise BadInput(f"repeats is {repeats}; give how often a picture may be asked the same question, 1 or more")
+    if not isinstance(source, World):
+        problem = problem_from_data(annotate(read_table(Path(source)), None if factors is None else tuple(factors)), repeats)
+        return advise_problem(problem, budget, about or problem.space.names, str(source))
+    targets = about or source.space.names
+    queries = candidates(source, targets)
+    asked = source.policy(policy) if isinstance(policy, str) else policy
+    number = _num_pictures(source, [*queries, *(asked.queries if asked else ())], num_pictures)
+    return advise_problem(world_problem(source.prior, queries, asked, number, repeats), budget, targets, source.name)
+
+
 def advise_on(
     subject: str,
     budget: int,
@@ -32,27 +60,16 @@ def advise_on(
     repeats: float = 1.0,
     factors: str | None = None,
 ) -> Advice:
-    """Advice on a world by name, or on a Parquet file of annotated examples; `about` and `factors` are names joined by commas.
-
-    `about`: the factors for whose sake to ask (default: all); `factors`: the factor columns of the file (default: all but query, answer and
-    example). Raises `BadInput`.
-    """
-    if not repeats > 0:
-        raise BadInput(f"repeats is {repeats}; give how often a picture may be asked the same question, 1 or more")
+    """`advise` as the command line takes it: a world by name, or a Parquet file; lists are joined by commas. Raises `BadInput`."""
     if Path(subject).suffix == ".parquet":
         for value, option in ((ask, "--ask"), (strength, "--strength"), (pictures, "--pictures")):
             if value is not None:
                 raise BadInput(f"{option} is for worlds, and {subject} is a data file that records it: leave it out")
-        problem = problem_from_data(annotate(read_table(Path(subject)), _names(factors)), repeats)
-        return advise(problem, budget, _names(about) or problem.space.names, subject)
+        return advise(subject, budget=budget, about=_names(about), repeats=repeats, factors=_names(factors))
     if factors is not None:
         raise BadInput("--factors names columns of a Parquet file; for a world, name factors with --about")
     world = world_named(subject, strength or 0.0)
-    targets = _names(about) or world.space.names
-    queries = candidates(world, targets)
-    asked = world.policy(ask) if ask else None
-    number = _num_pictures(world, [*queries, *(asked.queries if asked else ())], pictures)
-    return advise(world_problem(world.prior, queries, asked, number, repeats), budget, targets, world.name)
+    return advise(world, ask or None, budget=budget, about=_names(about), num_pictures=pictures, repeats=repeats)
 
 
 def candidates(world: World, factors: Sequence[str]) -> list[Query]:

@@ -2,36 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import polars as pl
 from rich.table import Table
 
-from theodolite.measurement.survey.compare import COLUMNS, compare_records
 from theodolite.records.comparison import CellChange, Change, Comparison
-from theodolite.records.survey import BadRecord, read_survey
-
-
-def compare_folders(one: Path, other: Path, confidence: float = 0.95) -> Comparison:
-    """The comparison of the surveys in two folders: how `other` differs from `one`.
-
-    Raises `BadRecord` for a folder that holds no whole survey, `BadInput` for surveys of different pairs or without a common question.
-    """
-    first, second = read_survey(one), read_survey(other)
-    return compare_records(first, read_rows(one), second, read_rows(other), confidence)
-
-
-def read_rows(folder: Path) -> pl.DataFrame:
-    """The columns of `rows.parquet` that a comparison needs, from a record's folder or its `survey.json`. Raises `BadRecord`."""
-    path = (folder if folder.is_dir() else folder.parent) / "rows.parquet"
-    if not path.is_file():
-        raise BadRecord(
-            f"{path.parent} holds no rows.parquet; a comparison needs the rows of both surveys, so give folders as they were written"
-        )
-    try:
-        return pl.read_parquet(path, columns=list(COLUMNS))
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise BadRecord(f"{path} cannot be read as the rows of a survey ({error}); survey the model again") from error
 
 
 def comparison_table(comparison: Comparison) -> Table:

@@ -18,6 +18,7 @@ from theodolite.records.coverage import Coverage
 from theodolite.records.errors import BadInput
 from theodolite.worlds.prior import Prior, spread
 from theodolite.worlds.query import Policy, PolicyLine, Query
+from theodolite.worlds.world import World
 
 MAX_SCENES = 4_000_000
 ZERO = 1e-12
@@ -186,11 +187,17 @@ def asked_fracs(prior: Prior, policy: Policy) -> dict[str, float]:
     return {name: weight / total if total else 0.0 for name, weight in weights.items()}
 
 
-def measure_coverage(prior: Prior, policy: Policy) -> Coverage:
-    """All coverage quantities of a policy under a prior, exact; `resolved_frac` alone may be estimated (see `resolved_exact`).
+def measure_coverage(source: World | Prior, policy: Policy | str) -> Coverage:
+    """All coverage quantities of a policy under a world's prior, exact; only `resolved_frac` may be estimated (see `resolved_exact`).
 
-    Raises `BadInput` if the involved factors span too many scenes to enumerate.
+    A policy as text, such as "shape:agree,row", needs a world to look its queries up. Raises `UnknownName` on a query that the world does
+    not have, `BadInput` if the involved factors span too many scenes to enumerate.
     """
+    prior = source.prior if isinstance(source, World) else source
+    if isinstance(policy, str):
+        if not isinstance(source, World):
+            raise TypeError("a policy as text needs a world, which knows its queries; give the world, or a Policy")
+        policy = source.policy(policy)
     enumeration = Enumeration(prior, policy)
     limit, unrestricted = enumeration.uniform(), enumeration.unrestricted()
     names = prior.space.names

@@ -25,13 +25,14 @@ def write_survey(folder: Path, record: SurveyRecord, rows: pl.DataFrame, picture
     """`survey.json`, `rows.parquet`, `run.json` and the example pictures; every file is whole or not there."""
     (folder / "survey.json").unlink(missing_ok=True)
     for name, picture in pictures.items():
-        write_whole(folder / name, _png(picture))
+        write_whole(folder / name, png_bytes(picture))
     write_whole(folder / "rows.parquet", _parquet(rows))
     write_whole(folder / "run.json", (run.model_dump_json(indent=1) + "\n").encode())
     write_whole(folder / "survey.json", record.to_json().encode())
 
 
-def _png(picture: np.ndarray) -> bytes:
+def png_bytes(picture: np.ndarray) -> bytes:
+    """A picture (height width 3) as the bytes of a PNG file."""
     target = io.BytesIO()
     Image.fromarray(picture).save(target, format="PNG")
     return target.getvalue()

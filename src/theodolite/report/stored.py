@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,6 +25,13 @@ class StoredSurvey:
 
     def picture(self, name: str) -> bytes | None:
         return (self.pictures or {}).get(name)
+
+
+@runtime_checkable
+class Storable(Protocol):
+    """A survey in memory that can be shown, such as `measurement.survey.result.SurveyResult`."""
+
+    def stored(self) -> StoredSurvey: ...
 
 
 class CoverageFacts(BaseModel):

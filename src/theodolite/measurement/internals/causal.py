@@ -21,13 +21,13 @@ from theodolite.measurement.internals.erasing import Eraser, fit_erasers, paired
 from theodolite.measurement.internals.patching import Basis, Patcher, random_basis, responses
 from theodolite.measurement.internals.reask import (
     ModelAnswers,
+    answers_in,
     ask_edited,
     cases_of,
     first_pictures,
     inner_layers,
     of_scenes,
     open_rows,
-    said_in,
     truth_in,
     with_others,
 )
@@ -131,7 +131,7 @@ def _patch(context: MeasureContext, split: HeldOut, sites: tuple[str, ...], coun
     cases = cases_of(rows, "before", apart=context.asker.sharing == "nothing")
     answers = Patcher(context.asker, context.plan.pictures).answers(cases, bases)
     counter.step(3 * len(sites))
-    before, after = said_in(rows, "before"), said_in(rows, "after")
+    before, after = answers_in(rows, "before"), answers_in(rows, "after")
     scenes, own = rows["scene"].to_numpy(), (rows["query"] == split.factor).to_numpy()
     patches = []
     for site in sites:
@@ -156,7 +156,7 @@ def _erase(context: MeasureContext, split: HeldOut, sites: tuple[str, ...], coun
     pictures = {side: context.plan.pictures[getattr(each, side)] for side, each in cases.items()}
     erasers = _fit(context, split, rows, sites)
     counter.step()
-    unchanged = PairAnswers(rows, {side: said_in(rows, side) for side in cases}, split.factor, context.confidence)
+    unchanged = PairAnswers(rows, {side: answers_in(rows, side) for side in cases}, split.factor, context.confidence)
     erasures = []
     for site in sites:
         states = []
@@ -256,7 +256,7 @@ def _disturb(
     rng, num_tokens = context.rng("shuffle"), context.asker.model_inputs(pictures).num_tokens
     orders = {int(picture): rng.permutation(num_tokens) for picture in dict.fromkeys(cases.before.tolist())}
     shuffle = shuffling(torch.from_numpy(np.stack([orders[int(picture)] for picture in cases.before])))
-    before, truth = said_in(rows, "before"), truth_in(rows, "before")
+    before, truth = answers_in(rows, "before"), truth_in(rows, "before")
     scenes, every_row = rows["scene"].to_numpy(), np.ones(len(rows), dtype=bool)
 
     def disturb(site: str, edit: Edit) -> SiteDisturbance:

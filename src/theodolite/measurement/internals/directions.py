@@ -102,7 +102,7 @@ def place_values(pairs: Differences, weights: Weights) -> Float[np.ndarray, "rep
     return np.asarray(np.linalg.pinv(normal, rcond=1e-9, hermitian=True) @ sums)
 
 
-def joins_all(pairs: Differences) -> bool:
+def connects_all(pairs: Differences) -> bool:
     """Whether the interventions connect all values, so that all positions share one centre."""
     reached, edges = {0}, [(low, high) for low, high, _ in pairs.by_change()]
     for _ in range(pairs.num_values):

@@ -19,10 +19,10 @@ from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.directions import (
     Differences,
     Weights,
+    connects_all,
     consistency,
     differences,
     draw_weights,
-    joins_all,
     place_values,
     span,
 )
@@ -108,7 +108,7 @@ def describe(
         placed = place_values(each, weights)
         if (values := consistency(each, weights)) is not None:
             consistent[name] = Replicates(values, (-1.0, 1.0), each.num_scenes)
-        if joins_all(each) and (values := simplex_regularity(placed)) is not None:
+        if connects_all(each) and (values := simplex_regularity(placed)) is not None:
             regular[name] = Replicates(values, (0.0, 1.0), each.num_scenes)
         bases[name] = span(placed, each.num_values - 1).astype(each.vectors.dtype)
         observed[name] = placed[: 1 + weights.num_groups].copy()
@@ -120,7 +120,7 @@ def describe(
                 rank=_rank(bases[name]),
                 num_differences=len(each.scene),
                 simplex=_simplex(observed[name][0], regularity_tests.get(name)),
-                hierarchy=measure_hierarchy(observed[name], groups[name], confidence) if name in groups and joins_all(each) else None,
+                hierarchy=measure_hierarchy(observed[name], groups[name], confidence) if name in groups and connects_all(each) else None,
             )
             for name, each in by_factor.items()
         },

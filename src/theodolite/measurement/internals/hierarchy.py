@@ -40,7 +40,7 @@ def _mean_of(values: tuple[int, ...], number: int) -> Float[np.ndarray, " value"
     return np.asarray(np.isin(np.arange(number), values) / len(values))
 
 
-def other_ways(groups: Groups) -> list[tuple[tuple[int, ...], ...]]:
+def other_groupings(groups: Groups) -> list[tuple[tuple[int, ...], ...]]:
     """All other groupings of the same values into groups of the same sizes, at most the first `MAX_WAYS`."""
     members = tuple(sorted(value for group in groups for value in group))
     own = frozenset(frozenset(group) for group in groups)
@@ -75,7 +75,7 @@ def measure_hierarchy(placed: Float[np.ndarray, "replicate value dim"], groups: 
     exact = placed.astype(np.float64)
     grams = exact @ exact.transpose(0, 2, 1)
     value = group_cosine(grams[0], filled)
-    others = [cosine for grouping in other_ways(filled) if (cosine := group_cosine(grams[0], grouping)) is not None]
+    others = [cosine for grouping in other_groupings(filled) if (cosine := group_cosine(grams[0], grouping)) is not None]
     if value is None or not others:
         return None
     left_out = [np.nan if (cosine := group_cosine(gram, filled)) is None else cosine for gram in grams[1:]]

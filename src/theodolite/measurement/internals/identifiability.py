@@ -18,7 +18,7 @@ from scipy.spatial.distance import cdist
 from sklearn.ensemble import RandomForestClassifier
 
 from theodolite.measurement.internals.context import MeasureContext
-from theodolite.measurement.internals.probes import PENALTIES, Folds, deal, factorise, factorise_gram, one_hot, standardised
+from theodolite.measurement.internals.probes import PENALTIES, Folds, assign_folds, factorise, factorise_gram, one_hot, standardised
 from theodolite.measurement.pairs.interventions import Interventions, split_scenes
 from theodolite.records.identifiability import Blocks, Identifiability, SiteIdentifiability
 from theodolite.records.part import Estimate
@@ -99,7 +99,7 @@ def _changed_rows(
 
 
 @dataclass(frozen=True, eq=False)
-class ReadDimensions:
+class AxesRead:
     """Input of DCI and MCC: the standardised dimensions, or principal components of the training rows for more than `MAX_AXES` of them."""
 
     train: Float[np.ndarray, "train axis"]
@@ -108,18 +108,18 @@ class ReadDimensions:
     kept_variance_frac: float
 
 
-def choose_axes(train: Float[np.ndarray, "train dim"], test: Float[np.ndarray, "test dim"]) -> ReadDimensions:
+def choose_axes(train: Float[np.ndarray, "train dim"], test: Float[np.ndarray, "test dim"]) -> AxesRead:
     """The axes of a representation: its standardised dimensions or their first `MAX_AXES` principal components."""
     inner, outer = standardised(train, test)
     num_dims = inner.shape[1]
     if num_dims <= MAX_AXES:
-        return ReadDimensions(inner, outer, num_dims, 1.0)
+        return AxesRead(inner, outer, num_dims, 1.0)
     _, lengths, directions = np.linalg.svd(inner, full_matrices=False)
     components = directions[:MAX_AXES]
     # The sign of a component is arbitrary; its largest entry is made positive so that records are reproducible.
     signs = np.sign(components[np.arange(len(components)), np.abs(components).argmax(axis=1)])
     axes = (components * signs[:, None]).T
-    return ReadDimensions(inner @ axes, outer @ axes, num_dims, float((lengths[:MAX_AXES] ** 2).sum() / (lengths**2).sum()))
+    return AxesRead(inner @ axes, outer @ axes, num_dims, float((lengths[:MAX_AXES] ** 2).sum() / (lengths**2).sum()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +154,7 @@ def _purity(importance: Float[np.ndarray, "axis factor"], axis: int) -> Float[np
     return np.asarray(1 - entropy / np.log(importance.shape[axis]))
 
 
-def measure_dci(axes: ReadDimensions, train: Int[np.ndarray, "train factor"], test: Int[np.ndarray, "test factor"]) -> Dci:
+def measure_dci(axes: AxesRead, train: Int[np.ndarray, "train factor"], test: Int[np.ndarray, "test factor"]) -> Dci:
     """DCI of axes by bagged trees, one forest a factor; splits choose among all axes, so importance goes to the best, not to a proxy."""
     importance = np.zeros((axes.train.shape[1], train.shape[1]))
     informativeness = []
@@ -186,7 +186,7 @@ def correlation(values: Float[np.ndarray, "row axis"], levels: Int[np.ndarray, "
 
 
 def match_coordinates(
-    axes: ReadDimensions, train: Int[np.ndarray, "train factor"], test: Int[np.ndarray, "test factor"]
+    axes: AxesRead, train: Int[np.ndarray, "train factor"], test: Int[np.ndarray, "test factor"]
 ) -> Float[np.ndarray, " factor"]:
     """Correlation of each factor with its matched axis, 0 to 1: matched on training rows for the largest sum, evaluated on the others.
 
@@ -294,7 +294,7 @@ def identify(
     return _summary(axes, trees, blocks)
 
 
-def _summary(axes: ReadDimensions, trees: Dci, blocks: dict[str, Blocks]) -> SiteIdentifiability:
+def _summary(axes: AxesRead, trees: Dci, blocks: dict[str, Blocks]) -> SiteIdentifiability:
     def mean(values: list[float]) -> float:
         return round(float(np.mean(values)), DIGITS)
 
@@ -324,7 +324,7 @@ def measure_identifiability(context: MeasureContext) -> Identifiability:
     reason = _unfit(table, training)
     if reason:
         return _unmeasured(reason)
-    folds = deal(table.scene[training], rng)
+    folds = assign_folds(table.scene[training], rng)
     sites: dict[str, SiteIdentifiability] = {}
     left_out: dict[str, str] = {}
     activations = context.activations

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from theodolite.measurement.internals.activations import Activations
 from theodolite.measurement.internals.context import MeasureContext
-from theodolite.measurement.internals.probes import Probe, Task, deal, probe
+from theodolite.measurement.internals.probes import Probe, Task, assign_folds, probe
 from theodolite.measurement.pairs.interventions import Labelled, split_scenes
 from theodolite.records.ladder import FactorLadder, Ladder, LadderThresholds, Loss, Pooling, PositionMap, Rung, Step
 from theodolite.records.part import Estimate, Rate
@@ -128,7 +128,7 @@ def _narrowest(span: Sequence[Decoded], samples: HeldOutSamples) -> Loss:
     return Loss(step="not kept", kept_at=before.site, lost_at=after.site, drop=drop)
 
 
-def tell_pooled(
+def decode_pooled(
     site: str, mean: Float[np.ndarray, "row dim"], largest: Float[np.ndarray, "row dim"], task: Task, rng: np.random.Generator
 ) -> Decoded:
     """A step at pooled vision tokens, with the pooling of the higher cross-validated accuracy (mean, if equal)."""
@@ -138,13 +138,13 @@ def tell_pooled(
     return Decoded(site, best.right, np.ones(len(best.right), dtype=bool), best, pooling, probes)
 
 
-def tell_single(site: str, vectors: Float[np.ndarray, "row dim"], task: Task, rng: np.random.Generator) -> Decoded:
+def decode_single(site: str, vectors: Float[np.ndarray, "row dim"], task: Task, rng: np.random.Generator) -> Decoded:
     """A step at one vector a picture."""
     fitted = probe(vectors, task, rng)
     return Decoded(site, fitted.right, np.ones(len(fitted.right), dtype=bool), fitted)
 
 
-def tell_spoken(answers: Mapping[int, int], pictures: Int[np.ndarray, " test"], levels: Int[np.ndarray, " test"]) -> Decoded | None:
+def decode_spoken(answers: Mapping[int, int], pictures: Int[np.ndarray, " test"], levels: Int[np.ndarray, " test"]) -> Decoded | None:
     """The spoken step, from the answered level by picture (-1: another word); None where none of these pictures was asked about."""
     asked = np.array([int(picture) in answers for picture in pictures], dtype=bool)
     answered = np.array([answers.get(int(picture), -1) for picture in pictures])
@@ -208,7 +208,7 @@ def measure_ladder(context: MeasureContext) -> Ladder | None:
         context.progress(number, len(samples))
         rng = context.rng(f"ladder of {factor}")
         inside = np.isin(labelled.scene, training)
-        task = Task(labelled.level, labelled.scene, inside, deal(labelled.scene[inside], rng), len(labelled.values))
+        task = Task(labelled.level, labelled.scene, inside, assign_folds(labelled.scene[inside], rng), len(labelled.values))
         if task.can_be_probed:
             ladders[factor] = _ladder_of(context, labelled, task, thresholds, rng)
         else:
@@ -227,7 +227,7 @@ def _ladder_of(
     spoken = context.spoken.get(labelled.factor)
     if spoken is not None:
         answers = dict(zip(spoken.picture.tolist(), spoken.level.tolist(), strict=True))
-        last = tell_spoken(answers, pictures[testing], task.levels[testing])
+        last = decode_spoken(answers, pictures[testing], task.levels[testing])
         steps += [last] if last else []
     return FactorLadder(
         chance_frac=task.chance_frac,
@@ -259,8 +259,8 @@ def _probed(
     activations: Activations, query: str | None, pictures: Int[np.ndarray, " row"], task: Task, rng: np.random.Generator
 ) -> list[Decoded]:
     steps = [
-        tell_pooled(site, activations.mean(site)[pictures], activations.largest(site)[pictures], task, rng) for site in activations.sites
+        decode_pooled(site, activations.mean(site)[pictures], activations.largest(site)[pictures], task, rng) for site in activations.sites
     ]
     if query is not None:
-        steps.append(tell_single(ANSWER, activations.answer(query)[pictures], task, rng))
+        steps.append(decode_single(ANSWER, activations.answer(query)[pictures], task, rng))
     return steps

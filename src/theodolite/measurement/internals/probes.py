@@ -110,7 +110,7 @@ class Folds:
         return np.asarray(self.factorisation.others @ (weight[:, None] * along))
 
 
-def deal(scenes: Int[np.ndarray, " row"], rng: np.random.Generator, num_folds: int = NUM_FOLDS) -> Int[np.ndarray, " row"]:
+def assign_folds(scenes: Int[np.ndarray, " row"], rng: np.random.Generator, num_folds: int = NUM_FOLDS) -> Int[np.ndarray, " row"]:
     """The fold of each row: whole scenes in random order, assigned to folds of equal numbers of scenes (up to one)."""
     clusters, member = np.unique(scenes, return_inverse=True)
     fold = np.empty(len(clusters), dtype=np.int64)

@@ -68,7 +68,7 @@ def with_others(rows: pl.DataFrame, about: str, num_others: int) -> pl.DataFrame
     return rows.filter(pl.Series([pair[1] == about or pair in chosen for pair in pairs], dtype=pl.Boolean))
 
 
-def said_in(rows: pl.DataFrame, side: str) -> ModelAnswers:
+def answers_in(rows: pl.DataFrame, side: str) -> ModelAnswers:
     """The answers in a survey's rows; `side` is before or after."""
     return ModelAnswers.of(rows[f"probabilities_{side}"].to_list())
 

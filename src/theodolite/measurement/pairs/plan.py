@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from theodolite.records.errors import BadInput
 from theodolite.records.rows import COLUMNS
 from theodolite.worlds.factors import Scenes
 from theodolite.worlds.gallery import Gallery
-from theodolite.worlds.manifest.read import read_manifest
 from theodolite.worlds.query import Policy, Query
 from theodolite.worlds.world import Pairs, World
 
@@ -145,8 +143,3 @@ def _refuse_too_many(name: str, num_pictures: int, size: int) -> None:
             f"{name} has {num_pictures:,} pictures, which take {needed / 2**30:.1f} GiB at {size} pixels, more than half of the "
             f"{free / 2**30:.1f} GiB that are free; survey a part of them: fewer --scenes, or a shorter manifest"
         )
-
-
-def plan_pairs(path: Path, size: int) -> Plan:
-    """The comparisons of a manifest (see `worlds.manifest`) without its faulty rows. Raises `BadManifest` if no row is usable."""
-    return plan_gallery(read_manifest(path).gallery, size)

@@ -6,15 +6,17 @@ Needs only the records and rows of two surveys, no model. Differences are paired
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
+from theodolite.measurement.survey.result import SurveyResult
 from theodolite.records.comparison import CellChange, Change, Compared, Comparison, Finding, Measure
 from theodolite.records.errors import BadInput
-from theodolite.records.survey import SurveyRecord
+from theodolite.records.survey import BadRecord, SurveyRecord, read_survey
 from theodolite.stats.rates import benjamini_hochberg, difference_p, paired_difference, scenes_needed
 
 POWER = 0.8
@@ -24,6 +26,28 @@ KEYS = ("scene", "factor", "query", "form", "name", "question_before", "question
 CELL = ("factor", "query", "form", "truth_moves")
 COLUMNS = ("kind", *KEYS, "truth_before", "truth_after", *MEASURES)
 ORDINAL = "ordinal"
+
+
+def compare(one: SurveyResult | str | Path, other: SurveyResult | str | Path, confidence: float = 0.95) -> Comparison:
+    """How `other` differs from `one` on the same pairs; each is a survey's result or its folder.
+
+    Raises `BadRecord` for a folder without a complete survey, `BadInput` for surveys of different pairs or without a common question.
+    """
+    sides = [(each.record, each.rows) if isinstance(each, SurveyResult) else _read(Path(each)) for each in (one, other)]
+    return compare_records(*sides[0], *sides[1], confidence)
+
+
+def _read(folder: Path) -> tuple[SurveyRecord, pl.DataFrame]:
+    """The record of a survey's folder, and the columns of `rows.parquet` that a comparison needs."""
+    record, path = read_survey(folder), (folder if folder.is_dir() else folder.parent) / "rows.parquet"
+    if not path.is_file():
+        raise BadRecord(
+            f"{path.parent} holds no rows.parquet; a comparison needs the rows of both surveys, so give folders as they were written"
+        )
+    try:
+        return record, pl.read_parquet(path, columns=list(COLUMNS))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise BadRecord(f"{path} cannot be read as the rows of a survey ({error}); survey the model again") from error
 
 
 def compare_records(

@@ -15,7 +15,8 @@ from rich.console import Group
 
 from theodolite.records.folder import whole_folder
 from theodolite.records.survey import BadRecord, RunRecord, SurveyRecord, read_run_record, read_survey
-from theodolite.records.writing import write_survey
+from theodolite.records.writing import png_bytes, write_survey
+from theodolite.report.stored import StoredSurvey
 from theodolite.report.tables import survey_tables
 
 Picture = UInt8[np.ndarray, "height width 3"]
@@ -37,6 +38,10 @@ class SurveyResult:
         """
         with whole_folder(Path(folder), overwrite=overwrite) as unfinished:
             write_survey(unfinished, self.record, self.rows, self.pictures, self.run)
+
+    def stored(self) -> StoredSurvey:
+        """The same as a report reads it from disk."""
+        return StoredSurvey(self.record, self.run, {name: png_bytes(picture) for name, picture in self.pictures.items()})
 
     def table(self) -> Group:
         """The verdicts and rates as tables for the terminal (rich)."""

@@ -59,7 +59,7 @@ def _same_picture(layout: Layout) -> Tensor:
     return (layout.picture[:, :, None] == layout.picture[:, None, :]) & layout.vision[:, :, None]
 
 
-def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+def additive_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """(row, 1, query, key): 0 where the key is seen, the lowest number of `dtype` elsewhere.
 
     Not boolean, since eager attention would silently add a boolean mask as 0 and 1.
@@ -79,7 +79,7 @@ def prepared_mask(
     refuse_dropped_masks(implementation)
     num_unused = 0 if num_keys is None else num_keys - layout.sample.shape[1]
     if implementation in ADDITIVE:
-        return F.pad(additive(visible(layout, mixed, window), dtype), (0, num_unused), value=torch.finfo(dtype).min)
+        return F.pad(additive_mask(visible(layout, mixed, window), dtype), (0, num_unused), value=torch.finfo(dtype).min)
     if num_unused:
         raise ValueError("flex attention has no mixed mask over a cache of fixed length; use sdpa or eager, or a cache that grows")
     return _block_mask(layout, mixed, window)

@@ -64,7 +64,7 @@ class PickOutcome:
         )
 
 
-def advise(problem: AdviceProblem, budget: int, factors: Sequence[str], subject: str) -> Advice:
+def advise_problem(problem: AdviceProblem, budget: int, factors: Sequence[str], subject: str) -> Advice:
     """The questions to ask next within a budget, for the sake of some factors, and the scenes to add where questions cannot help.
 
     Raises `BadInput` on a budget below 1, `UnknownName` on an unknown factor.

@@ -11,7 +11,7 @@ import jinja2
 from theodolite.records.folder import write_whole
 from theodolite.records.survey import WorldConfig
 from theodolite.report.environment import environment
-from theodolite.report.stored import StoredSurvey, read_stored
+from theodolite.report.stored import Storable, StoredSurvey, read_stored
 from theodolite.report.survey import charts, words
 from theodolite.report.survey.arms import SurveyArm, label_arms, seed_words
 from theodolite.report.survey.causal_counterparts import COUNTERPART_HEADS, COUNTERPARTS, NO_CAUSAL
@@ -24,9 +24,10 @@ from theodolite.report.vega import Spec, chart_script, spec_json
 from theodolite.report.words import show_measured
 
 
-def write_report(records: Sequence[Path], out: Path) -> None:
-    """Writes the page of all surveys in these record folders to the file `out`. Raises `BadRecord`."""
-    write_whole(out, build_page([read_stored(folder) for folder in records]))
+def write_report(surveys: Sequence[str | Path | Storable], out: str | Path) -> None:
+    """Writes one HTML page of these surveys, given as results or as their folders, to the file `out`. Raises `BadRecord`."""
+    stored = [read_stored(Path(each)) if isinstance(each, str | Path) else each.stored() for each in surveys]
+    write_whole(Path(out), build_page(stored))
 
 
 def build_page(surveys: Sequence[StoredSurvey]) -> str:

@@ -198,7 +198,7 @@ def read_pictures() -> UInt8[np.ndarray, "picture 64 64 3"]:
 
 
 @cache
-def measure() -> MeasuredPictures:
+def measure_pictures() -> MeasuredPictures:
     """Colour, fill and bounding box of the one object in each picture, from its pixels of exact palette colour."""
     colours = np.array(list(PALETTE.values()), dtype=np.int32)
     paint = _packed(colours)
@@ -262,7 +262,7 @@ def shape_by_fill(fill: Float[np.ndarray, " picture"]) -> Int[np.ndarray, " pict
 @cache
 def derived_levels() -> Int[np.ndarray, "picture factor"]:
     """Level of every factor in each of the 5000 pictures. Raises `BadInput` where questions and pixels contradict each other."""
-    measured, possible = measure(), possible_levels("shape")
+    measured, possible = measure_pictures(), possible_levels("shape")
     # Questions take precedence: they are the official labels, and fill is unreliable for objects of five pixels.
     shape = np.where(possible.sum(axis=1) == 1, possible.argmax(axis=1), shape_by_fill(measured.fill))
     for name, level in (("shape", shape), ("colour", measured.colour)):

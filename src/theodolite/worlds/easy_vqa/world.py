@@ -20,7 +20,7 @@ from theodolite.worlds.easy_vqa.data import (
     SPLITS,
     Questions,
     derived_levels,
-    measure,
+    measure_pictures,
     neutral_queries,
     official_questions,
     official_texts,
@@ -260,7 +260,7 @@ def _nearest_test_picture(picture: int, levels: Int[np.ndarray, " factor"], fact
     candidates = candidates[candidates != picture]
     if not len(candidates):
         return None
-    offsets = measure().box[candidates] - measure().box[picture]
+    offsets = measure_pictures().box[candidates] - measure_pictures().box[picture]
     if factor in BOX_COLUMN:
         offsets = np.delete(offsets, BOX_COLUMN[factor], axis=1)
     return int(candidates[(offsets**2).sum(axis=1).argmin()])
