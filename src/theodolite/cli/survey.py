@@ -1,0 +1,120 @@
+"""`theodolite survey`: surveys one model, from disk or behind an endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from theodolite.cli.app import Overwrite, app, console
+from theodolite.cli.options import (
+    Answers,
+    Asked,
+    Attention,
+    Cache,
+    Concurrency,
+    Device,
+    DryRun,
+    Endpoint,
+    InsideScenes,
+    KeyName,
+    Measures,
+    Model,
+    Out,
+    PairsFile,
+    PairsSeed,
+    PerMinute,
+    PictureSize,
+    Precision,
+    PriceIn,
+    PriceOut,
+    PriorStrength,
+    RowsAtOnce,
+    Scenes,
+    Timeout,
+    WorldOrGallery,
+)
+from theodolite.records.errors import BadInput
+
+# Options whose names differ from the keyword arguments that they become.
+FLAGS = {"attention": "--attn", "timeout_s": "--timeout"}
+
+
+@app.command("survey")
+def survey_command(
+    model: Model,
+    out: Out = None,
+    world: WorldOrGallery = None,
+    pairs: PairsFile = None,
+    ask: Asked = None,
+    strength: PriorStrength = None,
+    scenes: Scenes = None,
+    seed: PairsSeed = None,
+    device: Device = None,
+    dtype: Precision = None,
+    batch: RowsAtOnce = None,
+    measures: Measures = "shadows",
+    inside_scenes: InsideScenes = None,
+    attn: Attention = None,
+    endpoint: Endpoint = None,
+    key_env: KeyName = None,
+    answers: Answers = None,
+    picture_size: PictureSize = None,
+    concurrency: Concurrency = None,
+    per_minute: PerMinute = None,
+    timeout: Timeout = None,
+    cache: Cache = None,
+    dry_run: DryRun = False,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Ask a model about counterfactual pairs and record which changes move its answers."""
+    from theodolite.commands.progress import Steps
+    from theodolite.commands.targets import SurveyTarget
+
+    folder = out or _default_folder(model, world, pairs)
+    target = SurveyTarget(world, pairs, ask, strength, scenes, seed)
+    local = _without_none(device=device, dtype=dtype, batch=batch, attention=attn, inside_scenes=inside_scenes)
+    remote = _without_none(
+        key_env=key_env, answers=answers, picture_size=picture_size, concurrency=concurrency, per_minute=per_minute,
+        timeout_s=timeout, cache=cache, price_in=price_in, price_out=price_out, dry_run=dry_run or None,
+    )  # fmt: skip
+    shared: dict[str, Any] = {"measures": measures, "overwrite": overwrite, "steps": Steps(console)}
+    if endpoint is None:
+        from theodolite.commands.survey import survey_from_disk
+
+        _refuse(remote, "for a model behind an endpoint; give --endpoint URL too")
+        record = survey_from_disk(model, folder, target, **shared, **local)
+    else:
+        from theodolite.commands.endpoint import survey_endpoint
+
+        _refuse(local, "for a local model; an endpoint has its own")
+        record = survey_endpoint(model, endpoint, folder, target, **shared, **remote)
+    if record is not None:
+        from theodolite.commands.tables import survey_lines, survey_tables
+
+        for table in survey_tables(record):
+            console.print(table)
+        for line in survey_lines(record):
+            console.print(line, highlight=False)
+        console.print(f"record: {folder / 'survey.json'}")
+
+
+def _default_folder(model: str, world: str | None, pairs: Path | None) -> Path:
+    """runs/survey-MODEL-WORLD; for a file of pairs, its folder's name stands for the world."""
+    subject = world or (pairs.resolve().parent.name if pairs else "nothing")
+    name = Path(model).resolve().name if Path(model).is_dir() else model.rpartition("/")[2]
+    return Path("runs") / f"survey-{name}-{subject.replace(':', '-')}"
+
+
+def _without_none(**options: object) -> dict[str, Any]:
+    """The options that were set; the functions below have the defaults of the others."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    """Raises `BadInput` if any of these options were set; `why` says which models they are for."""
+    if options:
+        flags = [FLAGS.get(name, f"--{name.replace('_', '-')}") for name in options]
+        raise BadInput(f"{', '.join(flags)}: {why}, or leave {'them' if len(flags) > 1 else 'it'} out")
