@@ -6,31 +6,13 @@ import sys
 
 # The help lists commands in the order of these imports.
 # isort: off
-from theodolite.cli import tour, train, study, coverage, advise, survey, compare, report, language, blind, world, build, fetch, manifest
+from theodolite.cli import tour, train, study, coverage, advise, survey, compare, report, language, blind, world, build, fetch, manifest  # noqa: F401
 
 # isort: on
-from theodolite.cli.app import app, console
+from theodolite.cli.app import app
 from theodolite.records.errors import BadInput
 
-__all__ = [
-    "advise",
-    "app",
-    "blind",
-    "build",
-    "compare",
-    "console",
-    "coverage",
-    "fetch",
-    "language",
-    "main",
-    "manifest",
-    "report",
-    "study",
-    "survey",
-    "tour",
-    "train",
-    "world",
-]
+__all__ = ["app", "main"]
 
 
 def main() -> None:

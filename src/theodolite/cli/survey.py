@@ -6,34 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from theodolite.cli import options
 from theodolite.cli.app import Overwrite, app, console
-from theodolite.cli.options import (
-    Answers,
-    Asked,
-    Attention,
-    Cache,
-    Concurrency,
-    Device,
-    DryRun,
-    Endpoint,
-    InsideScenes,
-    KeyName,
-    Measures,
-    Model,
-    Out,
-    PairsFile,
-    PairsSeed,
-    PerMinute,
-    PictureSize,
-    Precision,
-    PriceIn,
-    PriceOut,
-    PriorStrength,
-    RowsAtOnce,
-    Scenes,
-    Timeout,
-    WorldOrGallery,
-)
 from theodolite.records.errors import BadInput
 
 # Options whose names differ from the keyword arguments that they become.
@@ -42,31 +16,31 @@ FLAGS = {"attention": "--attn", "timeout_s": "--timeout"}
 
 @app.command("survey")
 def survey_command(
-    model: Model,
-    out: Out = None,
-    world: WorldOrGallery = None,
-    pairs: PairsFile = None,
-    ask: Asked = None,
-    strength: PriorStrength = None,
-    scenes: Scenes = None,
-    seed: PairsSeed = None,
-    device: Device = None,
-    dtype: Precision = None,
-    batch: RowsAtOnce = None,
-    measures: Measures = "shadows",
-    inside_scenes: InsideScenes = None,
-    attn: Attention = None,
-    endpoint: Endpoint = None,
-    key_env: KeyName = None,
-    answers: Answers = None,
-    picture_size: PictureSize = None,
-    concurrency: Concurrency = None,
-    per_minute: PerMinute = None,
-    timeout: Timeout = None,
-    cache: Cache = None,
-    dry_run: DryRun = False,
-    price_in: PriceIn = None,
-    price_out: PriceOut = None,
+    model: options.Model,
+    out: options.Out = None,
+    world: options.WorldOrGallery = None,
+    pairs: options.PairsFile = None,
+    ask: options.Asked = None,
+    strength: options.PriorStrength = None,
+    scenes: options.Scenes = None,
+    seed: options.PairsSeed = None,
+    device: options.Device = None,
+    dtype: options.Precision = None,
+    batch: options.RowsAtOnce = None,
+    measures: options.Measures = "shadows",
+    inside_scenes: options.InsideScenes = None,
+    attn: options.Attention = None,
+    endpoint: options.Endpoint = None,
+    key_env: options.KeyName = None,
+    answers: options.Answers = None,
+    picture_size: options.PictureSize = None,
+    concurrency: options.Concurrency = None,
+    per_minute: options.PerMinute = None,
+    timeout: options.Timeout = None,
+    cache: options.Cache = None,
+    dry_run: options.DryRun = False,
+    price_in: options.PriceIn = None,
+    price_out: options.PriceOut = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Ask a model about counterfactual pairs and record which changes move its answers."""
@@ -108,13 +82,13 @@ def _default_folder(model: str, world: str | None, pairs: Path | None) -> Path:
     return Path("runs") / f"survey-{name}-{subject.replace(':', '-')}"
 
 
-def _without_none(**options: object) -> dict[str, Any]:
-    """The options that were set; the functions below have the defaults of the others."""
-    return {name: value for name, value in options.items() if value is not None}
+def _without_none(**values: object) -> dict[str, Any]:
+    """The values that were given on the command line; the called function has the defaults of the others."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _refuse(options: Mapping[str, object], why: str) -> None:
-    """Raises `BadInput` if any of these options were set; `why` says which models they are for."""
-    if options:
-        flags = [FLAGS.get(name, f"--{name.replace('_', '-')}") for name in options]
+def _refuse(values: Mapping[str, object], why: str) -> None:
+    """Raises `BadInput` if any of these were given; `why` says which models they are for."""
+    if values:
+        flags = [FLAGS.get(name, f"--{name.replace('_', '-')}") for name in values]
         raise BadInput(f"{', '.join(flags)}: {why}, or leave {'them' if len(flags) > 1 else 'it'} out")
