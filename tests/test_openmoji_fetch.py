@@ -63,7 +63,7 @@ def test_the_command_installs_one_version_once_and_says_whose_work_it_is(
     assert f"installed in {cache}" in done.stdout and "CC BY-SA 4.0" in done.stdout and "https://openmoji.org" in done.stdout
     assert fault_of(cache) is None
     again = _theodolite("fetch", "openmoji")
-    assert again.returncode == 0 and "is there already" in again.stdout and "CC BY-SA 4.0" in again.stdout
+    assert again.returncode == 0 and "already installed in" in again.stdout and "CC BY-SA 4.0" in again.stdout
     calls = log.read_text().splitlines()
     assert len(calls) == 1 and calls[0].endswith("openmoji@17.0.0") and calls[0].startswith("install --prefix ")
     assert [path.name for path in cache.parent.parent.iterdir()] == ["node_modules"], "no folder of npm's is left"

@@ -406,10 +406,13 @@ def test_a_law_that_turns_round_on_what_was_held_out_makes_the_forecast_fail() -
 
 def test_nothing_is_both_fitted_on_and_held_out() -> None:
     others, _, own = foretold_runs(opposite=False)
-    for name, (fitted, held) in forecast._splits(cells_table(own.values()), cells_table(others)).items():
+    splits = list(forecast._splits(cells_table(own.values()), cells_table(others)))
+    assert {name for name, *_ in splits} == {"policies", "world"}
+    for name, kind, fitted, unseen in splits:
         column = "world" if name == "world" else "policy"
-        assert len(fitted) and len(held)
-        assert not set(fitted[column]) & set(held[column]), name
+        assert len(fitted) and len(unseen)
+        assert set(fitted["kind"]) == set(unseen["kind"]) == {kind}
+        assert not set(fitted[column]) & set(unseen[column]), name
 
 
 def test_studies_are_known_by_name() -> None:

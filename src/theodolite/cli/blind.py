@@ -1,4 +1,4 @@
-"""The command that looks for pictures which an encoder cannot tell apart."""
+"""`theodolite blind`: pairs of pictures that one encoder separates and another does not."""
 
 from __future__ import annotations
 
@@ -10,28 +10,26 @@ import typer
 from theodolite.cli.app import Overwrite, app, console
 
 
-@app.command()
-def blind(
-    pictures: Annotated[Path, typer.Argument(help="folder of pictures, with folders below it", show_default=False)],
+@app.command("blind")
+def blind_command(
+    pictures: Annotated[Path, typer.Argument(help="folder of pictures, searched with its subfolders", show_default=False)],
     same: Annotated[
         str,
-        typer.Option(
-            help="the encoder that takes pairs for the same: a Hugging Face vision model, a VLM, conv or lite0", show_default=False
-        ),
+        typer.Option(help="encoder to which a pair looks the same: a Hugging Face vision model, a VLM, conv or lite0", show_default=False),
     ],
-    different: Annotated[str, typer.Option(help="the encoder that tells them apart", show_default=False)],
+    different: Annotated[str, typer.Option(help="encoder to which the pair looks different", show_default=False)],
     out: Annotated[Path, typer.Option(help="folder for the manifest, its pictures and a contact sheet", show_default=False)],
-    high: Annotated[float, typer.Option(min=-1, max=1, help="least cosine in the first")] = 0.95,
-    low: Annotated[float, typer.Option(min=-1, max=1, help="largest cosine in the second")] = 0.6,
-    most: Annotated[int, typer.Option(min=1, help="pairs to write")] = 300,
-    per_picture: Annotated[int, typer.Option(min=0, help="how often one picture may be in a pair; 0: any number")] = 3,
+    high: Annotated[float, typer.Option(min=-1, max=1, help="least cosine of a pair under --same")] = 0.95,
+    low: Annotated[float, typer.Option(min=-1, max=1, help="largest cosine of a pair under --different")] = 0.6,
+    most: Annotated[int, typer.Option(min=1, help="largest number of pairs")] = 300,
+    per_picture: Annotated[int, typer.Option(min=0, help="largest number of pairs with the same picture; 0: no limit")] = 3,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="precision of the weights")] = "float32",
-    batch: Annotated[int, typer.Option(min=1, help="pictures at once")] = 32,
-    vectors: Annotated[Path | None, typer.Option(help="where vectors are kept for the next search (default: theodolite's cache)")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="pictures in a batch")] = 32,
+    vectors: Annotated[Path | None, typer.Option(help="folder with vectors for the next search (default: theodolite's cache)")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Find pairs of pictures that one encoder takes for the same and another does not, as a manifest to be labelled."""
+    """Find pairs of pictures that look the same to one encoder and different to another, and write a manifest to be labelled."""
     from theodolite.commands.blind import SHEET, BlindSearch, blind_lines, blind_tables, mine_blind_pairs
     from theodolite.commands.progress import Steps
 

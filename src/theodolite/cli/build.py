@@ -1,4 +1,4 @@
-"""The command that puts a model together."""
+"""`theodolite build`: a VLM from a vision encoder and a language model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import typer
 from theodolite.cli.app import Overwrite, app, console
 
 
-@app.command()
-def build(
+@app.command("build")
+def build_command(
     encoder: Annotated[
         str,
         typer.Option(
@@ -23,14 +23,14 @@ def build(
         str, typer.Option(help="a Hugging Face causal language model (folder or hub name), FILE.gguf, or smollm2", show_default=False)
     ],
     out: Annotated[Path, typer.Option(help="folder for the model", show_default=False)],
-    seed: Annotated[int, typer.Option(min=0, help="seed of the connector, the one part that is new")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the connector's random weights")] = 0,
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="precision of the weights on disk")] = "float32",
     chat_template: Annotated[
-        Path | None, typer.Option(help="file of a chat template (Jinja), for language models that have none", show_default=False)
+        Path | None, typer.Option(help="file with a chat template (Jinja), for a language model without one", show_default=False)
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Join a vision encoder and a language model by a new connector into one LLaVA, ready to be trained."""
+    """Join a vision encoder and a language model by a new connector into a LLaVA model, ready to be trained."""
     from theodolite.commands.build import build_model
 
     for line in build_model(encoder, llm, out, seed=seed, dtype=dtype, chat_template=chat_template, overwrite=overwrite):

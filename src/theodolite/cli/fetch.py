@@ -1,4 +1,4 @@
-"""The command that brings pictures that belong to others."""
+"""`theodolite fetch`: third-party pictures that galleries use."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from theodolite.cli.app import app, console
 from theodolite.records.errors import UnknownName
 
 
-@app.command()
-def fetch(
-    what: Annotated[str, typer.Argument(help="openmoji (by npm; CC BY-SA 4.0)", show_default=False)],
-    into: Annotated[Path | None, typer.Option(help="folder to install it in (default: where galleries look)", show_default=False)] = None,
+@app.command("fetch")
+def fetch_command(
+    what: Annotated[str, typer.Argument(help="openmoji (installed by npm; licence CC BY-SA 4.0)", show_default=False)],
+    into: Annotated[Path | None, typer.Option(help="folder to install in (default: where galleries look)", show_default=False)] = None,
 ) -> None:
-    """Install pictures that galleries are made of, from where their makers publish them."""
+    """Install the pictures that galleries use from where their makers publish them."""
     from theodolite.commands.fetch import fetch_openmoji
 
     if what != "openmoji":
         raise UnknownName("package of pictures", what, ("openmoji",))
     fetched = fetch_openmoji(into)
-    console.print(f"{'installed in' if fetched.installed else 'is there already:'} {fetched.home}", soft_wrap=True)
+    console.print(f"{'installed in' if fetched.installed else 'already installed in'} {fetched.home}", soft_wrap=True)
     if into is not None:
         console.print(f"let galleries find it: export THEODOLITE_OPENMOJI={fetched.home.resolve()}", soft_wrap=True)
     console.print(fetched.attribution, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The command that reads plain text with language models."""
+"""`theodolite language`: the loss of language models on plain text."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ from rich.console import Console
 from theodolite.cli.app import AsJson, app, console
 
 
-@app.command()
-def language(
-    models: Annotated[list[str], typer.Argument(help="VLMs or language models; the first is what the others are compared with")],
-    text: Annotated[
-        list[Path] | None, typer.Option(help="files of UTF-8 text (default: descriptions of data sets in scikit-learn)")
-    ] = None,
+@app.command("language")
+def language_command(
+    models: Annotated[list[str], typer.Argument(help="VLMs or language models; the others are compared with the first")],
+    text: Annotated[list[Path] | None, typer.Option(help="files of UTF-8 text (default: data set descriptions of scikit-learn)")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What training on pictures cost the language: loss a token of plain text that no stage trained on."""
+    """Measure what training on pictures cost the language model: loss a token of plain text that no stage trained on."""
     from theodolite.commands.language import language_losses, language_table
     from theodolite.commands.progress import Steps
 
-    found = language_losses(models, text or [], Steps(Console(stderr=True) if as_json else console))
+    losses = language_losses(models, text or [], Steps(Console(stderr=True) if as_json else console))
     if as_json:
-        print(found.to_json(), end="")
+        print(losses.to_json(), end="")
         return
-    console.print(language_table(found))
+    console.print(language_table(losses))

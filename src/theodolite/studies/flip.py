@@ -1,4 +1,4 @@
-"""flip: does a factor's status turn on the questions alone? Pictures, order and counts stay; only what is asked changes."""
+"""Study flip: does a factor's status depend on the questions alone? Pictures, order and number of questions stay; the policy changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STRENGTHS = (0.0, 0.5, 0.8, 0.9, 0.95, 1.0)
 MAIN, RARE = 0.8, 0.95
 NUM_PICTURES, NUM_SCENES = 12_000, 100
 STEPS, QUICK_STEPS = 300, 240
-# Factors that nothing is correlated with and nobody asks about.
+# Factors that are correlated with nothing and that no policy asks about.
 INERT = ("size", "column", "texture", "ground", "letter", "tilt", "sheen")
 
 LEAK = if_competent(moved_frac_of(PROXY, TARGET, truth_moves=False), TARGET)
@@ -28,10 +28,10 @@ PROXY_READ = if_competent(moved_frac_of(PROXY, PROXY, truth_moves=True), PROXY)
 
 
 def policies() -> dict[str, str]:
-    """What each arm asks of a picture: two questions always. Where the target is not asked, the filler is.
+    """The query policy of each arm by name: two questions a picture, about the filler where not about the target.
 
-    *odd2* and *odd4* ask the target twice and four times as often of scenes that break the correlation; *conjunctions* asks whether two
-    values are there ("is it red and round?"), yes as often as no.
+    *odd2* and *odd4* ask the target twice and four times as often of scenes that break the correlation; *conjunctions* asks about two
+    values together ("is it red and round?"), yes as often as no.
     """
     pairs = [f"{TARGET}={one}&{PROXY}={other}" for one in Shapes().space[TARGET].values for other in Shapes().space[PROXY].values]
     halves = [line for pair in pairs for line in (f"{pair}:yes*0.5", f"{pair}:no*{0.5 / (len(pairs) - 1)!r}")]
@@ -48,7 +48,8 @@ def policies() -> dict[str, str]:
 def flip_grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
     """Every arm at 0.8, the main arms at every strength, and the three policies of easy-VQA's tour; quick: agree and all at 0.8 only.
 
-    Odd scenes are asked more often where they are rare, too. At strength 1 there are none, so that *agree* and *all* are one.
+    The arms with more questions about odd scenes run at 0.95 too, where such scenes are rare. At strength 1 there are none, so *agree* and
+    *all* are the same policy.
     """
     recipe = replace(tour_shapes(), name="study-shapes", steps=QUICK_STEPS if quick else STEPS)
     arms = [
@@ -74,18 +75,18 @@ def _arms_at(strength: float) -> Sequence[str]:
 
 
 def inert_leak(line: GridRun) -> float | None:
-    """The largest leak into the target's answer, above its noise, of any factor that is tied to none and asked by nobody; 0 to 1."""
-    found = [number for name in INERT if (number := if_competent(moved_frac_of(name, TARGET, truth_moves=False), TARGET)(line)) is not None]
-    return max(max(found) - line.noise.get(TARGET, 0.0), 0.0) if found else None
+    """Largest leak of the `INERT` factors into the target's answer, above its noise, 0 to 1."""
+    leaks = [number for name in INERT if (number := if_competent(moved_frac_of(name, TARGET, truth_moves=False), TARGET)(line)) is not None]
+    return max(max(leaks) - line.noise.get(TARGET, 0.0), 0.0) if leaks else None
 
 
 def _inert(shapes: FinishedRuns) -> Claim:
-    """The larger of two arms, seed by seed."""
+    """The claim about inert factors: the larger leak of two arms, seed by seed."""
     arms = [shapes.arm(name, MAIN) for name in ("agree", "both")]
     one, other = (arm.by_seed(inert_leak) for arm in arms)
     by_seed = {seed: max(one[seed], other[seed]) for seed in sorted(one.keys() & other.keys())}
-    found = over_seeds(by_seed, min(arm.num_scenes for arm in arms)) if by_seed else None
-    return judge_claim(RESIDUE, found, by_seed, sum(len(arm.pairs) for arm in arms))
+    estimate = over_seeds(by_seed, min(arm.num_scenes for arm in arms)) if by_seed else None
+    return judge_claim(RESIDUE, estimate, by_seed, sum(len(arm.pairs) for arm in arms))
 
 
 ESSAY = "essay, 'The Coverage Lock'"
@@ -140,10 +141,10 @@ EASY = Statement(
 )  # fmt: skip
 
 
-def judge_flip(found: FinishedRuns) -> tuple[Claim, ...]:
-    """Every claim that the runs can speak to."""
-    shapes = found.where(lambda run: run.world == Shapes.name)
-    easy = found.where(lambda run: run.world == EasyVQA.name)
+def judge_flip(runs: FinishedRuns) -> tuple[Claim, ...]:
+    """The claims that the runs of the grid can decide."""
+    shapes = runs.where(lambda run: run.world == Shapes.name)
+    easy = runs.where(lambda run: run.world == EasyVQA.name)
     joined = f"{TARGET}&{PROXY}"
     conjunction = if_competent(moved_frac_of(TARGET, joined, truth_moves=True, form="conjunction"), joined, "conjunction")
     claims = [
@@ -178,17 +179,17 @@ PANELS = (
 )
 
 
-def draw_flip(found: FinishedRuns) -> tuple[Figure, ...]:
-    """The flip itself, what strength does to it, and the same on easy-VQA."""
-    figures = [_bars(found, Shapes.name, "flip", ("agree", "all", "both"), "The same pictures, other questions")]
-    if found.where(lambda run: run.arm.strength == 1.0).runs:
-        figures.append(_lines(found))
-        figures.append(_bars(found, EasyVQA.name, "flip-easy-vqa", ("agree", "all", "odd"), "The same on easy-VQA's pictures"))
+def draw_flip(runs: FinishedRuns) -> tuple[Figure, ...]:
+    """Leak and read by policy, by strength of the correlation, and on easy-VQA."""
+    figures = [_bars(runs, Shapes.name, "flip", ("agree", "all", "both"), "The same pictures, other questions")]
+    if runs.where(lambda run: run.arm.strength == 1.0).runs:
+        figures.append(_lines(runs))
+        figures.append(_bars(runs, EasyVQA.name, "flip-easy-vqa", ("agree", "all", "odd"), "The same on easy-VQA's pictures"))
     return tuple(figures)
 
 
-def _bars(found: FinishedRuns, world: str, name: str, arms: Sequence[str], title: str) -> Figure:
-    chosen = found.where(lambda run: run.world == world and run.arm.strength == MAIN)
+def _bars(runs: FinishedRuns, world: str, name: str, arms: Sequence[str], title: str) -> Figure:
+    chosen = runs.where(lambda run: run.world == world and run.arm.strength == MAIN)
 
     def points() -> Iterator[Point]:
         for panel, value in PANELS:
@@ -209,8 +210,8 @@ def _bars(found: FinishedRuns, world: str, name: str, arms: Sequence[str], title
     )
 
 
-def _lines(found: FinishedRuns) -> Figure:
-    chosen = found.where(lambda run: run.world == Shapes.name)
+def _lines(runs: FinishedRuns) -> Figure:
+    chosen = runs.where(lambda run: run.world == Shapes.name)
 
     def points() -> Iterator[Point]:
         panels = (*PANELS, (f"{TARGET} answered right, as in training", answered(TARGET)))

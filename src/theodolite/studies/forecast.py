@@ -1,4 +1,4 @@
-"""forecast: does what is computed before training tell where a model will fail? Against accuracy, frequency, and the modality gap."""
+"""Study forecast: do coverage and its kin predict before training where a model will fail? Rivals: accuracy, frequency, modality gap."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from theodolite.stats.forecast import (
 )
 from theodolite.studies.engine.arms import Arm
 from theodolite.studies.engine.execute import Run
-from theodolite.studies.engine.study import FinishedRuns, Study
+from theodolite.studies.engine.study import FinishedRuns, Study, point_of
 from theodolite.studies.flip import ESSAY, NUM_PICTURES, NUM_SCENES, STEPS
 from theodolite.training.recipe import tour_shapes
 from theodolite.worlds.easy_vqa.world import EasyVQA
@@ -34,7 +34,7 @@ from theodolite.worlds.shapes.world import Shapes
 
 NUM_POLICIES, QUICK_POLICIES = 10, 2
 DRAWN_BY = 2026
-# Letters are read off few pixels and learned slowly, so a short run says nothing of them.
+# Without letter: it covers few pixels and is learned slowly, so a short run is no evidence about it.
 FACTORS = ("shape", "colour", "size", "column", "row", "texture", "ground", "tilt")
 STRENGTHS = (0.5, 0.8, 0.9, 0.95)
 REGIONS = ("all", "agree", "odd")
@@ -42,21 +42,21 @@ Drawn = tuple[tuple[str, str], float, str]
 
 
 def drawn_policies(number: int) -> list[Drawn]:
-    """Correlations, strengths and policies drawn once and for all, so that nobody chose them: (cause and effect, strength, policy).
+    """Correlations, strengths and policies drawn at random under a fixed seed: (cause and effect, strength, policy).
 
-    Cause is asked in a region, with even odds the effect in a region too, else another factor of all scenes; and a fourth factor of all, so
-    that no picture goes without a question.
+    A policy asks about the cause in a region; with probability 0.5 about the effect in a region, else about a third factor in all scenes;
+    and about a fourth factor in all scenes, so that every picture has a question.
     """
     rng = np.random.default_rng(DRAWN_BY)
-    found = []
+    policies = []
     for _ in range(number):
         cause, effect, other, filler = (str(name) for name in rng.choice(FACTORS, 4, replace=False))
         strength = float(rng.choice(STRENGTHS))
         first, second = (str(region) for region in rng.choice(REGIONS, 2))
         both = bool(rng.random() < 0.5)
         asked = [_ask(cause, first), _ask(effect, second) if both else other, filler]
-        found.append(((cause, effect), strength, ",".join(asked)))
-    return found
+        policies.append(((cause, effect), strength, ",".join(asked)))
+    return policies
 
 
 def _ask(name: str, region: str) -> str:
@@ -64,7 +64,7 @@ def _ask(name: str, region: str) -> str:
 
 
 def forecast_grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
-    """Policies that no other study has: what forecasts that were fitted on those are held against."""
+    """Runs of the drawn policies, which no other study has: forecasts fitted on the other studies are tested on them."""
     recipe = replace(tour_shapes(), name="study-shapes", steps=STEPS)
     drawn = drawn_policies(QUICK_POLICIES if quick else NUM_POLICIES)
     return tuple(
@@ -104,30 +104,32 @@ UNSEEN = {"policies": "policies that it was never fitted on", "world": "a world 
 LINE = 0.5
 
 
-def judge_forecast(found: FinishedRuns) -> tuple[Claim, ...]:
-    """Every claim that the runs can speak to."""
-    own, others = cells_table(line for _, line in found.pairs), cells_table(found.others)
+def judge_forecast(runs: FinishedRuns) -> tuple[Claim, ...]:
+    """The claims that the runs of the grid and of the other studies can decide."""
+    own, others = cells_table(line for _, line in runs.pairs), cells_table(runs.others)
     everything = pl.concat([own, others])
     claims = [_rank(everything, name) for name in RANKS]
     for name in ("gap_first", "gap_last"):
         for kind in ("read", "leak"):
             claims.append(_gap(everything.filter(pl.col("kind") == kind), name, kind))
-    for unseen, (fitted, held) in _splits(own, others).items():
-        for kind in ("read", "leak"):
-            rows = [part.filter(pl.col("kind") == kind).drop_nulls() for part in (fitted, held)]
-            if all(len(part) for part in rows):
-                claims += _held_out(rows[0], rows[1], kind, unseen)
+    for split, kind, fitted, unseen in _splits(own, others):
+        claims += _held_out(fitted, unseen, kind, split)
     return tuple(claims)
 
 
-def _splits(own: pl.DataFrame, others: pl.DataFrame) -> dict[str, tuple[pl.DataFrame, pl.DataFrame]]:
-    """What is fitted on, and what is held out: the drawn policies of this study; the world of easy-VQA."""
+def _splits(own: pl.DataFrame, others: pl.DataFrame) -> Iterator[tuple[str, str, pl.DataFrame, pl.DataFrame]]:
+    """Split, read or leak, rows to fit on, and held-out rows: the drawn policies of this study, then easy-VQA; empty ones are omitted."""
     easy = pl.col("world") == EasyVQA.name
-    return {"policies": (others.filter(~easy), own), "world": (pl.concat([others.filter(~easy), own]), others.filter(easy))}
+    splits = {"policies": (others.filter(~easy), own), "world": (pl.concat([others.filter(~easy), own]), others.filter(easy))}
+    for split, tables in splits.items():
+        for kind in ("read", "leak"):
+            fitted, unseen = (table.filter(pl.col("kind") == kind).drop_nulls() for table in tables)
+            if len(fitted) and len(unseen):
+                yield split, kind, fitted, unseen
 
 
 def _claim(statement: Statement, estimate: Estimate | None, rows: pl.DataFrame) -> Claim:
-    """A claim whose interval is by policy; runs are counted, not spread over."""
+    """A claim whose interval is over policies, without values by seed."""
     return judge_claim(statement, estimate, {}, rows.drop_nulls("measured")["run"].n_unique(), "policy")
 
 
@@ -144,34 +146,31 @@ def _gap(rows: pl.DataFrame, column: str, kind: str) -> Claim:
     return _claim(statement, rank_correlation(rows, column), rows)
 
 
-def _held_out(fitted: pl.DataFrame, held: pl.DataFrame, kind: str, unseen: str) -> list[Claim]:
-    """Nearer than each rival, and calibrated, on what was never fitted on."""
-    told = {name: predict_rates(fitted, held, columns[kind]) for name, columns in FORECASTS.items()}
+def _held_out(fitted: pl.DataFrame, unseen: pl.DataFrame, kind: str, split: str) -> list[Claim]:
+    """Claims on held-out rows: the forecast from the questions has a smaller error than each rival, and is calibrated."""
+    forecasts = {name: predict_rates(fitted, unseen, columns[kind]) for name, columns in FORECASTS.items()}
     claims = []
     for rival, words in RIVALS.items():
-        text = f"On {UNSEEN[unseen]}, the questions alone foretell {kind} better than {words} does."
-        statement = Statement(f"{kind}, {unseen}: {rival}", text, ESSAY, Rule("below", 0.0), NEARER.format(rival=words), 2)
-        claims.append(_claim(statement, error_difference(held, told["questions"], told[rival]), held))
-    text = f"On {UNSEEN[unseen]}, the forecast of {kind} from the questions is calibrated."
+        text = f"On {UNSEEN[split]}, the questions alone foretell {kind} better than {words} does."
+        statement = Statement(f"{kind}, {split}: {rival}", text, ESSAY, Rule("below", 0.0), NEARER.format(rival=words), 2)
+        claims.append(_claim(statement, error_difference(unseen, forecasts["questions"], forecasts[rival]), unseen))
+    text = f"On {UNSEEN[split]}, the forecast of {kind} from the questions is calibrated."
     unit = "expected calibration error, 5 bins of forecast, interval by policy"
-    statement = Statement(f"{kind}, {unseen}: calibration", text, ESSAY, Rule("below", 0.1), unit, 2)
-    arrays = (told["questions"], held["measured"].to_numpy())
-    claims.append(_claim(statement, over_policies(calibration_error, arrays, held), held))
+    statement = Statement(f"{kind}, {split}: calibration", text, ESSAY, Rule("below", 0.1), unit, 2)
+    arrays = (forecasts["questions"], unseen["measured"].to_numpy())
+    claims.append(_claim(statement, over_policies(calibration_error, arrays, unseen), unseen))
     return claims
 
 
-def draw_forecast(found: FinishedRuns) -> tuple[Figure, ...]:
-    """How far forecasts are off on what they were not fitted on, and how well the one from the questions is calibrated."""
-    own, others = cells_table(line for _, line in found.pairs), cells_table(found.others)
+def draw_forecast(runs: FinishedRuns) -> tuple[Figure, ...]:
+    """Rank correlations of single numbers, held-out errors of the forecasts, and calibration of the one from the questions."""
+    own, others = cells_table(line for _, line in runs.pairs), cells_table(runs.others)
     errors, bins = [], []
-    for unseen, (fitted, held) in _splits(own, others).items():
-        for kind in ("read", "leak"):
-            rows = [part.filter(pl.col("kind") == kind).drop_nulls() for part in (fitted, held)]
-            if all(len(part) for part in rows):
-                panel = f"{kind}, unseen {unseen}"
-                errors += list(_error_points(panel, rows[0], rows[1], kind))
-                bins += list(_bin_points(panel, rows[0], rows[1], kind))
-    # An error is an amount, so its axis begins at 0 and ends at the tenth above all that is drawn.
+    for split, kind, fitted, unseen in _splits(own, others):
+        panel = f"{kind}, unseen {split}"
+        errors += _error_points(panel, fitted, unseen, kind)
+        bins += _bin_points(panel, fitted, unseen, kind)
+    # An error is an amount, so its axis begins at 0; it ends at the next tenth above every bar.
     top = math.ceil(10 * max((end for point in errors for end in (point.value, point.high or 0.0)), default=1.0)) / 10 or 0.1
     return (
         *_ranks(own, others),
@@ -205,13 +204,13 @@ def draw_forecast(found: FinishedRuns) -> tuple[Figure, ...]:
 
 
 def _ranks(own: pl.DataFrame, others: pl.DataFrame) -> Iterator[Figure]:
-    """How well each number by itself ranks what was measured: over all cells, as the claims have it; over fewer, and over runs."""
+    """Spearman's rho of each single number with the measured rate: over all cells (as in the claims), the drawn policies, and run means."""
     points = []
     for kind in ("read", "leak"):
         cells, drawn = (table.filter(pl.col("kind") == kind) for table in (pl.concat([own, others]), own))
         for series, rows in (("all cells", cells), ("cells of the drawn policies alone", drawn), ("all runs", run_means(cells))):
-            told = {name: rank_correlation(rows, column) for name, column in SIGNS.items()}
-            points += [_point(kind, series, name, found) for name, found in told.items() if found is not None]
+            rhos = {name: rank_correlation(rows, column) for name, column in SIGNS.items()}
+            points += [point_of(kind, series, name, rho, {}) for name, rho in rhos.items() if rho is not None]
     if points:
         yield Figure(
             name="forecast-ranks",
@@ -227,20 +226,15 @@ def _ranks(own: pl.DataFrame, others: pl.DataFrame) -> Iterator[Figure]:
         )
 
 
-def _error_points(panel: str, fitted: pl.DataFrame, held: pl.DataFrame, kind: str) -> Iterator[Point]:
+def _error_points(panel: str, fitted: pl.DataFrame, unseen: pl.DataFrame, kind: str) -> Iterator[Point]:
     for name, columns in FORECASTS.items():
-        yield _point(panel, "forecast", name, mean_error(held, predict_rates(fitted, held, columns[kind])))
+        yield point_of(panel, "forecast", name, mean_error(unseen, predict_rates(fitted, unseen, columns[kind])), {})
 
 
-def _bin_points(panel: str, fitted: pl.DataFrame, held: pl.DataFrame, kind: str) -> Iterator[Point]:
-    told = predict_rates(fitted, held, FORECASTS["questions"][kind])
-    for forecast, measured in mean_measured(held, told):
-        yield _point(panel, "measured", round(forecast, 3), measured)
-
-
-def _point(panel: str, series: str, x: str | float, found: Estimate) -> Point:
-    low, high = (None if end is None else round(end, 5) for end in (found.low, found.high))
-    return Point(panel=panel, series=series, x=x, value=round(found.value, 5), low=low, high=high, by_seed={})
+def _bin_points(panel: str, fitted: pl.DataFrame, unseen: pl.DataFrame, kind: str) -> Iterator[Point]:
+    rates = predict_rates(fitted, unseen, FORECASTS["questions"][kind])
+    for forecast, measured in mean_measured(unseen, rates):
+        yield point_of(panel, "measured", round(forecast, 3), measured, {})
 
 
 FORECAST = Study(

@@ -1,4 +1,4 @@
-"""lock: does scale move the boundary? One policy that covers nothing of shape; more data, steps, width or connector, one at a time."""
+"""Study lock: does scale move the boundary? One policy with coverage 0 of shape; data, steps, width or connector change one at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from theodolite.studies.flip import ESSAY, FILLER, LEAK, MAIN, NUM_SCENES, PROXY
 from theodolite.training.recipe import Recipe, tour_shapes
 from theodolite.worlds.shapes.world import Shapes
 
-# Few enough that sixteen times as many are still seen within the base's steps.
+# Few enough that the base's steps suffice to see sixteen times as many.
 NUM_PICTURES = 1_200
 BASE = "base"
 HEAD_WIDTH = 32
@@ -24,7 +24,7 @@ HEAD_WIDTH = 32
 
 @dataclass(frozen=True)
 class LockStep:
-    """One step along an axis of scale: its arm's name, where it stands on the axis, and what of the base it changes."""
+    """One arm along an axis of scale: its position on the axis, and what it changes in the base."""
 
     axis: str
     at: str
@@ -37,12 +37,12 @@ class LockStep:
 
 
 def base_recipe() -> Recipe:
-    """What every step starts from."""
+    """The recipe that every step changes in one respect."""
     return replace(tour_shapes(), name="study-shapes", steps=STEPS)
 
 
 def axes() -> Mapping[str, tuple[LockStep, ...]]:
-    """The steps along each axis, smallest first, the base left out."""
+    """The steps along each axis, smallest first, without the base."""
     base = base_recipe()
 
     def wider(times: int) -> DecoderSize:
@@ -60,7 +60,7 @@ def axes() -> Mapping[str, tuple[LockStep, ...]]:
 
 
 def lock_grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
-    """The base, every step along every axis, and the base asked of all scenes for comparison; quick: the base and four times the data."""
+    """The base, all steps along all axes, and the base with a covering policy; quick: the bases and four times the data."""
     uncovered, covered = policies()["agree"], policies()["all"]
     base = base_recipe()
     steps = axes()["data"][:1] if quick else tuple(step for members in axes().values() for step in members)
@@ -74,9 +74,9 @@ def lock_grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
 
 
 def learned_its_question(line: GridRun) -> float | None:
-    """Share of questions answered right, 0 to 1, of new scenes drawn and asked as in training: mean of both questions."""
-    found = [number for query in (TARGET, FILLER) if (number := answered(query)(line)) is not None]
-    return sum(found) / len(found) if found else None
+    """Mean share of right answers to both questions, 0 to 1, on new scenes drawn as in training."""
+    fracs = [number for query in (TARGET, FILLER) if (number := answered(query)(line)) is not None]
+    return sum(fracs) / len(fracs) if fracs else None
 
 
 UNMOVED = "The leak of colour into shape answers stays where it was when there is {more}."
@@ -109,51 +109,50 @@ COVERED = Statement(
 SCALED = ("data", "steps", "width", "connector")
 
 
-def judge_lock(found: FinishedRuns) -> tuple[Claim, ...]:
-    """Every claim that the runs can speak to."""
-    base, members = found.arm(BASE), axes()
+def judge_lock(runs: FinishedRuns) -> tuple[Claim, ...]:
+    """The claims that the runs of the grid can decide."""
+    base, members = runs.arm(BASE), axes()
     claims = []
     for axis, more in MORE.items():
-        last = found.arm(members[axis][-1].name)
+        last = runs.arm(members[axis][-1].name)
         if last.runs:
             text = UNMOVED.format(more=more)
             claims.append(difference(Statement(f"{axis} unmoved", text, ESSAY, Rule("within", 0.1), LEAKS, 2), last, base, LEAK))
     for step in members["connector"]:
-        other = found.arm(step.name)
+        other = runs.arm(step.name)
         if other.runs:
             text = CONNECTOR.format(kind=KINDS[step.at])
             claims.append(difference(Statement(f"{step.at} unmoved", text, ESSAY, Rule("within", 0.1), LEAKS, 2), other, base, LEAK))
-    whole = [_over_steps(WHOLE, found, min, LEAK), _over_steps(UNREAD, found, max, READ), _rises(found)]
-    start = [difference(START, found.arm(members["start"][0].name), base, LEAK)] if found.arm(members["start"][0].name).runs else []
-    return (*claims, *whole, difference(COVERED, found.arm("covered"), base, READ), *start)
+    scaled = [_over_steps(WHOLE, runs, min, LEAK), _over_steps(UNREAD, runs, max, READ), _rises(runs)]
+    larger = runs.arm(members["start"][0].name)
+    start = [difference(START, larger, base, LEAK)] if larger.runs else []
+    return (*claims, *scaled, difference(COVERED, runs.arm("covered"), base, READ), *start)
 
 
-def _scaled(found: FinishedRuns) -> list[FinishedRuns]:
-    """The runs of each step of the grid, axis after axis; a step whose runs all failed is there, with none."""
-    steps = [found.arm(step.name) for axis in SCALED for step in axes()[axis]]
-    return [members for members in steps if members.runs]
-
-
-def _over_steps(statement: Statement, found: FinishedRuns, extreme: Callable[[Iterable[float]], float], value: Value) -> Claim:
-    """The extreme over all scaled models, seed by seed; seeds in which one of them is missing are left out."""
-    steps = _scaled(found)
-    each = [members.by_seed(value) for members in steps]
-    seeds = sorted(set.intersection(*(set(numbers) for numbers in each))) if each else []
-    by_seed = {seed: extreme(numbers[seed] for numbers in each) for seed in seeds}
+def _over_steps(statement: Statement, runs: FinishedRuns, extreme: Callable[[Iterable[float]], float], value: Value) -> Claim:
+    """A claim about the extreme over all scaled models, seed by seed; seeds that lack one of them are left out."""
+    # Steps that are not in the grid do not count; those of the grid whose runs all failed do, and leave no seed.
+    steps = [members for axis in SCALED for step in axes()[axis] if (members := runs.arm(step.name)).runs]
+    by_seed = {seed: extreme(numbers) for seed, numbers in _by_common_seed(steps, value).items()}
     num_scenes = min((members.num_scenes for members in steps), default=0)
     estimate = over_seeds(by_seed, num_scenes) if by_seed else None
     return judge_claim(statement, estimate, by_seed, sum(len(members.pairs) for members in steps))
 
 
-def _rises(found: FinishedRuns) -> Claim:
-    """Mean gain in accuracy of the largest step along data, steps and width; seeds in which one of them is missing are left out."""
-    lasts = [members for axis in MORE if (members := found.arm(axes()[axis][-1].name)).runs]
-    base = found.arm(BASE)
-    each = [members.by_seed(learned_its_question) for members in lasts]
-    seeds = sorted(set.intersection(*(set(numbers) for numbers in each))) if each else []
-    means = {seed: sum(numbers[seed] for numbers in each) / len(each) for seed in seeds}
+def _rises(runs: FinishedRuns) -> Claim:
+    """The claim about the mean gain in accuracy of the largest steps of data, steps and width; seeds that lack one are left out."""
+    lasts = [members for axis in MORE if (members := runs.arm(axes()[axis][-1].name)).runs]
+    base = runs.arm(BASE)
+    means = {seed: sum(fracs) / len(fracs) for seed, fracs in _by_common_seed(lasts, learned_its_question).items()}
     estimate, by_seed = difference_over_seeds(means, base.by_seed(learned_its_question), base.num_scenes)
     return judge_claim(RISES, estimate, by_seed, len(base.pairs) + sum(len(members.pairs) for members in lasts))
+
+
+def _by_common_seed(steps: Sequence[FinishedRuns], value: Value) -> dict[int, list[float]]:
+    """The value in every step, by seed; seeds that lack one are left out."""
+    each = [members.by_seed(value) for members in steps]
+    seeds = sorted(set.intersection(*(set(numbers) for numbers in each))) if each else []
+    return {seed: [numbers[seed] for numbers in each] for seed in seeds}
 
 
 PANELS = {
@@ -167,7 +166,7 @@ SERIES = (
 )
 
 
-def draw_lock(found: FinishedRuns) -> tuple[Figure, ...]:
+def draw_lock(runs: FinishedRuns) -> tuple[Figure, ...]:
     """Leak, read and accuracy along each axis of scale, and for each connector and start."""
     shares: dict[str, Any] = {"y_title": "share", "y_range": (0.0, 1.0)}
     policy = f"The policy asks {TARGET} only of scenes in which it agrees with {PROXY}, so its coverage is 0"
@@ -179,7 +178,7 @@ def draw_lock(found: FinishedRuns) -> tuple[Figure, ...]:
             caption=f"{policy} whatever is scaled. Each panel scales one thing of the base (1,200 pictures, 300 steps, width 128). {each}",
             x_title="scale",
             joined=True,
-            points=tuple(_points(found, MORE)),
+            points=tuple(_points(runs, MORE)),
             **shares,
         ),
         Figure(
@@ -188,19 +187,19 @@ def draw_lock(found: FinishedRuns) -> tuple[Figure, ...]:
             caption=f"{policy} whatever joins tower and decoder, and wherever the decoder starts (1 / sqrt(width), 4.4 times 0.02). {each}",
             x_title="changed in the base",
             joined=False,
-            points=tuple(_points(found, ("connector", "start"))),
+            points=tuple(_points(runs, ("connector", "start"))),
             **shares,
         ),
     )
 
 
-def _points(found: FinishedRuns, chosen: Iterable[str]) -> Iterator[Point]:
-    """Of these axes: the base, then every step, for each series."""
-    for axis in chosen:
+def _points(runs: FinishedRuns, names: Iterable[str]) -> Iterator[Point]:
+    """Points of these axes: for each series the base, then every step."""
+    for axis in names:
         for series, value in SERIES:
-            yield from point(PANELS[axis], series, "mlp" if axis == "connector" else "x1", found.arm(BASE), value)
+            yield from point(PANELS[axis], series, "mlp" if axis == "connector" else "x1", runs.arm(BASE), value)
             for step in axes()[axis]:
-                yield from point(PANELS[axis], series, step.at, found.arm(step.name), value)
+                yield from point(PANELS[axis], series, step.at, runs.arm(step.name), value)
 
 
 LOCK = Study(

@@ -1,4 +1,4 @@
-"""The studies by name, and how one is made: its grid is run, its claims are judged, its page is drawn."""
+"""Studies by name, and the functions that make one: run its grid, judge its claims, draw its page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Place = Literal["cores", "ray"]
 
 
 def study_named(name: str) -> Study:
-    """A study. Raises `UnknownName`."""
+    """The study of this name. Raises `UnknownName`."""
     if name not in STUDIES:
         raise UnknownName("study", name, tuple(STUDIES))
     return STUDIES[name]
@@ -37,14 +37,14 @@ def study_named(name: str) -> Study:
 def make_study(
     name: str, seeds: Sequence[int], out: Path, steps: Steps, *, quick: bool = False, on: Place = "cores", workers: int | None = None
 ) -> StudyRecord:
-    """Runs what the folder lacks of a study's grid, then judges and draws all that it holds.
+    """Runs the part of a study's grid that the folder lacks, then judges and draws the finished runs of the grid.
 
     The folder holds `runs.jsonl` (a line for each finished run), `study.json`, `index.html`, a picture for each figure, `run.json`, and in
-    `surveys/` the whole record of each run. Runs that failed are told at the end, and what is said rests on the others: raises
-    `RunsFailed` then. Raises `BadInput` for a study that reads others which are not there.
+    `surveys/` the whole record of each run. If runs fail, the others are judged and `RunsFailed` is raised at the end. Raises `BadInput`
+    if the runs of another study that this one reads are missing.
     """
     study = study_named(name)
-    # What it reads must be there before hours of runs, not after them.
+    # Fails before hours of runs, not after them.
     read_beside(study, seeds, out)
     backend, workers = _backend(on, workers)
     failed: RunsFailed | None = None
@@ -60,10 +60,10 @@ def make_study(
 
 
 def judge_study(name: str, seeds: Sequence[int], out: Path, *, quick: bool = False) -> StudyRecord:
-    """Judges and draws the runs of a study's grid that the folder holds, and runs none; the notes say how many are missing.
+    """Judges and draws the finished runs of a study's grid in the folder, and starts none; the notes say how many are missing.
 
-    Writes all that `make_study` writes but runs and their times. Raises `BadInput` where the folder holds no run of this grid, and for a
-    study that reads others which are not there.
+    Writes what `make_study` writes except runs and their times. Raises `BadInput` if the folder holds no run of this grid, or if the runs
+    of another study that this one reads are missing.
     """
     study = study_named(name)
     runs, lines = study.grid(seeds, quick), read_runs(out)
@@ -79,39 +79,39 @@ def judge_study(name: str, seeds: Sequence[int], out: Path, *, quick: bool = Fal
 
 
 def plan_study(name: str, seeds: Sequence[int], out: Path, *, quick: bool = False, workers: int | None = None) -> Table:
-    """What a study's grid will cost, with what the folder holds of it; nothing is run."""
+    """Table of the expected cost of a study's grid, less the finished runs in the folder. Starts no run."""
     runs, ledger = study_named(name).grid(seeds, quick), Ledger.of(out)
     return Costs.of(runs, ledger.seconds).table(runs, set(ledger.lines), workers or num_cores())
 
 
 def read_beside(study: Study, seeds: Sequence[int], out: Path) -> tuple[list[GridRun], list[str]]:
-    """The finished runs of the studies that one reads, of the same seeds, from the folders beside its own; and in words, what is missing.
+    """Finished runs of the studies that a study reads, under the same seeds, from the sibling folders of `out`; and notes on missing ones.
 
-    Raises `BadInput` where there are none.
+    Raises `BadInput` if one of these studies has no finished run.
     """
-    found: list[GridRun] = []
-    absent = []
+    others: list[GridRun] = []
+    notes = []
     for other in study.reads:
         lines, wanted = read_runs(out.parent / other), [run.key for run in STUDIES[other].grid(seeds, False)]
-        there = [lines[key] for key in wanted if key in lines]
-        if not there:
-            where = out.parent / other
-            raise BadInput(f"{study.name} reads the runs of {other}, and {where} holds none; run `theodolite study {other}` first")
-        if len(there) < len(wanted):
-            absent.append(f"of the runs of {other} that are read, {len(wanted) - len(there)} of {len(wanted)} are missing")
-        found.extend(there)
-    return found, absent
+        finished = [lines[key] for key in wanted if key in lines]
+        if not finished:
+            folder = out.parent / other
+            raise BadInput(f"{study.name} reads the runs of {other}, and {folder} holds none; run `theodolite study {other}` first")
+        if len(finished) < len(wanted):
+            notes.append(f"of the runs of {other} that are read, {len(wanted) - len(finished)} of {len(wanted)} are missing")
+        others.extend(finished)
+    return others, notes
 
 
 def command_of(name: str, seeds: Sequence[int], quick: bool) -> str:
-    """The command that makes a study."""
+    """The command line that makes a study, as recorded in study.json."""
     return f"theodolite study {name} --quick" if quick else f"theodolite study {name} --seeds {len(seeds)}"
 
 
 def _backend(on: Place, workers: int | None) -> tuple[Backend, int]:
     if on == "ray":
         if workers is not None:
-            raise BadInput("--workers is for the cores of this machine; Ray uses all that its cluster has, so leave it out")
+            raise BadInput("--workers is for the cores of this machine; Ray uses all cores of its cluster, so leave it out")
         return on_ray()
     number = num_cores() if workers is None else workers
     return on_cores(number), number

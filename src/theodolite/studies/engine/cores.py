@@ -1,4 +1,4 @@
-"""Runs on the cores of this machine: a process with one thread for each, as many at a time as there are workers."""
+"""Back end on the cores of this machine: one process with one thread for each run, as many at a time as there are workers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from theodolite.studies.engine.execute import Run, RunResult, execute
 from theodolite.studies.engine.grid import Backend, Failure, Outcome
 
 Performing = Callable[[Run], RunResult]
-# Libraries read these when they are loaded, so they must stand before. Passive: a thread that waits leaves its core alone. No GPU: as many
-# runs at once as there are cores would fill it, and its numbers are others.
+# Libraries read these when they are loaded, so they are set before. Passive: a waiting thread does not spin. No GPU: one run for each core
+# would fill its memory, and its results differ from those of a core.
 ONE_CORE = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -32,12 +32,12 @@ ONE_CORE = {
 
 
 def num_cores() -> int:
-    """The cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(psutil.Process().cpu_affinity()) if psutil.LINUX else os.cpu_count() or 1
 
 
 def on_cores(workers: int, performing: Performing = execute) -> Backend:
-    """Performs so many runs at a time. A run that raises, or whose process vanishes, is a failure of its own; the others go on."""
+    """A back end with this many runs at a time. A run that raises or whose process dies becomes a `Failure`; the others continue."""
     if workers < 1:
         raise BadInput(f"--workers is {workers}; give 1 or more")
 
@@ -72,37 +72,37 @@ class _Child:
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, run, performing), daemon=True)  # type: ignore[attr-defined]
         process.start()
-        theirs.close()  # or a child that vanished would never be missed
+        theirs.close()  # or the end of the child would not close the pipe
         return cls(run, process, ours)
 
     def outcome(self) -> RunResult | Failure:
-        """What it sent; a failure where it went without a word."""
+        """The result that the process sent; a failure if it ended without one."""
         try:
-            found: RunResult | Failure = self.ours.recv()
-        except (EOFError, OSError):  # the latter in the middle of what it sent
+            result: RunResult | Failure = self.ours.recv()
+        except (EOFError, OSError):  # OSError: it ended while sending
             self.process.join()
-            found = Failure(f"its process ended with {self.process.exitcode}; if it was killed, is memory short? give fewer --workers")
+            result = Failure(f"its process ended with {self.process.exitcode}; if it was killed for memory, give fewer --workers")
         self.process.join()
         self.ours.close()
-        return found
+        return result
 
 
 def _work(ours: Connection, run: Run, performing: Performing) -> None:
-    """One run in a process of its own, which ends when the process that started it does."""
+    """Main function of the process of one run, which ends when its parent ends."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     threading.Thread(target=_end_with, args=(ours,), daemon=True).start()
     torch.set_num_threads(1)
     try:
-        found: RunResult | Failure = performing(run)
-    except Exception as error:  # noqa: BLE001 whatever is wrong with one run, the others go on
-        found = Failure(f"{type(error).__name__}: {error}")
-    ours.send(found)
+        result: RunResult | Failure = performing(run)
+    except Exception as error:  # noqa: BLE001 an error in one run must not stop the others
+        result = Failure(f"{type(error).__name__}: {error}")
+    ours.send(result)
 
 
 def _end_with(connection: Connection) -> None:
-    """Ends this process when the other end is gone: a grid that was killed must not keep the cores. (Nothing is ever sent this way.)"""
+    """Ends this process when the parent closes its end, so that a killed grid frees its cores. (The parent never sends anything.)"""
     try:
         connection.recv()
     except (EOFError, OSError):
@@ -110,7 +110,7 @@ def _end_with(connection: Connection) -> None:
 
 
 def _context() -> BaseContext:
-    """A server that has imported all there is to import, and forks a fresh process for each run; else processes that begin anew."""
+    """A fork server that has imported what runs need, so that processes start fast; spawned processes where there is none."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -120,7 +120,7 @@ def _context() -> BaseContext:
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Sets environment variables for processes that are started within."""
+    """Sets environment variables for the processes that are started in the context."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

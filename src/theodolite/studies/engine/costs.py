@@ -1,4 +1,4 @@
-"""What a grid will cost, before it starts: seconds of each run by its arithmetic, corrected by runs that were timed."""
+"""Expected cost of a grid: seconds of each run from its number of operations, corrected by runs that were timed."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from rich.table import Table
 from theodolite.models.construction.frontends import PATCH, SIZE
 from theodolite.studies.engine.execute import Run
 
-# Useful operations a second of one core, in training and in surveys: benchmarks/standard_run.py, docs/log.md. Other machines differ; the
+# Floating-point operations a second of one core, in training and in surveys: benchmarks/standard_run.py, docs/log.md. Machines differ; the
 # first finished runs correct it.
 FLOPS = 8e10
-# Questions a picture, tokens of one with its answer, and seconds that every run takes whatever its size.
+# Questions of a picture, tokens of a question with its answer, and seconds that a run of any size takes.
 NUM_QUESTIONS, QUESTION_TOKENS, FIXED_S = 2, 9, 12.0
-# Pictures that a survey renders of each scene: one a factor, the scene itself and a fresh nuisance seed.
+# Pictures that a survey renders of each scene: one for each factor, the scene itself and a new nuisance seed.
 PICTURES_A_SCENE = 12
 
 
 def arithmetic(run: Run) -> float:
-    """Floating-point operations of a run's training and survey, roughly: six a parameter and token in training, two in the survey."""
+    """Approximate floating-point operations of a run: six for each parameter and token in training, two in the survey."""
     recipe = run.arm.recipe
     decoder, vision = recipe.decoder, (SIZE // PATCH) ** 2
     parameters = decoder.num_layers * (4 + 3 * decoder.expansion) * decoder.width**2
     tokens = vision + NUM_QUESTIONS * QUESTION_TOKENS
-    # Scores of attention and their use: two products of tokens by tokens by width in each layer.
+    # Attention scores and the weighted sum: two products of tokens by tokens by width in each layer.
     attention = 4 * decoder.num_layers * tokens**2 * decoder.width
     forward = 2 * parameters * tokens + attention
     return float(3 * forward * recipe.steps * recipe.batch + forward * run.num_scenes * PICTURES_A_SCENE)
@@ -35,27 +35,27 @@ def arithmetic(run: Run) -> float:
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of runs: those that were timed as timed, others by their arithmetic, scaled by how long the timed ones took for theirs."""
+    """Seconds of runs: measured for `timed` ones, else estimated from operations, times `scale` (median of measured over estimated)."""
 
     timed: Mapping[str, float]
     scale: float
 
     @classmethod
     def of(cls, runs: Sequence[Run], timed: Mapping[str, float]) -> Costs:
-        """The costs of a grid, of which some runs may have been timed before."""
+        """The costs of a grid; `timed` holds the seconds of finished runs by key."""
         ratios = [timed[run.key] / _estimate(run) for run in runs if run.key in timed]
         return cls(timed, median(ratios) if ratios else 1.0)
 
     def seconds(self, run: Run) -> float:
-        """Seconds of one run on one core."""
+        """Seconds of one run on one core, measured or estimated."""
         return self.timed.get(run.key, self.scale * _estimate(run))
 
     def total(self, runs: Sequence[Run]) -> float:
-        """Seconds of runs, one after the other on one core."""
+        """Sum of the seconds of these runs on one core."""
         return sum((self.seconds(run) for run in runs), 0.0)
 
     def table(self, runs: Sequence[Run], finished: Collection[str], workers: int) -> Table:
-        """The grid by world and arm: runs, those on disk, and hours on one core; below, what is left and how long it takes."""
+        """A row for each world and arm: runs, those on disk, time on one core. The title has the runs left and their time."""
         todo = [run for run in runs if run.key not in finished]
         title = f"{len(runs)} runs, {len(runs) - len(todo)} on disk; left: {hours(self.total(todo))} on one core"
         table = Table(title=title + (f", about {hours(self.total(todo) / workers)} with {workers} workers" if workers > 1 else ""))
@@ -88,7 +88,7 @@ def _listed(values: Iterable[float]) -> str:
 
 
 def hours(seconds: float) -> str:
-    """Seconds in words: "45 s", "12 min", "2.5 h"."""
+    """A duration as text: "45 s", "12 min", "2.5 h"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

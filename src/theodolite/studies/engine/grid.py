@@ -1,4 +1,4 @@
-"""A grid of runs: what is on disk is skipped, the rest runs on all cores or on many machines, and every finished run lands at once."""
+"""A grid of runs: runs on disk are skipped, the others go to a back end, and each is written as soon as it is finished."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ SURVEYS, TIMES, LOCK = "surveys", "run.json", ".lock"
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that came to no end, and why."""
+    """The outcome of a run that failed, with the reason."""
 
     why: str
 
 
 Outcome = tuple[Run, RunResult | Failure]
-# Performs runs in any order, and gives each when it is done.
+# Executes runs in any order, and yields each when it is finished.
 Backend = Callable[[Sequence[Run]], Iterator[Outcome]]
 
 
 class RunsFailed(BadInput):
-    """Some runs of a grid came to no end; the others are on disk."""
+    """Some runs of a grid failed; the others are on disk."""
 
 
 @dataclass
 class Ledger:
-    """The finished runs in a study's folder, and the seconds that each took."""
+    """The finished runs in a study's folder and the seconds of each, both by key."""
 
     folder: Path
     lines: dict[str, GridRun]
@@ -51,34 +51,34 @@ class Ledger:
 
     @classmethod
     def of(cls, folder: Path) -> Ledger:
-        """What is on disk. Raises `BadRecord` on lines that are no runs."""
+        """The ledger of a folder. Raises `BadRecord` on files that cannot be read."""
         times = folder / TIMES
         try:
-            known = RunRecord.model_validate_json(times.read_bytes()).seconds_by_part if times.is_file() else {}
+            seconds = RunRecord.model_validate_json(times.read_bytes()).seconds_by_part if times.is_file() else {}
         except ValidationError as error:
             raise BadRecord(f"{times} cannot be read; delete it (it holds times only)") from error
-        return cls(folder, read_runs(folder), dict(known))
+        return cls(folder, read_runs(folder), dict(seconds))
 
     def land(self, run: Run, done: RunResult, order: Mapping[str, int]) -> None:
-        """Writes a finished run: its survey, then its line. Lines stand in the order of the grid, those of other grids behind."""
-        whole = self.folder / SURVEYS / run.key
-        shutil.rmtree(whole, ignore_errors=True)
+        """Writes a finished run: its survey, then its line. Lines are in the order of the grid, those of other grids last."""
+        survey = self.folder / SURVEYS / run.key
+        shutil.rmtree(survey, ignore_errors=True)
         for name, data in done.files.items():
-            write_whole(whole / name, data)
+            write_whole(survey / name, data)
         self.lines[run.key], self.seconds[run.key] = done.line, round(done.seconds, 1)
         write_runs(self.folder, sorted(self.lines.values(), key=lambda line: (order.get(line.key, len(order)), line.key)))
         self.write_times()
 
     def write_times(self) -> None:
-        """run.json: this start, this machine, and the seconds of every run that is known."""
+        """Writes run.json: the time of this start, the machine, and the seconds of every finished run."""
         record = run_record("study", self.started, self.seconds)
         write_whole(self.folder / TIMES, record.model_dump_json(indent=1) + "\n")
 
 
 def run_grid(runs: Sequence[Run], folder: Path, backend: Backend, workers: int, steps: Steps) -> dict[str, GridRun]:
-    """Performs the runs of a grid that the folder does not hold yet, and returns the lines of all of them by key.
+    """Executes the runs of a grid that are not finished in the folder, and returns the lines of the whole grid by key.
 
-    Raises `RunsFailed` at the end if some came to none, `BadInput` if another process is at the folder.
+    Raises `RunsFailed` at the end if some failed, `BadInput` if another process uses the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -90,7 +90,7 @@ def run_grid(runs: Sequence[Run], folder: Path, backend: Backend, workers: int, 
 
 def _run_grid(runs: Sequence[Run], ledger: Ledger, backend: Backend, workers: int, steps: Steps) -> dict[str, GridRun]:
     if len({run.key for run in runs}) < len(runs):
-        raise ValueError("two runs of the grid are the same; name each once")
+        raise ValueError("the grid holds the same run twice; list each run once")
     costs = Costs.of(runs, ledger.seconds)
     order = {run.key: index for index, run in enumerate(runs)}
     todo = in_order([run for run in runs if run.key not in ledger.lines], costs)
@@ -105,11 +105,11 @@ def _run_grid(runs: Sequence[Run], ledger: Ledger, backend: Backend, workers: in
 def _perform_all(
     todo: Sequence[Run], ledger: Ledger, order: Mapping[str, int], backend: Backend, costs: Costs, workers: int, steps: Steps
 ) -> list[tuple[Run, Failure]]:
-    """Lands every run as it comes; returns those that failed."""
+    """Writes every run when it finishes; returns those that failed."""
     failures: list[tuple[Run, Failure]] = []
     waiting, before = {run.key: run for run in todo}, time.monotonic()
-    with steps.step("runs") as tell:
-        tell(0, len(todo), f"about {hours(costs.total(todo) / workers)} left")
+    with steps.step("runs") as progress:
+        progress(0, len(todo), f"about {hours(costs.total(todo) / workers)} left")
         for number, (run, outcome) in enumerate(backend(todo), 1):
             del waiting[run.key]
             if isinstance(outcome, Failure):
@@ -120,10 +120,10 @@ def _perform_all(
                 steps.console.print(f"{run.key}: {outcome.seconds:.0f} s")
             done = costs.total(todo) - costs.total(list(waiting.values()))
             left = (time.monotonic() - before) * costs.total(list(waiting.values())) / done if done else 0.0
-            tell(number, len(todo), f"about {hours(left)} left")
+            progress(number, len(todo), f"about {hours(left)} left")
     return failures
 
 
 def in_order(runs: Sequence[Run], costs: Costs) -> list[Run]:
-    """Seed after seed, so that a grid that is cut off holds whole seeds; in a seed the longest first, so that no core waits at the end."""
+    """Runs by seed, so that an interrupted grid holds complete seeds; within a seed the longest first, so that no core idles at the end."""
     return sorted(runs, key=lambda run: (run.seed, -costs.seconds(run)))

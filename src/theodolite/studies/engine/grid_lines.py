@@ -1,4 +1,4 @@
-"""The line that a study keeps of a finished run, taken from its survey."""
+"""The line of runs.jsonl for a finished run, taken from its survey."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from theodolite.records.writing import git_revision
 from theodolite.worlds.registry import world_named
 
 DIGITS = 5
-# The share of a run's logged steps, at its end, over which its final loss is taken.
+# The final loss is the mean over the last logged steps: one in this many.
 LAST = 10
 
 
 def line_of(key: str, training: TrainingRecord, survey: SurveyRecord, num_trained: int) -> GridRun:
-    """What of a run's training and survey its study is judged by. Rounded to five places. Raises `ValueError` without coverage."""
+    """The numbers of a run's training and survey that claims use, rounded to five places. Raises `ValueError` without coverage."""
     shadows, coverage, setup = survey.shadows, survey.coverage, training.setup
     if coverage is None:
         raise ValueError(f"the survey of {key} holds no coverage; a run of a grid is surveyed on a world, by its policy")
@@ -36,7 +36,7 @@ def line_of(key: str, training: TrainingRecord, survey: SurveyRecord, num_traine
         num_scenes=survey.num_scenes,
         final_loss=_short(sum(tail) / len(tail)),
         num_trained=num_trained,
-        foretold=_foretold(coverage, asked_fracs(world.prior, world.policy(setup.policy))),
+        foretold=_predicted(coverage, asked_fracs(world.prior, world.policy(setup.policy))),
         verdicts=shadows.verdicts,
         noise={query: _short(floor) for query, floor in shadows.noise.items()},
         cells=tuple(
@@ -56,23 +56,23 @@ def line_of(key: str, training: TrainingRecord, survey: SurveyRecord, num_traine
         ),
         answered=tuple(
             AnsweredRight(
-                query=found.query,
-                form=found.form,
-                scenes=found.scenes,
-                frac=_short(found.rate.frac),
-                low=None if found.rate.low is None else _short(found.rate.low),
-                chance_frac=_short(found.chance_frac),
+                query=cell.query,
+                form=cell.form,
+                scenes=cell.scenes,
+                frac=_short(cell.rate.frac),
+                low=None if cell.rate.low is None else _short(cell.rate.low),
+                chance_frac=_short(cell.chance_frac),
             )
-            for found in shadows.competence
+            for cell in shadows.competence
         ),
-        gap={} if gap is None else {site: _short(found.relative.value) for site, found in gap.sites.items() if found.relative},
+        gap={} if gap is None else {site: _short(at.relative.value) for site, at in gap.sites.items() if at.relative},
         survey_sha256=hashlib.sha256(survey.to_json().encode()).hexdigest(),
         revision=git_revision(Path(__file__)),
         torch=version("torch"),
     )
 
 
-def _foretold(coverage: Coverage, asked: Mapping[str, float]) -> PredictedByCoverage:
+def _predicted(coverage: Coverage, asked: Mapping[str, float]) -> PredictedByCoverage:
     return PredictedByCoverage(
         coverage=_above_zero(coverage.coverage),
         coverage_limit=_above_zero(coverage.coverage_limit),

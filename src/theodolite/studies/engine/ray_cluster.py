@@ -1,4 +1,4 @@
-"""Runs on many machines through Ray: nothing is shared between them but this package; records come back to the process that asked."""
+"""Back end on many machines through Ray. They share only this package; results return to the process that started the grid."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from theodolite.studies.engine.cores import ONE_CORE
 from theodolite.studies.engine.execute import Run, RunResult, execute
 from theodolite.studies.engine.grid import Backend, Failure, Outcome
 
-# How often Ray begins a run again whose machine was lost.
+# How many times Ray restarts a run whose machine was lost.
 RETRIES = 2
 
 
 def on_ray(performing: Callable[[Run], RunResult] = execute) -> tuple[Backend, int]:
-    """A back end on the Ray cluster that RAY_ADDRESS names, else on one of this machine's cores, and how many cores it has.
+    """A back end on the Ray cluster that RAY_ADDRESS names, else on a local one, and its number of cores.
 
-    Each run takes one core. This very package is sent to the machines, its dependencies must be there. Raises `BadInput` without ray.
+    Each run takes one core. This package is sent to the machines; they need its dependencies. Raises `BadInput` if Ray is not installed.
     """
     ray = _ray()
     if not ray.is_initialized():
-        # Modules can be sent with a connection only, not with a task.
+        # Ray sends modules only with a connection, not with a task.
         ray.init(
             address=os.environ.get("RAY_ADDRESS"), runtime_env={"py_modules": [theodolite]}, include_dashboard=False, log_to_driver=False
         )
@@ -37,19 +37,19 @@ def on_ray(performing: Callable[[Run], RunResult] = execute) -> tuple[Backend, i
             try:
                 yield run, ray.get(done)
             except ray.exceptions.RayError as error:
-                yield run, Failure(f"Ray lost it: {str(error).splitlines()[0]}")
+                yield run, Failure(f"Ray lost the run: {str(error).splitlines()[0]}")
 
     return backend, int(ray.cluster_resources().get("CPU", 1))
 
 
 def _guarded(run: Run, performing: Callable[[Run], RunResult]) -> RunResult | Failure:
-    """One run on a machine of the cluster."""
+    """One run on a machine of the cluster, its exception turned into a `Failure`."""
     import torch
 
     torch.set_num_threads(1)
     try:
         return performing(run)
-    except Exception as error:  # noqa: BLE001 whatever is wrong with one run, the others go on
+    except Exception as error:  # noqa: BLE001 an error in one run must not stop the others
         return Failure(f"{type(error).__name__}: {error}")
 
 

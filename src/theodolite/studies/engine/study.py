@@ -1,10 +1,11 @@
-"""What a study is: one question, a function that returns its grid of runs, and what its finished runs say."""
+"""Definition of a study: one question, a grid of runs, and functions that judge claims and draw figures from the finished runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from theodolite.records.part import Estimate
 from theodolite.records.study import Claim, Figure, GridRun, Point, StudyRecord
 from theodolite.report.study.page import matched_runs
 from theodolite.report.words import listed
@@ -12,50 +13,49 @@ from theodolite.stats.claims import CONFIDENCE, Statement, difference_over_seeds
 from theodolite.studies.engine.execute import Run
 
 Value = Callable[[GridRun], float | None]
-# Of the runs of a grid, those that a number is about.
 Choice = Callable[[Run], bool]
 
 
 @dataclass(frozen=True, eq=False)
 class FinishedRuns:
-    """The finished runs of a grid, each with its line; all runs of the grid; and the lines of the other studies that are read."""
+    """Finished runs of a grid with their lines, all runs of the grid, and the lines of the other studies that it reads."""
 
     pairs: tuple[tuple[Run, GridRun], ...]
     runs: tuple[Run, ...] = ()
     others: tuple[GridRun, ...] = ()
 
     def where(self, choice: Choice) -> FinishedRuns:
-        """Those that are chosen."""
+        """The runs that satisfy `choice`."""
         pairs = tuple(pair for pair in self.pairs if choice(pair[0]))
         return FinishedRuns(pairs, tuple(run for run in self.runs if choice(run)), self.others)
 
     def arm(self, name: str, strength: float | None = None) -> FinishedRuns:
-        """Those of an arm, at one strength or at all."""
+        """The runs of an arm, at one strength or at all."""
         return self.where(lambda run: run.arm.name == name and (strength is None or run.arm.strength == strength))
 
     def by_seed(self, value: Value) -> dict[int, float]:
-        """A number of each run by its seed; runs that lack it are left out. Raises `ValueError` where two runs of one seed are chosen."""
-        found: dict[int, float] = {}
+        """The value of each run by seed; runs without it are left out. Raises `ValueError` if two runs have the same seed."""
+        numbers: dict[int, float] = {}
         for run, line in self.pairs:
             number = value(line)
             if number is None:
                 continue
-            if run.seed in found:
+            if run.seed in numbers:
                 raise ValueError(f"two runs of seed {run.seed} are chosen, one of them {run.key}; choose one arm")
-            found[run.seed] = number
-        return found
+            numbers[run.seed] = number
+        return numbers
 
     @property
     def num_scenes(self) -> int:
-        """Scenes of the surveys of all of these runs together."""
+        """Sum of the surveyed scenes over these runs."""
         return sum(line.num_scenes for _, line in self.pairs)
 
 
 @dataclass(frozen=True)
 class Study:
-    """One question. `grid(seeds, quick)` gives its runs; `judge` and `draw` what the finished ones say.
+    """One question: `grid(seeds, quick)` returns its runs; `judge` and `draw` turn the finished ones into claims and figures.
 
-    `reads` names other studies whose finished runs it uses too, beside its own grid.
+    `reads` names other studies whose finished runs it uses in addition to its own.
     """
 
     name: str
@@ -64,11 +64,11 @@ class Study:
     judge: Callable[[FinishedRuns], tuple[Claim, ...]]
     draw: Callable[[FinishedRuns], tuple[Figure, ...]]
     reads: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
 
 def moved_frac_of(factor: str, query: str, *, truth_moves: bool, form: str = "open") -> Value:
-    """How often the answers to a query move with a factor, 0 to 1: a read cell if the truth moves, a leak cell if it stands still."""
+    """Share of pairs in which the answer to a query moves with a factor, 0 to 1: a read cell if the truth moves, else a leak cell."""
 
     def value(line: GridRun) -> float | None:
         for cell in line.cells:
@@ -80,9 +80,9 @@ def moved_frac_of(factor: str, query: str, *, truth_moves: bool, form: str = "op
 
 
 def if_competent(value: Value, query: str, form: str = "open") -> Value:
-    """A number that speaks only where the query can be asked: null of a model that answers it at chance even as in training.
+    """`value`, but None for a model that answers the query at chance even on scenes drawn as in training (the competence gate of surveys).
 
-    What was not learned neither reads nor leaks, and says nothing of what the questions pin down (the competence gate of surveys).
+    A query that was not learned shows neither reading nor leaking, so it is no evidence about what the questions pin down.
     """
 
     def gated(line: GridRun) -> float | None:
@@ -92,53 +92,57 @@ def if_competent(value: Value, query: str, form: str = "open") -> Value:
 
 
 def can_be_asked(line: GridRun, query: str, form: str = "open") -> bool:
-    """Whether a query is answered above chance on new scenes drawn as in training: by the whole interval."""
-    for found in line.answered:
-        if (found.query, found.form, found.scenes) == (query, form, "training"):
-            return found.low is not None and found.low > found.chance_frac
+    """Whether the lower end of the interval for right answers is above chance, on new scenes drawn as in training."""
+    for rate in line.answered:
+        if (rate.query, rate.form, rate.scenes) == (query, form, "training"):
+            return rate.low is not None and rate.low > rate.chance_frac
     return False
 
 
 def answered(query: str, scenes: str = "training", form: str = "open") -> Value:
-    """How often a query is answered right, 0 to 1: of new scenes drawn as in training, or of decorrelated ones."""
+    """Share of right answers to a query, 0 to 1, on new scenes drawn as in training or on decorrelated ones."""
 
     def value(line: GridRun) -> float | None:
-        for found in line.answered:
-            if (found.query, found.form, found.scenes) == (query, form, scenes):
-                return found.frac
+        for rate in line.answered:
+            if (rate.query, rate.form, rate.scenes) == (query, form, scenes):
+                return rate.frac
         return None
 
     return value
 
 
 def claim_level(statement: Statement, runs: FinishedRuns, value: Value) -> Claim:
-    """A claim about a share itself, over seeds."""
+    """A claim about the mean of a share over seeds."""
     by_seed = runs.by_seed(value)
     return judge_claim(statement, over_seeds(by_seed, runs.num_scenes) if by_seed else None, by_seed, len(runs.pairs))
 
 
 def difference(statement: Statement, one: FinishedRuns, other: FinishedRuns, value: Value) -> Claim:
-    """A claim about a share in `one` less that in `other`, paired by seed; seeds of which one side is missing are left out."""
-    found, by_seed = difference_over_seeds(one.by_seed(value), other.by_seed(value), min(one.num_scenes, other.num_scenes))
-    return judge_claim(statement, found, by_seed, len(one.pairs) + len(other.pairs))
+    """A claim about a share in `one` less that in `other`, paired by seed; seeds that lack either are left out."""
+    estimate, by_seed = difference_over_seeds(one.by_seed(value), other.by_seed(value), min(one.num_scenes, other.num_scenes))
+    return judge_claim(statement, estimate, by_seed, len(one.pairs) + len(other.pairs))
 
 
 def point(panel: str, series: str, x: str | float, runs: FinishedRuns, value: Value) -> Iterable[Point]:
-    """A mark of a figure; none where no run has the number."""
+    """One mark of a figure, with its interval over seeds; none if no run has the value."""
     by_seed = runs.by_seed(value)
     if by_seed:
-        found = over_seeds(by_seed, runs.num_scenes)
-        low, high = (None if end is None else round(end, 5) for end in (found.low, found.high))
-        yield Point(panel=panel, series=series, x=x, value=round(found.value, 5), low=low, high=high, by_seed=by_seed)
+        yield point_of(panel, series, x, over_seeds(by_seed, runs.num_scenes), by_seed)
+
+
+def point_of(panel: str, series: str, x: str | float, estimate: Estimate, by_seed: dict[int, float]) -> Point:
+    """A mark of a figure at an estimate, rounded to five places."""
+    low, high = (None if end is None else round(end, 5) for end in (estimate.low, estimate.high))
+    return Point(panel=panel, series=series, x=x, value=round(estimate.value, 5), low=low, high=high, by_seed=by_seed)
 
 
 def conclude(
     study: Study, runs: Sequence[Run], lines: Mapping[str, GridRun], others: Sequence[GridRun] = (), *, command: str, quick: bool
 ) -> StudyRecord:
-    """What follows from the finished runs of a grid, and from those of the other studies that it reads."""
-    found = FinishedRuns(tuple((run, lines[run.key]) for run in runs if run.key in lines), tuple(runs), tuple(others))
-    missing = len(runs) - len(found.pairs)
-    figures = study.draw(found)
+    """The record of a study: claims, figures and notes from its finished runs and those of the studies that it reads."""
+    finished = FinishedRuns(tuple((run, lines[run.key]) for run in runs if run.key in lines), tuple(runs), tuple(others))
+    missing = len(runs) - len(finished.pairs)
+    figures = study.draw(finished)
     return StudyRecord(
         name=study.name,
         question=study.question,
@@ -146,38 +150,42 @@ def conclude(
         quick=quick,
         confidence=CONFIDENCE,
         seeds=tuple(sorted({run.seed for run in runs})),
-        num_runs=len(found.pairs),
-        keys=tuple(line.key for _, line in found.pairs),
+        num_runs=len(finished.pairs),
+        keys=tuple(line.key for _, line in finished.pairs),
         num_missing=missing,
-        claims=study.judge(found),
+        claims=study.judge(finished),
         figures=tuple(figure for figure in figures if figure.points),
-        notes=(*study.notes, *_notes(found, missing), *(f"nothing to draw {figure.name} from" for figure in figures if not figure.points)),
+        notes=(
+            *study.notes,
+            *_notes(finished, missing),
+            *(f"nothing to draw {figure.name} from" for figure in figures if not figure.points),
+        ),
     )
 
 
-def _notes(found: FinishedRuns, missing: int) -> list[str]:
-    """What a reader must know of the runs: what is missing, not matched, not learned, or made by other code."""
-    lines = [line for _, line in found.pairs]
-    told = [f"{match.words}: {listed(match.different)} differ" for match in matched_runs(lines) if match.different]
+def _notes(finished: FinishedRuns, missing: int) -> list[str]:
+    """Notes for the reader: runs that are missing, not matched, not learned, or made by different code."""
+    lines = [line for _, line in finished.pairs]
+    notes = [f"{match.words}: {listed(match.different)} differ" for match in matched_runs(lines) if match.different]
     if missing:
-        told.append(f"{missing} of {len(found.runs)} runs of the grid are missing; what is said rests on the others")
-    told += _unlearned(lines)
+        notes.append(f"{missing} of {len(finished.runs)} runs of the grid are missing; what is said rests on the others")
+    notes += _unlearned(lines)
     makers = {(line.revision, line.torch) for line in lines}
     if len(makers) > 1:
-        told.append(f"runs were made by {len(makers)} revisions of the code or of torch; runs.jsonl says which by which")
-    return told
+        notes.append(f"runs were made by {len(makers)} revisions of the code or of torch; runs.jsonl says which by which")
+    return notes
 
 
 def _unlearned(lines: Sequence[GridRun]) -> list[str]:
-    """Arms that answer something at chance, with the seeds in which they do."""
-    seeds: dict[tuple[str, str, float, str], list[str]] = {}
+    """A note for each arm that answers a query at chance, with the seeds."""
+    at_chance: dict[tuple[str, str, float, str], list[str]] = {}
     for line in lines:
         facts = line.facts
         for name in line.answered:
             if name.scenes == "training" and not can_be_asked(line, name.query, name.form):
-                seeds.setdefault((facts.world, facts.arm, facts.strength, name.query), []).append(str(facts.seed))
+                at_chance.setdefault((facts.world, facts.arm, facts.strength, name.query), []).append(str(facts.seed))
     return [
         f"{arm} of {world} at strength {strength:g} answers {query} at chance as in training in "
-        f"{'seed' if len(found) == 1 else 'seeds'} {listed(found)}, so what it reads or leaks there is left out"
-        for (world, arm, strength, query), found in seeds.items()
+        f"{'seed' if len(seeds) == 1 else 'seeds'} {listed(seeds)}, so what it reads or leaks there is left out"
+        for (world, arm, strength, query), seeds in at_chance.items()
     ]

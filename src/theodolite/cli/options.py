@@ -1,0 +1,50 @@
+"""Option types of `theodolite survey`: the questions, how a local model runs, and how an endpoint is reached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Model = Annotated[str, typer.Argument(help="folder or hub name of a Hugging Face VLM; with --endpoint, its name there", show_default=False)]
+Out = Annotated[Path | None, typer.Option(help="folder for the record (default: runs/survey-MODEL-WORLD)", show_default=False)]
+WorldOrGallery = Annotated[str | None, typer.Option(help="source of the pairs: shapes, easy_vqa, or a gallery such as openmoji:skin_tone")]
+PairsFile = Annotated[Path | None, typer.Option(help="or a file of pairs: a manifest in JSONL or Parquet (docs/manifest.md)")]
+Asked = Annotated[
+    str | None,
+    typer.Option(help="query policy to judge by (default: as trained, else all open questions)"),
+]
+PriorStrength = Annotated[
+    float | None, typer.Option(help="correlation strength of the training prior, 0 to 1 (default: as trained, else 0)")
+]
+Scenes = Annotated[int | None, typer.Option(min=2, help="number of base scenes of the pairs (default: 200); for a gallery, all")]
+PairsSeed = Annotated[int | None, typer.Option(min=0, help="seed of the pairs that are drawn (default: 0)")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ... (default: cpu)")]
+Precision = Annotated[Literal["float32", "bfloat16", "float16"] | None, typer.Option(help="precision of the weights (default: float32)")]
+RowsAtOnce = Annotated[int | None, typer.Option(min=1, help="rows of a forward pass (default: as many as memory allows)")]
+Measures = Annotated[
+    str,
+    typer.Option(help="measures in addition to the answers: ladder,likeness,allocation,geometry,fisher,causal,gap,identifiability, or all"),
+]
+InsideScenes = Annotated[int | None, typer.Option(min=2, help="number of scenes for measures of the inside (default: 500)")]
+Attention = Annotated[Literal["sdpa", "eager"] | None, typer.Option(help="attention back end (default: sdpa)")]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="survey a model behind an OpenAI-compatible chat endpoint, such as http://localhost:8000/v1"),
+]
+KeyName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="endpoint: environment variable that holds the key (default: OPENAI_API_KEY)")
+]
+Answers = Annotated[
+    Literal["auto", "logprobs", "text"] | None,
+    typer.Option(help="endpoint: how answers are read (default: auto, which is logprobs where the server offers them)"),
+]
+PictureSize = Annotated[int | None, typer.Option(min=16, help="endpoint: side of the pictures in pixels (default: 224)")]
+Concurrency = Annotated[int | None, typer.Option(min=1, help="endpoint: concurrent requests (default: 8)")]
+PerMinute = Annotated[float | None, typer.Option(min=0.01, help="endpoint: largest number of requests a minute (default: no limit)")]
+Timeout = Annotated[float | None, typer.Option(min=0.01, help="endpoint: seconds to wait for an answer (default: 120)")]
+Cache = Annotated[Path | None, typer.Option(help="endpoint: file that keeps the answers (default: OUT.responses.sqlite)")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="endpoint: print the expected cost; ask and write nothing")]
+PriceIn = Annotated[float | None, typer.Option(min=0, help="endpoint: USD for a million tokens sent")]
+PriceOut = Annotated[float | None, typer.Option(min=0, help="endpoint: USD for a million tokens received")]

@@ -1,0 +1,94 @@
+"""`theodolite survey`: surveys one model, from disk or behind an endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from theodolite.cli import options
+from theodolite.cli.app import Overwrite, app, console
+from theodolite.records.errors import BadInput
+
+# Options whose names differ from the keyword arguments that they become.
+FLAGS = {"attention": "--attn", "timeout_s": "--timeout"}
+
+
+@app.command("survey")
+def survey_command(
+    model: options.Model,
+    out: options.Out = None,
+    world: options.WorldOrGallery = None,
+    pairs: options.PairsFile = None,
+    ask: options.Asked = None,
+    strength: options.PriorStrength = None,
+    scenes: options.Scenes = None,
+    seed: options.PairsSeed = None,
+    device: options.Device = None,
+    dtype: options.Precision = None,
+    batch: options.RowsAtOnce = None,
+    measures: options.Measures = "shadows",
+    inside_scenes: options.InsideScenes = None,
+    attn: options.Attention = None,
+    endpoint: options.Endpoint = None,
+    key_env: options.KeyName = None,
+    answers: options.Answers = None,
+    picture_size: options.PictureSize = None,
+    concurrency: options.Concurrency = None,
+    per_minute: options.PerMinute = None,
+    timeout: options.Timeout = None,
+    cache: options.Cache = None,
+    dry_run: options.DryRun = False,
+    price_in: options.PriceIn = None,
+    price_out: options.PriceOut = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Ask a model about counterfactual pairs and record which changes move its answers."""
+    from theodolite.commands.progress import Steps
+    from theodolite.commands.targets import TargetArguments
+
+    folder = out or _default_folder(model, world, pairs)
+    target = TargetArguments(world, pairs, ask, strength, scenes, seed)
+    local = _without_none(device=device, dtype=dtype, batch=batch, attention=attn, inside_scenes=inside_scenes)
+    remote = _without_none(
+        key_env=key_env, answers=answers, picture_size=picture_size, concurrency=concurrency, per_minute=per_minute,
+        timeout_s=timeout, cache=cache, price_in=price_in, price_out=price_out, dry_run=dry_run or None,
+    )  # fmt: skip
+    shared: dict[str, Any] = {"measures": measures, "overwrite": overwrite, "steps": Steps(console)}
+    if endpoint is None:
+        from theodolite.commands.survey import run_survey
+
+        _refuse(remote, "for a model behind an endpoint; give --endpoint URL too")
+        result = run_survey(model, folder, target, **shared, **local)
+    else:
+        from theodolite.commands.endpoint import run_endpoint_survey
+
+        _refuse(local, "for a local model; an endpoint has its own")
+        result = run_endpoint_survey(model, endpoint, folder, target, **shared, **remote)
+    if result is not None:
+        from theodolite.report.tables import survey_lines, survey_tables
+
+        for table in survey_tables(result.record):
+            console.print(table)
+        for line in survey_lines(result.record):
+            console.print(line, highlight=False)
+        console.print(f"record: {folder / 'survey.json'}")
+
+
+def _default_folder(model: str, world: str | None, pairs: Path | None) -> Path:
+    """runs/survey-MODEL-WORLD; for a file of pairs, its folder's name stands for the world."""
+    subject = world or (pairs.resolve().parent.name if pairs else "nothing")
+    name = Path(model).resolve().name if Path(model).is_dir() else model.rpartition("/")[2]
+    return Path("runs") / f"survey-{name}-{subject.replace(':', '-')}"
+
+
+def _without_none(**values: object) -> dict[str, Any]:
+    """The values that were given on the command line; the called function has the defaults of the others."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _refuse(values: Mapping[str, object], why: str) -> None:
+    """Raises `BadInput` if any of these were given; `why` says which models they are for."""
+    if values:
+        flags = [FLAGS.get(name, f"--{name.replace('_', '-')}") for name in values]
+        raise BadInput(f"{', '.join(flags)}: {why}, or leave {'them' if len(flags) > 1 else 'it'} out")

@@ -1,0 +1,51 @@
+"""`theodolite train`: trains a model by a named recipe."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from theodolite.cli.app import Seed, app, console
+
+
+@app.command("train")
+def train_command(
+    recipe: Annotated[str, typer.Argument(help="tiny-laver, smol, laver-siglip2, laver-clip, laver-qwen2.5-vl or laver-llava-onevision")],
+    out: Annotated[Path | None, typer.Option(help="folder of the run (default: runs/RECIPE); an interrupted run in it is resumed")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FILE.json:PICTURES (LLaVA format) or NAME=DATASET, once for each data name of the recipe's stages"),
+    ] = None,
+    ask: Annotated[
+        str | None,
+        typer.Option(help="recipes on a world: query policy, as `theodolite advise` prints it (default: shape,row)"),
+    ] = None,
+    strength: Annotated[float | None, typer.Option(help="recipes on a world: how often shape sets colour, 0 to 1 (default: 0.8)")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE of the recipe, such as data=easy_vqa, laver=off or lora_rank=16")
+    ] = None,
+    seed: Seed = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="discard a run in the folder and start again")] = False,
+) -> None:
+    """Train a VLM in stages, the middle one with LaVer's visual losses. Also runs under `accelerate launch -m theodolite train ...`."""
+    from theodolite.commands.progress import Steps
+    from theodolite.commands.train import train_recipe
+    from theodolite.training.launch import leave_together
+
+    console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes only the first prints
+    model = train_recipe(
+        recipe,
+        out or Path("runs") / recipe,
+        data or [],
+        ask=ask,
+        strength=strength,
+        settings=settings or [],
+        seed=seed,
+        overwrite=overwrite,
+        steps=Steps(console),
+    )
+    console.print(f"model: {model}")
+    leave_together()
