@@ -51,7 +51,7 @@ format: $(READY)
 
 # Material prints an advertisement for its successor, and no build needs it.
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 tower: $(READY)
 	$(BIN)/python scripts/pretrain_tower.py

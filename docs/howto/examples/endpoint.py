@@ -9,13 +9,21 @@ from pathlib import Path
 
 
 class AlwaysA(BaseHTTPRequestHandler):
-    """The smallest chat endpoint: it reads a request and answers with the letter A. Use your own server's address instead."""
+    """The smallest chat endpoint: it answers every request with the letter A. Use your own server instead."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         message = {"role": "assistant", "content": "A"}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
-        body = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "always-a", "choices": [choice]}).encode()
+        body = json.dumps(
+            {
+                "id": "1",
+                "object": "chat.completion",
+                "created": 0,
+                "model": "always-a",
+                "choices": [choice],
+            }
+        ).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -30,7 +38,21 @@ server = ThreadingHTTPServer(("127.0.0.1", 0), AlwaysA)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 url = f"http://127.0.0.1:{server.server_address[1]}/v1"
 
-command = [sys.executable, "-m", "theodolite", "survey", "always-a", "--endpoint", url, "--world", "shapes", "--ask", "shape", "--scenes", "4"]
+command = [
+    sys.executable,
+    "-m",
+    "theodolite",
+    "survey",
+    "always-a",
+    "--endpoint",
+    url,
+    "--world",
+    "shapes",
+    "--ask",
+    "shape",
+    "--scenes",
+    "4",
+]
 subprocess.run([*command, "--out", "survey", "--dry-run"], check=True)  # what it would cost; nothing is sent
 subprocess.run([*command, "--out", "survey"], check=True)
 server.shutdown()

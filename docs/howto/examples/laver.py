@@ -19,7 +19,10 @@ records = []
 for index, pixels in enumerate(world.render(scenes)):
     Image.fromarray(pixels).save(f"pictures/{index}.png")
     shape = scenes.scene(index).values["shape"]
-    turns = [{"from": "human", "value": "<image>\nwhat is its shape?"}, {"from": "gpt", "value": shape}]
+    turns = [
+        {"from": "human", "value": "<image>\nwhat is its shape?"},
+        {"from": "gpt", "value": shape},
+    ]
     records.append({"id": str(index), "image": f"{index}.png", "conversations": turns})
 Path("data.json").write_text(json.dumps(records))
 
@@ -35,7 +38,13 @@ args = TrainingArguments(
     use_cpu=True,
 )
 laver = th.LaverConfig(branch="joint", head_hidden=64)  # the paper's: branch="separate", head_hidden=8192
-trainer = th.LaverTrainer(model, laver, args=args, train_dataset=th.LlavaJson("data.json", "pictures"), processing_class=processor)
+trainer = th.LaverTrainer(
+    model,
+    laver,
+    args=args,
+    train_dataset=th.LlavaJson("data.json", "pictures"),
+    processing_class=processor,
+)
 
 options = th.SurveyOptions(policy="shape", num_scenes=4)
 trainer.add_callback(th.SurveyCallback((model, processor), world, "steps", every=2, options=options))

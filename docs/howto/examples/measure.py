@@ -19,9 +19,9 @@ model, processor = build_vlm(world.texts, seed=0, decoder=DecoderSize(num_layers
 result = th.survey_model((model, processor), world, policy="shape,colour", num_scenes=12)
 
 
-# A measure of answers is a function of the survey's rows: here, how often a changed answer is the *new* value of the factor.
+# A measure of answers is a function of the survey's rows: here, how often the answer is the new value of the factor.
 def follows_frac(rows: pl.DataFrame, factor: str) -> tuple[float, int]:
-    """Share of pairs with do(factor) whose second answer is the factor's new value, 0 to 1, and the scenes behind it."""
+    """Share of do(factor) pairs whose second answer is the factor's new value, 0 to 1; scenes behind it."""
     pairs = rows.filter((pl.col("kind") == "intervention") & (pl.col("factor") == factor) & (pl.col("query") == factor))
     follows = (pairs["answer_after"] == pairs["value_after"]).to_numpy()
     rate = clustered_rate(follows, pairs["scene"].to_numpy(), 0.95)
@@ -43,7 +43,9 @@ def measure_spread(context: MeasureContext) -> TokenSpread:
     pictures, scenes = pictures_by_scene(context.changes)
     held = context.activations  # one pass over all pictures, made when first read
     spread = {site: 1 - np.asarray(held.likeness(site)[pictures]) for site in held.sites}
-    return TokenSpread(sites={site: average(values, scenes, context.confidence, (0.0, 2.0)) for site, values in spread.items()})
+    return TokenSpread(
+        sites={site: average(values, scenes, context.confidence, (0.0, 2.0)) for site, values in spread.items()}
+    )
 
 
 # The registry makes the context in a survey; alone, a measure can be tried like this.
@@ -51,7 +53,15 @@ surveyed = SurveyedModel.of_model(model, processor)
 plan = th.plan_world(world, world.policy("shape,colour"), 12, 0, surveyed.size)
 values = {factor.name: factor.values for factor in world.space.factors}
 context = MeasureContext(
-    model, surveyed.local, plan, result.rows, interventions_of(result.rows, values), {}, questions_of(result.rows, world), 0.95, 0
+    model,
+    surveyed.local,
+    plan,
+    result.rows,
+    interventions_of(result.rows, values),
+    {},
+    questions_of(result.rows, world),
+    0.95,
+    0,
 )
 for site, estimate in measure_spread(context).sites.items():
     print(site, estimate)

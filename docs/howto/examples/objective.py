@@ -37,7 +37,10 @@ class Decorrelate(Objective):
     def counts(self, batch: Mapping[str, Any]) -> Mapping[str, int]:
         """What each term sums over, known before the pass: the trainer adds these over micro-batches and processes."""
         sizes = layout_in(batch).sizes()
-        return {"language": int(batch["labels"].numel()), "alike": sum(size * size for size in sizes)}
+        return {
+            "language": int(batch["labels"].numel()),
+            "alike": sum(size * size for size in sizes),
+        }
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> Terms:
         """Sums, never means: the trainer divides by the global counts."""
@@ -69,7 +72,9 @@ trainer = th.ObjectiveTrainer(
     ObjectiveModule(model, Decorrelate()),
     args=args,
     train_dataset=WorldExamples(examples),
-    data_collator=th.PackingCollator(processor.tokenizer, reader, max_length=256, chat_template=processor.chat_template),
+    data_collator=th.PackingCollator(
+        processor.tokenizer, reader, max_length=256, chat_template=processor.chat_template
+    ),
     processing_class=processor,
 )
 trainer.train()

@@ -23,7 +23,7 @@ def mug(colour: str, handle: str, shift: int) -> Image.Image:
 
 
 def write_manifest(folder: Path) -> Path:
-    """Eight scenes of three rows each: one that should move the answer, one that should not, and one for the noise floor."""
+    """Eight scenes of three rows: one that should move the answer, one that should not, one for the noise floor."""
     folder.mkdir()
     rows = []
     for scene in range(8):
@@ -33,14 +33,42 @@ def write_manifest(folder: Path) -> Path:
         mug(other, "left", scene).save(folder / names["colour"])
         mug(colour, "right", scene).save(folder / names["handle"])
         mug(colour, "left", scene + 2).save(folder / names["again"])
-        common = {"scene": scene, "picture": names["base"], "question": QUESTION, "choices": CHOICES, "query": "colour"}
+        common = {
+            "scene": scene,
+            "picture": names["base"],
+            "question": QUESTION,
+            "choices": CHOICES,
+            "query": "colour",
+        }
         rows += [
             # Read: the colour changes, and so should the answer.
-            {**common, "factor": "colour", "from": colour, "to": other, "edited": names["colour"], "answer_before": colour, "answer_after": other},
+            {
+                **common,
+                "factor": "colour",
+                "from": colour,
+                "to": other,
+                "edited": names["colour"],
+                "answer_before": colour,
+                "answer_after": other,
+            },
             # Leak: the handle changes sides, and the answer should stay.
-            {**common, "factor": "handle", "from": "left", "to": "right", "edited": names["handle"], "answer_before": colour, "answer_after": colour},
+            {
+                **common,
+                "factor": "handle",
+                "from": "left",
+                "to": "right",
+                "edited": names["handle"],
+                "answer_before": colour,
+                "answer_after": colour,
+            },
             # Noise: nothing changes but the place of the mug.
-            {**common, "factor": "", "edited": names["again"], "answer_before": colour, "answer_after": colour},
+            {
+                **common,
+                "factor": "",
+                "edited": names["again"],
+                "answer_before": colour,
+                "answer_after": colour,
+            },
         ]
     path = folder / "manifest.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
