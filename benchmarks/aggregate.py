@@ -101,7 +101,7 @@ def _answered(rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
 def aggregate(path: Path) -> dict[str, float]:
     """Seconds and peak GiB of reading, measuring and hashing the rows of a file, in this process."""
     from theodolite.measurement.behaviour.shadows import measure_shadows
-    from theodolite.measurement.survey.session import rows_hash
+    from theodolite.measurement.survey.describe import rows_hash
     from theodolite.records.survey import Thresholds
 
     started = time.perf_counter()

@@ -84,7 +84,7 @@ def measure(steps: int, precision: Any) -> dict[str, Any]:
     from theodolite.models.construction.frontends import SIZE
     from theodolite.models.exported.conv_tower import ConvTower
     from theodolite.studies.engine.arms import examples_of, shapes_arms
-    from theodolite.training import run
+    from theodolite.training import run, stage_data
     from theodolite.training.objective_module import ObjectiveModule
     from theodolite.training.recipe import Recipe
     from theodolite.worlds.registry import world_named
@@ -112,13 +112,13 @@ def measure(steps: int, precision: Any) -> dict[str, Any]:
             seen.update(rows=rows, tokens=tokens, words=tokens - 64, answers=len(batch["labels"]))
             return batch
 
-    run.Collator = Counted  # type: ignore[misc]
+    stage_data.Collator = Counted  # type: ignore[misc]
     origin = run.Origin(arm.name, "standard", world.name, arm.strength, arm.source, arm.policy)
 
-    def tell(step: int, loss: float | None) -> None:
+    def progress(done: int, total: int, note: str = "") -> None:
         told.append((time.process_time(), time.perf_counter(), dict(clock.seconds)))
 
-    run.train(model, processor, examples, recipe, origin=origin, seed=0, tell=tell)
+    run.train_on_examples(model, processor, examples, recipe, origin=origin, seed=0, progress=progress)
     return summary(told, flops(**seen, config=model.config), recipe.batch)
 
 

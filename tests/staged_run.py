@@ -12,8 +12,9 @@ import torch
 
 from forked import thread_names
 from small import TINY
+from theodolite.records.progress import Progress
 from theodolite.training.launch import leave_together
-from theodolite.training.recipe_data import shapes_material
+from theodolite.training.recipe_data import shapes_recipe_data
 from theodolite.training.recipes import StagedRecipe, TinyModel, tiny_laver
 from theodolite.training.stage_runner import run_stages
 
@@ -30,12 +31,15 @@ def main() -> None:
     torch.set_num_threads(1)
     deadly = (sys.argv[2], int(sys.argv[3])) if len(sys.argv) > 2 else None
 
-    def tell(stage: str, done: int, total: int, note: str) -> None:
-        if (stage, done) == deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def progress(stage: str) -> Progress:
+        def die_where_told(done: int, total: int, note: str = "") -> None:
+            if (stage, done) == deadly:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return die_where_told
 
     recipe = short()
-    print(run_stages(recipe, shapes_material(recipe, 0, num_pictures=32), Path(sys.argv[1]), tell=tell))
+    print(run_stages(recipe, shapes_recipe_data(recipe, 0, num_pictures=32), Path(sys.argv[1]), progress=progress))
     leave_together()
     assert not [name for name in thread_names() if "gloo" in name]
 

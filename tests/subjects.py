@@ -9,7 +9,8 @@ from theodolite.asking.local import LocalAsker
 from theodolite.measurement.internals.context import MeasureContext, questions_of
 from theodolite.measurement.pairs.interventions import interventions_of
 from theodolite.measurement.pairs.plan import plan_world
-from theodolite.measurement.survey.session import answer_plan
+from theodolite.measurement.survey.answers import answer_plan
+from theodolite.records.progress import silent
 from theodolite.worlds.world import World
 
 
@@ -25,5 +26,5 @@ def subject_of(model: Any, processor: Any, world: World, policy: str, num_scenes
 def bare_subject(changes: Mapping[str, Any], held: Any, **rest: Any) -> MeasureContext:
     """A subject of arrays alone, without a model: what measures that need no pass of their own read."""
     context = object.__new__(MeasureContext)
-    context.__dict__.update(changes=changes, activations=held, confidence=0.95, seed=0, groups={}, tell=lambda *told: None, **rest)
+    context.__dict__.update(changes=changes, activations=held, confidence=0.95, seed=0, groups={}, progress=silent, **rest)
     return context

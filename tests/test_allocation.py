@@ -44,7 +44,7 @@ def test_shares_are_those_of_whole_maps_and_the_back_end_is_restored() -> None:
     shares, evens = [], []
     for text, choices in sorted(pairs):
         for choice in choices:
-            turn = context.asker.model_inputs(context.plan.pictures).prompter.turn(text, choice)
+            turn = context.asker.model_inputs(context.plan.pictures).question_tokenizer.tokenize(text, choice)
             ids = torch.tensor([turn.prefix + turn.question + turn.answer[:-1]])
             pixels = context.asker.model_inputs(context.plan.pictures).inputs(context.plan.pictures[:1])
             model.model.language_model.set_attn_implementation("eager")

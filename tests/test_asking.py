@@ -34,7 +34,7 @@ def whole_scores(model: torch.nn.Module, asker: LocalAsker, ask: Question) -> np
     """Log-probability in nats of every choice, each by one pass over picture, question and choice."""
     scores = []
     for choice in ask.choices:
-        turn = asker.model_inputs(PICTURES).prompter.turn(ask.question, choice)
+        turn = asker.model_inputs(PICTURES).question_tokenizer.tokenize(ask.question, choice)
         ids = torch.tensor([turn.prefix + turn.question + turn.answer])
         with torch.inference_mode():
             logits = model(
@@ -98,7 +98,7 @@ def test_asking_twice_gives_the_same_bits() -> None:
 def test_a_choice_counts_with_all_its_tokens_and_its_end() -> None:
     _, processor = tiny_vlm()
     asker = LocalAsker(tiny_vlm()[0], processor)
-    turn = asker.model_inputs(PICTURES).prompter.turn("which row does the object have?", "it is in the lower row")
+    turn = asker.model_inputs(PICTURES).question_tokenizer.tokenize("which row does the object have?", "it is in the lower row")
     assert len(turn.answer) == 7
     assert turn.answer[-1] == processor.tokenizer.eos_token_id
 

@@ -8,25 +8,27 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from transformers import TrainerState
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from small import TINY, WORLD, examples, tiny_vlm
 from theodolite.data.collate import Collator
 from theodolite.data.epochs import FixedOrder
 from theodolite.data.examples import training_order
 from theodolite.measurement.pairs.plan import plan_world
-from theodolite.measurement.survey.callback import BATCH, SurveyCallback, surveying_pairs, surveying_world
-from theodolite.measurement.survey.session import SurveyOptions, survey_world
+from theodolite.measurement.survey.callback import BATCH, SurveyCallback
+from theodolite.measurement.survey.options import SurveyOptions
+from theodolite.measurement.survey.result import load_survey
+from theodolite.measurement.survey.session import survey_model
 from theodolite.models.construction.frontends import Pixels
 from theodolite.models.export import export_vlm
 from theodolite.models.fingerprint import weights_hash
 from theodolite.models.load import load_vlm
-from theodolite.models.prompts import Prompter
+from theodolite.models.question_tokenizer import QuestionTokenizer
 from theodolite.objectives.language import Language
 from theodolite.records.survey import read_survey
+from theodolite.training.arguments import training_arguments
 from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.recipe import Recipe
-from theodolite.training.run import training_arguments
 from theodolite.training.trainer import ObjectiveTrainer
 
 STEPS = 5
@@ -38,13 +40,13 @@ def trained(folder: Path, every: int | None, measures: tuple[str, ...] = ()) -> 
     model, processor = tiny_vlm()
     callback = None
     if every is not None:
-        surveying = surveying_world(WORLD, POLICY, num_scenes=4)
-        callback = SurveyCallback(model, processor, surveying, folder / "surveys", every=every, way=SurveyOptions(measures))
+        options = SurveyOptions(policy=POLICY, num_scenes=4, measures=measures)
+        callback = SurveyCallback((model, processor), WORLD, folder / "surveys", every=every, options=options)
     trainer = ObjectiveTrainer(
         model=ObjectiveModule(model, Language()),
-        args=training_arguments(RECIPE, 0, str(folder)),
+        args=training_arguments(RECIPE.staged, RECIPE.stage, folder, 0),
         train_dataset=FixedOrder(training_order(24, STEPS * 8, 0)),
-        data_collator=Collator(examples("shape,row:odd"), Prompter(processor, 64), Pixels(processor.image_processor)),
+        data_collator=Collator(examples("shape,row:odd"), QuestionTokenizer(processor, 64), Pixels(processor.image_processor)),
         callbacks=[callback] if callback else [],
     )
     trainer.train()
@@ -69,7 +71,7 @@ def test_surveys_on_the_way_change_nothing_of_the_training(tmp_path: Path) -> No
     assert len(hashes) == 3 and len({record.pictures_sha256 for record in callback.records.values()}) == 1
 
     export_vlm(model, processor, tmp_path / "model")
-    again = survey_world(*load_vlm(tmp_path / "model"), WORLD, POLICY, title="step 5", num_scenes=4, way=SurveyOptions(batch=BATCH))
+    again = survey_model(load_vlm(tmp_path / "model"), WORLD, policy=POLICY, title="step 5", num_scenes=4, batch=BATCH)
     stored = read_survey(tmp_path / "surveyed" / "surveys" / "step-000005")
     assert stored.shadows == again.record.shadows and stored.rows_sha256 == again.record.rows_sha256
 
@@ -78,8 +80,10 @@ def test_pairs_of_a_plan_serve_too_and_an_interval_of_none_is_refused(tmp_path: 
     model, processor = tiny_vlm()
     plan = plan_world(WORLD, POLICY, 3, 0, 64)
     with pytest.raises(ValueError, match="every is 0"):
-        SurveyCallback(model, processor, surveying_pairs(plan), tmp_path, every=0)
+        SurveyCallback((model, processor), plan, tmp_path, every=0)
+    callback = SurveyCallback((model, processor), plan, tmp_path, every=1)
     before = torch.get_rng_state()
-    found = surveying_pairs(plan)(model, processor, "plan", SurveyOptions())
+    callback.on_step_end(TrainingArguments(output_dir=str(tmp_path)), TrainerState(global_step=1), TrainerControl())
     assert torch.equal(before, torch.get_rng_state())
-    assert found.record.title == "plan" and found.rows.filter(pl.col("kind") == "intervention").height > 0
+    found = load_survey(tmp_path / "step-000001")
+    assert found.record.title == "step 1" and found.rows.filter(pl.col("kind") == "intervention").height > 0

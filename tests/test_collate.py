@@ -13,14 +13,14 @@ from theodolite.data.examples import ExampleSet, QuestionAnswer
 from theodolite.models.construction.frontends import Pixels
 from theodolite.models.forward import run_forward
 from theodolite.models.pass_inputs import whole_view
-from theodolite.models.prompts import Prompter
+from theodolite.models.question_tokenizer import QuestionTokenizer
 from theodolite.objectives.language import Language
 from theodolite.records.errors import BadInput
 
 
 def collator(processor: object, data: str | ExampleSet = "shape,row,letter") -> Collator:
     chosen = examples(data) if isinstance(data, str) else data
-    return Collator(chosen, Prompter(processor, 64), Pixels(processor.image_processor))  # type: ignore[attr-defined]
+    return Collator(chosen, QuestionTokenizer(processor, 64), Pixels(processor.image_processor))  # type: ignore[attr-defined]
 
 
 def asked(*items: tuple[tuple[str, str], ...]) -> ExampleSet:
@@ -40,8 +40,8 @@ def test_a_packed_question_gets_the_logits_it_gets_alone(attention: str) -> None
         packed = run_forward(model, whole_view(model.config, batch)).logits
         alone = []
         for row in range(3):
-            for item in make.examples.asked[row]:
-                turn = make.prompter.turn(item.question, item.answer)
+            for item in make.examples.questions[row]:
+                turn = make.tokenizer.tokenize(item.question, item.answer)
                 ids = torch.tensor([turn.prefix + turn.question + turn.answer[:-1]])
                 logits = model(input_ids=ids, pixel_values=batch["pixel_values"][row : row + 1]).logits[0]
                 alone.append(logits[-len(turn.answer) :])
@@ -63,10 +63,10 @@ def test_labels_are_the_answers_with_their_end_tokens_and_questions_are_branches
     _, processor = tiny_vlm()
     make = collator(processor)
     batch = make([3])
-    items = make.examples.asked[3]
+    items = make.examples.questions[3]
     said = processor.tokenizer.decode(batch["labels"])
     assert said == " ".join(f"{item.answer.lower()} </s>" for item in items)
-    turns = [make.prompter.turn(item.question, item.answer) for item in items]
+    turns = [make.tokenizer.tokenize(item.question, item.answer) for item in items]
     lengths = [len(turn.question) + len(turn.answer) - 1 for turn in turns]
     branches = [number for number, length in enumerate(lengths, start=1) for _ in range(length)]
     assert batch["branch"][0].tolist() == [0] * len(turns[0].prefix) + branches
@@ -107,6 +107,6 @@ def test_padding_leaves_no_nan_in_any_gradient() -> None:
 def test_pictures_without_questions_or_without_a_square_of_tokens_are_refused() -> None:
     _, processor = tiny_vlm()
     with pytest.raises(ValueError, match="example 1 has no questions"):
-        collator(processor, replace(examples(), pictures=examples().pictures[:2], asked=(examples().asked[0], ())))([0, 1])
+        collator(processor, replace(examples(), pictures=examples().pictures[:2], questions=(examples().questions[0], ())))([0, 1])
     with pytest.raises(BadInput, match="has 60 tokens, which is no square"):
-        Collator(examples(), Prompter(processor, 60), Pixels(processor.image_processor))
+        Collator(examples(), QuestionTokenizer(processor, 60), Pixels(processor.image_processor))

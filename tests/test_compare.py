@@ -14,7 +14,7 @@ from scipy import stats
 
 from report_records import record
 from theodolite.commands.compare import alone_line, compare_folders, comparison_table
-from theodolite.measurement.survey.compare import adjust, compare_surveys
+from theodolite.measurement.survey.compare import adjust, compare_records
 from theodolite.records.comparison import CellChange, Comparison
 from theodolite.records.errors import BadInput
 from theodolite.records.survey import BadRecord, SurveyRecord
@@ -51,7 +51,7 @@ ONE, OTHER = (record(title, title, {}, {}) for title in ("before", "after"))
 
 
 def compared(one: pl.DataFrame = FIRST, other: pl.DataFrame = SECOND) -> Comparison:
-    return compare_surveys(ONE, one, OTHER, other)
+    return compare_records(ONE, one, OTHER, other)
 
 
 def cell(found: Comparison, factor: str, query: str) -> CellChange:
@@ -92,7 +92,7 @@ def test_numbers_of_a_cell_are_those_of_its_rows_side_by_side() -> None:
 
 
 def test_the_other_way_round_grown_and_shrunk_change_places() -> None:
-    there, back = compared(), compare_surveys(OTHER, SECOND, ONE, FIRST)
+    there, back = compared(), compare_records(OTHER, SECOND, ONE, FIRST)
     assert named(back) == named(there)[::-1]
     for one, other in zip(there.cells, back.cells, strict=True):
         assert one.moved.difference.value == -other.moved.difference.value and one.moved.p_adjusted == other.moved.p_adjusted
@@ -171,7 +171,7 @@ def test_another_order_of_choices_is_another_question() -> None:
 def test_different_pairs_are_refused_with_the_reason() -> None:
     strange = OTHER.model_copy(update={"pictures_sha256": "99" * 32})
     with pytest.raises(BadInput, match=r"different pairs.*before.*1212.*after.*9999.*same world"):
-        compare_surveys(ONE, FIRST, strange, SECOND)
+        compare_records(ONE, FIRST, strange, SECOND)
 
 
 def test_surveys_without_a_common_question_are_refused() -> None:

@@ -26,7 +26,7 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from adapted_models import MIXED, padded_left, read_logits
 from small import TINY, WORLD
 from theodolite.measurement.pairs.plan import plan_world
-from theodolite.measurement.survey.session import SurveyOptions, survey_pairs
+from theodolite.measurement.survey.session import survey_model
 from theodolite.models.construction.build import build_vlm, connector_named
 from theodolite.models.construction.frontends import Pixels
 from theodolite.models.export import export_vlm
@@ -390,7 +390,7 @@ def test_a_survey_looks_behind_every_connector(name: str) -> None:
     kind = pl.col("kind")
     pairs = plan.rows.filter((kind != "training") & ((kind != "intervention") | (pl.col("factor") == "shape")))
     plan = replace(plan, rows=pl.concat([pairs, plan.rows.filter(kind == "training").head(6)]))
-    found = survey_pairs(model, processor, plan, title=name, way=SurveyOptions(("likeness", "ladder", "gap"))).record.inside
+    found = survey_model((model, processor), plan, title=name, measures=("likeness", "ladder", "gap")).record.inside
     assert found is not None and found.likeness is not None and found.ladder is not None and found.gap is not None
     assert set(found.likeness.sites) == {"encoder", "connector", "layer.1", "layer.2"}
     assert "connector" in found.gap.sites and "encoder" not in found.gap.sites

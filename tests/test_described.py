@@ -13,7 +13,7 @@ import pytest
 from pydantic import Field
 
 from small import WORLD, tiny_vlm
-from theodolite.measurement.survey.session import survey_world
+from theodolite.measurement.survey.session import survey_model
 from theodolite.records.described import FILES, ROWS_FILE, in_words, parts_of, records_text, undescribed
 from theodolite.records.part import Part, Rate
 from theodolite.records.rows import ROWS
@@ -27,7 +27,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "reference" / "records.md"
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a real survey of a tiny model."""
     model, processor = tiny_vlm()
-    found = survey_world(model, processor, WORLD, WORLD.policy("shape,shape=round,shape=round&colour=red"), title="tiny", num_scenes=4)
+    found = survey_model((model, processor), WORLD, policy="shape,shape=round,shape=round&colour=red", title="tiny", num_scenes=4)
     folder = tmp_path_factory.mktemp("survey")
     write_survey(folder, found.record, found.rows, found.pictures, run_record("survey", datetime.now(UTC), {"survey": 1.0}))
     return folder

@@ -21,10 +21,12 @@ from theodolite.asking.endpoint.channel import Channel, EndpointSettings
 from theodolite.asking.endpoint.prompt import picture_tokens, prompt_of, text_tokens
 from theodolite.asking.endpoint.reading import answer_of_logprobs, answer_of_text, read_choice
 from theodolite.measurement.pairs.plan import plan_world
-from theodolite.measurement.survey.compare import compare_surveys
-from theodolite.measurement.survey.session import SurveyedModel, SurveyOptions, answer_plan, ask_world
+from theodolite.measurement.survey.answers import answer_plan
+from theodolite.measurement.survey.compare import compare_records
+from theodolite.measurement.survey.session import SurveyedModel, survey_model
 from theodolite.records.endpoint import Capabilities, EndpointConfig
 from theodolite.records.errors import BadInput
+from theodolite.records.progress import Progress, silent
 from theodolite.records.survey import SurveyRecord
 
 PICTURES = WORLD.render(WORLD.sample(6, np.random.default_rng(3)), 32)
@@ -298,13 +300,13 @@ class Writer:
     def __init__(self, says: Callable[[Question, int], str]) -> None:
         self.says = says
 
-    def ask(self, pictures: np.ndarray, asks: Sequence[Question], tell: Callable[[int], None] = lambda done: None) -> list[Answer]:
+    def ask(self, pictures: np.ndarray, asks: Sequence[Question], progress: Progress = silent) -> list[Answer]:
         return [answer_of_text(self.says(ask, int(pictures[ask.picture].astype(np.int64).sum())), ask.choices) for ask in asks]
 
 
 def surveyed(says: Callable[[Question, int], str]) -> tuple[SurveyRecord, pl.DataFrame]:
     """A survey of shape and row on 6 scenes of whoever writes what a function says to a question and the sum of a picture's pixels."""
-    found = ask_world(SurveyedModel(Writer(says), 32, lambda: CONFIG), WORLD, WORLD.policy("shape,row"), title="m", num_scenes=6)
+    found = survey_model(SurveyedModel(Writer(says), 32, lambda: CONFIG), WORLD, policy="shape,row", title="m", num_scenes=6)
     return found.record, found.rows
 
 
@@ -364,7 +366,7 @@ def test_a_leak_that_nobody_answered_about_is_not_taken_for_none() -> None:
 
 def test_surveys_with_missing_answers_are_compared_where_both_answered(partly: tuple[SurveyRecord, pl.DataFrame]) -> None:
     whole, rows = surveyed(letter)
-    found = compare_surveys(whole, rows, *partly)
+    found = compare_records(whole, rows, *partly)
     answered = partly[1].filter((pl.col("kind") == "intervention") & pl.col("moved").is_not_null())
     assert found.num_rows == len(answered) and found.one.num_rows_alone > 0 and found.other.num_rows_alone == 0
     assert all(cell.moved.difference.value == 0 for cell in found.cells) and found.one.weights_sha256 is None
@@ -373,9 +375,7 @@ def test_surveys_with_missing_answers_are_compared_where_both_answered(partly: t
 def test_measures_of_an_inside_are_refused_before_anything_is_asked() -> None:
     with serving(by_pixels) as server, pytest.raises(BadInput, match="look inside the model"):
         asker = asker_at(server)
-        ask_world(
-            SurveyedModel(asker, 32, asker.describe), WORLD, WORLD.policy("shape"), title="m", num_scenes=2, way=SurveyOptions(("ladder",))
-        )
+        survey_model(SurveyedModel(asker, 32, asker.describe), WORLD, policy="shape", title="m", num_scenes=2, measures=("ladder",))
     assert server.asked == []
 
 

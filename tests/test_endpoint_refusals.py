@@ -14,9 +14,9 @@ from endpoint_server import Asked, Reply, by_pixels, refused, said, serving
 from test_endpoint import ASKS, PICTURES, asker_at, questions
 from theodolite.asking.endpoint.capabilities import top_of
 from theodolite.asking.endpoint.channel import EndpointSettings, _told_wait
-from theodolite.commands.endpoint import survey_endpoint
+from theodolite.commands.endpoint import run_endpoint_survey
 from theodolite.commands.progress import Steps
-from theodolite.commands.targets import SurveyTarget
+from theodolite.commands.targets import TargetArguments
 from theodolite.records.errors import BadInput
 from theodolite.worlds.easy_vqa.world import EasyVQA
 
@@ -107,8 +107,8 @@ def test_the_cost_of_a_survey_is_told_once_for_all_of_it_before_it_starts(tmp_pa
     told: list[str] = []
     console = Console(file=StringIO(), width=200)
     with serving(by_pixels) as server:
-        matter = SurveyTarget("easy_vqa", None, "shape", None, 2, None)
-        done = survey_endpoint("tiny", server.url, tmp_path / "out", matter, overwrite=False, steps=Steps(console), dry_run=True)
+        arguments = TargetArguments("easy_vqa", None, "shape", None, 2, None)
+        done = run_endpoint_survey("tiny", server.url, tmp_path / "out", arguments, overwrite=False, steps=Steps(console), dry_run=True)
         told = [line for line in console.file.getvalue().splitlines() if "requests after the cache" in line]
         assert done is None and len(told) == 1 and not server.asked
     number = int(told[0].split(" questions")[0].replace(",", ""))

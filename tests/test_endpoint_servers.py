@@ -33,7 +33,7 @@ from theodolite.asking.endpoint.channel import EndpointSettings
 from theodolite.asking.endpoint.prompt import LETTERS, prompt_of
 from theodolite.asking.local import LocalAsker
 from theodolite.cli import app
-from theodolite.measurement.survey.session import SurveyedModel, ask_world, survey_world
+from theodolite.measurement.survey.session import SurveyedModel, survey_model
 from theodolite.models.construction.build import build_vlm
 from theodolite.models.export import export_vlm
 from theodolite.records.survey import read_survey
@@ -45,10 +45,10 @@ KEY = "sk-loopback-3141592653589793"
 def test_a_server_that_tells_letters_probabilities_gives_the_survey_of_the_model_behind_it() -> None:
     model, processor = tiny_vlm(3)
     policy = WORLD.policy("shape,row")
-    own = survey_world(model, processor, WORLD, policy, title="m", num_scenes=3)
+    own = survey_model((model, processor), WORLD, policy=policy, title="m", num_scenes=3)
     with serving(of_asker(LocalAsker(model, processor))) as server:
         asker = EndpointAsker(EndpointSettings(server.url, "m", picture_size=64, concurrency=2), ResponseCache(None))
-        found = ask_world(SurveyedModel(asker, 64, asker.describe), WORLD, policy, title="m", num_scenes=3)
+        found = survey_model(SurveyedModel(asker, 64, asker.describe), WORLD, policy=policy, title="m", num_scenes=3)
     assert asker.describe().answers == "logprobs" and asker.describe().offers.logprobs == 20
     assert found.rows.drop("probabilities_before", "probabilities_after", "outside_before", "outside_after", "variation").equals(
         own.rows.drop("probabilities_before", "probabilities_after", "outside_before", "outside_after", "variation")

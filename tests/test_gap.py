@@ -108,7 +108,7 @@ def test_the_measure_leaves_out_the_encoder_and_repeats_to_the_byte() -> None:
         activations=held,
         confidence=0.95,
         rng=lambda name: np.random.default_rng(sum(map(ord, name))),
-        tell=lambda done, total: None,
+        progress=lambda done, total: None,
     )
     found, again = measure_gap(context), measure_gap(context)
     assert found is not None and again is not None and found.model_dump_json() == again.model_dump_json()

@@ -342,7 +342,7 @@ def test_the_measure_gives_each_site_its_products_and_repeats_to_the_byte(monkey
         unembedding=rng.standard_normal((50, 3)).astype(np.float32),
         confidence=0.95,
         rng=lambda name: np.random.default_rng(len(name)),
-        tell=lambda *at: done.append(at),
+        progress=lambda *at: done.append(at),
     )
     found = measure_geometry(context)
     assert found is not None

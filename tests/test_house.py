@@ -45,7 +45,7 @@ FREE_OF_TORCH = (
     "commands.advise",
     "commands.compare",
     "commands.data_tables",
-    "commands.tables",
+    "report.tables",
     "commands.world",
     "measurement.behaviour.accuracy",
     "measurement.behaviour.shadows",

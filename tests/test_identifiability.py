@@ -217,7 +217,7 @@ def context(vectors: dict[str, np.ndarray]) -> Held:
         activations=SimpleNamespace(sites=tuple(vectors), mean=vectors.__getitem__),
         confidence=0.95,
         rng=lambda name: rng(),
-        tell=lambda done, total: None,
+        progress=lambda done, total: None,
     )
 
 

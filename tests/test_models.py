@@ -18,7 +18,7 @@ from theodolite.models.construction.frontends import Pixels, image_processor, pr
 from theodolite.models.export import export_vlm
 from theodolite.models.families import UnknownFamily, family_of
 from theodolite.models.load import load_vlm
-from theodolite.models.prompts import Prompter
+from theodolite.models.question_tokenizer import QuestionTokenizer
 from theodolite.records.errors import BadInput
 from theodolite.worlds.easy_vqa.world import EasyVQA
 from theodolite.worlds.shapes.world import Shapes
@@ -65,7 +65,7 @@ def test_shuffled_labels_are_not_readable() -> None:
 
 
 def test_the_towers_weights_are_small_and_checked_by_hash(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = Path(frontends.__file__).parent / "weights" / frontends.WEIGHTS
+    path = Path(frontends.__file__).parents[1] / "weights" / frontends.WEIGHTS
     assert path.stat().st_size < 1_500_000
     monkeypatch.setattr(frontends, "WEIGHTS_SHA256", "0" * 64)
     with pytest.raises(frontends.DamagedWeights, match="SHA-256"):
@@ -100,7 +100,7 @@ def test_the_tokenizer_knows_every_word_and_nothing_else() -> None:
 
 def test_prompts_split_at_the_picture_and_equal_the_processors_own() -> None:
     _, processor = tiny_vlm()
-    turn = Prompter(processor, 64).turn("what is its shape?", "round")
+    turn = QuestionTokenizer(processor, 64).tokenize("what is its shape?", "round")
     picture = Image.fromarray(WORLD.render(WORLD.sample(1, np.random.default_rng(0)))[0])
     messages = [
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is its shape?"}]},
@@ -115,13 +115,13 @@ def test_prompts_split_at_the_picture_and_equal_the_processors_own() -> None:
 
 def test_an_answer_ends_with_the_end_token_whatever_the_template_writes() -> None:
     _, processor = tiny_vlm()
-    expected = Prompter(processor, 64).turn("what is its shape?", "round")
+    expected = QuestionTokenizer(processor, 64).tokenize("what is its shape?", "round")
     processor.chat_template = processor.chat_template.replace("</s>", "")
-    assert Prompter(processor, 64).turn("what is its shape?", "round") == expected
+    assert QuestionTokenizer(processor, 64).tokenize("what is its shape?", "round") == expected
     processor.chat_template = processor.chat_template.replace("{% endfor %}{{", "{% endfor %}\n{{")
     processor.tokenizer.eos_token = None
-    with pytest.raises(BadInput, match="no end token"):
-        Prompter(processor, 64).turn("what is its shape?", "round")
+    with pytest.raises(BadInput, match="neither chat template nor tokenizer has an end token"):
+        QuestionTokenizer(processor, 64).tokenize("what is its shape?", "round")
 
 
 def test_an_image_processor_that_does_more_is_refused() -> None:
@@ -138,7 +138,7 @@ def test_a_processor_without_a_chat_template_is_refused() -> None:
     _, processor = tiny_vlm()
     processor.chat_template = None
     with pytest.raises(ValueError, match="no chat template"):
-        Prompter(processor, 64)
+        QuestionTokenizer(processor, 64)
 
 
 @pytest.mark.parametrize("frontend", ["conv", "patches"])
@@ -165,7 +165,7 @@ with torch.inference_mode():
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip()
-    turn = Prompter(processor, 64).turn("what is its shape?", "round")
+    turn = QuestionTokenizer(processor, 64).tokenize("what is its shape?", "round")
     ids = torch.tensor([turn.prefix + turn.question])
     with torch.inference_mode():
         mine = model.eval()(input_ids=ids, pixel_values=Pixels(processor.image_processor)(picture[None])).logits

@@ -25,7 +25,7 @@ from theodolite.models import cached_features as remembered
 from theodolite.models.load import load_vlm, model_folder
 from theodolite.records.errors import BadInput
 from theodolite.training.recipes import JoinedModel, StagedRecipe, smol
-from theodolite.training.smol_data import DESCRIBE, packaged_material, world_captions
+from theodolite.training.smol_data import DESCRIBE, packaged_recipe_data, world_captions
 from theodolite.training.stage_runner import run_stages
 from theodolite.worlds.easy_vqa.world import EasyVQA
 
@@ -84,11 +84,11 @@ def test_all_stages_train_and_the_encoder_runs_once_a_picture(home: Path, monkey
         put(self, features)
 
     monkeypatch.setattr(remembered.DiskFeatureCache, "put", counted)
-    run_stages(recipe, packaged_material(recipe, 0), home / "run")
+    run_stages(recipe, packaged_recipe_data(recipe, 0), home / "run")
     entries = [json.loads(line) for line in (home / "run" / "laver" / "log.jsonl").read_text().splitlines()]
     assert {"loss/language", "loss/masked_latent", "loss/gram"} <= set(entries[0]) and np.isfinite(entries[-1]["loss"])
     assert len(kept) == len(set(kept)) > 0
-    run_stages(recipe, packaged_material(recipe, 0), home / "again")
+    run_stages(recipe, packaged_recipe_data(recipe, 0), home / "again")
     assert len(kept) == len(set(kept))  # the second run made none anew
     one, other = ((home / name / "model" / "model.safetensors").read_bytes() for name in ("run", "again"))
     assert one == other
@@ -103,7 +103,7 @@ def test_the_control_sees_the_same_pictures_questions_and_order(home: Path) -> N
     batches = []
     for laver in (True, False):
         recipe = tiny_smol(home, laver=laver)
-        material = packaged_material(recipe, 0)
+        material = packaged_recipe_data(recipe, 0)
         model, processor = material.start()
         feeds = [material.feed(stage, model, processor) for stage in recipe.stages]
         batches.append([feed.collator([feed.dataset[number] for number in range(len(feed.dataset))]) for feed in feeds])

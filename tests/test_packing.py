@@ -24,7 +24,7 @@ from theodolite.models.construction.frontends import Pixels
 from theodolite.models.exported.grids import token_grid
 from theodolite.models.exported.layout import Layout
 from theodolite.models.pictures import PictureReader
-from theodolite.models.prompts import Prompter
+from theodolite.models.question_tokenizer import QuestionTokenizer
 from theodolite.objectives.language import IGNORE
 from theodolite.objectives.masking import draw_ranks
 from theodolite.records.errors import BadInput
@@ -218,7 +218,7 @@ def world_batches(draws: Sequence[tuple[int, int]]) -> tuple[dict[str, Tensor], 
     """The same draws of a world through the fast collator and through the general one."""
     model, processor = tiny_vlm()
     data = examples("shape,row:odd")
-    fast = Collator(data, Prompter(processor, 64), Pixels(processor.image_processor), seed=5)
+    fast = Collator(data, QuestionTokenizer(processor, 64), Pixels(processor.image_processor), seed=5)
     reader = PictureReader(processor.image_processor, processor.tokenizer, model.config)
     slow = PackingCollator(processor.tokenizer, reader, max_length=512, seed=5, chat_template=processor.chat_template)
     visits = EpochDataset(WorldExamples(data))

@@ -8,7 +8,8 @@ import pytest
 
 from planted import Planted, planted_vlm
 from theodolite.measurement.internals.registry import MEASURES
-from theodolite.measurement.survey.session import SurveyOptions, SurveyResult, survey_world
+from theodolite.measurement.survey.result import SurveyResult
+from theodolite.measurement.survey.session import survey_model
 from theodolite.records.inside import Inside
 
 NUM_SCENES = 40
@@ -19,7 +20,7 @@ def surveyed(answered_from: str) -> SurveyResult:
     """The question about hue is answered from this factor; the connector drops glow."""
     model, processor, world = planted_vlm({"hue": answered_from})
     policy = world.policy("hue,tone")
-    return survey_world(model, processor, world, policy, title="planted", num_scenes=NUM_SCENES, way=SurveyOptions(tuple(MEASURES)))
+    return survey_model((model, processor), world, policy=policy, title="planted", num_scenes=NUM_SCENES, measures=tuple(MEASURES))
 
 
 def inside(answered_from: str = "hue") -> Inside:
@@ -128,8 +129,8 @@ def test_position_maps_hold_the_pictures_whose_tokens_fit_and_no_others(monkeypa
     """Tokens of 60 of 160 pictures fit: those are probed, and none of the rest counts as a wrong answer (chance is about 0.3)."""
     monkeypatch.setattr("theodolite.measurement.internals.activations.MOST_TOKEN_BYTES", 60 * 64 * 48 * 4)
     model, processor, world = planted_vlm()
-    way = SurveyOptions(("ladder",))
-    found = survey_world(model, processor, world, world.policy("hue"), title="planted", num_scenes=NUM_SCENES, way=way).record.inside
+    result = survey_model((model, processor), world, policy="hue", title="planted", num_scenes=NUM_SCENES, measures=("ladder",))
+    found = result.record.inside
     assert found is not None and found.ladder is not None
     maps = found.ladder.factors["hue"].positions
     assert [each.site for each in maps] == ["connector", "layer.2", "layer.4"]

@@ -17,7 +17,7 @@ from PIL import Image
 from theodolite.data.drops import Dropped, Unfit
 from theodolite.data.samples import Sample, SampleMaker, open_picture
 from theodolite.data.sources import TrainingExample
-from theodolite.data.tokenized import ConversationTokenizer
+from theodolite.models.conversation_tokenizer import ConversationTokenizer
 from theodolite.models.families import image_token_id
 from theodolite.models.pictures import PictureReader
 from theodolite.objectives.language import IGNORE
@@ -223,7 +223,7 @@ def test_what_a_template_refuses_is_malformed_and_what_it_forgets_is_bad_input()
     silent = tokenizer("llava")
     silent.chat_template = None
     with pytest.raises(BadInput, match="give chat_template"):
-        ConversationTokenizer(silent, maker().reader)
+        ConversationTokenizer(silent, maker().conversation_tokenizer.image_token_id)
 
 
 def test_an_answer_at_the_pictures_end_trains_one_conversation_and_refuses_several() -> None:

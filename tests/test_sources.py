@@ -300,4 +300,6 @@ def test_a_worlds_examples_ask_each_question_on_its_own() -> None:
     example = source[3]
     assert len(source) == len(data)
     assert np.array_equal(np.asarray(example.pictures[0]), data.pictures[3])
-    assert example.conversations == tuple((says("user", IMAGE, item.question), says("assistant", item.answer)) for item in data.asked[3])
+    assert example.conversations == tuple(
+        (says("user", IMAGE, item.question), says("assistant", item.answer)) for item in data.questions[3]
+    )

@@ -26,9 +26,10 @@ from theodolite.models.freezing import set_trainable
 from theodolite.models.load import load_vlm
 from theodolite.objectives.laver import LaverConfig
 from theodolite.records.errors import BadInput
-from theodolite.training.recipe_data import factor_captions, file_material, shapes_material
+from theodolite.training.arguments import training_arguments
+from theodolite.training.recipe_data import factor_captions, file_recipe_data, shapes_recipe_data
 from theodolite.training.recipes import RECIPES, laver_siglip2, paper_stages
-from theodolite.training.stage_runner import run_stages, stage_arguments
+from theodolite.training.stage_runner import run_stages
 from theodolite.worlds.factors import Scene, Scenes
 from theodolite.worlds.shapes.world import Shapes
 
@@ -96,19 +97,19 @@ def test_a_killed_run_goes_on_to_the_same_weights(whole: Path, tmp_path: Path, d
 
 def test_a_finished_run_is_left_alone(whole: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file() and path.name != "recipe.json"}
-    run_stages(short(), shapes_material(short(), 0, num_pictures=32), whole)
+    run_stages(short(), shapes_recipe_data(short(), 0, num_pictures=32), whole)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_another_recipe_in_the_folder_is_refused(whole: Path) -> None:
     with pytest.raises(BadInput, match="of another recipe or seed"):
-        run_stages(short(), shapes_material(short(), 1, num_pictures=32), whole, seed=1)
+        run_stages(short(), shapes_recipe_data(short(), 1, num_pictures=32), whole, seed=1)
 
 
 def test_a_folder_with_other_files_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(BadInput, match="no training run"):
-        run_stages(short(), shapes_material(short(), 0, num_pictures=32), tmp_path)
+        run_stages(short(), shapes_recipe_data(short(), 0, num_pictures=32), tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
@@ -150,11 +151,11 @@ def test_the_papers_numbers_are_the_recipes() -> None:
 
 def test_a_batch_is_divided_among_processes_and_micro_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, stage = laver_siglip2(), paper_stages()[1]
-    found = stage_arguments(replace(recipe, gradient_checkpointing=False), stage, tmp_path, 0)
+    found = training_arguments(replace(recipe, gradient_checkpointing=False), stage, tmp_path, 0)
     assert (found.per_device_train_batch_size, found.gradient_accumulation_steps) == (4, 32)
     monkeypatch.setenv("WORLD_SIZE", "8")
     with pytest.raises(BadInput, match="128 cannot be divided among 8 processes in parts of 5"):
-        stage_arguments(replace(recipe, micro_batch=5), stage, tmp_path, 0)
+        training_arguments(replace(recipe, micro_batch=5), stage, tmp_path, 0)
 
 
 def test_captions_name_every_factor_that_can_be_named() -> None:
@@ -167,9 +168,9 @@ def test_captions_name_every_factor_that_can_be_named() -> None:
 def test_missing_and_unknown_data_are_named() -> None:
     recipe = RECIPES["laver-siglip2"]()
     with pytest.raises(BadInput, match="needs data named visual, instructions"):
-        file_material(recipe, {"captions": "a.json:b"}, 0)
+        file_recipe_data(recipe, {"captions": "a.json:b"}, 0)
     with pytest.raises(BadInput, match="no stage of laver-siglip2 trains on data named 'other'"):
-        file_material(recipe, {"captions": "a", "visual": "b", "instructions": "c", "other": "d"}, 0)
+        file_recipe_data(recipe, {"captions": "a", "visual": "b", "instructions": "c", "other": "d"}, 0)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from theodolite.asking.local import LocalAsker
 from theodolite.asking.model_inputs import survey_size
 from theodolite.measurement.internals.registry import MEASURES, measures_named
 from theodolite.measurement.pairs.plan import Plan, plan_world
-from theodolite.measurement.survey.session import SurveyOptions, SurveyResult, survey, survey_pairs
+from theodolite.measurement.survey.result import SurveyResult
+from theodolite.measurement.survey.session import survey_model
 from theodolite.models.processor import ProcessorParts
 from theodolite.models.taps import layer_sites, touching, watching_attention
 from theodolite.records.errors import BadInput, UnknownName
@@ -42,7 +43,7 @@ def small_plan(size: int) -> Plan:
 def surveyed(name: str, measures: tuple[str, ...] = tuple(MEASURES)) -> SurveyResult:
     model, image_processor, tokenizer = tiny(name)
     plan = small_plan(min(survey_size(image_processor), 56))
-    return survey_pairs(model, ProcessorParts(image_processor, tokenizer, model.config), plan, title=name, way=SurveyOptions(measures))
+    return survey_model((model, ProcessorParts(image_processor, tokenizer, model.config)), plan, title=name, measures=measures)
 
 
 @cache
@@ -107,8 +108,8 @@ def test_the_ladder_of_every_family_has_a_rung_at_every_site_and_ends_in_words(n
 @pytest.mark.parametrize("name", NAMES)
 def test_every_family_is_surveyed_and_a_second_survey_repeats_to_the_byte(name: str) -> None:
     found = first(name)
-    assert bool(found.notices) == (name == "paligemma")
-    assert found.pairs_per_s > 0 and set(MEASURES) <= set(found.seconds)
+    assert bool(found.run.notices) == (name == "paligemma")
+    assert found.run.pairs_per_s and set(MEASURES) <= set(found.run.seconds_by_part)
     assert found.record.shadows.cells and found.record.model.family == name
     again = surveyed(name, PASSING).record
     without = inside(name).model_copy(update={"measures": PASSING, "geometry": None, "identifiability": None})
@@ -117,7 +118,7 @@ def test_every_family_is_surveyed_and_a_second_survey_repeats_to_the_byte(name: 
 
 def test_a_model_object_and_a_world_are_enough_in_python() -> None:
     model, processor = tiny_vlm()
-    found = survey(model, processor, plan_world(WORLD, WORLD.policy("shape"), 3, 0, 64))
+    found = survey_model((model, processor), plan_world(WORLD, WORLD.policy("shape"), 3, 0, 64))
     assert found.record.inside is None and found.record.model.family == "llava"
     with pytest.raises(UnknownName, match="no measure is called 'shadow'"):
         measures_named("ladder,shadow")

@@ -53,7 +53,7 @@ def test_what_is_captured_of_a_picture_is_what_the_librarys_own_forward_makes_of
     assert held.sites == ("encoder", "connector", "layer.1", "layer.2")
     for number in range(2):
         pixels = asker.model_inputs(pool).inputs(pool[number : number + 1])
-        turn = asker.model_inputs(pool).prompter.turn(QUESTION.text, QUESTION.choices[0])
+        turn = asker.model_inputs(pool).question_tokenizer.tokenize(QUESTION.text, QUESTION.choices[0])
         ids = torch.tensor([turn.prefix + turn.question])
         vision, family = ids == image_token_id(model.config), FAMILIES[name]
         types = {} if family.token_types is None else {family.token_types: vision.long() * (family.typed_tokens == "picture")}

@@ -129,6 +129,6 @@ def test_the_policies_of_easy_vqa_ask_the_same_pictures_real_questions_and_as_ma
     assert len({found.pictures_sha256 for found in examples.values()}) == 1
     assert {len(items) for found in examples.values() for items in found.asked} == {2}
     official = examples_of(every, world_named("easy_vqa"), 64, seed=0)
-    texts = {item.question for items in official.asked for item in items}
-    assert sum(len(items) for items in official.asked) == 38_575
+    texts = {item.question for items in official.questions for item in items}
+    assert sum(len(items) for items in official.questions) == 38_575
     assert {item.question for found in examples.values() for items in found.asked for item in items} <= texts

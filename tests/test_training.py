@@ -16,16 +16,17 @@ from theodolite.data.epochs import FixedOrder
 from theodolite.data.examples import ExampleSet, draw_questions, training_order
 from theodolite.models.construction.frontends import Pixels
 from theodolite.models.fingerprint import weights_hash
-from theodolite.models.prompts import Prompter
+from theodolite.models.question_tokenizer import QuestionTokenizer
 from theodolite.objectives.language import IGNORE, Language, next_token_loss
 from theodolite.objectives.terms import Term, combine
 from theodolite.records.errors import BadInput
 from theodolite.studies.engine.arms import shapes_arms
+from theodolite.training.arguments import training_arguments
 from theodolite.training.launch import refuse_undistributed
+from theodolite.training.loss_monitor import LossMonitor, NonFiniteLoss
 from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.recipe import Recipe
-from theodolite.training.run import Origin, train, training_arguments
-from theodolite.training.step_metrics import LossMonitor, NonFiniteLoss
+from theodolite.training.run import Origin, train_on_examples
 from theodolite.training.trainer import ObjectiveTrainer
 
 RECIPE = Recipe(name="test", steps=4, batch=8, precision="fp32", decoder=TINY)
@@ -38,7 +39,9 @@ def run(recipe: Recipe = RECIPE, seed: int = 0) -> tuple[Any, Any]:
     model, processor = tiny_vlm(seed)
     told: list[int] = []
     data = examples(ORIGIN.policy)
-    outcome = train(model, processor, data, recipe, origin=ORIGIN, seed=seed, tell=lambda step, loss: told.append(step))
+    outcome = train_on_examples(
+        model, processor, data, recipe, origin=ORIGIN, seed=seed, progress=lambda done, total, note="": told.append(done)
+    )
     assert told == list(range(1, recipe.steps + 1))
     return model, outcome
 
@@ -46,13 +49,13 @@ def run(recipe: Recipe = RECIPE, seed: int = 0) -> tuple[Any, Any]:
 def accumulated(tmp_path: Any, batch: int, accumulation: int) -> dict[str, torch.Tensor]:
     """Weights after training on the same order in `accumulation` parts of `batch` a step."""
     model, processor = tiny_vlm()
-    arguments = training_arguments(RECIPE, 0, str(tmp_path))
+    arguments = training_arguments(RECIPE.staged, RECIPE.stage, tmp_path, 0)
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = batch, accumulation
     trainer = ObjectiveTrainer(
         model=ObjectiveModule(model, Language()),
         args=arguments,
         train_dataset=FixedOrder(training_order(24, 32, 0)),
-        data_collator=Collator(examples("shape,row:odd"), Prompter(processor, 64), Pixels(processor.image_processor)),
+        data_collator=Collator(examples("shape,row:odd"), QuestionTokenizer(processor, 64), Pixels(processor.image_processor)),
     )
     trainer.train()
     return {name: value.clone() for name, value in model.state_dict().items()}
@@ -101,7 +104,7 @@ def test_arms_see_the_same_pictures_in_the_same_order_and_answer_as_many_tokens(
         scenes = WORLD.sample(24, np.random.default_rng([0, 0]))
         data = ExampleSet(WORLD.render(scenes), draw_questions(WORLD, scenes, WORLD.policy(arm.policy), 0))
         origin = replace(ORIGIN, arm=arm.name, policy=arm.policy, comparison=arm.comparison)
-        facts[arm.name] = train(model, processor, data, RECIPE, origin=origin, seed=0).facts
+        facts[arm.name] = train_on_examples(model, processor, data, RECIPE, origin=origin, seed=0).facts
     same = ("pictures_sha256", "order_sha256", "num_pictures", "num_steps", "num_questions", "num_answer_tokens", "comparison")
     for name in same:
         assert len({getattr(found, name) for found in facts.values()}) == 1, name
@@ -141,7 +144,7 @@ def test_processes_that_would_each_train_alone_and_an_fsdp_that_is_not_on_are_re
 
 
 def test_losses_are_thinned_to_means() -> None:
-    watch = LossMonitor(lambda step, loss: None)
+    watch = LossMonitor()
     watch.losses = [(step, float(step)) for step in range(1, 13)]
     assert watch.thinned(5) == ((5, 3.0), (10, 8.0), (12, 11.5))
 

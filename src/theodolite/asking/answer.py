@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from theodolite.records.errors import BadInput
-
-Tell = Callable[[int], None]
+from theodolite.records.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -47,21 +46,9 @@ UNANSWERED = Answer(None, None)
 class Asker(Protocol):
     """Anything that answers questions about pictures."""
 
-    def ask(self, pictures: UInt8[np.ndarray, "picture height width 3"], asks: Sequence[Question], tell: Tell) -> list[Answer]:
-        """Answers in the order of `asks`; `tell` is called with the number of asks done since the last call."""
+    def ask(self, pictures: UInt8[np.ndarray, "picture height width 3"], asks: Sequence[Question], progress: Progress) -> list[Answer]:
+        """Answers in the order of `asks`; `progress` counts those that are answered."""
         ...
-
-
-def counting(total: int, tell: Callable[[int, int], None]) -> Tell:
-    """A `Tell` that adds up: calls `tell(done, total)`."""
-    done = 0
-
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        tell(done, total)
-
-    return count
 
 
 def answer_from_scores(scores: Float[np.ndarray, " choice"]) -> Answer:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from theodolite.asking.answer import Answer, Question, Tell, answer_from_scores
+from theodolite.asking.answer import Answer, Question, answer_from_scores
 from theodolite.asking.batch_size import BatchSizer, out_of_memory
 from theodolite.asking.model_inputs import ModelInputs
 from theodolite.asking.rows import Batch, Sharing, TokenRow, collate_rows, rows_of
@@ -21,6 +21,7 @@ from theodolite.models.forward import adaptation_of, base_model, run_forward
 from theodolite.models.taps import touching
 from theodolite.models.vision_features import VisionFeatures, encode_pictures
 from theodolite.records.errors import BadInput
+from theodolite.records.progress import Progress, silent
 
 Pictures = UInt8[np.ndarray, "picture height width 3"]
 Result = TypeVar("Result")
@@ -76,7 +77,7 @@ class LocalAsker:
         self,
         pictures: Pictures,
         asks: Sequence[Question],
-        tell: Tell = lambda done: None,
+        progress: Progress = silent,
         edits: Mapping[str, Edit] | None = None,
     ) -> list[Answer]:
         """Answers in the order of `asks`. The batches depend on the asks and the room alone, so a repeated call repeats to the bit.
@@ -91,7 +92,7 @@ class LocalAsker:
                 owner = batch.ask_of_choice.cpu().numpy()
                 parts = np.split(scores, np.flatnonzero(np.diff(owner)) + 1)  # an ask's choices stand together
                 answers |= {number: answer_from_scores(part) for number, part in zip(batch.asks, parts, strict=True)}
-                tell(len(batch.asks))
+                progress(len(answers), len(asks))
         return [answers[number] for number in range(len(asks))]
 
     def passes(
@@ -108,7 +109,7 @@ class LocalAsker:
 
     def groups(self, pictures: Pictures, asks: Sequence[Question]) -> list[list[TokenRow]]:
         """The rows of all asks, shortest first, in parts that are made to fit into memory; an ask's rows are never parted."""
-        rows = list(rows_of(asks, self.model_inputs(pictures).prompter, self.sharing))
+        rows = list(rows_of(asks, self.model_inputs(pictures).question_tokenizer, self.sharing))
         return self.batch_sizer.parts(rows)
 
     def fitting(self, rows: Sequence[TokenRow], run: Callable[[Sequence[TokenRow]], Result]) -> Iterator[Result]:

@@ -14,7 +14,7 @@ from theodolite.models.construction.frontends import Pixels, picture_size
 from theodolite.models.exported.grids import picture_grids
 from theodolite.models.families import image_token_id
 from theodolite.models.pictures import PictureReader
-from theodolite.models.prompts import Prompter
+from theodolite.models.question_tokenizer import QuestionTokenizer
 from theodolite.records.errors import BadInput
 
 # For image processors that take pictures of any size.
@@ -41,7 +41,9 @@ class ModelInputs:
         read = self.reader.read(Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)))
         self.grids: list[Int[Tensor, "token 2"]] = picture_grids(model.config, read.inputs)
         self.num_tokens = read.tokens
-        self.prompter = Prompter(processor, read.tokens, self.reader.marker, read.placeholder, image_token_id(model.config))
+        self.question_tokenizer = QuestionTokenizer(
+            processor, read.tokens, self.reader.marker, read.placeholder, image_token_id(model.config)
+        )
         self._pixels = _at_once(self.reader, processor.image_processor, height, width)
 
     def inputs(self, pictures: UInt8[np.ndarray, "picture height width 3"]) -> dict[str, Tensor]:

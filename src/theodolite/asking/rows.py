@@ -17,7 +17,7 @@ from torch import Tensor
 from theodolite.asking.answer import Question
 from theodolite.models.exported.layout import NONE, Layout, mark_pictures
 from theodolite.models.pass_inputs import PassInputs
-from theodolite.models.prompts import Prompter, TokenizedQuestion
+from theodolite.models.question_tokenizer import QuestionTokenizer, TokenizedQuestion
 
 # Of a row of questions about one picture; attention grows with the square of its length, so more questions get another row.
 MAX_BRANCH_TOKENS = 256
@@ -95,7 +95,7 @@ class Batch:
         return replace(self, view=view, **{name: getattr(self, name).to(device) for name in names})
 
 
-def rows_of(asks: Sequence[Question], prompter: Prompter, sharing: Sharing) -> Iterator[TokenRow]:
+def rows_of(asks: Sequence[Question], question_tokenizer: QuestionTokenizer, sharing: Sharing) -> Iterator[TokenRow]:
     """The asks by picture, in the order in which pictures first occur, in rows of bounded length."""
     by_picture: dict[int, list[int]] = {}
     for number, ask in enumerate(asks):
@@ -103,7 +103,7 @@ def rows_of(asks: Sequence[Question], prompter: Prompter, sharing: Sharing) -> I
     for picture, numbers in by_picture.items():
         row: TokenRow | None = None
         for number in numbers:
-            turns = [prompter.turn(asks[number].question, choice) for choice in asks[number].choices]
+            turns = [question_tokenizer.tokenize(asks[number].question, choice) for choice in asks[number].choices]
             _refuse_split(turns)
             if sharing == "nothing":
                 yield from _apart(picture, number, turns)

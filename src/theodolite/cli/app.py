@@ -41,7 +41,7 @@ def refuse_file(out: Path | None, kind: str, *, overwrite: bool) -> None:
 
 def show_surveys(records: Sequence[SurveyRecord]) -> None:
     """Prints the tables of surveys."""
-    from theodolite.commands.tables import score_table, tour_table
+    from theodolite.report.tables import score_table, tour_table
 
     console.print(tour_table(records))
     scores = score_table(records)

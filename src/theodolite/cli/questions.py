@@ -37,7 +37,7 @@ def coverage(
     if as_json:
         print(result.model_dump_json(indent=1))
         return
-    from theodolite.commands.tables import coverage_table, proxy_lines
+    from theodolite.report.tables import coverage_table, proxy_lines
 
     console.print(coverage_table(result, found.space.names))
     for line in proxy_lines(result):

@@ -74,10 +74,10 @@ def survey(
 ) -> None:
     """Ask a model about counterfactual pairs and record what moves its answers."""
     from theodolite.commands.progress import Steps
-    from theodolite.commands.targets import SurveyTarget
+    from theodolite.commands.targets import TargetArguments
 
     target = out or _folder(model, world, pairs)
-    matter = SurveyTarget(world, pairs, ask, strength, scenes, seed)
+    matter = TargetArguments(world, pairs, ask, strength, scenes, seed)
     remote = {
         "key_env": key_env, "answers": answers, "picture_size": picture_size, "concurrency": concurrency, "per_minute": per_minute,
         "timeout_s": timeout, "cache": cache, "price_in": price_in, "price_out": price_out,
@@ -85,19 +85,19 @@ def survey(
     local = {"device": device, "dtype": dtype, "batch": batch, "attention": attn, "inside_scenes": inside_scenes}
     given_remote, given_local = ({name: value for name, value in each.items() if value is not None} for each in (remote, local))
     if endpoint is not None:
-        from theodolite.commands.endpoint import survey_endpoint
+        from theodolite.commands.endpoint import run_endpoint_survey
 
         _refuse_idle(given_local, "for a model that is loaded here; an endpoint has its own")
-        found = survey_endpoint(
+        found = run_endpoint_survey(
             model, endpoint, target, matter, measures=measures, dry_run=dry_run, overwrite=overwrite, steps=Steps(console), **given_remote
         )
     else:
-        from theodolite.commands.survey import survey_from_disk
+        from theodolite.commands.survey import run_survey
 
         _refuse_idle({**given_remote, **({"dry_run": True} if dry_run else {})}, "for a model behind an endpoint; give --endpoint URL too")
-        found = survey_from_disk(model, target, matter, measures=measures, overwrite=overwrite, steps=Steps(console), **given_local)
+        found = run_survey(model, target, matter, measures=measures, overwrite=overwrite, steps=Steps(console), **given_local)
     if found is not None:
-        _show_survey(found)
+        _show_survey(found.record)
         console.print(f"record: {target / 'survey.json'}")
 
 
@@ -117,7 +117,7 @@ def _refuse_idle(given: Mapping[str, object], why: str) -> None:
 
 def _show_survey(record: SurveyRecord) -> None:
     """Prints a survey's tables, and what they leave unsaid."""
-    from theodolite.commands.tables import survey_lines, survey_tables
+    from theodolite.report.tables import survey_lines, survey_tables
 
     for table in survey_tables(record):
         console.print(table)

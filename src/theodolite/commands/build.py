@@ -10,7 +10,7 @@ from torch import nn
 from theodolite.models.construction.join import join_vlm
 from theodolite.models.export import export_vlm
 from theodolite.models.load import DType
-from theodolite.models.prompts import Prompter
+from theodolite.models.question_tokenizer import QuestionTokenizer
 from theodolite.records.errors import BadInput
 from theodolite.records.folder import refuse_taken, whole_folder
 
@@ -25,7 +25,7 @@ def build_model(
     refuse_taken(out, overwrite=overwrite)
     template = None if chat_template is None else _read(chat_template)
     model, processor = join_vlm(encoder, language_model, seed=seed, chat_template=template)
-    Prompter(processor, num_picture_tokens=model.config.image_seq_length).turn("What is in the picture?", "A tree.")
+    QuestionTokenizer(processor, num_picture_tokens=model.config.image_seq_length).tokenize("What is in the picture?", "A tree.")
     model.to(getattr(torch, dtype))
     with whole_folder(out, overwrite=overwrite) as folder:
         export_vlm(model, processor, folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 from rich.table import Table
 
-from theodolite.measurement.survey.compare import COLUMNS, compare_surveys
+from theodolite.measurement.survey.compare import COLUMNS, compare_records
 from theodolite.records.comparison import CellChange, Change, Comparison
 from theodolite.records.survey import BadRecord, read_survey
 
@@ -18,7 +18,7 @@ def compare_folders(one: Path, other: Path, confidence: float = 0.95) -> Compari
     Raises `BadRecord` for a folder that holds no whole survey, `BadInput` for surveys of different pairs or without a common question.
     """
     first, second = read_survey(one), read_survey(other)
-    return compare_surveys(first, read_rows(one), second, read_rows(other), confidence)
+    return compare_records(first, read_rows(one), second, read_rows(other), confidence)
 
 
 def read_rows(folder: Path) -> pl.DataFrame:

@@ -1,9 +1,8 @@
-"""The survey of a model behind an endpoint, as the command line runs it. Nothing is loaded; answers only."""
+"""The survey of a model behind an endpoint, as the command line runs it. No model is loaded; answers only."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -11,21 +10,20 @@ from theodolite.asking.endpoint.asker import CostAsker, CostEstimate, EndpointAs
 from theodolite.asking.endpoint.cache import ResponseCache
 from theodolite.asking.endpoint.channel import KEY_ENV, EndpointSettings
 from theodolite.commands.progress import Steps
-from theodolite.commands.survey import stage_in
-from theodolite.commands.targets import SurveyTarget, surveying
+from theodolite.commands.survey import save_result
+from theodolite.commands.targets import TargetArguments, resolve_target
 from theodolite.measurement.internals.registry import measures_named
-from theodolite.measurement.survey.options import refuse_inside
-from theodolite.measurement.survey.session import SurveyedModel, SurveyOptions, SurveyResult
-from theodolite.records.folder import refuse_taken, whole_folder
-from theodolite.records.survey import SurveyRecord
-from theodolite.records.writing import run_record, write_survey
+from theodolite.measurement.survey.options import SurveyOptions
+from theodolite.measurement.survey.result import SurveyResult
+from theodolite.measurement.survey.session import SurveyedModel, refuse_inside, survey_model
+from theodolite.records.folder import refuse_taken
 
 
-def survey_endpoint(
+def run_endpoint_survey(
     model: str,
     url: str,
     out: Path,
-    matter: SurveyTarget,
+    arguments: TargetArguments,
     *,
     overwrite: bool,
     steps: Steps,
@@ -40,56 +38,49 @@ def survey_endpoint(
     cache: Path | None = None,
     price_in: float | None = None,
     price_out: float | None = None,
-) -> SurveyRecord | None:
-    """Surveys a model behind an endpoint, writes the record to `out`, and returns it; None in a dry run, which only tells the cost.
+) -> SurveyResult | None:
+    """Surveys a model behind an endpoint and writes the result to `out`; a dry run prints the cost and returns None.
 
-    Answers are kept in `cache`, beside the record unless said otherwise, so that a survey that was stopped goes on where it was. Prices are
-    USD for a million tokens. Raises `BadInput` on anything that cannot be used.
+    Answers are stored in `cache`, by default beside the record, so that an interrupted survey continues where it stopped. Prices are USD
+    for a million tokens. Raises `BadInput` on anything that cannot be used.
     """
     if not dry_run:
         refuse_taken(out, overwrite=overwrite)
     settings = EndpointSettings(url, model, key_env, answers, picture_size, concurrency, per_minute, timeout_s)
-    way = SurveyOptions(measures_named(measures), stage=stage_in(steps))
-    survey_candidate = surveying(matter, model.rstrip("/").rpartition("/")[2], None, steps.console.print)
+    options = SurveyOptions(measures=measures_named(measures), title=model.rstrip("/").rpartition("/")[2])
+    target, options = resolve_target(arguments, options, None, steps.console.print)
     path = cache or _beside(out)
+    refuse_inside(options.measures)  # before a file is made
+
+    def survey(surveyed: SurveyedModel, steps: Steps | None = None) -> SurveyResult:
+        return survey_model(surveyed, target, options, **({} if steps is None else {"steps": steps.costed_step}))
 
     asker: EndpointAsker | None = None
-    refuse_inside(way.measures)  # before a file is made
-    started = datetime.now(UTC)
-    answered = ResponseCache(path if path.exists() or not dry_run else None)
+    responses = ResponseCache(path if path.exists() or not dry_run else None)
     try:
         if not dry_run:
-            asker = EndpointAsker(settings, answered)
-            asker.detect()  # what it offers decides what a question costs
-        total = _cost(settings, answered, lambda trial: survey_candidate(trial, SurveyOptions()))
-        steps.console.print(total.words(price_in, price_out), highlight=False)
+            asker = EndpointAsker(settings, responses)
+            asker.detect()  # what the server offers decides what a question costs
+        cost = _cost(settings, responses, survey)
+        steps.console.print(cost.words(price_in, price_out), highlight=False)
         if asker is None:
             return None
-        survey = survey_candidate(SurveyedModel(asker, picture_size, asker.describe, asker.notices), way)
+        result = survey(SurveyedModel(asker, picture_size, asker.describe, asker.notices), steps)
     finally:
-        answered.close()
-    _write(out, survey, started, overwrite, steps.console.print)
-    return survey.record
+        responses.close()
+    save_result(result, out, overwrite=overwrite, steps=steps)
+    return result
 
 
-def _cost(settings: EndpointSettings, answered: ResponseCache, survey: Callable[[SurveyedModel], object]) -> CostEstimate:
-    """What a whole survey will take, official questions and all: it is gone through once without asking anybody."""
+def _cost(settings: EndpointSettings, responses: ResponseCache, survey: Callable[[SurveyedModel], object]) -> CostEstimate:
+    """The cost of the whole survey, official questions included: a trial run that sends nothing."""
     parts: list[CostEstimate] = []
-    trial = CostAsker(settings, answered, parts.append)
+    trial = CostAsker(settings, responses, parts.append)
     survey(SurveyedModel(trial, settings.picture_size, trial.describe))
     return sum(parts, CostEstimate(0, 0, 0, 0))
 
 
 def _beside(out: Path) -> Path:
     """The file of answers that goes with a record's folder."""
-    whole = out.resolve()
-    return whole.with_name(f"{whole.name}.responses.sqlite")
-
-
-def _write(out: Path, survey: SurveyResult, started: datetime, overwrite: bool, say: Callable[[str], None]) -> None:
-    for notice in survey.notices:
-        say(f"note: {notice}")
-    update = {"pairs_per_s": round(survey.pairs_per_s, 3), "notices": survey.notices}
-    run = run_record("survey", started, survey.seconds).model_copy(update=update)
-    with whole_folder(out, overwrite=overwrite) as folder:
-        write_survey(folder, survey.record, survey.rows, survey.pictures, run)
+    folder = out.resolve()
+    return folder.with_name(f"{folder.name}.responses.sqlite")

@@ -29,8 +29,8 @@ def language_losses(models: Sequence[str], texts: Sequence[Path], steps: Steps) 
     losses = []
     for name in models:
         model, tokenizer = _language_model(name)
-        with steps.step(f"text, {name}") as tell:
-            losses.append(measure_text_loss(model, tokenizer, text, name=name, source=source, tell=tell))
+        with steps.step(f"text, {name}") as progress:
+            losses.append(measure_text_loss(model, tokenizer, text, name=name, source=source, progress=progress))
     return TextLosses(first=losses[0], changes=tuple(text_loss_change(losses[0], other) for other in losses[1:]))
 
 

@@ -13,9 +13,10 @@ from transformers.utils import logging
 
 from theodolite.commands.progress import Steps
 from theodolite.records.errors import BadInput, UnknownName
-from theodolite.training.recipe_data import file_material, shapes_material
+from theodolite.records.progress import Progress
+from theodolite.training.recipe_data import file_recipe_data, shapes_recipe_data
 from theodolite.training.recipes import RECIPES, StagedRecipe, TinyModel, WorldQuestions
-from theodolite.training.smol_data import packaged_material
+from theodolite.training.smol_data import packaged_recipe_data
 from theodolite.training.stage_runner import RECIPE, run_stages
 
 
@@ -43,24 +44,24 @@ def train_recipe(
     if recipe.questions is not None:
         if sources or ask is not None or strength is not None:
             raise BadInput(f"{name} trains on installed packages; leave --data, --ask and --strength out")
-        material = packaged_material(recipe, seed)
+        recipe_data = packaged_recipe_data(recipe, seed)
     elif isinstance(recipe.model, TinyModel):
         if sources:
             raise BadInput(f"{name} renders its own pictures; leave --data out")
         asked = WorldQuestions() if recipe.world is None else recipe.world
         policy, rho = asked.policy if ask is None else ask, asked.strength if strength is None else strength
         recipe = replace(recipe, world=WorldQuestions(policy, rho))
-        material = shapes_material(recipe, seed)
+        recipe_data = shapes_recipe_data(recipe, seed)
     elif ask is not None or strength is not None:
         raise BadInput(f"{name} trains on data of its own, whose questions are what they are; leave --ask and --strength out")
     else:
-        material = file_material(recipe, sources, seed)
+        recipe_data = file_recipe_data(recipe, sources, seed)
     if overwrite and out.is_dir() and any(out.iterdir()) and not (out / RECIPE).is_file():
         raise BadInput(f"{out} holds files, but no {RECIPE}, so it is no training run; give another folder")
     logging.set_verbosity_error()
     logging.disable_progress_bar()  # ours says more
     with ExitStack() as stack:
-        return run_stages(recipe, material, out, seed=seed, overwrite=overwrite, tell=_teller(recipe, steps, stack))
+        return run_stages(recipe, recipe_data, out, seed=seed, overwrite=overwrite, progress=_stage_bars(recipe, steps, stack))
 
 
 def variant(name: str, settings: Sequence[str]) -> StagedRecipe:
@@ -91,16 +92,12 @@ def _sources(data: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _teller(recipe: StagedRecipe, steps: Steps, stack: ExitStack) -> Callable[[str, int, int, str], None]:
-    """A bar for each stage, opened when the stage first tells of itself, and closed when the next one does."""
-    inner = ExitStack()
-    stack.enter_context(inner)
-    bars: dict[str, Callable[..., None]] = {}
+def _stage_bars(recipe: StagedRecipe, steps: Steps, stack: ExitStack) -> Callable[[str], Progress]:
+    """A progress bar for each stage, opened when the stage begins and closed when the next one does."""
+    bar = stack.enter_context(ExitStack())
 
-    def tell(stage: str, done: int, total: int, note: str) -> None:
-        if stage not in bars:
-            inner.close()
-            bars[stage] = inner.enter_context(steps.step(f"{recipe.name} {stage}"))
-        bars[stage](done, total, note)
+    def open_bar(stage: str) -> Progress:
+        bar.close()
+        return bar.enter_context(steps.step(f"{recipe.name} {stage}"))
 
-    return tell
+    return open_bar

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-Message = Mapping[str, Any]
-Conversation = tuple[Message, ...]
+from theodolite.models.conversation_tokenizer import Conversation, Message
+
 # What data sets write in a text where a picture stands; line breaks beside it are the chat template's business.
 MARK = "<image>"
 _MARK = re.compile(rf"\n*{MARK}\n*")

@@ -33,15 +33,15 @@ class ExampleSet:
     """
 
     pictures: UInt8[np.ndarray, "picture height width 3"]
-    asked: tuple[tuple[QuestionAnswer, ...], ...]
+    questions: tuple[tuple[QuestionAnswer, ...], ...]
     num_distinct: int | None = None
 
     def __post_init__(self) -> None:
-        if len(self.pictures) != len(self.asked):
-            raise ValueError(f"{len(self.pictures)} pictures but questions for {len(self.asked)}; give each picture its list")
+        if len(self.pictures) != len(self.questions):
+            raise ValueError(f"{len(self.pictures)} pictures but questions for {len(self.questions)}; give each picture its list")
 
     def __len__(self) -> int:
-        return len(self.asked)
+        return len(self.questions)
 
     def key(self, index: int) -> str:
         """The name under which an example's masks are drawn."""
@@ -57,7 +57,7 @@ class ExampleSet:
 
     @property
     def questions_sha256(self) -> str:
-        rows = [[(item.question, item.answer) for item in items] for items in self.asked]
+        rows = [[(item.question, item.answer) for item in items] for items in self.questions]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 

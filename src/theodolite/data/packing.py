@@ -14,12 +14,15 @@ from theodolite.data.drops import Unfit
 from theodolite.data.epochs import EpochExample
 from theodolite.data.samples import Sample, SampleMaker, TooLong
 from theodolite.data.sources import Malformed, TrainingExample
+from theodolite.models.conversation_tokenizer import IGNORE
 from theodolite.models.exported.layout import NONE, mark_pictures
 from theodolite.models.families import image_token_id
 from theodolite.models.pictures import PictureReader
-from theodolite.objectives.language import IGNORE
 from theodolite.objectives.masking import draw_ranks
 from theodolite.records.errors import BadInput
+
+# Tokens of a sample, unless another number is given: the paper's length of context.
+MAX_LENGTH = 2048
 
 
 class PackingCollator:
@@ -51,6 +54,13 @@ class PackingCollator:
             raise BadInput(f"rows of {row_length} tokens cannot hold samples of {max_length}; give row_length {max_length} or more")
         self.maker = SampleMaker(tokenizer, reader, max_length, chat_template, too_long)
         self.reader, self.row_length, self.seed, self.pad = reader, row_length, seed, int(tokenizer.pad_token_id)
+
+    @classmethod
+    def of_processor(cls, processor: Any, config: Any, *, max_length: int = MAX_LENGTH, **options: Any) -> PackingCollator:
+        """The collator of a model's own processor and configuration; `options` are those of the constructor."""
+        reader = PictureReader(processor.image_processor, processor.tokenizer, config)
+        template = getattr(processor, "chat_template", None)
+        return cls(processor.tokenizer, reader, max_length=max_length, **{"chat_template": template, **options})
 
     def __call__(self, visits: Sequence[EpochExample | TrainingExample | Malformed]) -> dict[str, Any]:
         samples: list[Sample] = []

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from theodolite.data.drops import Unfit
 from theodolite.data.sources import Picture, TrainingExample
-from theodolite.data.tokenized import ConversationTokenizer, TokenizedConversation
+from theodolite.models.conversation_tokenizer import IGNORE, ConversationTokenizer, MalformedConversation, TokenizedConversation
 from theodolite.models.exported.grids import picture_grids
+from theodolite.models.families import image_token_id
 from theodolite.models.pictures import PictureReader, ProcessedPicture
-from theodolite.objectives.language import IGNORE
 from theodolite.records.errors import BadInput
 from theodolite.worlds.exif_orientation import apply_exif_orientation
 
@@ -57,14 +57,18 @@ class SampleMaker:
         if max_length < 1:
             raise BadInput(f"max_length is {max_length}; give 1 or more tokens")
         self.reader, self.max_length, self.too_long = reader, max_length, too_long
-        self.conversation_tokenizer = ConversationTokenizer(tokenizer, reader, chat_template)
+        self.conversation_tokenizer = ConversationTokenizer(tokenizer, image_token_id(reader.config), reader.marker, chat_template)
 
     def make(self, example: TrainingExample) -> Sample:
         """The sample of an example. Raises `Unfit` with the reason if there is none, and `BadInput` if what is too long is refused."""
         if not example.conversations:
             raise Unfit("malformed", "there is no conversation")
         reads = self._read(example.pictures)
-        conversations = [self.conversation_tokenizer.transcribe(conversation, reads) for conversation in example.conversations]
+        placeholders = [read.placeholder for read in reads]
+        try:
+            conversations = [self.conversation_tokenizer.tokenize(conversation, placeholders) for conversation in example.conversations]
+        except MalformedConversation as error:
+            raise Unfit("malformed", str(error)) from error
         grids = tuple(grid for read in reads for grid in picture_grids(self.reader.config, read.inputs))
         image = self.conversation_tokenizer.image_token_id
         if conversations[0].tokens.count(image) != sum(len(grid) for grid in grids):

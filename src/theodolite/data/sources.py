@@ -112,7 +112,7 @@ class WorldExamples(Dataset[TrainingExample]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> TrainingExample:
-        asked = self.examples.asked[index]
+        asked = self.examples.questions[index]
         conversations = tuple(
             (
                 {"role": "user", "content": [IMAGE, text_part(item.question)]},

@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from theodolite.models.conversation_tokenizer import IGNORE
 from theodolite.models.forward import STOCK, Adaptation, base_model, run_forward
 from theodolite.models.pass_inputs import whole_view
 from theodolite.objectives.terms import Objective, Term, Terms
-
-IGNORE = -100
 
 
 def next_token_loss(logits: Float[Tensor, "position vocabulary"], labels: Int[Tensor, " position"]) -> Float[Tensor, ""]:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-
 from theodolite.commands.progress import Steps
-from theodolite.measurement.survey.session import SurveyOptions
+from theodolite.measurement.survey.options import SurveyOptions
 from theodolite.models.export import export_vlm
 from theodolite.models.load import load_vlm
 from theodolite.records.errors import UnknownName
 from theodolite.records.folder import FolderTaken, whole_folder, write_whole
+from theodolite.records.progress import Progress
 from theodolite.records.survey import SurveyRecord, read_survey
 from theodolite.records.training import NAME, read_training
-from theodolite.records.writing import run_record, write_survey
+from theodolite.records.writing import write_survey
 from theodolite.report.survey.page import write_report
 from theodolite.studies.engine.arms import TOURS, Arm
 from theodolite.studies.engine.execute import Run, survey_run, surveyed_as, train_run
@@ -51,13 +50,13 @@ class TourRun:
 
 def tour_runs(tour: Tour, out: Path) -> list[TourRun]:
     """All arms under all seeds, in the order in which they run."""
-    stops = []
+    runs = []
     for number, seed in enumerate(tour.seeds):
         for arm in tour.arms:
             folder = out / arm.name if number == 0 else out / f"seed-{seed}" / arm.name
             run = Run(tour.world, arm, seed, tour.num_scenes)
-            stops.append(TourRun(run, folder, arm.name if len(tour.seeds) == 1 else f"{arm.name}, seed {seed}"))
-    return stops
+            runs.append(TourRun(run, folder, arm.name if len(tour.seeds) == 1 else f"{arm.name}, seed {seed}"))
+    return runs
 
 
 def run_tour(tour: Tour, out: Path, *, overwrite: bool, steps: Steps) -> list[SurveyRecord]:
@@ -65,59 +64,61 @@ def run_tour(tour: Tour, out: Path, *, overwrite: bool, steps: Steps) -> list[Su
 
     Raises `FolderTaken` if `out` holds anything that this tour would not make.
     """
-    stops = tour_runs(tour, out)
-    _refuse_other(stops, out, overwrite=overwrite)
-    for stop in stops:
-        _take_stop(stop, steps)
-    folders = [stop.folder for stop in stops]
+    runs = tour_runs(tour, out)
+    _refuse_other(runs, out, overwrite=overwrite)
+    for tour_run in runs:
+        _run_arm(tour_run, steps)
+    folders = [tour_run.folder for tour_run in runs]
     write_report(folders, out / "report.html")
     return [read_survey(folder) for folder in folders]
 
 
-def _refuse_other(stops: list[TourRun], out: Path, *, overwrite: bool) -> None:
+def _refuse_other(runs: list[TourRun], out: Path, *, overwrite: bool) -> None:
     """Raises `FolderTaken` on anything in `out` that this tour would not make. Overwriting removes only what it would make."""
     if out.exists() and not out.is_dir():
         raise FolderTaken(f"{out} is a file; give a folder")
     if not out.exists():
         return
-    known = {out / "report.html"}.union(*({stop.folder, stop.folder.parent} for stop in stops))
-    for found in sorted(out.iterdir()):
-        if found not in known and not found.name.startswith("."):
-            raise FolderTaken(f"{out} holds {found.name}, which this tour does not make; give another --out, or move it away")
-    for stop in stops:
-        record = None if overwrite else read_training(stop.model)
-        if record is not None and record.setup != stop.run.setup:
-            raise FolderTaken(f"{stop.model} was trained in another way; give another --out, or --overwrite to train it anew")
-    for stop in stops if overwrite else ():
-        shutil.rmtree(stop.folder, ignore_errors=True)
+    known = {out / "report.html"}.union(*({tour_run.folder, tour_run.folder.parent} for tour_run in runs))
+    for path in sorted(out.iterdir()):
+        if path not in known and not path.name.startswith("."):
+            raise FolderTaken(f"{out} holds {path.name}, which this tour does not make; give another --out, or move it away")
+    for tour_run in runs:
+        record = None if overwrite else read_training(tour_run.model)
+        if record is not None and record.setup != tour_run.run.setup:
+            raise FolderTaken(f"{tour_run.model} was trained in another way; give another --out, or --overwrite to train it again")
+    for tour_run in runs if overwrite else ():
+        shutil.rmtree(tour_run.folder, ignore_errors=True)
 
 
-def _take_stop(stop: TourRun, steps: Steps) -> None:
-    """Trains and surveys one arm, each unless its outcome is there."""
-    started, before = datetime.now(UTC), time.monotonic()
-    if read_training(stop.model) is None:
-        _train(stop, steps)
+def _run_arm(tour_run: TourRun, steps: Steps) -> None:
+    """Trains and surveys one arm, each unless its outcome exists."""
+    before = time.monotonic()
+    if read_training(tour_run.model) is None:
+        _train(tour_run, steps)
     else:
-        steps.reuse(f"train {stop.label}")
+        steps.reuse(f"train {tour_run.label}")
     between = time.monotonic()
-    trained = read_training(stop.model)
-    if (stop.folder / "survey.json").is_file() and surveyed_as(stop.run, read_survey(stop.folder), trained):
-        steps.reuse(f"survey {stop.label}")
+    training = read_training(tour_run.model)
+    if (tour_run.folder / "survey.json").is_file() and surveyed_as(tour_run.run, read_survey(tour_run.folder), training):
+        steps.reuse(f"survey {tour_run.label}")
         return
-    model, processor = load_vlm(stop.model)  # as it lies on disk, so that anyone can repeat the survey from there
-    way = SurveyOptions(stage=lambda label, cost: steps.step(f"survey {stop.label}: {label}"))
-    survey = survey_run(stop.run, model, processor, trained, way)
+    model = load_vlm(tour_run.model)  # as it lies on disk, so that anyone can repeat the survey from there
+
+    def survey_step(label: str, cost: str) -> AbstractContextManager[Progress]:
+        return steps.step(f"survey {tour_run.label}: {label}")
+
+    result = survey_run(tour_run.run, model, training, SurveyOptions(), survey_step)
     seconds = {"training": between - before, "survey": time.monotonic() - between}
-    attention, device = model.config._attn_implementation, str(model.device)
-    run = run_record("tour", started, seconds, attention, device, threads=torch.get_num_threads())
-    write_survey(stop.folder, survey.record, survey.rows, survey.pictures, run)
+    result = result.with_run("tour", seconds)
+    write_survey(tour_run.folder, result.record, result.rows, result.pictures, result.run)
 
 
-def _train(stop: TourRun, steps: Steps) -> None:
-    with steps.step(f"train {stop.label}") as tell:
-        trained = train_run(stop.run, tell)
-    (stop.folder / "survey.json").unlink(missing_ok=True)
-    with whole_folder(stop.model, overwrite=True) as folder:
+def _train(tour_run: TourRun, steps: Steps) -> None:
+    with steps.step(f"train {tour_run.label}") as progress:
+        trained = train_run(tour_run.run, progress)
+    (tour_run.folder / "survey.json").unlink(missing_ok=True)
+    with whole_folder(tour_run.model, overwrite=True) as folder:
         export_vlm(trained.model, trained.processor, folder)
         write_whole(folder / NAME, trained.record.to_json())
 

@@ -1,4 +1,4 @@
-"""A run is a function that returns its whole typed configuration; variants change a field or two of it."""
+"""The recipes of tours and grids: one stage of next-token prediction on a small model. Variants change a field or two."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Literal
 from theodolite.models.construction.build import DecoderSize
 from theodolite.models.construction.frontends import FrontEnd
 from theodolite.models.exported.connectors import Connector
+from theodolite.models.forward import Adaptation
+from theodolite.training.recipes import Stage, StagedRecipe, TinyModel
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,36 @@ class Recipe:
     decoder: DecoderSize = field(default_factory=DecoderSize)
     frontend: FrontEnd = "conv"
     connector: Connector = "mlp"
+
+    @property
+    def stage(self) -> Stage:
+        """The only stage: connector and language model on a policy's questions, without checkpoints."""
+        return Stage(
+            name="train",
+            trains=("connector", "language_model"),
+            data="questions",
+            steps=self.steps,
+            batch=self.batch,
+            learning_rate=self.learning_rate,
+            warmup_steps=round(self.warmup_frac * self.steps),
+            weight_decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+            save_every=0,
+            beta2=self.beta2,
+        )
+
+    @property
+    def staged(self) -> StagedRecipe:
+        """The same as a recipe of one stage, on the stock model."""
+        return StagedRecipe(
+            self.name,
+            TinyModel(self.decoder, self.frontend),
+            (self.stage,),
+            adaptation=Adaptation(),
+            precision=self.precision,
+            attention=self.attention,
+            micro_batch=self.batch,
+        )
 
 
 def tour_shapes() -> Recipe:

@@ -10,21 +10,16 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from theodolite.data.collate import Collator
-from theodolite.data.epochs import FixedOrder
-from theodolite.data.examples import ExampleSet, QuestionAnswer, draw_questions, training_order
+from theodolite.data.examples import ExampleSet, QuestionAnswer, draw_questions
 from theodolite.data.packing import PackingCollator
 from theodolite.data.sources import LlavaJson
 from theodolite.data.tables import from_datasets
 from theodolite.models.construction.build import build_vlm
-from theodolite.models.construction.frontends import Pixels
 from theodolite.models.construction.join import join_vlm
 from theodolite.models.load import load_vlm
-from theodolite.models.pictures import PictureReader
-from theodolite.models.prompts import Prompter
 from theodolite.records.errors import BadInput
 from theodolite.training.recipes import JoinedModel, Stage, StagedRecipe, TinyModel, WholeModel
-from theodolite.training.stage_runner import RecipeData, StageData
+from theodolite.training.stage_data import RecipeData, StageData, stage_data
 from theodolite.worlds.shapes.world import Shapes
 from theodolite.worlds.world import World
 
@@ -34,7 +29,7 @@ SHUFFLE_BUFFER = 10_000
 DESCRIBE = "describe the picture."
 
 
-def shapes_material(recipe: StagedRecipe, seed: int, num_pictures: int = NUM_PICTURES) -> RecipeData:
+def shapes_recipe_data(recipe: StagedRecipe, seed: int, num_pictures: int = NUM_PICTURES) -> RecipeData:
     """A small LLaVA from scratch on the shapes world of the tour (shape and colour correlated): captions that name every factor, then the
     recipe's questions. Pictures of which it asks nothing are left out. Raises `BadInput`."""
     model = recipe.model
@@ -56,10 +51,7 @@ def shapes_material(recipe: StagedRecipe, seed: int, num_pictures: int = NUM_PIC
         return build_vlm([*world.texts, DESCRIBE, *_every_caption(world)], seed, decoder=model.decoder, frontend=model.frontend)
 
     def feed(stage: Stage, vlm: nn.Module, processor: Any) -> StageData:
-        data = examples(stage.data)
-        order = training_order(len(data), stage.steps * stage.batch, seed)
-        prompter = Prompter(processor, num_picture_tokens=vlm.config.image_seq_length)
-        return StageData(FixedOrder(order), Collator(data, prompter, Pixels(processor.image_processor), seed))
+        return stage_data(examples(stage.data), stage, vlm, processor, seed)
 
     return RecipeData(start, feed)
 
@@ -75,7 +67,7 @@ def _every_caption(world: World) -> list[str]:
     return [" ".join(factor.values) for factor in world.space.factors if factor.nameable]
 
 
-def file_material(recipe: StagedRecipe, sources: Mapping[str, str], seed: int) -> RecipeData:
+def file_recipe_data(recipe: StagedRecipe, sources: Mapping[str, str], seed: int) -> RecipeData:
     """The model of a recipe, and data named for its stages: `FILE.json:PICTURES` or a Hugging Face data set.
 
     Raises `BadInput` if a stage's data is not named, or a name is that of no stage.
@@ -94,15 +86,7 @@ def file_material(recipe: StagedRecipe, sources: Mapping[str, str], seed: int) -
         raise BadInput(f"{recipe.name} is the recipe of a tiny model; it brings its own data")
 
     def feed(stage: Stage, vlm: nn.Module, processor: Any) -> StageData:
-        reader = PictureReader(processor.image_processor, processor.tokenizer, vlm.config)
-        collator = PackingCollator(
-            processor.tokenizer,
-            reader,
-            max_length=stage.max_length,
-            row_length=stage.row_length,
-            seed=seed,
-            chat_template=processor.chat_template,
-        )
+        collator = PackingCollator.of_processor(processor, vlm.config, max_length=stage.max_length, row_length=stage.row_length, seed=seed)
         return StageData(source_named(sources[stage.data], seed), collator)
 
     return RecipeData(start, feed)

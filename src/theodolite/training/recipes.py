@@ -18,6 +18,7 @@ from theodolite.objectives.laver import LaverConfig
 from theodolite.objectives.schedules import EMASchedule
 
 MIXED = Adaptation("mixed", "2d")
+BETA2 = 0.999  # of AdamW
 AtLeast0, AtLeast1, AtLeast3 = (Annotated[int, Field(ge=least)] for least in (0, 1, 3))
 
 
@@ -27,7 +28,7 @@ class Stage:
 
     `batch` counts samples of a whole optimizer step, over all processes and accumulated micro-batches. `laver` None is plain next-token
     prediction on the adapted model. With `lora_rank` above 0 adapters of that rank on the language model are trained in its place, and
-    merged when the stage ends.
+    merged when the stage ends. A checkpoint is written every `save_every` steps; 0 means none.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Stage:
     clip_norm: float = 1.0
     lora_rank: int = 0
     save_every: int = 500
+    beta2: float = BETA2
 
 
 @dataclass(frozen=True)

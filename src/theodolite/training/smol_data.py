@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from theodolite.data.collate import Collator
-from theodolite.data.epochs import FixedOrder
-from theodolite.data.examples import ExampleSet, QuestionAnswer, official_examples, training_order
-from theodolite.models.construction.frontends import Pixels, picture_size
+from theodolite.data.examples import ExampleSet, QuestionAnswer, official_examples
+from theodolite.models.cached_features import DiskFeatureCache
+from theodolite.models.construction.frontends import picture_size
 from theodolite.models.construction.join import join_vlm, with_pictures
-from theodolite.models.prompts import Prompter
 from theodolite.records.errors import BadInput
+from theodolite.records.folder import cache_folder
 from theodolite.training.recipes import JoinedModel, Stage, StagedRecipe
-from theodolite.training.stage_runner import RecipeData, StageData
+from theodolite.training.stage_data import RecipeData, StageData, stage_data
 from theodolite.worlds.openmoji.data import captioned_emoji, draw_emoji
 from theodolite.worlds.registry import world_named
 from theodolite.worlds.world import World
@@ -30,7 +29,7 @@ DESCRIBE = "What is in the image?"
 GROUNDS = ((255, 255, 255), (240, 240, 240), (250, 246, 236), (236, 244, 250))
 
 
-def packaged_material(recipe: StagedRecipe, seed: int) -> RecipeData:
+def packaged_recipe_data(recipe: StagedRecipe, seed: int) -> RecipeData:
     """A joined model of installed weights, and data from installed packages. Raises `BadInput` that names what is missing."""
     model, name = recipe.model, recipe.questions
     if not isinstance(model, JoinedModel) or name is None:
@@ -50,9 +49,8 @@ def packaged_material(recipe: StagedRecipe, seed: int) -> RecipeData:
 
     def feed(stage: Stage, vlm: nn.Module, processor: Any) -> StageData:
         data = examples(stage.data, picture_size(processor.image_processor))
-        order = training_order(len(data), stage.steps * stage.batch, seed)
-        prompter = Prompter(processor, num_picture_tokens=vlm.config.image_seq_length)
-        return StageData(FixedOrder(order), Collator(data, prompter, Pixels(processor.image_processor), seed))
+        features = DiskFeatureCache(cache_folder() / "features.sqlite") if recipe.remembers_features else None
+        return stage_data(data, stage, vlm, processor, seed, features)
 
     return RecipeData(start, feed)
 
@@ -75,4 +73,4 @@ def world_captions(world: World, size: int) -> ExampleSet:
 
 
 def _joined(*parts: ExampleSet) -> ExampleSet:
-    return ExampleSet(np.concatenate([part.pictures for part in parts]), tuple(items for part in parts for items in part.asked))
+    return ExampleSet(np.concatenate([part.pictures for part in parts]), tuple(items for part in parts for items in part.questions))

@@ -1,4 +1,4 @@
-"""What is watched of a run: terms and times for the log, and losses that are no number."""
+"""Metrics of each step for the log: the mean of every loss term, the seconds of every part, and the log as JSON lines."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from theodolite.objectives.terms import Terms
-from theodolite.records.errors import BadInput
 from theodolite.records.folder import write_whole
 
 
@@ -100,45 +98,3 @@ class JsonLinesLog(TrainerCallback):
         if state.is_world_process_zero and logs and "loss" in logs:
             with self.path.open("a") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
-
-
-class NonFiniteLoss(BadInput):
-    """The loss was NaN or infinite three times in a row."""
-
-
-class LossMonitor(TrainerCallback):
-    """Tells a progress bar of every step, keeps the losses, and stops a run whose loss is no number three times in a row."""
-
-    def __init__(self, tell: Callable[[int, float | None], None]) -> None:
-        self.tell = tell
-        self.losses: list[tuple[int, float]] = []
-        self.bad = 0
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.tell(state.global_step, self.losses[-1][1] if self.losses else None)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        loss = (logs or {}).get("loss")
-        if loss is None:
-            return
-        self.losses.append((state.global_step, float(loss)))
-        self.bad = 0 if np.isfinite(loss) else self.bad + 1
-        if self.bad >= 3:
-            raise NonFiniteLoss(f"the loss was {loss} at step {state.global_step}, the third time in a row; lower the learning rate")
-
-    def refuse_unfinished(self) -> None:
-        """Raises `NonFiniteLoss` if training ended on a loss that is no number: such weights are worth nothing."""
-        if self.losses and not np.isfinite(self.losses[-1][1]):
-            raise NonFiniteLoss(f"the loss was {self.losses[-1][1]} when training ended; lower the learning rate")
-
-    def thinned(self, every: int = 10) -> tuple[tuple[int, float], ...]:
-        """(last step, mean loss in nats a token) of each run of `every` steps."""
-        runs = [self.losses[at : at + every] for at in range(0, len(self.losses), every)]
-        return tuple((run[-1][0], float(np.mean([loss for _, loss in run]))) for run in runs)

@@ -16,6 +16,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from theodolite.data.drops import Dropped
 from theodolite.data.epochs import EpochDataset, EpochSampler, FixedOrder, Stream, StreamedEpochs
+from theodolite.data.packing import MAX_LENGTH, PackingCollator
 from theodolite.models.export import export_vlm
 from theodolite.models.forward import adapt, base_model
 from theodolite.objectives.laver import LaVer, LaverConfig
@@ -32,17 +33,28 @@ class ObjectiveTrainer(Trainer):
     """A Trainer whose loss is the objective's sums, each divided by its count over the whole optimizer step.
 
     The counts are taken over gradient accumulation and over processes, so any way to split a batch gives the same step. Its checkpoints
-    hold what is trained, and can be told whole from cut off; `save_model` writes a Hugging Face directory of the VLM alone.
+    hold what is trained, and a complete one is recognised; `save_model` writes a Hugging Face directory of the VLM alone. Without a
+    `data_collator`, examples are packed by the `PackingCollator` of the `processing_class`, `max_length` tokens a sample at most.
     """
 
     # Tells the Trainer not to divide by the number of micro-batches once more.
     loss_is_scaled_for_ga = True
 
-    def __init__(self, model: ObjectiveModule, train_dataset: Any = None, dropped: Dropped | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        model: ObjectiveModule,
+        train_dataset: Any = None,
+        dropped: Dropped | None = None,
+        max_length: int = MAX_LENGTH,
+        **options: Any,
+    ) -> None:
         self.objective_module = model
         self.dropped = dropped or Dropped()
-        self._watched = StepMetrics()
+        self._metrics = StepMetrics()
         _keep_batches_whole(options.get("args"))
+        processor = options.get("processing_class")
+        if options.get("data_collator") is None and processor is not None:
+            options["data_collator"] = PackingCollator.of_processor(processor, base_model(model.vlm).config, max_length=max_length)
         super().__init__(model=model, train_dataset=_visited(train_dataset), **options)
         if self.args.n_gpu > 1:
             self.args._n_gpu = 1  # several GPUs in one process would mean DataParallel, which cuts packed batches apart
@@ -61,7 +73,7 @@ class ObjectiveTrainer(Trainer):
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[Mapping[str, Any]], Tensor | None]:
         """The prepared micro-batches of one step, and what each term sums over in all of them on all processes, by sorted name."""
-        with self._watched.timed("data"):
+        with self._metrics.timed("data"):
             batches = list(islice(epoch_iterator, num_batches))
         if not batches:
             return [], None
@@ -72,7 +84,7 @@ class ObjectiveTrainer(Trainer):
         counted = [objective.counts(batch) for batch in prepared]
         names = tuple(sorted(counted[0]))
         counts = self._over_processes(torch.tensor([sum(part[name] for part in counted) for name in names], device=device))
-        self._watched.begin_step(dict(zip(names, counts.tolist(), strict=True)))
+        self._metrics.begin_step(dict(zip(names, counts.tolist(), strict=True)))
         return prepared, counts
 
     def compute_loss(
@@ -80,20 +92,20 @@ class ObjectiveTrainer(Trainer):
     ) -> Tensor:
         if num_items_in_batch is None:
             raise ValueError("the loss needs the step's global counts; train through this class's get_batch_samples")
-        with self._watched.timed("student"):
+        with self._metrics.timed("student"):
             terms = model(inputs, self.state.global_step)
-        self._watched.add(terms)
+        self._metrics.add(terms)
         # DDP averages gradients over processes; sums over a global count want their sum.
-        return combine(terms, self._watched.counts) * self.args.world_size
+        return combine(terms, self._metrics.counts) * self.args.world_size
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None) -> Tensor:
-        with self._watched.timed("forward_backward"):
+        with self._metrics.timed("forward_backward"):
             return super().training_step(model, inputs, num_items_in_batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds every term (its mean over the steps since the last entry) and the seconds a step of each part."""
         if "loss" in logs:
-            logs = {**logs, **self._watched.entry(self._over_processes)}
+            logs = {**logs, **self._metrics.entry(self._over_processes)}
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -161,7 +173,7 @@ class ObjectiveTrainer(Trainer):
 
 
 class LaverTrainer(ObjectiveTrainer):
-    """A Trainer that trains a Hugging Face VLM by LaVer. Give it batches of `PackingCollator`.
+    """A Trainer that trains a Hugging Face VLM by LaVer (arXiv 2512.06281), on the examples of a LLaVA-format source or data set.
 
     The model is adapted in place (mixed attention, 2D positions, as the settings say). Raises `BadInput` for a family or an attention back
     end that cannot do it.
@@ -179,7 +191,7 @@ class LaverTrainer(ObjectiveTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Tensor:
-        with self._watched.timed("teacher"):
+        with self._metrics.timed("teacher"):
             taught = self.teacher_callback.teach(model, inputs, self.state.global_step)
         return super().compute_loss(model, taught, return_outputs, num_items_in_batch)
 

@@ -104,6 +104,11 @@ class World(ABC):
         """Every question and every answer in words: what a tokenizer must know."""
         return tuple(text for query in self.queries for text in (*query.wordings, *query.choices))
 
+    @property
+    def open_policy(self) -> str:
+        """The policy that asks every open query of every scene, as text."""
+        return ",".join(query.name for query in self.queries if query.form == "open")
+
     @abstractmethod
     def query(self, name: str) -> Query:
         """A query by name: "shape", "shape=round", "shape!=round", "shape=round&colour=red". Raises `UnknownName`."""

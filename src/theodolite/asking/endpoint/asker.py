@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from theodolite.asking.answer import UNANSWERED, Answer, Question, Tell
+from theodolite.asking.answer import UNANSWERED, Answer, Question
 from theodolite.asking.endpoint.cache import ResponseCache, content_key
 from theodolite.asking.endpoint.capabilities import Reading, detect_capabilities, reading_of, request_of, top_of
 from theodolite.asking.endpoint.channel import Channel, EndpointSettings, Refused
@@ -28,6 +28,7 @@ from theodolite.asking.endpoint.prompt import (
 )
 from theodolite.asking.endpoint.reading import answer_of_logprobs, answer_of_text
 from theodolite.records.endpoint import Capabilities, EndpointConfig
+from theodolite.records.progress import Progress, silent
 
 Pictures = UInt8[np.ndarray, "picture height width 3"]
 MILLION = 1_000_000
@@ -106,7 +107,7 @@ class EndpointAsker:
             self._offers = Capabilities.model_validate(self.cache.put(_offers_key(self.settings), found.model_dump(mode="json")))
         return self._offers
 
-    def ask(self, pictures: Pictures, asks: Sequence[Question], tell: Tell = lambda done: None) -> list[Answer]:
+    def ask(self, pictures: Pictures, asks: Sequence[Question], progress: Progress = silent) -> list[Answer]:
         """Answers in the order of `asks`; unanswered where what came back says no choice."""
         offers = self.offers
         reading = reading_of(self.settings, offers)
@@ -118,10 +119,12 @@ class EndpointAsker:
         for job in jobs:
             if job.key in waiting:
                 waiting[job.key] += 1
-        tell(len(jobs) - sum(waiting.values()))
+        done = len(jobs) - sum(waiting.values())
+        progress(done, len(jobs))
         for key, response in self._fetch(offers, reading, pictures, todo):
             found[key] = response
-            tell(waiting[key])
+            done += waiting[key]
+            progress(done, len(jobs))
         self.notices.append(f"{len(asks):,} questions: {len(todo):,} asked of the endpoint, the rest known from the cache or asked twice")
         responses = [found[job.key] for job in jobs]
         if refused := [found[key]["refused"] for key in waiting if "refused" in found[key]]:
@@ -187,7 +190,7 @@ class CostAsker:
         self.settings, self.cache, self.announce = settings, cache, announce
         self._offers = stored_offers(settings, cache)
 
-    def ask(self, pictures: Pictures, asks: Sequence[Question], tell: Tell = lambda done: None) -> list[Answer]:
+    def ask(self, pictures: Pictures, asks: Sequence[Question], progress: Progress = silent) -> list[Answer]:
         """No answers. Where the server was never asked, nothing is in the cache, and answers are taken to be text: the dearer way."""
         offers = self._offers or UNKNOWN
         reading = reading_of(self.settings, offers) if self._offers else "text"
@@ -195,7 +198,7 @@ class CostAsker:
         found = self.cache.find(list(dict.fromkeys(job.key for job in jobs)))
         todo = list({job.key: job for job in jobs if job.key not in found}.values())
         self.announce(estimate(self.settings, reading, pictures, jobs, todo))
-        tell(len(asks))
+        progress(len(asks), len(asks))
         return [UNANSWERED] * len(asks)
 
     def describe(self) -> EndpointConfig:

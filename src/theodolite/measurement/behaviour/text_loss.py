@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,12 @@ from torch import nn
 from theodolite.objectives.language import next_token_loss
 from theodolite.records.errors import BadInput
 from theodolite.records.part import Estimate
+from theodolite.records.progress import Progress, silent
 from theodolite.records.text_loss import TextLoss, TextLossChange
 from theodolite.stats.rates import clustered_mean
 
 WINDOW = 256
 CONFIDENCE = 0.95
-Tell = Callable[[int, int], None]
 
 
 def text_windows(tokens: Sequence[int], window: int = WINDOW) -> list[Int[np.ndarray, " token"]]:
@@ -36,7 +36,7 @@ def text_windows(tokens: Sequence[int], window: int = WINDOW) -> list[Int[np.nda
 
 
 def measure_text_loss(
-    model: nn.Module, tokenizer: Any, text: str, *, name: str, source: str, window: int = WINDOW, tell: Tell = lambda done, total: None
+    model: nn.Module, tokenizer: Any, text: str, *, name: str, source: str, window: int = WINDOW, progress: Progress = silent
 ) -> TextLoss:
     """Nats a token of plain text, mean over all predicted tokens, with an interval clustered by window.
 
@@ -51,7 +51,7 @@ def measure_text_loss(
             ids = torch.from_numpy(part).to(device)
             logits = model(input_ids=ids[None]).logits[0]
             losses.append(float(next_token_loss(logits[:-1], ids[1:])))
-            tell(len(losses), len(parts))
+            progress(len(losses), len(parts))
     nats, counts = np.array(losses), np.array([len(part) - 1 for part in parts])
     return TextLoss(
         model=name,

@@ -24,6 +24,7 @@ from theodolite.asking.rows import Batch, TokenRow
 from theodolite.measurement.internals.token_similarity import effective_rank, mean_pairwise_cosine
 from theodolite.models.taps import layer_sites, touching
 from theodolite.models.vision_features import VisionFeatures
+from theodolite.records.progress import Progress, silent
 
 MOST_CHANNELS = 256  # of tokens that are kept one by one
 MOST_TOKEN_BYTES = 2**29  # a site
@@ -113,7 +114,7 @@ def capture(
     questions: Sequence[FactorQuestion],
     ranked: Int[np.ndarray, " ranked"],
     seed: int,
-    tell: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Activations:
     """Runs the model over pictures of the pool, each with all questions, and keeps the reductions.
 
@@ -144,7 +145,7 @@ def capture(
             for number, caught in asker.fitting(part, run):
                 catcher.commit(caught)
                 done += number
-                tell(done, len(asks))
+                progress(done, len(asks))
     return held
 
 

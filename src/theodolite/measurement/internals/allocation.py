@@ -94,7 +94,7 @@ def _shares(context: MeasureContext, cases: ReaskedCases) -> tuple[Float[np.ndar
                 np.add.at(shares[number], found.picture, found.shares[number])
                 np.add.at(baselines[number], found.picture, found.baselines[number])
             done += found.num_asks
-            context.tell(done, len(cases.asks))
+            context.progress(done, len(cases.asks))
     return shares / tokens[:, None], baselines / tokens
 
 

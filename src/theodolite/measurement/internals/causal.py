@@ -5,7 +5,7 @@ Work is bounded: scenes are taken in order up to the numbers here, and the recor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,6 +35,7 @@ from theodolite.measurement.pairs.interventions import Interventions, split_scen
 from theodolite.models.taps import layer_sites
 from theodolite.records.causal import Causal, Disturbance, Erased, Erasure, Patch, SiteDisturbance
 from theodolite.records.part import Estimate, Rate
+from theodolite.records.progress import Progress
 from theodolite.stats.jackknife import rounded
 from theodolite.stats.rates import clustered_mean, clustered_rate, paired_difference
 
@@ -58,14 +59,14 @@ def measure_causal(context: MeasureContext) -> Causal | None:
     # What goes past the connector (deepstack) has directions of its own: a subspace of the connector's tokens says nothing of it.
     past = context.asker.encode_pictures(context.plan.pictures[:1]).past
     inner = sites[1:] if past else sites
-    progress = Progress(context.tell, len(factors) * (3 * len(inner) + 1 + 2 * len(inner)) + 2 * len(sites))
+    counter = StepCounter(context.progress, len(factors) * (3 * len(inner) + 1 + 2 * len(inner)) + 2 * len(sites))
     patches, erasures = [], []
     for factor in factors:
         held = HeldOut.of(context, factor, rows)
         if held is not None:
-            patches += _patch(context, held, inner, progress)
-            erasures += _erase(context, held, inner, progress)
-    shuffle, mean = _disturb(context, rows, sites, progress)
+            patches += _patch(context, held, inner, counter)
+            erasures += _erase(context, held, inner, counter)
+    shuffle, mean = _disturb(context, rows, sites, counter)
     return Causal(
         sites=sites,
         subspace_sites=inner,
@@ -82,16 +83,16 @@ def measure_causal(context: MeasureContext) -> Causal | None:
 
 
 @dataclass
-class Progress:
+class StepCounter:
     """Counts steps of unlike length, one for each site, factor and change."""
 
-    tell: Callable[[int, int], None]
+    progress: Progress
     total: int
     done: int = field(default=0)
 
     def step(self, number: int = 1) -> None:
         self.done += number
-        self.tell(self.done, self.total)
+        self.progress(self.done, self.total)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +120,7 @@ class HeldOut:
         return with_others(of_scenes(self.rows, scenes.to_numpy()), self.factor, NUM_OTHERS)
 
 
-def _patch(context: MeasureContext, held: HeldOut, sites: tuple[str, ...], progress: Progress) -> list[Patch]:
+def _patch(context: MeasureContext, held: HeldOut, sites: tuple[str, ...], counter: StepCounter) -> list[Patch]:
     rows, rng = held.first(PATCH_SCENES), context.rng(f"patch {held.factor}")
     bases: dict[str, dict[str, Basis | None]] = {}
     ranks: dict[str, int] = {}
@@ -129,7 +130,7 @@ def _patch(context: MeasureContext, held: HeldOut, sites: tuple[str, ...], progr
         bases[site] = {"subspace": basis, "random": random_basis(basis.shape[0], basis.shape[1], rng), "whole": None}
     cases = cases_of(rows, "before", apart=context.asker.sharing == "nothing")
     answers = Patcher(context.asker, context.plan.pictures).answers(cases, bases)
-    progress.step(3 * len(sites))
+    counter.step(3 * len(sites))
     before, after = said_in(rows, "before"), said_in(rows, "after")
     scenes, own = rows["scene"].to_numpy(), (rows["query"] == held.factor).to_numpy()
     found = []
@@ -148,13 +149,13 @@ def _by_query(rows: pl.DataFrame) -> dict[str, Bool[np.ndarray, " row"]]:
     return {query: about == query for query in rows["query"].unique(maintain_order=True).to_list()}
 
 
-def _erase(context: MeasureContext, held: HeldOut, sites: tuple[str, ...], progress: Progress) -> list[Erasure]:
+def _erase(context: MeasureContext, held: HeldOut, sites: tuple[str, ...], counter: StepCounter) -> list[Erasure]:
     rows = held.first(ERASE_SCENES)
     apart = context.asker.sharing == "nothing"
     cases = {side: cases_of(rows, side, apart=apart) for side in ("before", "after")}
     pictures = {side: context.plan.pictures[getattr(each, side)] for side, each in cases.items()}
     erasers = _fit(context, held, rows, sites)
-    progress.step()
+    counter.step()
     unchanged = PairAnswers(rows, {side: said_in(rows, side) for side in cases}, held.factor, context.confidence)
     found = []
     for site in sites:
@@ -162,7 +163,7 @@ def _erase(context: MeasureContext, held: HeldOut, sites: tuple[str, ...], progr
         for eraser in erasers[site]:
             answers = {side: ask_edited(context.asker, pictures[side], cases[side].asks, {site: eraser}) for side in cases}
             states.append(PairAnswers(rows, answers, held.factor, context.confidence))
-            progress.step()
+            counter.step()
         lost = {query: states[0].lost(unchanged, keep) for query, keep in _by_query(rows).items()}
         found.append(
             Erasure(
@@ -246,7 +247,7 @@ def average_tokens(tokens: Float[Tensor, "row token dim"], numbers: Int[Tensor, 
 
 
 def _disturb(
-    context: MeasureContext, rows: pl.DataFrame, sites: tuple[str, ...], progress: Progress
+    context: MeasureContext, rows: pl.DataFrame, sites: tuple[str, ...], counter: StepCounter
 ) -> tuple[tuple[SiteDisturbance, ...], tuple[SiteDisturbance, ...]]:
     """Shuffle and mean at each site, over the first pictures of the first scenes."""
     some = first_pictures(rows, TOKEN_SCENES)
@@ -266,7 +267,7 @@ def _disturb(
             named = {query: _disturbance(said, before, truth, scenes, keep, confidence) for query, keep in _by_query(some).items()}
             overall = _disturbance(said, before, truth, scenes, everything, confidence)
             parts.append(SiteDisturbance(site=site, overall=overall, by_query=named))
-            progress.step()
+            counter.step()
         found.append(tuple(parts))
     return found[0], found[1]
 

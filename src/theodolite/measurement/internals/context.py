@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from theodolite.asking.local import LocalAsker
 from theodolite.measurement.internals.activations import Activations, FactorQuestion, capture
 from theodolite.measurement.pairs.interventions import Interventions
 from theodolite.measurement.pairs.plan import Plan
+from theodolite.records.progress import Progress, silent
 from theodolite.worlds.query import Query
 from theodolite.worlds.world import World
 
@@ -35,8 +36,8 @@ class SpokenValues:
 class MeasureContext:
     """A surveyed model with everything that measures of its inside need; activations are captured when first asked for.
 
-    `rows` are the survey's answered rows; `changes` the interventions by factor, of the scenes that measures inside the model use. `tell`
-    is that of whatever runs at the moment.
+    `rows` are the survey's answered rows; `changes` the interventions by factor, of the scenes that measures of the inside use. `progress`
+    is that of the measure that runs at the moment.
     """
 
     model: Any
@@ -48,7 +49,7 @@ class MeasureContext:
     questions: tuple[FactorQuestion, ...]
     confidence: float
     seed: int
-    tell: Callable[[int, int], None] = lambda done, total: None
+    progress: Progress = silent
 
     def rng(self, name: str) -> np.random.Generator:
         """A generator seeded by the survey's seed and a name."""
@@ -68,7 +69,7 @@ class MeasureContext:
             for scene, picture in zip(changes.scene.tolist(), changes.before.tolist(), strict=True):
                 first.setdefault(scene, picture)
         ranked = np.array([first[scene] for scene in sorted(first)[:RANKED_SCENES]], dtype=np.int64)
-        return capture(self.asker, self.plan.pictures, self.pictures, self.questions, ranked, self.seed, self.tell)
+        return capture(self.asker, self.plan.pictures, self.pictures, self.questions, ranked, self.seed, self.progress)
 
     @cached_property
     def unembedding(self) -> Float[np.ndarray, "word dim"]:

@@ -199,7 +199,7 @@ def _tally(context: MeasureContext, rows: pl.DataFrame, afters: Int[np.ndarray, 
             loss = -gradients[truth[case]].flatten()
             tally.found.append(along(rooted.flatten(1), loss, moved, np.random.default_rng(draws[case])))
         done += len(slopes.batch.asks)
-        context.tell(done, len(rows))
+        context.progress(done, len(rows))
     context.asker.notices += [notice for notice in asker.notices if notice not in context.asker.notices]
     assert tally is not None
     return tally, num_tokens

@@ -44,11 +44,11 @@ def measure_gap(context: MeasureContext) -> Gap | None:
     training = split_scenes(scenes, rng)
     found = {}
     for done, site in enumerate(sites):
-        context.tell(done, len(sites))
+        context.progress(done, len(sites))
         vision = context.activations.one_vision(site)[pictures]
         text = context.activations.one_text(site)[pictures]
         found[site] = site_gap(vision, text, scenes, training, context.rng(f"gap.{site}"), context.confidence)
-    context.tell(len(sites), len(sites))
+    context.progress(len(sites), len(sites))
     return Gap(sites=found)
 
 

@@ -67,14 +67,14 @@ def measure_geometry(context: MeasureContext) -> Geometry | None:
     }
     sites: dict[str, SiteGeometry] = {}
     for done, site in enumerate(context.activations.sites):
-        context.tell(done, len(context.activations.sites))
+        context.progress(done, len(context.activations.sites))
         vectors = context.activations.mean(site)
         found = {factor: differences(each, vectors, scenes) for factor, each in changes.items()}
         sites[site] = SiteGeometry(
             euclidean=describe(found, weights, groups, context.confidence),
             causal=_causal(found, product, weights, groups, context.confidence) if site != "encoder" else None,
         )
-    context.tell(len(sites), len(sites))
+    context.progress(len(sites), len(sites))
     return Geometry(
         pooling="mean of vision tokens",
         num_shuffles=NUM_SHUFFLES,

@@ -328,13 +328,13 @@ def measure_identifiability(context: MeasureContext) -> Identifiability:
     left_out: dict[str, str] = {}
     activations = context.activations
     for number, site in enumerate(activations.sites):
-        context.tell(number, len(activations.sites))
+        context.progress(number, len(activations.sites))
         found = identify(activations.mean(site)[table.picture], table, training, folds, context.confidence)
         if found is None:
             left_out[site] = "it is the same for every training picture"
         else:
             sites[site] = found
-    context.tell(len(activations.sites), len(activations.sites))
+    context.progress(len(activations.sites), len(activations.sites))
     return Identifiability(
         reason=None if sites else "no site tells any two training pictures apart",
         num_pictures=len(table.picture),

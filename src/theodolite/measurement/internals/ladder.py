@@ -208,7 +208,7 @@ def measure_ladder(context: MeasureContext) -> Ladder | None:
     found: dict[str, FactorLadder] = {}
     left_out: dict[str, str] = {}
     for number, (factor, labelled) in enumerate(samples.items()):
-        context.tell(number, len(samples))
+        context.progress(number, len(samples))
         rng = context.rng(f"ladder of {factor}")
         inside = np.isin(labelled.scene, training)
         task = Task(labelled.level, labelled.scene, inside, deal(labelled.scene[inside], rng), len(labelled.values))
@@ -216,7 +216,7 @@ def measure_ladder(context: MeasureContext) -> Ladder | None:
             found[factor] = _ladder_of(context, labelled, task, thresholds, rng)
         else:
             left_out[factor] = TOO_FEW
-    context.tell(len(samples), len(samples))
+    context.progress(len(samples), len(samples))
     return Ladder(thresholds=thresholds, factors=found, left_out=left_out)
 
 

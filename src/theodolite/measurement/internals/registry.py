@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -23,9 +23,8 @@ from theodolite.measurement.pairs.interventions import TRAIN_FRAC
 from theodolite.models.taps import layer_sites
 from theodolite.records.errors import BadInput, UnknownName
 from theodolite.records.inside import Inside
+from theodolite.records.progress import ProgressSteps
 
-# Opens a part of a survey under a label; its cost in words is said before. It yields tell(done, total).
-Stage = Callable[[str, str], AbstractContextManager[Callable[..., None]]]
 CAPTURE = "capture"
 
 
@@ -86,12 +85,6 @@ MEASURES: Mapping[str, Measure] = {
 }
 
 
-@contextmanager
-def quietly(label: str, cost: str) -> Iterator[Callable[..., None]]:
-    """A stage that says nothing."""
-    yield lambda done, total, note="": None
-
-
 def measures_named(text: str) -> tuple[str, ...]:
     """The measures of a list such as "ladder,causal", of "all", or of "shadows" (none of the inside). Raises `UnknownName`."""
     names = [name.strip() for name in text.split(",") if name.strip()]
@@ -104,16 +97,16 @@ def measures_named(text: str) -> tuple[str, ...]:
     return tuple(name for name in MEASURES if name in names or "all" in names)
 
 
-def look_inside(context: MeasureContext, measures: Sequence[str], stage: Stage) -> tuple[Inside, dict[str, float]]:
+def look_inside(context: MeasureContext, measures: Sequence[str], steps: ProgressSteps) -> tuple[Inside, dict[str, float]]:
     """What these measures find, and the seconds that each took, the pass that they share apart."""
     found: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     if any(MEASURES[name].captures for name in measures) and len(context.pictures):
         cost = f"one pass over {len(context.pictures):,} pictures, {len(context.questions)} questions each"
-        with _timed(CAPTURE, seconds), stage(CAPTURE, cost) as context.tell:
+        with _timed(CAPTURE, seconds), steps(CAPTURE, cost) as context.progress:
             context.activations  # noqa: B018  captured when first read
     for name in measures:
-        with _timed(name, seconds), stage(name, MEASURES[name].cost(context)) as context.tell:
+        with _timed(name, seconds), steps(name, MEASURES[name].cost(context)) as context.progress:
             found[name] = MEASURES[name].run(context)
     scenes = {scene for changes in context.changes.values() for scene in changes.scene.tolist()}
     return Inside(measures=tuple(measures), num_scenes=len(scenes), num_pictures=len(context.pictures), **found), seconds

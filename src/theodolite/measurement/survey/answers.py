@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import polars as pl
 
-from theodolite.asking.answer import Answer, Asker, Question, counting
+from theodolite.asking.answer import Answer, Asker, Question
 from theodolite.measurement.pairs.plan import Plan
+from theodolite.records.progress import Progress, silent
 from theodolite.stats.rates import total_variation
 
-Tell = Callable[[int, int], None]
 
-
-def answer_plan(plan: Plan, asker: Asker, tell: Tell = lambda done, total: None) -> pl.DataFrame:
+def answer_plan(plan: Plan, asker: Asker, progress: Progress = silent) -> pl.DataFrame:
     """The plan's rows with both answers, their probabilities in the order of `choices`, and whether anything moved.
 
     The same question about the same picture is asked once, however many rows it stands in. What was not answered is null, and so is
@@ -26,7 +25,7 @@ def answer_plan(plan: Plan, asker: Asker, tell: Tell = lambda done, total: None)
     ]  # fmt: skip
     unique = list(dict.fromkeys(ask for side in sides for ask in side))
     unique.sort(key=lambda ask: ask.picture)
-    found = dict(zip(unique, asker.ask(plan.pictures, unique, counting(len(unique), tell)), strict=True))
+    found = dict(zip(unique, asker.ask(plan.pictures, unique, progress), strict=True))
     rows = plan.rows
     for side, asks in zip(("before", "after"), sides, strict=True):
         rows = rows.with_columns(_answer_columns(asks, [found[ask] for ask in asks], side))

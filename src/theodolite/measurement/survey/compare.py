@@ -27,7 +27,7 @@ COLUMNS = ("kind", *KEYS, "truth_before", "truth_after", *MEASURES)
 ORDINAL = "ordinal"
 
 
-def compare_surveys(
+def compare_records(
     one: SurveyRecord, one_rows: pl.DataFrame, other: SurveyRecord, other_rows: pl.DataFrame, confidence: float = 0.95
 ) -> Comparison:
     """Paired differences, second less first, in every cell of interventions that both surveys asked.

@@ -18,6 +18,8 @@ from theodolite.worlds.world import World
 
 NUM_EXAMPLES = 2
 Picture = UInt8[np.ndarray, "height width 3"]
+# Example pairs of a record, and their pictures by the names that the examples give.
+Examples = tuple[tuple[Example, ...], dict[str, Picture]]
 
 
 def rows_hash(rows: pl.DataFrame) -> str:
@@ -74,18 +76,18 @@ def describe_model(model: nn.Module) -> ModelConfig:
     )
 
 
-def examples_of_world(plan: Plan, rows: pl.DataFrame, world: World) -> tuple[tuple[Example, ...], dict[str, Picture]]:
+def examples_of_world(plan: Plan, rows: pl.DataFrame, world: World) -> Examples:
     """The first pairs, by scene, in which a correlated factor moves: never chosen by their answers."""
     correlated = world.prior.correlated or frozenset(world.space.nameable[:2])
     return _examples(plan, rows.filter(pl.col("factor").is_in(sorted(correlated)) & pl.col("query").is_in(sorted(correlated))))
 
 
-def examples_of_pairs(plan: Plan, rows: pl.DataFrame) -> tuple[tuple[Example, ...], dict[str, Picture]]:
+def examples_of_pairs(plan: Plan, rows: pl.DataFrame) -> Examples:
     """The first pairs, by scene, of every factor and query: never chosen by their answers."""
     return _examples(plan, rows)
 
 
-def _examples(plan: Plan, rows: pl.DataFrame) -> tuple[tuple[Example, ...], dict[str, Picture]]:
+def _examples(plan: Plan, rows: pl.DataFrame) -> Examples:
     shown = rows.filter((pl.col("kind") == "intervention") & (pl.col("form") == "open"))
     first = shown.sort("scene", maintain_order=True).group_by(["query", "factor"], maintain_order=True).head(NUM_EXAMPLES)
     examples, pictures = [], {}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 
-from theodolite.asking.answer import Asker, Question, counting
+from theodolite.asking.answer import Asker, Question
+from theodolite.records.progress import Progress
 from theodolite.records.survey import Score
 from theodolite.stats.rates import clustered_rate
 from theodolite.worlds.world import OfficialSplit, World
@@ -23,7 +23,7 @@ def text_only_answers(train: OfficialSplit, test: OfficialSplit) -> list[str | N
 
 
 def score_official(
-    world: World, asker: Asker, size: int, tell: Callable[[int, int], None], split: str = "test", train: str = "train"
+    world: World, asker: Asker, size: int, progress: Progress, split: str = "test", train: str = "train"
 ) -> tuple[Score, ...]:
     """Accuracy, 0 to 1, on an official split: open, yes/no and overall. Every answer that occurs in training is a choice.
 
@@ -32,7 +32,7 @@ def score_official(
     questions, train_split = world.official_split(split), world.official_split(train)
     choices = tuple(sorted(set(train_split.answer)))
     asks = [Question(int(scene), text, choices) for scene, text in zip(questions.scene, questions.text, strict=True)]
-    answers = asker.ask(world.render(questions.scenes, size), asks, counting(len(asks), tell))
+    answers = asker.ask(world.render(questions.scenes, size), asks, progress)
     said = [answer.chosen for answer in answers]
     answered = np.array([chosen is not None for chosen in said], dtype=bool)
     truth = np.array(questions.answer)

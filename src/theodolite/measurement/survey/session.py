@@ -1,210 +1,209 @@
-"""The survey of one model: asks what the plan says, and turns the answers into a record."""
+"""The survey of one model: asks what the plan says, and assembles the record from the answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import polars as pl
+import torch
 from torch import nn
 
-from theodolite.measurement.behaviour.accuracy import measure_accuracy
+from theodolite.asking.answer import Asker
+from theodolite.asking.local import LocalAsker
+from theodolite.asking.model_inputs import survey_size
 from theodolite.measurement.behaviour.shadows import measure_shadows
-from theodolite.measurement.internals.context import questions_of
-from theodolite.measurement.pairs.plan import Plan, plan_gallery, plan_world
+from theodolite.measurement.internals.context import MeasureContext, questions_of
+from theodolite.measurement.internals.registry import look_inside, measures_named
+from theodolite.measurement.pairs.interventions import first_scenes, interventions_of
+from theodolite.measurement.pairs.plan import Plan
 from theodolite.measurement.survey.answers import answer_plan
-from theodolite.measurement.survey.describe import (
-    describe_gallery,
-    describe_world,
-    examples_of_pairs,
-    examples_of_world,
-    rows_hash,
-)
+from theodolite.measurement.survey.describe import describe_model, rows_hash
 from theodolite.measurement.survey.official import score_official
-from theodolite.measurement.survey.options import INSIDE_SCENES, SurveyedModel, SurveyOptions, SurveyResult, SurveySession
-from theodolite.questions.coverage import measure_coverage
-from theodolite.records.survey import Example, Score, SurveyRecord, TrainingFacts, WorldConfig
-from theodolite.worlds.gallery import Gallery
-from theodolite.worlds.manifest.read import read_manifest
-from theodolite.worlds.query import Policy
-from theodolite.worlds.world import World, picture_hash
-
-__all__ = [
-    "INSIDE_SCENES",
-    "SurveyOptions",
-    "SurveyResult",
-    "SurveyedModel",
-    "answer_plan",
-    "ask_gallery",
-    "ask_world",
-    "rows_hash",
-    "survey",
-    "survey_gallery",
-    "survey_pairs",
-    "survey_world",
-]
+from theodolite.measurement.survey.options import SurveyOptions
+from theodolite.measurement.survey.result import SurveyResult
+from theodolite.measurement.survey.targets import SurveyTarget, Target, target_of
+from theodolite.models.load import load_vlm
+from theodolite.records.endpoint import EndpointConfig
+from theodolite.records.errors import BadInput
+from theodolite.records.inside import Inside
+from theodolite.records.progress import ProgressSteps, silent_steps
+from theodolite.records.survey import ModelConfig, Score, SurveyRecord
+from theodolite.records.training import TrainingRecord, read_training
+from theodolite.records.writing import run_record
+from theodolite.worlds.world import picture_hash
 
 
-def survey(
-    model: nn.Module, processor: Any, pairs: World | Gallery | Path | Plan, *, title: str = "model", way: SurveyOptions | None = None
-) -> SurveyResult:
-    """Surveys a model of any family of the table: on a world with all of its open questions, a gallery, or pairs from a file or a plan.
+@dataclass(frozen=True, eq=False)
+class SurveyedModel:
+    """The model of a survey: its asker, the side in pixels of the pictures it is shown, and its description for the record.
 
-    Raises `UnknownFamily` for a model that is not in the table, `BadManifest` for a file of which nothing can be used.
+    `describe` is called after asking. `local` is the asker of a model in this process, so that measures can look inside.
     """
-    if isinstance(pairs, World):
-        policy = pairs.policy(",".join(query.name for query in pairs.queries if query.form == "open"))
-        return survey_world(model, processor, pairs, policy, title=title, way=way)
-    if isinstance(pairs, Plan):
-        return survey_pairs(model, processor, pairs, title=title, way=way)
-    gallery = read_manifest(pairs).gallery if isinstance(pairs, Path) else pairs
-    return survey_gallery(model, processor, gallery, title=title, way=way)
+
+    asker: Asker
+    size: int
+    describe: Callable[[], ModelConfig | EndpointConfig]
+    notices: Sequence[str] = ()
+    local: LocalAsker | None = None
+
+    @classmethod
+    def of_model(cls, model: nn.Module, processor: Any, batch: int | None = None) -> SurveyedModel:
+        """A model in this process. Raises `UnknownFamily` for one that is not in the families table."""
+        asker = LocalAsker(model, processor, batch)
+        return cls(asker, survey_size(processor.image_processor), lambda: describe_model(model), asker.notices, asker)
 
 
-def survey_world(
-    model: nn.Module,
-    processor: Any,
-    world: World,
-    policy: Policy,
+Model = str | Path | tuple[nn.Module, Any] | SurveyedModel
+
+
+def survey_model(
+    model: Model,
+    target: Target | SurveyTarget,
+    options: SurveyOptions | None = None,
     *,
-    title: str,
-    num_scenes: int = 200,
-    seed: int = 0,
-    training: TrainingFacts | None = None,
-    way: SurveyOptions | None = None,
+    training: TrainingRecord | None = None,
+    steps: ProgressSteps = silent_steps,
+    **settings: Any,
 ) -> SurveyResult:
-    """Surveys a model on counterfactual pairs of a world, asking the queries of the policy it is judged by.
+    """Surveys a vision-language model on counterfactual pairs.
 
-    Raises `UnknownFamily` for a model that is not in the families table.
+    `model` is a folder, a hub name, or (model, processor), of any family of the table; or a `SurveyedModel`, such as one behind an
+    endpoint. `target` is a world, a gallery, a plan, the path of a manifest, or the name of a world or gallery ("shapes",
+    "openmoji:skin_tone"). `settings` are fields of `SurveyOptions` and win over `options`. `training` is how the model was trained; a
+    folder's own `training.json` is read.
+
+    Raises `UnknownFamily`, `UnknownName`, `BadManifest`, and `BadInput` for anything else that cannot be used, before the model is loaded
+    wherever that can be known.
     """
-    way = way or SurveyOptions()
-    candidate = SurveyedModel.of_model(model, processor, way.batch)
-    return ask_world(candidate, world, policy, title=title, num_scenes=num_scenes, seed=seed, training=training, way=way)
+    options = replace(options or SurveyOptions(), **settings)
+    measures_named(",".join(options.measures) or "shadows")
+    if training is None and isinstance(model, str | Path):
+        training = read_training(Path(model))
+    if not isinstance(target, SurveyTarget):
+        target = target_of(target, options, training)
+    if isinstance(model, SurveyedModel) and model.local is None:
+        refuse_inside(options.measures)
+    started, before, seconds = datetime.now(UTC), monotonic(), {}
+    title = options.title or _title(model, training)
+    if isinstance(model, str | Path):
+        model = load_vlm(model, options.device, options.dtype, options.attention)
+        seconds["loading"] = monotonic() - before
+    if isinstance(model, tuple):
+        model = SurveyedModel.of_model(*model, options.batch)
+    session = SurveySession.ask(model, target, options, steps, seconds)
+    return session.result(title, training, started)
 
 
-def survey_gallery(
-    model: nn.Module,
-    processor: Any,
-    gallery: Gallery,
-    *,
-    title: str,
-    seed: int = 0,
-    training: TrainingFacts | None = None,
-    way: SurveyOptions | None = None,
-) -> SurveyResult:
-    """Surveys a model on a gallery's pairs. Nothing is known of what training asked: every query of the gallery counts as asked.
-
-    `seed` is that by which the gallery was drawn, and of measures inside. Raises `UnknownFamily` for a model that is not in the table.
-    """
-    way = way or SurveyOptions()
-    return ask_gallery(SurveyedModel.of_model(model, processor, way.batch), gallery, title=title, seed=seed, training=training, way=way)
+def refuse_inside(measures: Sequence[str]) -> None:
+    """Raises `BadInput` if measures of the inside are wanted of a model that gives answers only."""
+    if measures:
+        raise BadInput(
+            f"--measures {','.join(measures)}: they look inside the model, and an endpoint gives answers only; "
+            "leave --measures out, or survey the model from its folder"
+        )
 
 
-def survey_pairs(model: nn.Module, processor: Any, plan: Plan, *, title: str, way: SurveyOptions | None = None) -> SurveyResult:
-    """Surveys a model on a plan of pairs from anywhere: every query of the plan counts as asked."""
-    way = way or SurveyOptions()
-    work = SurveySession.of(SurveyedModel.of_model(model, processor, way.batch), plan, way)
-    return work.survey(_record_of_pairs(work, title=title, seed=0, world=None, training=None), {})
+def _title(model: Model, training: TrainingRecord | None) -> str:
+    if training is not None:
+        return training.facts.arm
+    return Path(model).name if isinstance(model, str | Path) else "model"
 
 
-def ask_world(
-    candidate: SurveyedModel,
-    world: World,
-    policy: Policy,
-    *,
-    title: str,
-    num_scenes: int = 200,
-    seed: int = 0,
-    training: TrainingFacts | None = None,
-    way: SurveyOptions | None = None,
-) -> SurveyResult:
-    """As `survey_world`, of whoever answers. Raises `BadInput` for measures of an inside that is not here."""
-    plan = plan_world(world, policy, num_scenes, seed, candidate.size)
-    work = SurveySession.of(candidate, plan, way or SurveyOptions())
-    scores: tuple[Score, ...] = ()
-    if world.official_splits and work.way.official:
-        with work.way.stage("official questions", "the world's own test questions") as tell:
-            scores = score_official(world, candidate.asker, candidate.size, tell)
-    shadows = measure_shadows(
-        work.rows,
-        factors=world.space.names,
-        dependence={query.name: frozenset(query.depends_on) for query in policy.queries},
-        asked=frozenset(query.name for query in policy.supported(world.prior)),
-        thresholds=work.way.thresholds,
-    )
-    values = {factor.name: factor.values for factor in world.space.factors}
-    groups = {factor.name: dict(factor.groups) for factor in world.space.factors if factor.groups}
-    inside = work.look(values, groups, questions_of(work.rows, world), seed)
-    examples, pictures = examples_of_world(plan, work.rows, world)
-    record = SurveyRecord(
-        title=title,
-        world=describe_world(world, plan.pair_kind),
-        model=candidate.describe(),
-        policy=str(policy),
-        seed=seed,
-        num_scenes=num_scenes,
-        pictures_sha256=picture_hash(plan.pictures[: plan.num_pair_pictures]),
-        rows_sha256=rows_hash(work.rows),
-        coverage=measure_coverage(world.prior, policy),
-        shadows=shadows,
-        training=training,
-        scores=scores,
-        examples=examples,
-        inside=inside,
-    )
-    return work.survey(record, pictures)
+@dataclass(eq=False)
+class SurveySession:
+    """A survey in progress: the model, the pairs, the answered rows, and the seconds of each part."""
 
+    surveyed: SurveyedModel
+    target: SurveyTarget
+    options: SurveyOptions
+    steps: ProgressSteps
+    plan: Plan
+    rows: pl.DataFrame
+    seconds: dict[str, float] = field(default_factory=dict)
 
-def ask_gallery(
-    candidate: SurveyedModel,
-    gallery: Gallery,
-    *,
-    title: str,
-    seed: int = 0,
-    training: TrainingFacts | None = None,
-    way: SurveyOptions | None = None,
-) -> SurveyResult:
-    """As `survey_gallery`, of whoever answers. Raises `BadInput` for measures of an inside that is not here."""
-    work = SurveySession.of(candidate, plan_gallery(gallery, candidate.size), way or SurveyOptions())
-    examples, pictures = examples_of_pairs(work.plan, work.rows)
-    world = describe_gallery(gallery)
-    record = _record_of_pairs(work, title=title, seed=seed, world=world, training=training, left_out=gallery.left_out, examples=examples)
-    return work.survey(record, pictures)
+    @classmethod
+    def ask(
+        cls, surveyed: SurveyedModel, target: SurveyTarget, options: SurveyOptions, steps: ProgressSteps, seconds: dict[str, float]
+    ) -> SurveySession:
+        """The session with every question of the plan asked."""
+        plan = target.plan(options, surveyed.size)
+        before = monotonic()
+        with steps("questions", f"{len(plan.pictures):,} pictures, {len(plan.rows):,} comparisons") as progress:
+            rows = answer_plan(plan, surveyed.asker, progress)
+        return cls(surveyed, target, options, steps, plan, rows, {**seconds, "questions": monotonic() - before})
 
+    def result(self, title: str, training: TrainingRecord | None, started: datetime) -> SurveyResult:
+        """The finished survey: everything measured of the answers, and inside the model where that was asked for."""
+        target, plan, rows, options = self.target, self.plan, self.rows, self.options
+        scores = self._official_scores()
+        questions = target.shadow_questions(rows)
+        world = target.describe(plan)
+        examples, pictures = target.examples(plan, rows)
+        record = SurveyRecord(
+            title=title,
+            world=world,
+            model=self.surveyed.describe(),
+            policy=None if target.policy is None else str(target.policy),
+            seed=options.seed,
+            num_scenes=target.num_scenes(options, rows),
+            pictures_sha256=picture_hash(plan.pictures[: plan.num_pair_pictures]),
+            rows_sha256=rows_hash(rows),
+            coverage=target.coverage(),
+            shadows=measure_shadows(rows, questions.factors, questions.dependence, questions.asked, options.thresholds),
+            training=None if training is None else training.facts,
+            accuracy=target.accuracy(rows),
+            left_out=dict(target.left_out),
+            scores=scores,
+            examples=examples,
+            inside=self._inside(),
+        )
+        return SurveyResult(record, rows, pictures, self._run(started))
 
-def _record_of_pairs(
-    work: SurveySession,
-    *,
-    title: str,
-    seed: int,
-    world: WorldConfig | None,
-    training: TrainingFacts | None,
-    left_out: Mapping[str, int] | None = None,
-    examples: tuple[Example, ...] = (),
-) -> SurveyRecord:
-    """The record of given pairs. Which factors an answer depends on is read off the rows: those that move its truth in some row."""
-    interventions = work.rows.filter(pl.col("kind") == "intervention")
-    moving = interventions.filter(pl.col("truth_before") != pl.col("truth_after"))
-    names = interventions["name"].unique(maintain_order=True).to_list()
-    dependence = {name: frozenset(moving.filter(pl.col("name") == name)["factor"]) for name in names}
-    factors = interventions["factor"].unique(maintain_order=True).to_list()
-    values = None if world is None else world.factors
-    groups = {} if world is None else world.groups
-    return SurveyRecord(
-        title=title,
-        world=world,
-        model=work.candidate.describe(),
-        policy=None,
-        seed=seed,
-        num_scenes=work.rows["scene"].n_unique(),
-        pictures_sha256=picture_hash(work.plan.pictures[: work.plan.num_pair_pictures]),
-        rows_sha256=rows_hash(work.rows),
-        coverage=None,
-        shadows=measure_shadows(work.rows, factors, dependence, frozenset(names), work.way.thresholds),
-        training=training,
-        accuracy=measure_accuracy(work.rows),
-        left_out=dict(left_out or {}),
-        examples=examples,
-        inside=work.look(values, groups, questions_of(work.rows, None), seed),
-    )
+    def _official_scores(self) -> tuple[Score, ...]:
+        world = self.target.world
+        if world is None or not world.official_splits or not self.options.official:
+            return ()
+        with self.steps("official questions", "the world's own test questions") as progress:
+            return score_official(world, self.surveyed.asker, self.surveyed.size, progress)
+
+    def _inside(self) -> Inside | None:
+        """The measures of the inside that were asked for, if any."""
+        asker, options = self.surveyed.local, self.options
+        if not options.measures or asker is None:
+            return None
+        world = self.target.describe(self.plan)
+        plan, rows = first_scenes(self.plan, self.rows, options.inside_scenes)
+        context = MeasureContext(
+            asker.model,
+            asker,
+            plan,
+            rows,
+            interventions_of(rows, None if world is None else world.factors),
+            {} if world is None else world.groups,
+            questions_of(self.rows, self.target.world),
+            options.thresholds.confidence,
+            options.seed,
+        )
+        inside, seconds = look_inside(context, options.measures, self.steps)
+        self.seconds |= seconds
+        return inside
+
+    def _run(self, started: datetime) -> Any:
+        """The run record: seconds of each part, pairs of pictures answered a second, and what was decided on the way."""
+        pairs = self.rows.filter(pl.col("kind").is_in(["intervention", "nuisance"]))
+        num_pairs = pairs.select("picture_before", "picture_after").n_unique()
+        local = self.surveyed.local
+        attention, device = (None, None) if local is None else (str(local.base.config._attn_implementation), str(local.base.device))
+        threads = None if local is None else torch.get_num_threads()
+        return run_record("survey", started, self.seconds, attention, device, threads=threads).model_copy(
+            update={
+                "pairs_per_s": round(num_pairs / max(self.seconds["questions"], 1e-9), 3),
+                "rows_at_once": None if local is None else local.batch_sizer.largest,
+                "notices": tuple(self.surveyed.notices),
+            }
+        )

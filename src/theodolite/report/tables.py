@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from theodolite.questions.coverage import Coverage
+from theodolite.records.coverage import Coverage
 from theodolite.records.survey import Cell, SurveyRecord
 
 

@@ -1,0 +1,50 @@
+"""The Hugging Face Trainer's arguments of a stage: the only place where they are built."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from theodolite.records.errors import BadInput
+from theodolite.training.recipes import Stage, StagedRecipe
+
+
+def training_arguments(recipe: StagedRecipe, stage: Stage, folder: str | Path, seed: int) -> TrainingArguments:
+    """The arguments of a stage: its batch divided among processes and micro-batches, checkpoints every `stage.save_every` steps (0: none).
+
+    On a machine without an accelerator the run is told so (docs/training.md). Raises `BadInput` if the batch does not divide.
+    """
+    accelerated = torch.accelerator.is_available()
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    micro = min(recipe.micro_batch, stage.batch // processes)
+    if micro == 0 or stage.batch % (micro * processes):
+        raise BadInput(f"a batch of {stage.batch} cannot be divided among {processes} processes in parts of {micro}; change micro_batch")
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=stage.steps,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=stage.batch // (micro * processes),
+        learning_rate=stage.learning_rate,
+        warmup_steps=stage.warmup_steps,
+        lr_scheduler_type="cosine",
+        adam_beta2=stage.beta2,
+        weight_decay=stage.weight_decay,
+        max_grad_norm=stage.clip_norm,
+        bf16=recipe.precision == "bf16",
+        activation_checkpointing=recipe.gradient_checkpointing,
+        use_cpu=not accelerated,
+        seed=seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if stage.save_every else "no",
+        save_steps=stage.save_every or 1,
+        # Two: while the newest is being written, the one before it is the last whole one.
+        save_total_limit=2,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=accelerated,
+    )

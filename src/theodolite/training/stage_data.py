@@ -1,0 +1,41 @@
+"""What a stage trains on: a data set, the collator that makes batches of it, and the cache of the frozen encoder's features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from theodolite.data.collate import Collator
+from theodolite.data.epochs import FixedOrder
+from theodolite.data.examples import ExampleSet, training_order
+from theodolite.models.cached_features import FeatureCache
+from theodolite.models.construction.frontends import Pixels
+from theodolite.models.question_tokenizer import QuestionTokenizer
+from theodolite.training.recipes import Stage
+
+
+@dataclass(frozen=True)
+class StageData:
+    """A data set and its collator; `features` None means that a frozen encoder runs in every step."""
+
+    dataset: Any
+    collator: Callable[[Any], Any]
+    features: FeatureCache | None = None
+
+
+@dataclass(frozen=True)
+class RecipeData:
+    """Where a run begins: the model and its processor, and the data of each stage."""
+
+    start: Callable[[], tuple[nn.Module, Any]]
+    feed: Callable[[Stage, nn.Module, Any], StageData]
+
+
+def stage_data(examples: ExampleSet, stage: Stage, vlm: Any, processor: Any, seed: int, features: FeatureCache | None = None) -> StageData:
+    """Examples in the fixed order of a seed, every question about a picture in one row."""
+    order = training_order(len(examples), stage.steps * stage.batch, seed)
+    tokenizer = QuestionTokenizer(processor, num_picture_tokens=vlm.config.image_seq_length)
+    return StageData(FixedOrder(order), Collator(examples, tokenizer, Pixels(processor.image_processor), seed), features)
