@@ -9,6 +9,7 @@ from theodolite.measurement.internals.context import MeasureContext, questions_o
 from theodolite.measurement.internals.directions import pictures_by_scene
 from theodolite.measurement.internals.likeness import average
 from theodolite.measurement.pairs.interventions import interventions_of
+from theodolite.measurement.pairs.plan import plan_world
 from theodolite.measurement.survey.session import SurveyedModel
 from theodolite.models.construction.build import DecoderSize, build_vlm
 from theodolite.records.part import Estimate, Part
@@ -50,7 +51,7 @@ def measure_spread(context: MeasureContext) -> TokenSpread:
 
 # The registry makes the context in a survey; alone, a measure can be tried like this.
 surveyed = SurveyedModel.of_model(model, processor)
-plan = th.plan_world(world, world.policy("shape,colour"), 12, 0, surveyed.size)
+plan = plan_world(world, world.policy("shape,colour"), 12, 0, surveyed.size)
 values = {factor.name: factor.values for factor in world.space.factors}
 context = MeasureContext(
     model,

@@ -15,7 +15,6 @@ from theodolite.data.sources import WorldExamples
 from theodolite.models.construction.build import DecoderSize, build_vlm
 from theodolite.models.forward import base_model, run_forward
 from theodolite.models.pass_inputs import layout_in, whole_view
-from theodolite.models.pictures import PictureReader
 from theodolite.objectives.language import next_token_loss
 from theodolite.objectives.terms import Objective, Term, Terms
 from theodolite.training.objective_module import ObjectiveModule
@@ -58,7 +57,6 @@ scenes = world.sample(32, np.random.default_rng(0))
 examples = ExampleSet(world.render(scenes), draw_questions(world, scenes, world.policy("shape,row"), 0))
 
 model, processor = build_vlm(world.texts, seed=0, decoder=DecoderSize(num_layers=2, width=32, num_heads=2))
-reader = PictureReader(processor.image_processor, processor.tokenizer, model.config)
 args = TrainingArguments(
     "runs",
     max_steps=4,
@@ -72,10 +70,7 @@ trainer = th.ObjectiveTrainer(
     ObjectiveModule(model, Decorrelate()),
     args=args,
     train_dataset=WorldExamples(examples),
-    data_collator=th.PackingCollator(
-        processor.tokenizer, reader, max_length=256, chat_template=processor.chat_template
-    ),
-    processing_class=processor,
+    processing_class=processor,  # packs the examples, and is saved beside the model
 )
 trainer.train()
 print([entry["loss/alike"] for entry in trainer.state.log_history if "loss/alike" in entry])
