@@ -180,7 +180,7 @@ def test_where_nothing_qualifies_it_says_so_and_names_the_nearest(
     given = ["blind", str(pictures), "--same", models[1], "--different", models[0], "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, [*given, "--vectors", str(mined[0].parent / "vectors"), "--high", "1", "--low", "-1"])
     assert done.exit_code == 0, done.output
-    assert "no pair qualifies" in done.output and "The pairs that come nearest" in done.output
+    assert "no pair qualifies" in done.output and "The pairs nearest to the thresholds" in done.output
     record = BlindRecord.model_validate_json((tmp_path / "out" / "blind.json").read_text())
     assert not record.pairs and len(record.nearest) == 5
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["blind.json", "sheet.png"]
@@ -192,10 +192,10 @@ def test_folders_and_models_that_cannot_be_used_are_refused(pictures: Path, mode
     lone.mkdir()
     for name in ("a.png", "b.png"):
         Image.fromarray(noise(1)).save(lone / name)
-    for folder, message in ((tmp_path / "none", "is no folder"), (tmp_path / "empty", "holds no pictures"), (lone, "a pair takes two")):
+    for folder, message in ((tmp_path / "none", "is not a folder"), (tmp_path / "empty", "has no pictures"), (lone, "a pair needs two")):
         with pytest.raises(BadInput, match=message):
             mine(folder, models, tmp_path / "out", tmp_path / "vectors")
-    with pytest.raises(BadInput, match="the next search would find its own pictures"):
+    with pytest.raises(BadInput, match="the next search would include its output"):
         mine(pictures, models, pictures / "out", tmp_path / "vectors")
     with pytest.raises(BadInput, match="are the same encoder"):
         mine(pictures, (models[0], models[0]), tmp_path / "out", tmp_path / "vectors")
@@ -272,9 +272,9 @@ def test_models_whose_vectors_would_be_noise_are_refused(tmp_path: Path) -> None
         Embedder(saved(whole, tmp_path / "nan"))
     (tmp_path / "nan" / "preprocessor_config.json").write_text('{"image_processor_type": "DINOv3ViTImageProcessor"}')
     if not hf.utils.is_torchvision_available():
-        with pytest.raises(BadInput, match="has no form on Pillow"):
+        with pytest.raises(BadInput, match="has no Pillow backend"):
             Embedder(str(tmp_path / "nan"))
-    with pytest.raises(BadInput, match="device 'tpu' is not to be had"):
+    with pytest.raises(BadInput, match="device 'tpu' is not available"):
         Embedder(random, device="tpu")
 
 
@@ -299,7 +299,7 @@ def test_a_store_drops_what_was_cut_off_and_keeps_the_rest(tmp_path: Path) -> No
         folder = tmp_path / torn
         store = VectorStore(folder, 3)
         store.add(keys[:3], vectors[:3])
-        with pytest.raises(BadInput, match="another run writes"):
+        with pytest.raises(BadInput, match="another run is writing"):
             VectorStore(folder, 3)
         store.close()
         whole = (folder / "vectors.npy").read_bytes()

@@ -110,7 +110,9 @@ def test_vectors_are_read_from_disk_in_any_order(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", one[order])
     stored = EncoderVectors(np.load(tmp_path / "one.npy", mmap_mode="r"), np.argsort(order))
     seen: list[tuple[int, int]] = []
-    found = blind_pairs(stored, EncoderVectors(other), high=0.8, low=0.5, block=16, tell=lambda done, total: seen.append((done, total)))
+    found = blind_pairs(
+        stored, EncoderVectors(other), high=0.8, low=0.5, block=16, progress=lambda done, total, note="": seen.append((done, total))
+    )
     assert listed(found) == listed(blind_pairs(EncoderVectors(one), EncoderVectors(other), high=0.8, low=0.5))
     assert seen == [(done, 10) for done in range(1, 11)]
 
@@ -133,7 +135,7 @@ def test_what_has_no_cosine_is_refused_or_left_out() -> None:
     broken[4, 2] = np.nan
     with pytest.raises(BadInput, match=r"the vector of cat\.png holds NaN or infinity \(1 such"):
         EncoderVectors(broken, name=lambda at: {4: "cat.png"}[at])
-    with pytest.raises(BadInput, match="1 picture; a pair takes two"):
+    with pytest.raises(BadInput, match="1 picture; a pair needs two"):
         blind_pairs(EncoderVectors(good[:1]), EncoderVectors(good[:1]))
     with pytest.raises(BadInput, match="one encoder has vectors of 6 pictures, the other of 5"):
         blind_pairs(EncoderVectors(good), EncoderVectors(good[:5]))

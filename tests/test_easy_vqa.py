@@ -397,5 +397,5 @@ def test_policies_choose_among_the_official_questions(tied: EasyVQA) -> None:
 
 
 def test_a_policy_cannot_ask_what_a_question_presumes(world: EasyVQA) -> None:
-    with pytest.raises(ValueError, match="only be asked where what it presumes holds"):
+    with pytest.raises(ValueError, match="only be asked of scenes that have its value"):
         world.policy("shape@colour=red")

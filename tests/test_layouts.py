@@ -148,7 +148,7 @@ def test_every_row_of_a_layout_can_be_used(tmp_path: Path, what: str) -> None:
 
 def test_mmvp_asks_both_pictures_of_a_pair_and_leaves_out_pairs_that_ask_different_things(tmp_path: Path) -> None:
     path, skipped = made(tmp_path, "mmvp")
-    assert [line.partition(": ")[2] for line in skipped] == ["the two ask different things"]
+    assert [line.partition(": ")[2] for line in skipped] == ["the two questions or their options differ"]
     assert "rows 5 and 6" in skipped[0]
     first = read_manifest(path).gallery.table.row(0, named=True)
     assert first["question_before"] == "Are the wings open or closed?"
@@ -188,9 +188,9 @@ def test_what_is_missing_in_a_benchmark_is_told(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_layout_is_refused(tmp_path: Path) -> None:
     for layout in LAYOUTS:
-        with pytest.raises(BadInput, match=r"is no folder; give the folder of|holds n"):
+        with pytest.raises(BadInput, match=r"is not a folder; give the folder of|holds n"):
             convert_benchmark(layout, tmp_path / "none", tmp_path / "out")
-        with pytest.raises(BadInput, match=r"holds neither of|holds no "):
+        with pytest.raises(BadInput, match=r"holds none of|holds no "):
             convert_benchmark(layout, tmp_path, tmp_path / "out")
     with pytest.raises(BadInput, match=r"no layout is called 'vqa'; there is mmvp, naturalbench, coco_counterfactuals, whatsup"):
         convert_benchmark("vqa", tmp_path, tmp_path / "out")
@@ -206,7 +206,7 @@ def test_names_in_a_benchmark_reach_no_file_outside_of_it(tmp_path: Path) -> Non
     assert [path.name for path in converted.manifest.parent.iterdir()] == ["manifest.jsonl"]
     group = GROUPS[0] | {"Image_0": "../secret.jpg", "Image_1": "../secret.jpg"}
     (tmp_path / "source" / "groups.json").write_text(json.dumps([group, group | {"Index": "../../x"}]))
-    with pytest.raises(BadInput, match=r"(?s)gave no pair.*neither a picture nor a path of one.*names no file"):
+    with pytest.raises(BadInput, match=r"(?s)gave no pair.*neither a picture nor the path of one.*cannot be part of a file name"):
         convert_benchmark("naturalbench", tmp_path / "source", tmp_path / "other")
 
 
@@ -224,7 +224,7 @@ def test_the_commands_convert_and_check(tmp_path: Path) -> None:
     assert "2 rows; check them with" in done.stdout
     checked = theodolite("manifest", "check", tmp_path / "out" / "manifest.jsonl")
     assert checked.returncode == 1, checked.stderr
-    assert "row 2 (id mmvp-2): picture pictures/4.jpg is not there; put the file there" in checked.stdout
+    assert "row 2 (id mmvp-2): picture pictures/4.jpg does not exist; add the file" in checked.stdout
     assert "1 rows can be used: 1 scenes, 2 pictures, matched pairs; 1 rows are left out" in checked.stdout
     wrong = theodolite("manifest", "check", tmp_path / "none.jsonl")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)

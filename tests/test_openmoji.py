@@ -101,7 +101,7 @@ def test_a_shift_moves_every_pixel_and_fills_with_ground(small: Path) -> None:
 def test_a_drawing_that_is_not_there_is_named(small: Path) -> None:
     with pytest.raises(BadInput, match="no drawing 'BEEF'"):
         draw_emoji(["BEEF"], 32, [WHITE])
-    with pytest.raises(BadInput, match="one of each a picture"):
+    with pytest.raises(BadInput, match="one of each per picture"):
         draw_emoji(["1F44B"], 32, [])
 
 
@@ -218,7 +218,7 @@ def test_pictures_are_what_their_names_say_at_any_size(small: Path) -> None:
     name = picture_name("1F44B", (214, 232, 247), 2, -1)
     assert (render_openmoji([name], 144)[0] == draw_emoji(["1F44B"], 144, [(214, 232, 247)], [(4, -2)])[0]).all()
     for wrong in ("1F44B", "1F44B_d6e8f7_2", "../x_d6e8f7_0_0"):
-        with pytest.raises(BadInput, match="is no picture of OpenMoji"):
+        with pytest.raises(BadInput, match="is not a picture name of OpenMoji"):
             render_openmoji([wrong], 32)
 
 

@@ -107,7 +107,7 @@ def test_an_install_that_was_killed_does_not_look_complete(
     ("damage", "fault"),
     [
         ('rm "$2"/node_modules/openmoji/color/svg/1F44B.svg', "1 of .* drawings are missing"),
-        ('echo "[" > "$2"/node_modules/openmoji/data/openmoji.json', "is not whole"),
+        ('echo "[" > "$2"/node_modules/openmoji/data/openmoji.json', "is incomplete"),
         ('echo \'{"version": "16.0.0"}\' > "$2"/node_modules/openmoji/package.json', "is version 16.0.0, not 17.0.0"),
         ('rm -r "$2"/node_modules', "is not there"),
     ],

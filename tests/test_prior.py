@@ -146,7 +146,7 @@ def test_an_unknown_factor_is_refused_with_those_that_exist() -> None:
 def test_circles_and_effects_set_twice_are_refused() -> None:
     chain = Prior(SPACE).correlate("three", "four", 0.5).correlate("four", "other", 0.5)
     for cause, effect in (("four", "three"), ("other", "three"), ("eight", "eight")):
-        with pytest.raises(BadInput, match=f"{cause} -> {effect} closes a circle"):
+        with pytest.raises(BadInput, match=f"{cause} -> {effect} closes a cycle"):
             chain.correlate(cause, effect, 0.5)
     with pytest.raises(BadInput, match="other is already set"):
         chain.correlate("eight", "other", 0.5)
@@ -190,7 +190,7 @@ def test_a_policy_is_read_line_by_line_and_written_back() -> None:
         ("three:", "cannot read 'three:'; write QUERY, QUERY:REGION"),
         (":odd", "cannot read ':odd'"),
         ("three*often", "rate of 'three\\*often' is 'often'; give a number"),
-        ("three*0", "asked 0.0 times a scene; give a number above 0"),
+        ("three*0", "the rate of 'three' is 0.0; give a number above 0"),
         ("three*-1", "above 0"),
         ("three*nan", "above 0"),
         ("three*inf", "above 0"),

@@ -1,4 +1,4 @@
-"""The pictures of a folder: found, known by their content, and opened one at a time. No torch."""
+"""Picture files of a folder, identified by content and opened one at a time. No torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from theodolite.records.errors import BadInput
+from theodolite.records.progress import Progress
 from theodolite.worlds.exif_orientation import on_white
 from theodolite.worlds.manifest.faults import RowFault
 from theodolite.worlds.manifest.images import FORMATS, inspect
@@ -21,7 +22,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class PictureFile:
-    """A picture by its path, its name (the path from the folder, with /), and the SHA-256 of its file."""
+    """A picture file: its path, its name (the path relative to the folder, with /), and its SHA-256."""
 
     path: Path
     name: str
@@ -30,10 +31,10 @@ class PictureFile:
 
 @dataclass
 class FolderPictures:
-    """The pictures of a folder in the order of their names, each content once.
+    """The pictures of a folder sorted by name, each content once.
 
-    `copies` are names of files that hold the same bytes as an earlier one, by name; `left_out` are names of files that cannot be used, by
-    the kind of fault (`worlds.manifest_faults.KINDS`).
+    `copies` maps the name of a file to the name of an earlier file with the same bytes. `left_out` lists names of unusable files by kind
+    of fault (`worlds.manifest.faults.KINDS`).
     """
 
     files: list[PictureFile]
@@ -41,76 +42,64 @@ class FolderPictures:
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def leave_out(self, name: str, kind: str) -> None:
-        """Counts a file that cannot be used."""
+        """Records a file that cannot be used."""
         self.left_out.setdefault(kind, []).append(name)
 
 
-def find_pictures(folder: Path, tell: Callable[[int, int], None]) -> FolderPictures:
-    """The picture files in a folder and below it, by their endings; those that begin with a dot, and folders that do, are passed over.
+def find_pictures(folder: Path, progress: Progress) -> FolderPictures:
+    """The picture files in a folder and below it, by file extension; files and folders whose names begin with a dot are skipped.
 
-    Only bytes are read: whether they are pictures shows when they are opened. Raises `BadInput` if there is no such folder, or it holds
-    none.
+    Files are hashed, not decoded. Raises `BadInput` if the folder does not exist or has no pictures.
     """
     if not folder.is_dir():
-        raise BadInput(f"{folder} is no folder; give a folder of pictures")
+        raise BadInput(f"{folder} is not a folder; give a folder of pictures")
     paths = sorted(_below(folder), key=lambda path: path.relative_to(folder).as_posix())
     if not paths:
-        raise BadInput(
-            f"{folder} holds no pictures; files whose names end in {', '.join(SUFFIXES)} are looked for, in folders below it too"
-        )
-    found = FolderPictures([], {})
+        raise BadInput(f"{folder} has no pictures; give a folder with files that end in {', '.join(SUFFIXES)}, in it or below it")
+    pictures = FolderPictures([], {})
     first: dict[str, str] = {}
-    for at, path in enumerate(paths, start=1):
+    for done, path in enumerate(paths, start=1):
         name = path.relative_to(folder).as_posix()
         try:
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError:
-            found.leave_out(name, "unreadable picture")
+            pictures.leave_out(name, "unreadable picture")
         else:
             if first.setdefault(sha256, name) != name:
-                found.copies[name] = first[sha256]
+                pictures.copies[name] = first[sha256]
             else:
-                found.files.append(PictureFile(path, name, sha256))
-        tell(at, len(paths))
-    return found
+                pictures.files.append(PictureFile(path, name, sha256))
+        progress(done, len(paths))
+    return pictures
 
 
 def open_stored_picture(path: Path) -> Image.Image:
-    """A picture in RGB, upright, on white where it is transparent. Raises `RowFault` for what a manifest could not hold either."""
-    whole = path.resolve()  # a link is as good as its file here
-    inspect(whole.parent, whole.name)
+    """A picture in RGB, upright, on white where transparent. Raises `RowFault` if a manifest would refuse it."""
+    target = path.resolve()  # links out of the folder are allowed here
+    inspect(target.parent, target.name)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd but readable files
-        with Image.open(whole, formats=FORMATS) as image:
+        warnings.simplefilter("ignore")  # about unusual but readable files
+        with Image.open(target, formats=FORMATS) as image:
             return on_white(image)
 
 
-def reader(found: FolderPictures, file: PictureFile) -> Callable[[], Image.Image | None]:
-    """What opens a picture when it is called; None, and the file counted as left out, where that fails."""
+def reader(pictures: FolderPictures, file: PictureFile) -> Callable[[], Image.Image | None]:
+    """A function that opens a picture; where that fails, it returns None and records the file as left out."""
 
     def read() -> Image.Image | None:
         try:
             return open_stored_picture(file.path)
         except RowFault as fault:
-            found.leave_out(file.name, fault.kind)
+            pictures.leave_out(file.name, fault.kind)
             return None
 
     return read
 
 
 def _below(folder: Path) -> list[Path]:
-    return [
-        Path(root) / name
-        for root, _, names in _walk(folder)
-        for name in names
-        if not name.startswith(".") and name.lower().endswith(SUFFIXES) and (Path(root) / name).is_file()
-    ]
-
-
-def _walk(folder: Path) -> list[tuple[str, list[str], list[str]]]:
-    visited = []
+    paths: list[Path] = []
     for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        visited.append((root, folders, names))
-    return visited
+        folders[:] = [name for name in folders if not name.startswith(".")]  # os.walk descends into what is left here
+        paths += [Path(root) / name for name in names if not name.startswith(".") and name.lower().endswith(SUFFIXES)]
+    return [path for path in paths if path.is_file()]

@@ -1,4 +1,4 @@
-"""Blind pairs of a picture folder, from the pictures to a manifest that wants labels."""
+"""Blind pairs of a picture folder: embedding, search, and a manifest to be labelled."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SHEET = "sheet.png"
 
 @dataclass(frozen=True)
 class BlindSearch:
-    """What is looked for: at most `most` pairs with a cosine of at least `high` in one encoder and at most `low` in the other."""
+    """Search criteria: at most `most` pairs with a cosine of at least `high` in one encoder and at most `low` in the other."""
 
     high: float = 0.95
     low: float = 0.6
@@ -60,62 +60,62 @@ def mine_blind_pairs(
 ) -> BlindRecord:
     """Writes `manifest.jsonl` with its pictures, `sheet.png` and `blind.json`; where no pair qualifies, the last two only.
 
-    Vectors are kept in `vectors` (default: theodolite's cache folder), so that another search of the same pictures embeds none.
-    Raises `FolderTaken`, and `BadInput` for pictures and models that cannot be used.
+    Vectors are stored in `vectors` (default: theodolite's cache folder), so that a further search of the same pictures embeds none.
+    Raises `FolderTaken`, and `BadInput` for unusable pictures and models.
     """
     refuse_taken(out, overwrite=overwrite)
     if out.resolve().is_relative_to(pictures.resolve()):
-        raise BadInput(f"{out} lies within {pictures}, so the next search would find its own pictures; give a folder elsewhere")
-    with steps.step("find") as tell:
-        found = find_pictures(pictures, tell)
+        raise BadInput(f"{out} lies within {pictures}, so the next search would include its output; give a folder outside")
+    with steps.step("find") as progress:
+        folder_pictures = find_pictures(pictures, progress)
     store = cache_folder() / "vectors" if vectors is None else vectors
-    one_store, one_facts = _embedded(found, same, store, device, dtype, batch, steps)
-    other_store, other_facts = _embedded(found, different, store, device, dtype, batch, steps)
+    one_store, one_facts = _embed_folder(folder_pictures, same, store, device, dtype, batch, steps)
+    other_store, other_facts = _embed_folder(folder_pictures, different, store, device, dtype, batch, steps)
     if one_store.path == other_store.path:
-        raise BadInput(f"{same} and {different} are the same encoder, which takes no pair for the same and for different; give two")
-    one, other = (_vectors(each, found.files) for each in (one_store, other_store))
-    record = _compared(found, (one, one_facts), (other, other_facts), search, steps)
+        raise BadInput(f"{same} and {different} are the same encoder; give two different ones")
+    one, other = (_vectors(each, folder_pictures.files) for each in (one_store, other_store))
+    record = _compare(folder_pictures, (one, one_facts), (other, other_facts), search, steps)
     with whole_folder(out, overwrite=overwrite) as folder:
-        _write(folder, record, found)
+        _write(folder, record, folder_pictures)
     return record
 
 
-Side = tuple[EncoderVectors, EncoderFacts]
+Encoder = tuple[EncoderVectors, EncoderFacts]
 
 
-def _compared(found: FolderPictures, one: Side, other: Side, search: BlindSearch, steps: Steps) -> BlindRecord:
+def _compare(pictures: FolderPictures, one: Encoder, other: Encoder, search: BlindSearch, steps: Steps) -> BlindRecord:
     vectors = one[0], other[0]
     limits = {"high": search.high, "low": search.low}
-    with steps.step("compare") as tell:
-        result = blind_pairs(*vectors, **limits, most=search.most, per_picture=search.per_picture, tell=tell)
+    with steps.step("compare") as progress:
+        result = blind_pairs(*vectors, **limits, most=search.most, per_picture=search.per_picture, progress=progress)
     nearest: tuple[BlindPair, ...] = ()
     if not len(result):
-        with steps.step("find nearest") as tell:
-            nearest = _named(nearest_pairs(*vectors, **limits, most=NUM_NEAREST, tell=tell), found.files)
+        with steps.step("find nearest") as progress:
+            nearest = _named(nearest_pairs(*vectors, **limits, most=NUM_NEAREST, progress=progress), pictures.files)
     return BlindRecord(
         same=one[1],
         other=other[1],
         **limits,
         most=search.most,
         per_picture=search.per_picture,
-        num_pictures=len(found.files),
-        num_copies=len(found.copies),
-        left_out={kind: tuple(names) for kind, names in sorted(found.left_out.items())},
+        num_pictures=len(pictures.files),
+        num_copies=len(pictures.copies),
+        left_out={kind: tuple(names) for kind, names in sorted(pictures.left_out.items())},
         num_zero=result.num_zero,
         num_compared=result.num_compared,
         num_same=result.num_same,
         num_qualifying=result.num_qualifying,
         random_pairs=_quantiles(*sample_cosines(*vectors, NUM_SAMPLES), QUANTILES),
         nearest_neighbours=_quantiles(*neighbour_cosines(*vectors, NUM_NEIGHBOURS), NEIGHBOUR_QUANTILES),
-        pairs=_named(result, found.files),
+        pairs=_named(result, pictures.files),
         nearest=nearest,
     )
 
 
-def _embedded(
-    found: FolderPictures, name: str, store: Path, device: str, dtype: DType, batch: int, steps: Steps
+def _embed_folder(
+    pictures: FolderPictures, name: str, store: Path, device: str, dtype: DType, batch: int, steps: Steps
 ) -> tuple[VectorStore, EncoderFacts]:
-    """The store with the vectors of all pictures that can be read; the others are left out from here on."""
+    """Store with the vectors of all readable pictures; the others are removed from `pictures.files`."""
     embedder = Embedder(name, device, dtype)
     facts = EncoderFacts(
         name=name,
@@ -125,19 +125,19 @@ def _embedded(
         dim=embedder.dim,
         dtype=dtype,
     )
-    kept = VectorStore(store / embedder.identity[:32], embedder.dim)
-    # Rows are only ever added, so once ours are there others may have the store.
-    with closing(kept), steps.step(f"embed by {Path(name).name if Path(name).exists() else name}") as tell:
-        broken = set(embed(embedder, kept, {file.sha256: reader(found, file) for file in found.files}, batch, tell))
-    found.files = [file for file in found.files if file.sha256 not in broken]
-    if len(found.files) < 2:
-        kinds = ", ".join(f"{kind} {len(names)}" for kind, names in found.left_out.items())
-        raise BadInput(f"{len(found.files)} of the pictures can be used ({kinds or 'the others are copies'}); a pair takes two")
-    return kept, facts
+    vectors = VectorStore(store / embedder.identity[:32], embedder.dim)
+    # Rows are only appended, so other processes may use the store once these vectors are in it.
+    with closing(vectors), steps.step(f"embed by {Path(name).name if Path(name).exists() else name}") as progress:
+        unreadable = set(embed(embedder, vectors, {file.sha256: reader(pictures, file) for file in pictures.files}, batch, progress))
+    pictures.files = [file for file in pictures.files if file.sha256 not in unreadable]
+    if len(pictures.files) < 2:
+        kinds = ", ".join(f"{kind} {len(names)}" for kind, names in pictures.left_out.items())
+        raise BadInput(f"{len(pictures.files)} of the pictures can be used ({kinds or 'the others are copies'}); a pair needs two")
+    return vectors, facts
 
 
 def _vectors(store: VectorStore, files: Sequence[PictureFile]) -> EncoderVectors:
-    return EncoderVectors(store.vectors(), store.rows([file.sha256 for file in files]), lambda at: files[at].name)
+    return EncoderVectors(store.vectors(), store.rows([file.sha256 for file in files]), lambda index: files[index].name)
 
 
 def _quantiles(same: np.ndarray, other: np.ndarray, fracs: Sequence[float]) -> tuple[CosineQuantile, ...]:
@@ -150,17 +150,17 @@ def _quantiles(same: np.ndarray, other: np.ndarray, fracs: Sequence[float]) -> t
 def _named(pairs: BlindPairs, files: Sequence[PictureFile]) -> tuple[BlindPair, ...]:
     columns = (column.tolist() for column in (pairs.first, pairs.second, pairs.same_cos, pairs.other_cos))
     return tuple(
-        BlindPair(scene=f"blind-{at:04d}", first=files[one].name, second=files[two].name, same_cos=same_cos, other_cos=other_cos)
-        for at, (one, two, same_cos, other_cos) in enumerate(zip(*columns, strict=True), start=1)
+        BlindPair(scene=f"blind-{number:04d}", first=files[one].name, second=files[two].name, same_cos=same_cos, other_cos=other_cos)
+        for number, (one, two, same_cos, other_cos) in enumerate(zip(*columns, strict=True), start=1)
     )
 
 
-def _write(folder: Path, record: BlindRecord, found: FolderPictures) -> None:
-    paths = {file.name: file.path for file in found.files}
+def _write(folder: Path, record: BlindRecord, pictures: FolderPictures) -> None:
+    paths = {file.name: file.path for file in pictures.files}
     if record.pairs:
         (folder / "pictures").mkdir()
         names = sorted({name for pair in record.pairs for name in (pair.first, pair.second)})
-        copies = {name: f"pictures/{at:05d}{paths[name].suffix.lower()}" for at, name in enumerate(names, start=1)}
+        copies = {name: f"pictures/{number:05d}{paths[name].suffix.lower()}" for number, name in enumerate(names, start=1)}
         for name, copy in copies.items():
             shutil.copyfile(paths[name], folder / copy)
         write_manifest(folder / "manifest.jsonl", [_blank_row(pair, copies) for pair in record.pairs])
@@ -172,7 +172,7 @@ def _write(folder: Path, record: BlindRecord, found: FolderPictures) -> None:
 
 
 def _blank_row(pair: BlindPair, copies: dict[str, str]) -> dict[str, Any]:
-    """A row that a manifest's reader refuses until somebody has filled it in; keys that begin with an underscore it passes over."""
+    """A manifest row to be filled in, a fault until then; keys that begin with an underscore are ignored by readers."""
     return {
         "id": pair.scene,
         "scene": pair.scene,
@@ -198,14 +198,15 @@ def _caption(pair: BlindPair) -> str:
 
 
 def blind_tables(record: BlindRecord) -> list[Table]:
-    """How cosines are distributed, and the first pairs."""
-    tables = [_quantile_table("Cosines of random pairs", "share at most", record.random_pairs, record)]
-    tables.append(
-        _quantile_table(f"Cosines to the picture nearest in {record.same.name}", "share at most", record.nearest_neighbours, record)
-    )
+    """Tables of cosine quantiles and of the first pairs."""
+    neighbours_title = f"Cosines to the picture nearest in {record.same.name}"
+    tables = [
+        _quantile_table("Cosines of random pairs", record.random_pairs, record),
+        _quantile_table(neighbours_title, record.nearest_neighbours, record),
+    ]
     shown = (record.pairs or record.nearest)[:NUM_SHOWN]
     if shown:
-        title = f"The first {len(shown)} of {len(record.pairs):,} pairs" if record.pairs else "The pairs that come nearest"
+        title = f"The first {len(shown)} of {len(record.pairs):,} pairs" if record.pairs else "The pairs nearest to the thresholds"
         table = Table("pair", "first", "second", title=title)
         for name in ("same", "other"):
             table.add_column(name, justify="right")
@@ -216,7 +217,7 @@ def blind_tables(record: BlindRecord) -> list[Table]:
 
 
 def blind_lines(record: BlindRecord) -> list[str]:
-    """What was compared and what came of it, in words."""
+    """Lines of text: encoders, counts of pairs, and files left out."""
     lines = [
         f"same: {_encoder_line(record.same)}",
         f"different: {_encoder_line(record.other)}",
@@ -228,9 +229,9 @@ def blind_lines(record: BlindRecord) -> list[str]:
     for kind, names in record.left_out.items():
         lines.append(f"left out, {kind}: {len(names):,} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
     if record.num_zero:
-        lines.append(f"{record.num_zero:,} pictures have a vector of zeros, so no cosine, and are in no pair")
+        lines.append(f"{record.num_zero:,} pictures have a zero vector, so no cosine, and are in no pair")
     if not record.pairs:
-        lines.append("no pair qualifies; the tables show what thresholds would find some, and the vectors are kept for the next search")
+        lines.append("no pair qualifies; the tables show which thresholds give pairs, and the next search reuses the vectors")
     elif len(record.pairs) < record.num_qualifying:
         each = "" if record.per_picture is None else f", each picture at most {record.per_picture} times (--per-picture)"
         lines.append(f"{len(record.pairs):,} pairs are written, those with the largest difference{each}")
@@ -241,9 +242,9 @@ def _encoder_line(facts: EncoderFacts) -> str:
     return f"{facts.name} ({facts.model_type}, {facts.pooling}, {facts.dim} numbers, {facts.dtype})"
 
 
-def _quantile_table(title: str, first: str, rows: Sequence[CosineQuantile], record: BlindRecord) -> Table:
+def _quantile_table(title: str, rows: Sequence[CosineQuantile], record: BlindRecord) -> Table:
     table = Table(title=title)
-    for name in (first, f"same ({record.same.model_type})", f"other ({record.other.model_type})"):
+    for name in ("share at most", f"same ({record.same.model_type})", f"other ({record.other.model_type})"):
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(f"{row.frac:.1%}", f"{row.same_cos:.4f}", f"{row.other_cos:.4f}")

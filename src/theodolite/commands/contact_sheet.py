@@ -1,4 +1,4 @@
-"""Contact sheets: pairs of pictures side by side, each with a line of text, for people to look through."""
+"""Contact sheets: pairs of pictures side by side, each with a caption, for inspection by eye."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ Entry = tuple[Image.Image, Image.Image, str]
 
 
 def contact_sheet(entries: Sequence[Entry]) -> Image.Image:
-    """Pairs in reading order, whole and upright, two a row; each with its text above it."""
+    """Pairs in reading order, two per row, uncropped, each with its caption above."""
     columns = min(COLUMNS, len(entries))
     rows = -(-len(entries) // columns)
     wide, tall = 2 * SIDE + 3 * GAP, SIDE + LINE + 2 * GAP
     sheet = Image.new("RGB", (columns * wide + GAP, rows * tall + GAP), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for at, (one, two, text) in enumerate(entries):
-        left, top = GAP + at % columns * wide, GAP + at // columns * tall
-        draw.text((left, top), _cut(text, font), INK, font)
-        for place, picture in enumerate((one, two)):
-            corner = (left + place * (SIDE + GAP), top + LINE)
+    for index, (one, two, text) in enumerate(entries):
+        left, top = GAP + index % columns * wide, GAP + index // columns * tall
+        draw.text((left, top), _fit(text, font), INK, font)
+        for column, picture in enumerate((one, two)):
+            corner = (left + column * (SIDE + GAP), top + LINE)
             sheet.paste(ImageOps.pad(picture.convert("RGB"), (SIDE, SIDE), color=PAPER), corner)
             draw.rectangle((*corner, corner[0] + SIDE - 1, corner[1] + SIDE - 1), outline=FRAME)
     return sheet
 
 
-def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """As much of a text as fits above a pair."""
-    fitting = len(text)
-    while fitting and font.getlength(text[:fitting]) > 2 * SIDE + GAP:
-        fitting -= 1
-    return text if fitting == len(text) else f"{text[: fitting - 1]}…"
+def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The text, shortened with an ellipsis to the width of a pair."""
+    num_chars = len(text)
+    while num_chars and font.getlength(text[:num_chars]) > 2 * SIDE + GAP:
+        num_chars -= 1
+    return text if num_chars == len(text) else f"{text[: num_chars - 1]}…"

@@ -1,4 +1,4 @@
-"""A world on disk: pictures as PNG, scenes and questions as Parquet, pairs as a manifest. Needs no model and no torch."""
+"""Export of a world: pictures as PNG, scenes and questions as Parquet, pairs as a manifest. No model, no torch."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def write_world(
     overwrite: bool,
     pairs_only: bool = False,
 ) -> str:
-    """Writes the manifest of the pairs, `scenes.parquet`, `questions.parquet`, and the pictures of all; returns their counts in words.
+    """Writes the manifest of the pairs, `scenes.parquet`, `questions.parquet`, and all pictures; returns their counts in words.
 
-    The scenes follow the prior and are asked what the policy says; the pairs follow the independent prior. With `pairs_only` the manifest
-    and its pictures are all that is written. Raises `FolderTaken`.
+    Scenes follow the prior, and their questions the policy; base scenes of pairs follow the independent prior. `pairs_only` writes only
+    the manifest and its pictures. Raises `FolderTaken`.
     """
     policy = world.policy(ask or ",".join(query.name for query in world.queries if query.form == "open"))
     counts = []
@@ -51,21 +51,21 @@ def _write_scenes(folder: Path, world: World, policy: Policy, num_pictures: int,
     _write_pictures(folder, names, world.render(scenes, size))
     columns = {factor.name: [factor.values[level] for level in scenes.of_factor(factor.name)] for factor in world.space.factors}
     pl.DataFrame({"picture": names, **columns, "nuisance": scenes.nuisance}).write_parquet(folder / "scenes.parquet")
-    asked = [
+    questions = [
         (name, item.question, item.answer)
         for name, items in zip(names, draw_questions(world, scenes, policy, seed), strict=True)
         for item in items
     ]
     schema = {"picture": pl.String, "question": pl.String, "answer": pl.String}
-    pl.DataFrame(asked, schema=schema, orient="row").write_parquet(folder / "questions.parquet")
-    return f"{len(scenes):,} pictures, {len(asked):,} questions"
+    pl.DataFrame(questions, schema=schema, orient="row").write_parquet(folder / "questions.parquet")
+    return f"{len(scenes):,} pictures, {len(questions):,} questions"
 
 
 def _write_pairs(folder: Path, plan: Plan) -> str:
     rows = plan.rows.filter(pl.col("kind") != "training")
-    used = sorted({*rows["picture_before"], *rows["picture_after"]})
-    names = {index: f"pairs/{index:06d}.png" for index in used}
-    _write_pictures(folder, list(names.values()), plan.pictures[used])
+    indices = sorted({*rows["picture_before"], *rows["picture_after"]})
+    names = {index: f"pairs/{index:06d}.png" for index in indices}
+    _write_pictures(folder, list(names.values()), plan.pictures[indices])
     number = write_manifest(folder / FILE, _manifest_rows(rows, names, plan.pair_kind))
     return f"{number:,} rows of pairs ({plan.pair_kind})"
 

@@ -1,12 +1,12 @@
-"""Pictures as they are meant to be seen: turned as their EXIF data say, on white where they are transparent."""
+"""Pictures as viewers show them: rotated by their EXIF orientation, transparent parts on white."""
 
 from __future__ import annotations
 
 from PIL import Image
 
-# Exif 2.3, tag 274, and how a viewer turns such a picture.
+# Exif 2.3, tag 274, and the transposition that each of its values asks for.
 ORIENTATION = 274
-TURNED = {
+TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -18,16 +18,16 @@ TURNED = {
 
 
 def apply_exif_orientation(image: Image.Image) -> Image.Image:
-    """The picture as a viewer turns it; itself where it says nothing. Unlike Pillow's own function this writes no EXIF data back,
-    which fails on some that can be read."""
-    turn = TURNED.get(image.getexif().get(ORIENTATION, 1))
-    return image if turn is None else image.transpose(turn)
+    """The picture rotated by its EXIF orientation; unchanged where it has none. Unlike Pillow's `exif_transpose`, this does not
+    write EXIF data back, which fails on some readable files."""
+    transposition = TRANSPOSITIONS.get(image.getexif().get(ORIENTATION, 1))
+    return image if transposition is None else image.transpose(transposition)
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """The picture upright, in RGB, what is transparent in it on white."""
-    found = apply_exif_orientation(image)
-    if found.has_transparency_data:
-        found = found.convert("RGBA")
-        found = Image.alpha_composite(Image.new("RGBA", found.size, "white"), found)
-    return found.convert("RGB")
+    """The picture upright, in RGB, transparent parts on white."""
+    upright = apply_exif_orientation(image)
+    if upright.has_transparency_data:
+        upright = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+    return upright.convert("RGB")

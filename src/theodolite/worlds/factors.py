@@ -1,4 +1,4 @@
-"""Factors, the space they span, and scenes in it. No torch, no pictures."""
+"""Factors, the space they span, and scenes in that space. No torch, no pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Factor:
     """A latent variable of the visual world, with named values.
 
     `groups` names disjoint sets of values (a two-level factor: warm and cold colours). A factor that is not
-    `nameable` is drawn in every picture, but no query can ask about it. `predicate` is how questions speak of a value.
+    `nameable` is drawn in every picture, but no query can ask about it. `predicate` is the phrase for a value in a question.
     """
 
     name: str
@@ -61,11 +61,11 @@ class FactorSpace:
 
     @property
     def num_scenes(self) -> int:
-        """Number of scenes, nuisance apart."""
+        """Number of scenes, not counting nuisance seeds."""
         return int(np.prod(self.sizes, dtype=np.int64))
 
     def index(self, name: str) -> int:
-        """Position of a factor. Raises `UnknownName`."""
+        """Position of a factor in the space. Raises `UnknownName`."""
         if name not in self.names:
             raise UnknownName("factor", name, self.names)
         return self.names.index(name)
@@ -99,7 +99,7 @@ class Scenes:
 
     @classmethod
     def of(cls, space: FactorSpace, scenes: Sequence[Scene]) -> Scenes:
-        """A batch from single scenes, each with a value for every factor. Raises `UnknownName`."""
+        """A batch of single scenes, each with a value for every factor. Raises `UnknownName`."""
         levels = [[space[name].level(scene.values[name]) for name in space.names] for scene in scenes]
         nuisance = [scene.nuisance for scene in scenes]
         shape = (len(scenes), len(space.names))
@@ -114,7 +114,7 @@ class Scenes:
         return Scene(values, int(self.nuisance[index]))
 
     def take(self, index: np.ndarray) -> Scenes:
-        """Scenes picked by position or by a boolean mask."""
+        """Scenes selected by position or by a boolean mask."""
         return Scenes(self.space, self.levels[index], self.nuisance[index])
 
     def of_factor(self, name: str) -> Int[np.ndarray, " scene"]:
@@ -132,12 +132,12 @@ class Scenes:
         return Scenes(self.space, self.levels, draw_nuisance(len(self), rng))
 
     @staticmethod
-    def concatenate(parts: Sequence[Scenes]) -> Scenes:
+    def concatenate(batches: Sequence[Scenes]) -> Scenes:
         """One batch of several, which share a space."""
-        levels = np.concatenate([part.levels for part in parts])
-        return Scenes(parts[0].space, levels, np.concatenate([part.nuisance for part in parts]))
+        levels = np.concatenate([batch.levels for batch in batches])
+        return Scenes(batches[0].space, levels, np.concatenate([batch.nuisance for batch in batches]))
 
 
 def draw_nuisance(num_scenes: int, rng: np.random.Generator) -> Int[np.ndarray, " scene"]:
-    """Nuisance seeds, uniform in 0 .. 2^62."""
+    """Nuisance seeds, uniform in 0 to 2^62 - 1."""
     return rng.integers(0, 2**62, size=num_scenes, dtype=np.int64)

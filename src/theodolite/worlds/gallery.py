@@ -1,4 +1,4 @@
-"""Galleries: pairs of pictures that exist already, with the questions to ask of them. No prior, hence no coverage; no torch."""
+"""Galleries: counterfactual pairs of existing pictures, with questions. They have no prior, hence no coverage. No torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from theodolite.worlds.factors import Factor
 from theodolite.worlds.world import PairKind
 
-# The RGB pictures of some names, all at one size: (picture, size, size, 3).
+# Renders pictures by name, RGB, at one size: (picture, size, size, 3).
 Render = Callable[[Sequence[str], int], UInt8[np.ndarray, "picture size size 3"]]
 
 TABLE: Mapping[str, pl.DataType | type[pl.DataType]] = {
@@ -31,17 +31,17 @@ TABLE: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "picture_before": pl.String,
     "picture_after": pl.String,
 }
-"""Columns of a gallery's table: those of a plan, with pictures by name and without the kind, which follows from the rest."""
+"""Columns of a gallery's table: those of a plan, with pictures by name, and without the kind, which the others determine."""
 
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """Counterfactual pairs of given pictures: one question about one pair a row of `table` (columns: `TABLE`).
+    """Counterfactual pairs of existing pictures. Each row of `table` (columns: `TABLE`) is one question about one pair.
 
-    A row whose factor is "" changes no factor: of two names it is nuisance, of one name under two questions a paraphrase. `kind` is
-    *exact* (the same picture with one thing edited) or *matched* (two pictures alike in all else). `render` gives pictures by name.
-    `attribution` is what the pictures' licence asks to be said; it is printed and kept in the record. `left_out` counts rows that could
-    not be used, by reason.
+    A row whose factor is "" changes no factor: two pictures make it a nuisance row, one picture under two questions a paraphrase row.
+    `kind` is *exact* (the same picture with one thing edited) or *matched* (two pictures that agree in all other factors). `render` draws
+    pictures by name. `attribution` is the credit line that the licence requires; it is printed and recorded. `left_out` counts unusable
+    rows by reason.
     """
 
     name: str

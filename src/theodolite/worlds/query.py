@@ -1,4 +1,4 @@
-"""Queries, the regions they are asked in, and policies: distributions over (scene, query)."""
+"""Queries, regions of scenes, and query policies: distributions over (scene, query)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REGIONS = ("all", "agree", "odd")
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """A question in several wordings, its answer as a function of the scene, its choices, and what the answer depends on.
+    """A question in several wordings, its choices, and its true answer as a function of the factors in `depends_on`.
 
     `answers` holds indices into `choices`, one axis for each factor of `depends_on`. `about` is the factor that is
     asked (two, joined by "&", in a conjunction).
@@ -41,20 +41,20 @@ class Query:
 
 @dataclass(frozen=True)
 class PolicyLine:
-    """One line of a policy: a query, the region of scenes it is asked in, and how many times each such scene is asked."""
+    """One line of a policy: a query, the region of scenes in which it is asked, and its rate: questions per scene of the region."""
 
     query: Query
     region: str = "all"
     rate: float = 1.0
 
     def __post_init__(self) -> None:
-        for part in self._parts:
-            if part not in REGIONS and part not in self.query.choices and not re.fullmatch("[^=]+=[^=]+", part):
-                known = ", ".join((*REGIONS, *self.query.choices))
-                found = f"{self.query.name!r} cannot be asked of {part!r} scenes"
-                raise BadInput(f"{found}; regions are {known}, FACTOR=VALUE, or several of these joined by '&'")
+        for term in self._terms:
+            if term not in REGIONS and term not in self.query.choices and not re.fullmatch("[^=]+=[^=]+", term):
+                regions = ", ".join((*REGIONS, *self.query.choices))
+                problem = f"{self.query.name!r} cannot be asked of {term!r} scenes"
+                raise BadInput(f"{problem}; regions are {regions}, FACTOR=VALUE, or several of these joined by '&'")
         if not (np.isfinite(self.rate) and self.rate > 0):
-            raise BadInput(f"{self.query.name!r} is asked {self.rate} times a scene; give a number above 0")
+            raise BadInput(f"the rate of {self.query.name!r} is {self.rate}; give a number above 0")
 
     def __str__(self) -> str:
         times = "" if self.rate == 1 else f"*{self.rate!r}".removesuffix(".0")
@@ -63,108 +63,108 @@ class PolicyLine:
     @property
     def depends_on(self) -> frozenset[str]:
         """The factors that the answer depends on or that the region names."""
-        named = {part.partition("=")[0] for part in self._parts if self._names_factor(part)}
-        return frozenset(self.query.depends_on) | named
+        factors = {term.partition("=")[0] for term in self._terms if self._names_factor(term)}
+        return frozenset(self.query.depends_on) | factors
 
     @property
-    def _parts(self) -> tuple[str, ...]:
+    def _terms(self) -> tuple[str, ...]:
         return (self.region,) if self.region in self.query.choices else tuple(self.region.split("&"))
 
-    def _names_factor(self, part: str) -> bool:
-        return "=" in part and part not in self.query.choices
+    def _names_factor(self, term: str) -> bool:
+        return "=" in term and term not in self.query.choices
 
     def inside(self, scenes: Scenes, prior: Prior) -> Bool[np.ndarray, " scene"]:
-        """Whether each scene lies in the region. Raises `UnknownName` where the region names a factor or value that is not there."""
+        """Whether each scene lies in the region. Raises `UnknownName` where the region names an unknown factor or value."""
         inside = np.ones(len(scenes), dtype=bool)
-        for part in self._parts:
-            if self._names_factor(part):
-                name, _, value = part.partition("=")
+        for term in self._terms:
+            if self._names_factor(term):
+                name, _, value = term.partition("=")
                 level = prior.space[name].level(value)
                 inside &= scenes.of_factor(name) == level
-            elif part in ("agree", "odd"):
-                inside &= prior.agrees(scenes) == (part == "agree")
-            elif part != "all":
-                inside &= self.query.truth(scenes) == self.query.choices.index(part)
+            elif term in ("agree", "odd"):
+                inside &= prior.agrees(scenes) == (term == "agree")
+            elif term != "all":
+                inside &= self.query.truth(scenes) == self.query.choices.index(term)
         return inside
 
     def inside_table(self, prior: Prior, names: tuple[str, ...]) -> Bool[np.ndarray, "..."]:
-        """The region over factor axes `names`, broadcastable; they must hold all of `depends_on`. Raises `UnknownName` as `inside` does."""
+        """The region as a mask broadcastable over factor axes `names`, which must hold all of `depends_on`. Raises as `inside` does."""
         inside = np.ones((1,) * len(names), dtype=bool)
-        for part in self._parts:
-            if self._names_factor(part):
-                name, _, value = part.partition("=")
+        for term in self._terms:
+            if self._names_factor(term):
+                name, _, value = term.partition("=")
                 factor = prior.space[name]
                 inside = inside & spread(np.arange(len(factor.values)) == factor.level(value), (name,), names)
-            elif part in ("agree", "odd"):
-                inside = inside & (prior.agreement(names) == (part == "agree"))
-            elif part != "all":
+            elif term in ("agree", "odd"):
+                inside = inside & (prior.agreement(names) == (term == "agree"))
+            elif term != "all":
                 truth = spread(self.query.answers, self.query.depends_on, names)
-                inside = inside & (truth == self.query.choices.index(part))
+                inside = inside & (truth == self.query.choices.index(term))
         return inside
 
 
 @dataclass(frozen=True)
 class Policy:
-    """p(q|s): which queries are asked, how often, and of which scenes. Lines that name the same query add up."""
+    """p(q|s): which queries are asked, how often, and of which scenes. Lines with the same query add up."""
 
     asks: tuple[PolicyLine, ...]
 
     def __str__(self) -> str:
-        return ",".join(str(ask) for ask in self.asks)
+        return ",".join(str(line) for line in self.asks)
 
     @property
     def queries(self) -> tuple[Query, ...]:
         """The distinct queries, in order of first mention."""
-        return tuple({ask.query.name: ask.query for ask in self.asks}.values())
+        return tuple({line.query.name: line.query for line in self.asks}.values())
 
     @property
     def depends_on(self) -> frozenset[str]:
-        """All factors that some answer depends on or some region names."""
-        return frozenset().union(*(ask.depends_on for ask in self.asks))
+        """All factors that an answer depends on or a region names."""
+        return frozenset().union(*(line.depends_on for line in self.asks))
 
     def supported(self, prior: Prior) -> tuple[Query, ...]:
-        """The queries that are asked of some scene of non-zero probability: "shape:odd" is of none at strength 1."""
+        """The queries that are asked of at least one scene of non-zero probability: "shape:odd" of none at strength 1."""
 
-        def asked(ask: PolicyLine) -> bool:
-            names = tuple(name for name in prior.space.names if name in prior.correlated | ask.depends_on)
-            return bool(np.any(prior.table(names) * ask.inside_table(prior, names) > 0))
+        def is_supported(line: PolicyLine) -> bool:
+            names = tuple(name for name in prior.space.names if name in prior.correlated | line.depends_on)
+            return bool(np.any(prior.table(names) * line.inside_table(prior, names) > 0))
 
-        return tuple({ask.query.name: ask.query for ask in self.asks if asked(ask)}.values())
+        return tuple({line.query.name: line.query for line in self.asks if is_supported(line)}.values())
 
     @classmethod
     def parse(cls, text: str, query: Callable[[str], Query]) -> Policy:
-        """A policy from "shape,shape:odd*2,row:odd&shape=round": query, ":" region, "*" rate; `query` looks query names up."""
-        asks = []
-        for part in filter(None, (piece.strip() for piece in text.split(","))):
-            match = re.fullmatch(r"([^:*]+)(?::([^*]+))?(?:\*(.+))?", part)
+        """A policy from "shape,shape:odd*2,row:odd&shape=round": query, ":" region, "*" rate. `query` returns a query by name."""
+        lines = []
+        for item in filter(None, (piece.strip() for piece in text.split(","))):
+            match = re.fullmatch(r"([^:*]+)(?::([^*]+))?(?:\*(.+))?", item)
             if match is None:
-                raise BadInput(f"cannot read {part!r}; write QUERY, QUERY:REGION or QUERY:REGION*RATE")
+                raise BadInput(f"cannot read {item!r}; write QUERY, QUERY:REGION or QUERY:REGION*RATE")
             name, region, rate = match.groups()
             try:
                 times = float(rate or 1)
             except ValueError:
-                raise BadInput(f"the rate of {part!r} is {rate!r}; give a number") from None
-            asks.append(PolicyLine(query(name.strip()), (region or "all").strip(), times))
-        if not asks:
+                raise BadInput(f"the rate of {item!r} is {rate!r}; give a number") from None
+            lines.append(PolicyLine(query(name.strip()), (region or "all").strip(), times))
+        if not lines:
             raise BadInput("the policy asks nothing; name at least one query, for example shape")
-        return cls(tuple(asks))
+        return cls(tuple(lines))
 
-    def rates(self, scenes: Scenes, prior: Prior) -> Float[np.ndarray, "ask scene"]:
-        """How often each line is asked of each scene."""
-        return np.stack([ask.rate * ask.inside(scenes, prior) for ask in self.asks])
+    def rates(self, scenes: Scenes, prior: Prior) -> Float[np.ndarray, "line scene"]:
+        """Expected number of questions of each line about each scene."""
+        return np.stack([line.rate * line.inside(scenes, prior) for line in self.asks])
 
     def draw(self, scenes: Scenes, prior: Prior, rng: np.random.Generator) -> list[list[Query]]:
-        """The queries asked of each scene: rates are counts, their fractions are rounded at random.
+        """The queries asked of each scene: rates are counts, with fractions rounded at random (systematic sampling).
 
-        One number is drawn a scene and the rates are summed along the lines before they are rounded (systematic sampling), so that
-        a scene whose rates sum to a whole number is asked exactly so many questions: fractions then cost no arm more than another.
+        One number is drawn per scene, and rates are summed over lines before they are rounded. A scene whose rates sum to a whole
+        number is asked exactly that many questions, so that all arms of a study have equal budgets.
         """
         sums = self.rates(scenes, prior).cumsum(axis=0)
         offset = rng.random(sums.shape)[:1]
-        # Sums of fractions such as 0.1 miss the whole number by a rounding, which must not cost a question.
+        # Sums of fractions such as 0.1 miss the whole number by rounding errors, which must not remove a question.
         levels = np.floor(np.round(sums, 9) + offset)
         counts = np.diff(levels, axis=0, prepend=np.floor(offset)).astype(int)
-        return [[ask.query for ask, count in zip(self.asks, column, strict=True) for _ in range(count)] for column in counts.T]
+        return [[line.query for line, count in zip(self.asks, column, strict=True) for _ in range(count)] for column in counts.T]
 
 
 def open_query(space: FactorSpace, name: str, wordings: Sequence[str]) -> Query:
@@ -181,9 +181,9 @@ def yes_no_query(space: FactorSpace, name: str, value: str, wordings: Sequence[s
     return Query(label, "yes_no", name, tuple(wordings), ("yes", "no"), (name,), answers)
 
 
-def conjunction_query(space: FactorSpace, parts: Sequence[tuple[str, str]], wordings: Sequence[str]) -> Query:
+def conjunction_query(space: FactorSpace, conditions: Sequence[tuple[str, str]], wordings: Sequence[str]) -> Query:
     """The query "is it <value> and <value>?" of two factors: choices are yes and no."""
-    (first, value), (second, other) = parts
+    (first, value), (second, other) = conditions
     if first == second:
         raise BadInput(f"a conjunction needs two different factors; both are {first!r}")
     holds = np.logical_and.outer(

@@ -1,4 +1,4 @@
-"""The worlds and the galleries by name."""
+"""Worlds and galleries by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def world_named(name: str, strength: float = 0.0, correlation: tuple[str, str] |
     """A world, with its default correlation (or another) at a strength of 0 to 1. Raises `UnknownName`, `BadInput`."""
     if is_gallery(name):
         raise BadInput(
-            f"{name!r} is a gallery of given pictures, which can be surveyed but not trained on or drawn anew; "
+            f"{name!r} is a gallery of existing pictures, which can be surveyed, but not trained on or rendered; "
             f"worlds are {', '.join(WORLDS)}, galleries {', '.join(GALLERIES)}"
         )
     if name not in WORLDS:
@@ -31,15 +31,15 @@ def world_named(name: str, strength: float = 0.0, correlation: tuple[str, str] |
 
 
 def is_gallery(name: str) -> bool:
-    """Whether a name is that of a gallery, rightly spelled to its end or not: `gallery_named` says what is wrong with it."""
+    """Whether a name denotes a gallery, even of an unknown factor, which `gallery_named` then refuses."""
     return name.partition(":")[0] == "openmoji"
 
 
 def gallery_named(name: str, num_scenes: int | None, seed: int) -> Gallery:
-    """A gallery, of all of its scenes or of some drawn by the seed. Raises `UnknownName`, `BadInput`."""
+    """A gallery of all its scenes (None) or of `num_scenes` drawn by the seed. Raises `UnknownName`, `BadInput`."""
     kind, colon, factor = name.partition(":")
     if kind == "openmoji" and not colon:
-        raise BadInput(f"openmoji is several galleries; give one of {', '.join(GALLERIES)}")
+        raise BadInput(f"openmoji has several galleries; give one of {', '.join(GALLERIES)}")
     if kind != "openmoji":
         raise UnknownName("gallery", name, GALLERIES)
     return openmoji_gallery(factor, num_scenes, seed)

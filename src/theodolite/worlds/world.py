@@ -1,4 +1,4 @@
-"""What a world is: factors, a prior, a renderer, and the queries that can be asked."""
+"""Interface of a world: factors, a prior, a renderer, and queries."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ PairKind = Literal["exact", "matched"]
 class Pairs:
     """Counterfactual pairs as positions in a pool of scenes: `before` and `after` differ in one factor.
 
-    `scene_id` is the unit of independence. A row whose factor is "" differs in nothing but nuisance: the noise floor.
-    `kind` is *exact* (the same scene re-rendered) or *matched* (two real pictures alike in all other factors).
+    `scene_id` is the unit of independence. A row whose factor is "" differs in nuisance only: the noise floor.
+    `kind` is *exact* (the same scene re-rendered) or *matched* (two real pictures that agree in all other factors).
     """
 
     kind: PairKind
@@ -40,7 +40,7 @@ class Pairs:
 
 @dataclass(frozen=True, eq=False)
 class OfficialSplit:
-    """Questions that came with a world's pictures: scenes, and for each question its scene's position, text, true answer and query name."""
+    """Questions published with a world's pictures: scenes, and for each question its scene's position, text, true answer and query name."""
 
     scenes: Scenes
     scene: Int[np.ndarray, " question"]
@@ -50,7 +50,7 @@ class OfficialSplit:
 
 
 class World(ABC):
-    """Factors + prior over scenes + renderer + queries. A world with another prior is another object: see `with_prior`."""
+    """Factors + prior over scenes + renderer + queries. A world with another prior is another object (see `correlate`)."""
 
     name: str
     prior: Prior
@@ -72,14 +72,14 @@ class World(ABC):
     @property
     @abstractmethod
     def default_correlation(self) -> tuple[str, str]:
-        """(cause, effect) that a strength given alone refers to."""
+        """(cause, effect) of the correlation where only a strength is given."""
 
     @abstractmethod
     def sample(self, num_scenes: int, rng: np.random.Generator) -> Scenes:
         """Scenes from the prior, for training."""
 
     def sample_asked(self, num_scenes: int, policy: Policy, rng: np.random.Generator) -> Scenes:
-        """Scenes from the prior of which everything in the policy can be asked: any scene, unless the world says otherwise."""
+        """Scenes from the prior of which every query of the policy can be asked: any scene, unless a world overrides this."""
         return self.sample(num_scenes, rng)
 
     def wordings(self, query: Query, scenes: Scenes) -> Sequence[tuple[str, ...]]:
@@ -88,7 +88,7 @@ class World(ABC):
 
     @abstractmethod
     def render(self, scenes: Scenes, size: int | None = None) -> UInt8[np.ndarray, "scene size size 3"]:
-        """RGB pictures at the size the model takes; deterministic given scene and nuisance seed."""
+        """RGB pictures at the model's input size; deterministic given scene and nuisance seed."""
 
     @abstractmethod
     def pairs(self, num_scenes: int, rng: np.random.Generator) -> Pairs:
@@ -101,7 +101,7 @@ class World(ABC):
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Every question and every answer in words: what a tokenizer must know."""
+        """Every question and answer text, which a tokenizer's vocabulary must cover."""
         return tuple(text for query in self.queries for text in (*query.wordings, *query.choices))
 
     @property
@@ -118,12 +118,12 @@ class World(ABC):
         return Policy.parse(text, self.query)
 
     def official_split(self, split: str) -> OfficialSplit:
-        """The questions that came with the pictures, of one of `official_splits`. Raises `UnknownName`."""
+        """The questions published with the pictures, of one of `official_splits`. Raises `UnknownName`."""
         raise UnknownName(f"official split of {self.name}", split, self.official_splits or ("none",))
 
 
 def picture_hash(pictures: UInt8[np.ndarray, "scene height width 3"]) -> str:
-    """SHA-256, in hex, of the pixels in order; the same for every arm that sees the same pictures in the same order."""
+    """SHA-256 (hex) of the shape and the pixels in order; equal for arms that see the same pictures in the same order."""
     digest = hashlib.sha256(repr(pictures.shape).encode())
     digest.update(np.ascontiguousarray(pictures).data)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Benchmarks of pairs as their authors lay them out on disk, turned into manifests."""
+"""Conversion of published pair benchmarks, in their authors' layouts on disk, into manifests."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ LAYOUTS: Mapping[str, Callable[[Path], Records]] = {
     "coco_counterfactuals": read_coco_counterfactuals,
     "whatsup": read_whatsup,
 }
-MOST = 20
+MAX_LINES = 20
 
 
 @dataclass(frozen=True)
 class ConvertedBenchmark:
-    """A benchmark turned into a manifest: where it lies, its number of rows, and what no row could be made of, in words."""
+    """A benchmark converted into a manifest: its path, its number of rows, and a message for each record that gave no row."""
 
     manifest: Path
     num_rows: int
     skipped: tuple[str, ...]
 
-    def lines(self, most: int = MOST) -> tuple[str, ...]:
-        """What was left out, for printing: at most `most` of it, and how much more there is."""
+    def lines(self, most: int = MAX_LINES) -> tuple[str, ...]:
+        """The first `most` messages about skipped records, and a line with the number of the others."""
         more = len(self.skipped) - most
         return (*self.skipped[:most], *([f"and {more:,} more"] if more > 0 else []))
 
 
 def convert_benchmark(layout: str, source: Path, out: Path, *, overwrite: bool = False) -> ConvertedBenchmark:
-    """Writes `out`/manifest.jsonl and copies of its pictures, from a benchmark's own folder.
+    """Writes `out`/manifest.jsonl and copies of its pictures from the folder of a benchmark.
 
-    A picture that is not there is left for `read_manifest` to tell, which checks all of them. Raises `UnknownName`, `FolderTaken`, and
-    `BadInput` if the folder is not laid out so or nothing could be made of it.
+    A missing picture is reported by `read_manifest`, which checks all pictures. Raises `UnknownName`, `FolderTaken`, and `BadInput` if
+    the folder has another layout or gives no row.
     """
     if layout not in LAYOUTS:
         raise UnknownName("layout", layout, tuple(LAYOUTS))
@@ -50,7 +50,7 @@ def convert_benchmark(layout: str, source: Path, out: Path, *, overwrite: bool =
     with whole_folder(out, overwrite=overwrite) as folder:
         number = write_manifest(folder / FILE, _rows(LAYOUTS[layout](source), folder, skipped))
         if not number:
-            raise BadInput("\n".join([f"{source} gave no pair of the layout {layout}", *skipped[:MOST]]))
+            raise BadInput("\n".join([f"{source} gave no pair in the layout {layout}", *skipped[:MAX_LINES]]))
     return ConvertedBenchmark(out / FILE, number, tuple(skipped))
 
 

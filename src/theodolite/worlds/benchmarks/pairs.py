@@ -1,7 +1,8 @@
-"""What readers of layouts make: rows of a manifest with the pictures that they name, and what they had to leave out."""
+"""Output of benchmark readers: manifest rows with their pictures, and skipped records; and what all readers share."""
 
 from __future__ import annotations
 
+import json
 import random
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from theodolite.records.errors import BadInput
 
-Content = Path | bytes  # where a picture lies, or what its file holds
+Content = Path | bytes  # the path of a picture file, or its bytes
 EXTENSIONS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp", b"GIF8": "gif", b"BM": "bmp"}
 YES_NO = {"yes", "no"}
 CAPTION = "Which caption fits the picture?"
@@ -19,7 +20,7 @@ CAPTION = "Which caption fits the picture?"
 
 @dataclass(frozen=True, eq=False)
 class ConvertedRow:
-    """A row of a manifest, and the content of each picture that it names."""
+    """A manifest row, and the content of each picture that it names."""
 
     row: Mapping[str, Any]
     pictures: Mapping[str, Content]
@@ -27,7 +28,7 @@ class ConvertedRow:
 
 @dataclass(frozen=True)
 class SkippedRecord:
-    """A record that no row could be made of, and why."""
+    """A record that could not be converted, and why."""
 
     why: str
 
@@ -36,32 +37,43 @@ Records = Iterator[ConvertedRow | SkippedRecord]
 
 
 def one_of(source: Path, names: Sequence[str], what: str) -> Path:
-    """The first of some paths below a folder that is there. Raises `BadInput`."""
+    """The first of some paths below `source` that exists; `what` is the benchmark's name in errors. Raises `BadInput`."""
     if not source.is_dir():
-        raise BadInput(f"{source} is no folder; give the folder of {what}")
+        raise BadInput(f"{source} is not a folder; give the folder of {what}")
     for name in names:
         if (source / name).exists():
             return source / name
-    raise BadInput(f"{source} holds neither of {', '.join(names)}; give the folder of {what} as its authors give it")
+    raise BadInput(f"{source} holds none of {', '.join(names)}; give the folder of {what} as its authors publish it")
+
+
+def json_list(path: Path, keys: str) -> list[Mapping[str, Any]]:
+    """The list of objects in a JSON file; `keys` describes the expected keys in errors. Raises `BadInput`."""
+    try:
+        entries = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise BadInput(f"{path} is not JSON in UTF-8 ({error}); download it again from its authors") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise BadInput(f"{path} is not a list of objects with {keys}; download it again from its authors")
+    return entries
 
 
 def within(folder: Path, name: str) -> Path:
-    """The file of that name directly in a folder, whatever folders the name pretends to."""
+    """The file of that name directly in a folder; folders in the name are dropped."""
     return folder / name.replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def form_of(choices: Sequence[str]) -> str:
-    """yes_no if the choices are yes and no, else open."""
+    """Form of a question: yes_no if its choices are yes and no, else open."""
     return "yes_no" if {choice.strip().lower() for choice in choices} == YES_NO else "open"
 
 
 def shuffled_choices(choices: Sequence[str], scene: str) -> list[str]:
-    """The choices in an order that belongs to the scene, so that the right one has no place of its own."""
+    """The choices without repetitions in a random order seeded by the scene, so that position does not reveal the right one."""
     order = sorted(dict.fromkeys(choices))
     random.Random(zlib.crc32(scene.encode(errors="replace"))).shuffle(order)
     return order
 
 
 def extension(content: bytes) -> str:
-    """How files of such a picture are called; png if nobody knows."""
-    return next((found for start, found in EXTENSIONS.items() if content.startswith(start)), "png")
+    """File extension of an encoded picture by its first bytes; png if they are unknown."""
+    return next((name for start, name in EXTENSIONS.items() if content.startswith(start)), "png")

@@ -1,9 +1,8 @@
-"""Layouts of benchmarks that ask questions: MMVP and NaturalBench. What they were checked against is told in docs/manifest.md."""
+"""Readers of question benchmarks: MMVP and NaturalBench (docs/manifest.md lists what was checked)."""
 
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from theodolite.records.errors import BadInput
-from theodolite.worlds.benchmarks.pairs import Content, ConvertedRow, Records, SkippedRecord, extension, form_of, one_of, within
+from theodolite.worlds.benchmarks.pairs import Content, ConvertedRow, Records, SkippedRecord, extension, form_of, json_list, one_of, within
 
 MMVP_COLUMNS = ("Index", "Question", "Options", "Correct Answer")
 OPTION = re.compile(r"\(([a-z])\)\s*(.*?)\s*(?=\([a-z]\)|$)", re.IGNORECASE | re.DOTALL)
@@ -21,11 +20,11 @@ GROUP_KEYS = (
     "Image_0_Question_0", "Image_1_Question_0", "Image_0_Question_1", "Image_1_Question_1",
 )  # fmt: skip
 GROUP_CHOICES = {"yes_no": ("Yes", "No"), "multiple_choice": ("A", "B")}
-GROUPS_AT_ONCE = 32  # each brings two pictures
+GROUPS_AT_ONCE = 32  # rows of Parquet in memory; each holds two pictures
 
 
 def read_mmvp(source: Path) -> Records:
-    """MMVP: `Questions.csv` and `MMVP Images/1.jpg` ...; pictures 1 and 2, 3 and 4 ... are pairs under one question."""
+    """MMVP: `Questions.csv` and `MMVP Images/1.jpg` ...; pictures 1 and 2, 3 and 4 ... are pairs with one question."""
     path = one_of(source, ("Questions.csv",), "MMVP")
     images = one_of(source, ("MMVP Images",), "MMVP")
     pairs: dict[int, list[Mapping[str, str]]] = {}
@@ -37,11 +36,11 @@ def read_mmvp(source: Path) -> Records:
             for line in table:
                 index = (line["Index"] or "").strip()
                 if not index.isdecimal():
-                    yield SkippedRecord(f"{path}, line {table.line_num}: Index is {index!r}, which is no number")
+                    yield SkippedRecord(f"{path}, line {table.line_num}: Index is {index!r}, which is not a number")
                     continue
                 pairs.setdefault((int(index) + 1) // 2, []).append(line)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path} cannot be read as CSV in UTF-8 ({error}); take it anew from its authors") from error
+        raise BadInput(f"{path} cannot be read as CSV in UTF-8 ({error}); download it again from its authors") from error
     for number, lines in pairs.items():
         yield _mmvp_pair(path, images, number, sorted(lines, key=lambda line: int(line["Index"])))
 
@@ -49,14 +48,14 @@ def read_mmvp(source: Path) -> Records:
 def _mmvp_pair(path: Path, images: Path, number: int, lines: list[Mapping[str, str]]) -> ConvertedRow | SkippedRecord:
     where = f"{path}, rows {2 * number - 1} and {2 * number}"
     if [int(line["Index"]) for line in lines] != [2 * number - 1, 2 * number]:
-        return SkippedRecord(f"{where}: a pair needs both, each of them once")
+        return SkippedRecord(f"{where}: a pair needs both rows, each once")
     options = [{letter.lower(): text for letter, text in OPTION.findall(line["Options"] or "")} for line in lines]
     questions = [" ".join((line["Question"] or "").split()) for line in lines]
     if questions[0] != questions[1] or set(options[0].values()) != set(options[1].values()):
-        return SkippedRecord(f"{where}: the two ask different things")
-    answers = [found.get((line["Correct Answer"] or "").strip(" ().").lower()) for line, found in zip(lines, options, strict=True)]
+        return SkippedRecord(f"{where}: the two questions or their options differ")
+    answers = [texts.get((line["Correct Answer"] or "").strip(" ().").lower()) for line, texts in zip(lines, options, strict=True)]
     if None in answers:
-        return SkippedRecord(f"{where}: a correct answer names no option")
+        return SkippedRecord(f"{where}: a correct answer is not one of the options")
     choices = list(options[0].values())
     names = [f"pictures/{line['Index'].strip()}.jpg" for line in lines]
     row = {
@@ -78,16 +77,16 @@ def _mmvp_pair(path: Path, images: Path, number: int, lines: list[Mapping[str, s
 
 
 def read_naturalbench(source: Path) -> Records:
-    """NaturalBench: Parquet shards of the Hugging Face data set, or a `.json` list of the same keys whose images are paths from there.
+    """NaturalBench: Parquet shards of the Hugging Face data set, or a `.json` list with the same keys, where images are relative paths.
 
-    A group of two pictures and two questions becomes two rows of one scene: both pictures under each question.
+    A group of two pictures and two questions gives two rows of one scene: both pictures with each question.
     """
     for where, group in _groups(source):
         kind = group.get("Question_Type", group.get("Question Type"))
         if missing := [key for key in GROUP_KEYS if group.get(key) is None]:
             yield SkippedRecord(f"{where}: lacks {', '.join(missing)}")
         elif not re.fullmatch(r"[\w-]+", str(group["Index"])):
-            yield SkippedRecord(f"{where}: Index is {group['Index']!r}, which names no file")
+            yield SkippedRecord(f"{where}: Index is {group['Index']!r}, which cannot be part of a file name")
         elif kind not in GROUP_CHOICES:
             yield SkippedRecord(f"{where}: Question_Type is {kind!r}; known are {', '.join(GROUP_CHOICES)}")
         else:
@@ -96,26 +95,21 @@ def read_naturalbench(source: Path) -> Records:
 
 def _groups(source: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if not source.is_dir():
-        raise BadInput(f"{source} is no folder; give the folder of NaturalBench")
+        raise BadInput(f"{source} is not a folder; give the folder of NaturalBench")
     shards = sorted((*source.glob("*.parquet"), *source.glob("data/*.parquet")))
     for shard in shards:
         try:
             table = pl.scan_parquet(shard)
             for start in range(0, table.select(pl.len()).collect().item(), GROUPS_AT_ONCE):
-                part = table.slice(start, GROUPS_AT_ONCE).collect()
-                yield from ((f"{shard}, row {start + k}", row) for k, row in enumerate(part.iter_rows(named=True), start=1))
+                rows = table.slice(start, GROUPS_AT_ONCE).collect()
+                yield from ((f"{shard}, row {start + k}", row) for k, row in enumerate(rows.iter_rows(named=True), start=1))
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise BadInput(f"{shard} cannot be read as Parquet ({error}); take it anew from its authors") from error
+            raise BadInput(f"{shard} cannot be read as Parquet ({error}); download it again from its authors") from error
     lists = [] if shards else sorted(source.glob("*.json"))
     if not shards and not lists:
         raise BadInput(f"{source} holds no .parquet, no data/*.parquet and no .json; give the folder of NaturalBench")
     for path in lists:
-        try:
-            groups = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise BadInput(f"{path} is no JSON in UTF-8 ({error}); take it anew from its authors") from error
-        if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
-            raise BadInput(f"{path} is no list of objects; give one object a group, with the keys {', '.join(GROUP_KEYS)}")
+        groups = json_list(path, f"the keys {', '.join(GROUP_KEYS)}")
         yield from ((f"{path}, group {number}", group) for number, group in enumerate(groups, start=1))
 
 
@@ -124,13 +118,13 @@ def _group_rows(source: Path, where: str, group: Mapping[str, Any], choices: tup
     for side in (0, 1):
         content = _content(source, group[f"Image_{side}"])
         if content is None:
-            yield SkippedRecord(f"{where}: Image_{side} is neither a picture nor a path of one")
+            yield SkippedRecord(f"{where}: Image_{side} is neither a picture nor the path of one")
             return
         ending = extension(content) if isinstance(content, bytes) else content.suffix.lstrip(".").lower() or "png"
         pictures[f"pictures/{group['Index']}_{side}.{ending}"] = content
     before, after = pictures
     for number in (0, 1):
-        answers = [_word(str(group[f"Image_{side}_Question_{number}"]), choices) for side in (0, 1)]
+        answers = [_matching_choice(str(group[f"Image_{side}_Question_{number}"]), choices) for side in (0, 1)]
         row = {
             "id": f"naturalbench-{group['Index']}-{number}",
             "scene": group["Index"],
@@ -149,13 +143,13 @@ def _group_rows(source: Path, where: str, group: Mapping[str, Any], choices: tup
         yield ConvertedRow(row, pictures)
 
 
-def _word(answer: str, choices: tuple[str, ...]) -> str:
-    """The choice that an answer stands for, whatever its case and its full stop; the answer itself if it is none."""
+def _matching_choice(answer: str, choices: tuple[str, ...]) -> str:
+    """The choice that equals an answer up to case and full stop; the answer itself if none does."""
     return next((choice for choice in choices if choice.lower() == answer.strip(" .").lower()), answer)
 
 
 def _content(source: Path, image: object) -> Content | None:
-    """A picture as Hugging Face keeps it ({bytes, path}), or a path from the folder; paths that leave it give None."""
+    """Content of a Hugging Face image ({bytes, path}) or of a path relative to `source`; None for a path outside it."""
     if isinstance(image, dict):
         image = image.get("bytes") or image.get("path")
     if isinstance(image, bytes):

@@ -1,4 +1,4 @@
-"""Faults of a manifest: what is wrong with which row, and what mends it. One row has one fault, the first that is found."""
+"""Faults of manifest rows: the problem and how to fix it. A faulty row has one fault, the first that the checks meet."""
 
 from __future__ import annotations
 
@@ -7,58 +7,58 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-FIRST = 20
+MAX_LINES = 20
 
 KINDS: Mapping[str, str] = {
-    "text not UTF-8": "bytes of the line are no UTF-8",
-    "no JSON": "the line is no JSON",
-    "no object": "the line is JSON, but no object with keys",
+    "text not UTF-8": "the line is not UTF-8",
+    "no JSON": "the line is not JSON",
+    "no object": "the line is JSON, but not an object with keys",
     "long line": "the line is longer than 1 MB",
-    "repeated key": "a key stands twice in one row",
-    "unknown key": "a key that nobody knows; the nearest known one is suggested",
+    "repeated key": "a key occurs twice in one row",
+    "unknown key": "an unknown key; the nearest known one is suggested",
     "missing key": "a key that every row needs is missing or null",
-    "NaN": "NaN where text or a list is wanted, as pandas writes for an empty cell",
-    "wrong type": "a number where text is wanted, text where a list is wanted, and so on",
-    "bad text": "text that holds half a character or a zero byte",
-    "blank question": "a question without words",
-    "blank text": "another text without words",
-    "blank choice": "a choice without words",
+    "NaN": "NaN where text or a list is expected, as pandas writes for an empty cell",
+    "wrong type": "a number where text is expected, text where a list is expected, and so on",
+    "bad text": "text with an unpaired surrogate or a zero byte",
+    "blank question": "a question that is blank",
+    "blank text": "another text that is blank",
+    "blank choice": "a choice that is blank",
     "too few choices": "fewer than two choices",
     "repeated choice": "the same choice twice",
-    "answer not a choice": "an answer that is none of the choices",
-    "unknown form": "a form that is none of open, yes_no, conjunction",
-    "unknown kind": "a kind that is neither exact nor matched",
+    "answer not a choice": "an answer that is not one of the choices",
+    "unknown form": "a form other than open, yes_no, conjunction",
+    "unknown kind": "a kind other than exact, matched",
     "value missing": "a factor without from and to",
     "value without factor": "from or to without a factor",
-    "from equals to": "the factor is said to change, but its two values are one",
-    "answer without factor": "the two answers differ, but nothing is named that changes",
-    "two changes": "a row with question_after changes the wording and something else too",
-    "nothing changes": "one picture, one question: there is nothing to compare",
+    "from equals to": "the factor changes, but its two values are equal",
+    "answer without factor": "the two answers differ, but no factor is named",
+    "two changes": "a row with question_after changes something besides the wording",
+    "nothing changes": "one picture, one question: nothing to compare",
     "repeated id": "the id of an earlier row",
     "path outside the folder": "a path that is absolute, or leaves the manifest's folder through .. or a link",
-    "missing picture": "there is no such file",
-    "not a file": "the path is a folder, a pipe or another thing that is no file",
+    "missing picture": "the file does not exist",
+    "not a file": "the path is a folder, a pipe or anything else but a file",
     "empty picture": "a file of zero bytes",
     "large file": "a file of more than 256 MiB",
     "unreadable picture": "the file system refuses to open it",
     "unsupported format": "SVG, PDF, HEIC and others, or more than 8 bits a channel",
-    "not a picture": "the file is no picture of any known format",
-    "large picture": "a side of more than 16,384 pixels; found in the header, before anything is decoded",
-    "too many pixels": "more than 64 million pixels; found in the header, before anything is decoded",
-    "picture bomb": "a PNG that holds more data than its header leaves room for",
+    "not a picture": "the file is not a picture in a known format",
+    "large picture": "a side of more than 16,384 pixels, by its header, before anything is decoded",
+    "too many pixels": "more than 64 million pixels, by its header, before anything is decoded",
+    "picture bomb": "a PNG with more data than its header allows",
     "giant chunk": "a PNG with a text or a colour profile of more than 1 MiB, or that inflates to more",
     "animated picture": "a file of several frames or pages",
     "truncated picture": "a file that ends too early",
     "broken picture": "a file whose pixels cannot be decoded",
-    "identical pictures": "a factor is named, but both files hold the same bytes",
+    "identical pictures": "a factor is named, but both files have the same bytes",
     "different sizes": "an exact pair whose two pictures differ in size",
 }
-"""Every kind of fault, and what it stands for. The words are what a gallery's `left_out` counts by."""
+"""Every kind of fault and its meaning. A gallery's `left_out` counts rows by these kinds."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A row that is left out: its number (lines of JSONL and rows of Parquet count from 1), its id, the kind (of `KINDS`), a message."""
+    """A row that is left out: its number (JSONL line or Parquet row, from 1), its id, the kind of fault (of `KINDS`), and a message."""
 
     row: int
     id: str
@@ -67,33 +67,32 @@ class Fault:
 
 
 class RowFault(Exception):
-    """Raised where a fault is found, which knows neither file nor row: the kind, what was found, and what mends it."""
+    """A fault raised by a check, without file and row: its kind (of `KINDS`), the problem, and how to fix it."""
 
-    def __init__(self, kind: str, found: str, mend: str) -> None:
-        super().__init__(f"{found}; {mend}")
-        self.kind, self.found, self.mend = kind, found, mend
+    def __init__(self, kind: str, problem: str, fix: str) -> None:
+        super().__init__(f"{problem}; {fix}")
+        self.kind, self.problem, self.fix = kind, problem, fix
 
     def of(self, path: Path, row: int, identity: str) -> Fault:
-        """The fault of that row of that file."""
+        """The `Fault` of a row of a file."""
         return Fault(row, identity, self.kind, f"{path}, row {row} (id {identity}): {self}")
 
 
 def left_out(faults: Sequence[Fault]) -> dict[str, int]:
-    """Number of rows left out, by kind; the commonest first."""
+    """Number of rows left out by kind of fault, most frequent first."""
     return dict(Counter(fault.kind for fault in faults).most_common())
 
 
-def fault_lines(faults: Sequence[Fault], most: int = FIRST) -> tuple[str, ...]:
-    """At most `most` messages in the order of rows, every kind before any kind twice, and a last line that counts the rest by kind."""
-    seen: Counter[str] = Counter()
+def fault_lines(faults: Sequence[Fault], most: int = MAX_LINES) -> tuple[str, ...]:
+    """At most `most` messages in row order, with every kind before a second of any, and a last line that counts the rest by kind."""
+    num_earlier: Counter[str] = Counter()
     ranked = []
-    for place, fault in enumerate(faults):
-        ranked.append((seen[fault.kind], place))
-        seen[fault.kind] += 1
-    told = sorted(place for _, place in sorted(ranked)[:most])
-    lines = [faults[place].message for place in told]
-    shown = set(told)
-    rest = [fault for place, fault in enumerate(faults) if place not in shown]
+    for index, fault in enumerate(faults):
+        ranked.append((num_earlier[fault.kind], index))
+        num_earlier[fault.kind] += 1
+    shown = {index for _, index in sorted(ranked)[:most]}
+    lines = [faults[index].message for index in sorted(shown)]
+    rest = [fault for index, fault in enumerate(faults) if index not in shown]
     if rest:
         counts = ", ".join(f"{kind} {number:,}" for kind, number in left_out(rest).items())
         lines.append(f"and {len(rest):,} more: {counts}")

@@ -1,4 +1,4 @@
-"""Pictures that strangers send: found inside their folder, refused by their headers where they are too large, decoded once to be sure."""
+"""Checks and rendering of untrusted pictures: only from their folder, sizes checked in headers first, then decoded once."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from theodolite.worlds.exif_orientation import ORIENTATION, on_white
 from theodolite.worlds.manifest.faults import RowFault
 
 MAX_SIDE = 16_384
-MAX_PIXELS = 64_000_000  # 256 MB decoded at 4 bytes a pixel, which bounds the memory of a check
+MAX_PIXELS = 64_000_000  # 256 MB at 4 bytes a pixel, which bounds the memory of a check
 MAX_BYTES = 256 * 2**20
-MAX_CHUNK = 2**20  # of a PNG's text or colour profile, as stored and as inflated
-GROUND = (128, 128, 128)  # beside a picture that is not square
+MAX_CHUNK = 2**20  # bytes of a PNG's text or colour profile, stored and inflated
+GROUND = (128, 128, 128)  # colour of the padding of a picture that is not square
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")  # 8 bits a channel, or fewer
-TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG's colour types
-MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"II*\0", b"MM\0*")  # of `FORMATS`; two letters of BMP are too few to tell
-# What files begin with that are pictures to people, yet of no format that is read here.
-OTHERS = {
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type of a PNG
+MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"II*\0", b"MM\0*")  # of `FORMATS`, except BMP, whose two letters are too few
+# First bytes of unsupported picture formats.
+UNSUPPORTED = {
     b"%PDF": "PDF",
     b"%!PS": "PostScript",
     b"8BPS": "Photoshop",
@@ -42,7 +42,7 @@ OTHERS = {
     b"\x00\x00\x00\x0cJXL ": "JPEG XL",
     b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
 }
-# Everything that Pillow's decoders are known to raise on files that are not what they say.
+# Everything that Pillow's decoders are known to raise on malformed files.
 UNDECODABLE = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, AttributeError, RuntimeError, MemoryError,
     struct.error, zlib.error, Image.DecompressionBombError,
@@ -51,7 +51,7 @@ UNDECODABLE = (
 
 @dataclass(frozen=True)
 class InspectedPicture:
-    """A picture that can be used: its size in pixels as it is looked at (upright), and the SHA-256 of its file."""
+    """A usable picture: its size in pixels after EXIF rotation, and the SHA-256 of its file."""
 
     width: int
     height: int
@@ -59,46 +59,48 @@ class InspectedPicture:
 
 
 def inspect(folder: Path, name: str) -> InspectedPicture:
-    """Checks the picture `name` of `folder`: headers first, then everything is decoded once. Raises `RowFault`.
+    """Checks the picture `name` of `folder`: headers first, then a full decoding. Raises `RowFault`.
 
-    Memory is bounded by `MAX_PIXELS` and `MAX_BYTES`, whatever the file says of itself.
+    Memory is bounded by `MAX_PIXELS` and `MAX_BYTES`, whatever the file claims.
     """
     path = locate(folder, name)
     try:
         with path.open("rb") as file:
             return _inspect(file, name)
     except OSError as error:
-        raise RowFault("unreadable picture", f"picture {name} cannot be opened ({error.strerror})", "give the right to read it") from error
+        raise RowFault(
+            "unreadable picture", f"picture {name} cannot be opened ({error.strerror})", "grant permission to read it"
+        ) from error
 
 
 def locate(folder: Path, name: str) -> Path:
-    """The file that `name` stands for, which lies in `folder` whatever its links say, and is not empty. Raises `RowFault`."""
-    outside = "pictures lie in the manifest's own folder or below it: copy the file there and give its path from there"
+    """Path of the file `name`, which must lie in `folder` after links are resolved and not be empty. Raises `RowFault`."""
+    outside = "pictures must lie in the manifest's folder or below it: copy the file there and give its path relative to it"
     if name.startswith("/") or PureWindowsPath(name).drive:
         raise RowFault("path outside the folder", f"picture {name} is an absolute path", outside)
     try:
         path = (folder / name).resolve()
         if not path.is_relative_to(folder.resolve()):
             raise RowFault("path outside the folder", f"picture {name} leaves the folder of the manifest", outside)
-        found = path.stat()
-    except (OSError, RuntimeError) as error:  # a RuntimeError is a circle of links
-        other = "; write / for \\" if "\\" in name else ""
-        raise RowFault("missing picture", f"picture {name} is not there", f"put the file there, or correct the path{other}") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise RowFault("not a file", f"picture {name} is a folder or another thing that is no file", "give the path of a picture file")
-    if found.st_size == 0:
+        status = path.stat()
+    except (OSError, RuntimeError) as error:  # a RuntimeError is a cycle of links
+        hint = "; write / for \\" if "\\" in name else ""
+        raise RowFault("missing picture", f"picture {name} does not exist", f"add the file, or correct the path{hint}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise RowFault("not a file", f"picture {name} is not a file, but a folder or the like", "give the path of a picture file")
+    if status.st_size == 0:
         raise RowFault("empty picture", f"picture {name} is a file of zero bytes", "copy it again")
-    if found.st_size > MAX_BYTES:
-        raise RowFault("large file", f"picture {name} has {found.st_size:,} bytes", f"save it with at most {MAX_BYTES:,}")
+    if status.st_size > MAX_BYTES:
+        raise RowFault("large file", f"picture {name} has {status.st_size:,} bytes", f"save it with at most {MAX_BYTES:,}")
     return path
 
 
 def render_manifest(folder: Path, names: Sequence[str], size: int) -> UInt8[np.ndarray, "picture size size 3"]:
-    """RGB pictures, upright, whole, on grey where they are not square. Raises `BadInput` if a file changed since it was checked."""
+    """RGB pictures, upright, uncropped, padded to squares with grey. Raises `BadInput` if a file changed since it was checked."""
     pictures = np.empty((len(names), size, size, 3), dtype=np.uint8)
     for index, name in enumerate(names):
         try:
-            with _strictly(), Image.open(locate(folder, name), formats=FORMATS) as image:
+            with _strict_pillow(), Image.open(locate(folder, name), formats=FORMATS) as image:
                 pictures[index] = _square(image, size)
         except (*UNDECODABLE, RowFault) as error:
             raise BadInput(
@@ -108,21 +110,21 @@ def render_manifest(folder: Path, names: Sequence[str], size: int) -> UInt8[np.n
 
 
 def _square(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    whole = on_white(image)
-    scale = size / max(whole.size)
-    width, height = (max(1, round(side * scale)) for side in whole.size)
-    if (width, height) != whole.size:
-        whole = whole.resize((width, height), Image.Resampling.BICUBIC)
+    scaled = on_white(image)
+    scale = size / max(scaled.size)
+    width, height = (max(1, round(side * scale)) for side in scaled.size)
+    if (width, height) != scaled.size:
+        scaled = scaled.resize((width, height), Image.Resampling.BICUBIC)
     if width == height:
-        return np.asarray(whole)
+        return np.asarray(scaled)
     ground = Image.new("RGB", (size, size), GROUND)
-    ground.paste(whole, ((size - width) // 2, (size - height) // 2))
+    ground.paste(scaled, ((size - width) // 2, (size - height) // 2))
     return np.asarray(ground)
 
 
 def _inspect(file: BufferedReader, name: str) -> InspectedPicture:
     head = file.read(1024)
-    _refuse_others(head, name)
+    _refuse_unsupported(head, name)
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         _scan_png(file, name)
     file.seek(0)
@@ -131,9 +133,9 @@ def _inspect(file: BufferedReader, name: str) -> InspectedPicture:
     return InspectedPicture(width, height, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _refuse_others(head: bytes, name: str) -> None:
+def _refuse_unsupported(head: bytes, name: str) -> None:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    format_ = next((known for start, known in OTHERS.items() if head.startswith(start) or text.startswith(start)), None)
+    format_ = next((format_ for start, format_ in UNSUPPORTED.items() if head.startswith(start) or text.startswith(start)), None)
     if text.startswith((b"<?xml", b"<!DOCTYPE svg", b"<!--")) and b"<svg" in text:
         format_ = "SVG"
     if head[4:8] == b"ftyp":
@@ -144,32 +146,32 @@ def _refuse_others(head: bytes, name: str) -> None:
 
 def _check_size(width: int, height: int, name: str) -> None:
     if max(width, height) > MAX_SIDE:
-        found = f"picture {name} says it has {width:,} x {height:,} pixels"
-        raise RowFault("large picture", found, f"scale it down until no side is longer than {MAX_SIDE:,}")
+        problem = f"picture {name} has {width:,} x {height:,} pixels by its header"
+        raise RowFault("large picture", problem, f"scale it down until no side is longer than {MAX_SIDE:,}")
     if width * height > MAX_PIXELS:
-        found = f"picture {name} says it has {width:,} x {height:,} pixels, {width * height:,} in all"
-        raise RowFault("too many pixels", found, f"scale it down to at most {MAX_PIXELS:,}")
+        problem = f"picture {name} has {width:,} x {height:,} pixels by its header, {width * height:,} in all"
+        raise RowFault("too many pixels", problem, f"scale it down to at most {MAX_PIXELS:,}")
 
 
 def _scan_png(file: BufferedReader, name: str) -> None:
-    """Walks the chunks of a PNG without inflating its pixels: what Pillow would only find out by allocating."""
-    cut = RowFault("truncated picture", f"picture {name} ends before its end", "it was cut off: copy it again")
+    """Checks the chunks of a PNG without inflating its pixels, which Pillow would allocate memory for."""
+    truncated = RowFault("truncated picture", f"picture {name} is incomplete", "copy it again")
     end = file.seek(0, 2)
     file.seek(8)
-    room, held = 0, 0
+    max_bytes, num_bytes = 0, 0
     while True:
         head = file.read(8)
         if len(head) < 8:
-            raise cut
+            raise truncated
         length, kind = struct.unpack(">I4s", head)
         start = file.tell()
         if kind == b"IHDR":
-            room = _room(file.read(length) if length == 13 else b"", name)
+            max_bytes = _max_pixel_bytes(file.read(length) if length == 13 else b"", name)
         elif kind == b"IDAT":
-            held += length
-            if held > room:
-                found = f"picture {name} holds {held:,} bytes of pixels or more, but its header leaves room for {room:,}"
-                raise RowFault("picture bomb", found, "it is broken or meant to harm: save it anew from its source")
+            num_bytes += length
+            if num_bytes > max_bytes:
+                problem = f"picture {name} has {num_bytes:,} bytes of pixels or more, but its header allows {max_bytes:,}"
+                raise RowFault("picture bomb", problem, "it is broken or malicious: save it again from its source")
         elif kind == b"acTL":
             raise RowFault("animated picture", f"picture {name} is an animation", "save one frame of it as a picture")
         elif kind == b"IEND":
@@ -177,13 +179,13 @@ def _scan_png(file: BufferedReader, name: str) -> None:
         else:
             _check_chunk(file, length, kind, name)
         if start + length + 4 > end:
-            raise cut
+            raise truncated
         file.seek(start + length + 4)
 
 
-def _room(header: bytes, name: str) -> int:
-    """Bytes that the compressed pixels of a PNG may take: those of the raw ones and a tenth, since deflate hardly ever grows anything."""
-    broken = RowFault("broken picture", f"picture {name} has a header that is none", "save it anew")
+def _max_pixel_bytes(header: bytes, name: str) -> int:
+    """Largest allowed size of a PNG's compressed pixels in bytes: the raw size plus 10 %, since deflate hardly ever grows data."""
+    broken = RowFault("broken picture", f"picture {name} has an invalid header", "save it again from its source")
     if len(header) != 13:
         raise broken
     width, height, depth, colour = struct.unpack(">IIBB", header[:10])
@@ -194,55 +196,55 @@ def _room(header: bytes, name: str) -> int:
 
 
 def _check_chunk(file: BufferedReader, length: int, kind: bytes, name: str) -> None:
-    """Refuses a chunk that is no pixels and larger than `MAX_CHUNK`, stored or inflated."""
+    """Refuses a chunk other than pixels that is larger than `MAX_CHUNK`, stored or inflated."""
     size = length
     if length <= MAX_CHUNK and kind in (b"zTXt", b"iTXt", b"iCCP"):
         _, _, rest = file.read(length).partition(b"\0")
-        if kind == b"iTXt":  # whether compressed, how; language; translated keyword; text
-            packed, rest = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]
+        if kind == b"iTXt":  # compression flag and method; language; translated keyword; text
+            compressed, rest = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]
         else:
-            packed, rest = True, rest[1:]
-        if packed:
+            compressed, rest = True, rest[1:]
+        if compressed:
             inflater = zlib.decompressobj()
             try:
                 size = len(inflater.decompress(rest, MAX_CHUNK + 1))
             except zlib.error as error:
-                broken = f"picture {name} has a broken {kind.decode()} chunk"
-                raise RowFault("broken picture", broken, "save it anew, without texts and profiles") from error
+                problem = f"picture {name} has a broken {kind.decode()} chunk"
+                raise RowFault("broken picture", problem, "save it again, without texts and profiles") from error
     if size > MAX_CHUNK:
-        found = f"picture {name} has a {kind.decode('latin-1')} chunk of more than {MAX_CHUNK:,} bytes, which is no pixels"
-        raise RowFault("giant chunk", found, "save it without texts and profiles")
+        problem = f"picture {name} has a {kind.decode('latin-1')} chunk, which is not pixels, of more than {MAX_CHUNK:,} bytes"
+        raise RowFault("giant chunk", problem, "save it without texts and profiles")
 
 
 def _decode(file: BufferedReader, name: str) -> tuple[int, int]:
-    """Size of the picture as it is looked at; everything is decoded. Raises `RowFault`."""
-    known = False
+    """Width and height after EXIF rotation; the picture is fully decoded. Raises `RowFault`."""
+    opened = False
     try:
-        with _strictly(), Image.open(file, formats=FORMATS) as image:
-            known = True
+        with _strict_pillow(), Image.open(file, formats=FORMATS) as image:
+            opened = True
             _check_size(*image.size, name)
-            # A photograph of many phones is an MPO: a JPEG with a smaller copy behind it.
+            # Many phones write photographs as MPO: a JPEG followed by a smaller copy.
             if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
                 raise RowFault("animated picture", f"picture {name} has several frames or pages", "save one of them as a picture")
             if image.mode not in MODES:
                 raise RowFault("unsupported format", f"picture {name} has pixels of mode {image.mode}", "save it with 8 bits a channel")
             image.load()
-            turned = image.getexif().get(ORIENTATION) in TURNED
-            return (image.height, image.width) if turned else (image.width, image.height)
+            sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
+            return (image.height, image.width) if sideways else (image.width, image.height)
     except Image.DecompressionBombError as error:
         raise RowFault("too many pixels", f"picture {name}: {error}", f"scale it down to at most {MAX_PIXELS:,}") from error
     except UNDECODABLE as error:
-        if known and (isinstance(error, EOFError) or "truncated" in str(error).lower()):
-            raise RowFault("truncated picture", f"picture {name} ends before its end", "it was cut off: copy it again") from error
+        if opened and (isinstance(error, EOFError) or "truncated" in str(error).lower()):
+            raise RowFault("truncated picture", f"picture {name} is incomplete", "copy it again") from error
         file.seek(0)
-        if known or file.read(12).startswith(MAGIC):
-            raise RowFault("broken picture", f"picture {name} cannot be decoded", "it was cut off or damaged: save it anew") from error
-        raise RowFault("not a picture", f"picture {name} is no picture", f"give a file of one of {', '.join(FORMATS)}") from error
+        if opened or file.read(12).startswith(MAGIC):
+            raise RowFault("broken picture", f"picture {name} cannot be decoded", "it is damaged: save it again from its source") from error
+        raise RowFault("not a picture", f"picture {name} is not a picture", f"give a file of one of {', '.join(FORMATS)}") from error
 
 
 @contextmanager
-def _strictly() -> Iterator[None]:
-    """Within it Pillow refuses files that are cut off, whatever else in this process asked of it, and is silent about odd ones."""
+def _strict_pillow() -> Iterator[None]:
+    """Context in which Pillow refuses truncated files, whatever this process has set, and gives no warnings."""
     before = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:

@@ -1,4 +1,4 @@
-"""Manifests: anybody's pairs of pictures, one question about one pair a row, in a JSONL or Parquet file beside the pictures."""
+"""Manifests: JSONL or Parquet files of users' picture pairs. Each row is one question about one pair."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from theodolite.worlds.world import PairKind
 __all__ = ["KEYS", "BadManifest", "Fault", "Manifest", "fault_lines", "read_manifest", "write_manifest"]
 
 FILE = "manifest.jsonl"
-FIRST = 5
+MAX_LINES = 5
 
 
 class BadManifest(BadInput):
-    """A manifest of which nothing can be used."""
+    """A manifest without a usable row."""
 
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """What a manifest holds: the rows that can be used, as a gallery, and the faults of all others, in the order of rows."""
+    """The usable rows of a manifest as a gallery, and the faults of all other rows, in row order."""
 
     path: Path
     gallery: Gallery
@@ -39,21 +39,21 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Reads a manifest and checks every row and picture of it (keys: `KEYS`; kinds of fault: `manifest_faults.KINDS`).
+    """Reads a manifest and checks all its rows and pictures (keys: `KEYS`; kinds of fault: `manifest.faults.KINDS`).
 
-    A row is judged alone, but for its id, which must be its own; a faulty row is left out. The gallery's kind is *exact* only if every
-    row that is used says so. Scenes keep their numbers if all are whole numbers, and are else numbered as they come. Raises `BadManifest`
-    if there is no such file, it cannot be read, it holds nothing, or every row is faulty.
+    Rows are checked independently, except that ids must be unique; faulty rows are left out. The gallery's kind is *exact* only if
+    every used row is. Scenes keep their numbers if all are whole numbers, and are otherwise numbered in order. Raises `BadManifest`
+    if the file is missing, unreadable or empty, or every row is faulty.
     """
     if not path.is_file():
-        raise BadManifest(f"{path} is not there or is no file; give a manifest, a .jsonl or .parquet file (docs/manifest.md)")
+        raise BadManifest(f"{path} is not there or is not a file; give a manifest, a .jsonl or .parquet file (docs/manifest.md)")
     if path.stat().st_size == 0:
-        raise BadManifest(f"{path} is empty; write one row a line (docs/manifest.md)")
+        raise BadManifest(f"{path} is empty; write one row per line (docs/manifest.md)")
     rows, faults = _checked_rows(path)
     if not rows:
         if not faults:
-            raise BadManifest(f"{path} holds no rows; write one row a line (docs/manifest.md)")
-        first = "\n".join(fault_lines(faults, FIRST))
+            raise BadManifest(f"{path} holds no rows; write one row per line (docs/manifest.md)")
+        first = "\n".join(fault_lines(faults, MAX_LINES))
         raise BadManifest(f"none of the {len(faults):,} rows of {path} can be used:\n{first}")
     kind: PairKind = "exact" if all(row.kind == "exact" for row in rows) else "matched"
     name = path.resolve().parent.name if path.name == FILE else path.stem
@@ -62,7 +62,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Writes rows (keys: `KEYS`; None is left out) as JSON lines; returns their number. Nothing is checked: read it to know."""
+    """Writes rows (keys: `KEYS`; None is left out) as JSON lines, unchecked; returns their number."""
     number = 0
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
@@ -82,7 +82,7 @@ def _checked_rows(path: Path) -> tuple[list[ManifestRow], list[Fault]]:
                 raise record
             row = read_row(record, number)
             if record.get("id") is not None and first.setdefault(row.id, number) != number:
-                raise RowFault("repeated id", f"row {first[row.id]} has this id already", "give every row an id of its own, or none")
+                raise RowFault("repeated id", f"row {first[row.id]} has the same id", "give every row a different id, or none")
             _check_pictures(row, path.parent, pictures)
             rows.append(row)
         except RowFault as fault:
@@ -90,28 +90,28 @@ def _checked_rows(path: Path) -> tuple[list[ManifestRow], list[Fault]]:
     return rows, faults
 
 
-def _check_pictures(row: ManifestRow, folder: Path, known: dict[str, InspectedPicture | RowFault]) -> None:
-    """Raises `RowFault`. What was found of a picture is kept, since many rows ask about one."""
-    before, after = (_seen(folder, name, known) for name in (row.picture, row.edited))
+def _check_pictures(row: ManifestRow, folder: Path, results: dict[str, InspectedPicture | RowFault]) -> None:
+    """Raises `RowFault`. `results` caches the check of each picture, since many rows use one."""
+    before, after = (_inspect_once(folder, name, results) for name in (row.picture, row.edited))
     if row.picture != row.edited and before.sha256 == after.sha256:
-        found = f"{row.picture} and {row.edited} hold the same bytes, but {row.factor or 'something'} is said to change"
-        raise RowFault("identical pictures", found, "give the edited picture")
+        problem = f"{row.picture} and {row.edited} have the same bytes, but {row.factor or 'something'} changes"
+        raise RowFault("identical pictures", problem, "give the edited picture")
     if row.kind == "exact" and (before.width, before.height) != (after.width, after.height):
         sizes = f"{row.picture} has {before.width} x {before.height} pixels, {row.edited} {after.width} x {after.height}"
-        mend = "an edit keeps the size: save both alike, or say kind matched if they are two pictures of their own"
-        raise RowFault("different sizes", sizes, mend)
+        fix = "an edit keeps the size: save both at one size, or set kind to matched if they are two separate pictures"
+        raise RowFault("different sizes", sizes, fix)
 
 
-def _seen(folder: Path, name: str, known: dict[str, InspectedPicture | RowFault]) -> InspectedPicture:
-    if name not in known:
+def _inspect_once(folder: Path, name: str, results: dict[str, InspectedPicture | RowFault]) -> InspectedPicture:
+    if name not in results:
         try:
-            known[name] = inspect(folder, name)
+            results[name] = inspect(folder, name)
         except RowFault as fault:
-            known[name] = RowFault(fault.kind, fault.found, fault.mend)  # without the frames that it was raised in
-    found = known[name]
-    if isinstance(found, RowFault):
-        raise found
-    return found
+            results[name] = RowFault(fault.kind, fault.problem, fault.fix)  # without its traceback, which keeps frames alive
+    result = results[name]
+    if isinstance(result, RowFault):
+        raise result
+    return result
 
 
 def _table(rows: Sequence[ManifestRow]) -> pl.DataFrame:
@@ -149,4 +149,4 @@ def _factors(rows: Sequence[ManifestRow]) -> tuple[Factor, ...]:
     for row in rows:
         if row.factor:
             values.setdefault(row.factor, {}).update({str(row.value_before): None, str(row.value_after): None})
-    return tuple(Factor(name, tuple(found)) for name, found in values.items())
+    return tuple(Factor(name, tuple(levels)) for name, levels in values.items())

@@ -1,4 +1,4 @@
-"""The counterfactuals that the package `openmoji` holds: for each factor its bases, and drawings that differ in that factor alone."""
+"""Counterfactuals in the package `openmoji`: for each factor its bases, sets of drawings that differ in that factor only."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from theodolite.worlds.factors import Factor
-from theodolite.worlds.openmoji.data import GRID, Emoji, by_hexcode, draw_emoji, drawing_text, entries
-from theodolite.worlds.openmoji.data import alpha_of as _alpha
+from theodolite.worlds.openmoji.data import GRID, Emoji, alpha_of, by_hexcode, draw_emoji, drawing_text, entries
 from theodolite.worlds.openmoji.names import COLOURS, HAIRS, SEXES, SIDES, TONES, details_of, head_of, sex_of
 from theodolite.worlds.world import PairKind
 
 MAX_CHANGED_FRAC = 0.05
-"""Man and woman: the largest fraction of pixels, of 72 x 72, in which two drawings of a pair may differ."""
+"""Man and woman: the largest fraction of 72 x 72 pixels in which the two drawings of a pair may differ."""
 MAX_OPACITY_CHANGE = 64
-"""Colour: the largest difference in opacity, of 255, of any pixel of 72 x 72. Drawings beyond it have another outline."""
+"""Colour: the largest difference in opacity (0 to 255) of any of 72 x 72 pixels. Beyond it, drawings have different outlines."""
 
-FACING_RIGHT = "-200D-27A1-FE0F"  # how a hexcode ends whose drawing faces right
+FACING_RIGHT = "-200D-27A1-FE0F"  # ending of the hexcode of a drawing that faces right
 
 
 @dataclass(frozen=True)
 class Member:
-    """One drawing of a base, and the value that the factor has in it."""
+    """One drawing of a base, and its value of the factor."""
 
     value: str
     emoji: Emoji
@@ -33,10 +32,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Base:
-    """One thing that is drawn with several values of a factor: the unit of independence.
+    """One subject that is drawn with several values of a factor: the unit of independence.
 
-    Each of `variants` is a set of drawings that differ in the factor alone; variants of one base differ in skin tone.
-    `thing` is what to call it where its colour is asked.
+    Each of `variants` is a set of drawings that differ in the factor only; variants of one base differ in skin tone.
+    `thing` is its name in questions about colour.
     """
 
     variants: tuple[tuple[Member, ...], ...]
@@ -49,8 +48,8 @@ class Base:
 
 
 @dataclass(frozen=True)
-class Bases:
-    """All bases of a factor, in the package's order, and how many pairs or drawings were left out, by reason."""
+class FactorBases:
+    """All bases of a factor, in the package's order, and the number of pairs or drawings left out, by reason."""
 
     factor: Factor
     kind: PairKind
@@ -58,8 +57,8 @@ class Bases:
     left_out: Mapping[str, int]
 
 
-def skin_tone_bases() -> Bases:
-    """Everything that is drawn in all five tones. Many heads also change the colour of their hair: see `skin_tone_alone_bases`."""
+def skin_tone_bases() -> FactorBases:
+    """Subjects drawn in all five skin tones. Many heads also change the colour of their hair: see `skin_tone_alone_bases`."""
     toned: dict[str, dict[str, Emoji]] = {}
     of_two: set[str] = set()
     for emoji in entries():
@@ -67,19 +66,19 @@ def skin_tone_bases() -> Bases:
             toned.setdefault(emoji.skintone_base_hexcode, {})[emoji.skintone] = emoji
         elif emoji.skintone:
             of_two.add(emoji.hexcode)
-    whole = [tones for tones in toned.values() if len(tones) == len(TONES)]
-    bases = tuple(Base((tuple(Member(TONES[tone], tones[tone]) for tone in TONES),), outline_is_shared=True) for tones in whole)
-    left_out = {"drawings of two people of different skin tones": len(of_two), "bases without all five tones": len(toned) - len(whole)}
-    return Bases(_SKIN_TONE, "exact", bases, _counted(left_out))
+    complete = [tones for tones in toned.values() if len(tones) == len(TONES)]
+    bases = tuple(Base((tuple(Member(TONES[tone], tones[tone]) for tone in TONES),), outline_is_shared=True) for tones in complete)
+    left_out = {"drawings of two people of different skin tones": len(of_two), "bases without all five tones": len(toned) - len(complete)}
+    return FactorBases(_SKIN_TONE, "exact", bases, _nonzero(left_out))
 
 
-def skin_tone_alone_bases() -> Bases:
-    """The bases of which skin tone changes nothing but the skin: the package gives most heads another colour of hair with each tone."""
-    every = skin_tone_bases()
-    alone = tuple(base for base in every.bases if _only_skin_changes(base))
-    pairs = sum(base.num_pairs for base in every.bases) - sum(base.num_pairs for base in alone)
-    left_out = {**every.left_out, "pairs whose hair changes colour with the skin": pairs}
-    return Bases(_SKIN_TONE, "exact", alone, _counted(left_out))
+def skin_tone_alone_bases() -> FactorBases:
+    """Bases in which skin tone changes only the skin; most heads of the package change the colour of their hair with the tone."""
+    skin_tone = skin_tone_bases()
+    bases = tuple(base for base in skin_tone.bases if _only_skin_changes(base))
+    num_dropped = sum(base.num_pairs for base in skin_tone.bases) - sum(base.num_pairs for base in bases)
+    left_out = {**skin_tone.left_out, "pairs whose hair changes colour with the skin": num_dropped}
+    return FactorBases(_SKIN_TONE, "exact", bases, _nonzero(left_out))
 
 
 # The package's colours of skin and of its shadow, from light to dark (data/color-palette.json).
@@ -88,8 +87,8 @@ _SHADOW = ("#debb90", "#c19a65", "#a57939", "#6a462f", "#352318")
 
 
 def _only_skin_changes(base: Base) -> bool:
-    """Whether the drawings are one text once the colours of skin are taken out of it. Compares the two lightest tones: hair has
-    another colour in each, and the browns of darker skins are also those of props."""
+    """Whether the SVG texts are equal after skin colours are masked. Compares the two lightest tones only: hair differs between
+    them, and the browns of darker skins are also used for props."""
     texts = set()
     for member, skin, shadow in list(zip(base.variants[0], _SKIN, _SHADOW, strict=True))[:2]:
         text = drawing_text(member.emoji.hexcode).lower()
@@ -97,16 +96,16 @@ def _only_skin_changes(base: Base) -> bool:
     return len(texts) == 1
 
 
-def direction_bases() -> Bases:
-    """People drawn facing left and, mirrored, facing right, in every skin tone and without."""
-    known = by_hexcode()
+def direction_bases() -> FactorBases:
+    """People drawn facing left and, mirrored, facing right, in every skin tone and without one."""
+    by_code = by_hexcode()
     bases: dict[str, list[tuple[Member, ...]]] = {}
     left_out: Counter[str] = Counter()
     for right in entries():
         if not right.hexcode.endswith(FACING_RIGHT):
             continue
         stem = right.hexcode.removesuffix(FACING_RIGHT)
-        left = known.get(stem) or known.get(f"{stem}-FE0F")
+        left = by_code.get(stem) or by_code.get(f"{stem}-FE0F")
         if left is None:
             left_out["drawings that face right and have no other side"] += 1
         elif "cane" in right.annotation:
@@ -114,11 +113,11 @@ def direction_bases() -> Bases:
         else:
             pair = (Member(SIDES[0], left), Member(SIDES[1], right))
             bases.setdefault(right.skintone_base_hexcode or right.hexcode, []).append(pair)
-    return Bases(Factor("direction", SIDES), "exact", tuple(Base(tuple(variants)) for variants in bases.values()), _counted(left_out))
+    return FactorBases(Factor("direction", SIDES), "exact", tuple(Base(tuple(variants)) for variants in bases.values()), _nonzero(left_out))
 
 
-def hair_bases() -> Bases:
-    """Heads with five kinds of hair; a base is a man, a woman or a person of one skin tone or none."""
+def hair_bases() -> FactorBases:
+    """Heads with up to five kinds of hair; a base is a man, a woman or a person, with one skin tone or none."""
     heads: dict[tuple[str, str], list[Member]] = {}
     left_out: Counter[str] = Counter()
     for emoji in entries():
@@ -127,25 +126,25 @@ def hair_bases() -> Bases:
             heads.setdefault((head_of(emoji), emoji.skintone), []).append(Member(HAIRS[details[0]], emoji))
     bases = []
     for (_, tone), members in heads.items():
-        # Untoned heads have orange curls, and heads of tone 2 blond ones: two answers would be right.
-        kept = tuple(member for member in members if not (member.value == "curly hair" and tone in ("", "2")))
-        left_out["pairs with curls that are also blond or red"] += _num_pairs(len(members)) - _num_pairs(len(kept))
-        if len(kept) > 1:
-            bases.append(Base((kept,)))
-    return Bases(Factor("hair", tuple(HAIRS.values())), "matched", tuple(bases), _counted(left_out))
+        # Curls are orange on heads without tone and blond on heads of tone 2: two answers would be right.
+        unambiguous = tuple(member for member in members if not (member.value == "curly hair" and tone in ("", "2")))
+        left_out["pairs with curls that are also blond or red"] += _num_pairs(len(members)) - _num_pairs(len(unambiguous))
+        if len(unambiguous) > 1:
+            bases.append(Base((unambiguous,)))
+    return FactorBases(Factor("hair", tuple(HAIRS.values())), "matched", tuple(bases), _nonzero(left_out))
 
 
-def gender_bases() -> Bases:
-    """A man and a woman with one name besides, drawn alike: at most `MAX_CHANGED_FRAC` of the pixels differ, at 72 x 72."""
-    found: dict[str, dict[str, dict[str, Emoji]]] = {}
+def gender_bases() -> FactorBases:
+    """A man and a woman of the same name otherwise, in drawings that differ in at most `MAX_CHANGED_FRAC` of 72 x 72 pixels."""
+    by_name: dict[str, dict[str, dict[str, Emoji]]] = {}
     for emoji in entries():
         sex = sex_of(emoji)
         if sex is not None:
             name = " ".join((head_of(emoji).replace(sex, "*", 1), *details_of(emoji)))
-            found.setdefault(name, {}).setdefault(emoji.skintone, {})[sex] = emoji
+            by_name.setdefault(name, {}).setdefault(emoji.skintone, {})[sex] = emoji
     bases = []
     left_out: Counter[str] = Counter()
-    for tones in found.values():
+    for tones in by_name.values():
         variants = []
         for pair in tones.values():
             if len(pair) < len(SEXES):
@@ -156,17 +155,17 @@ def gender_bases() -> Bases:
                 variants.append(tuple(Member(sex, pair[sex]) for sex in SEXES))
         if variants:
             bases.append(Base(tuple(variants)))
-    return Bases(Factor("gender", SEXES), "matched", tuple(bases), _counted(left_out))
+    return FactorBases(Factor("gender", SEXES), "matched", tuple(bases), _nonzero(left_out))
 
 
-def colour_bases() -> Bases:
-    """Things drawn in several colours with one outline (`MAX_OPACITY_CHANGE`): hearts, circles, squares, jars and the like."""
+def colour_bases() -> FactorBases:
+    """Things drawn in several colours with one outline (see `MAX_OPACITY_CHANGE`): hearts, circles, squares, jars and the like."""
     things: dict[str, list[Member]] = {}
     left_out: Counter[str] = Counter()
     for emoji in entries():
         if emoji.group in ("people-body", "component") or emoji.skintone:
             continue
-        # "light blue" is a colour of its own in hearts only, where "blue" is dark: one answer would not do.
+        # Only hearts have "light blue", beside a dark "blue": neither would be the only right answer.
         match = re.search(rf"\b({'|'.join(COLOURS)})\b", emoji.annotation)
         if match is None or "light blue" in emoji.annotation:
             continue
@@ -178,28 +177,28 @@ def colour_bases() -> Bases:
             left_out["pairs in which more than the colour changes (numbers on books, buttons of two colours)"] += _num_pairs(len(members))
             continue
         outlines = _by_outline(members)
-        left_out["pairs with different outlines"] += _num_pairs(len(members)) - sum(_num_pairs(len(part)) for part in outlines)
-        bases += [Base((part,), _thing(rest)) for part in outlines if len(part) > 1]
-    return Bases(Factor("colour", COLOURS), "exact", tuple(bases), _counted(left_out))
+        left_out["pairs with different outlines"] += _num_pairs(len(members)) - sum(_num_pairs(len(group)) for group in outlines)
+        bases += [Base((group,), _thing(rest)) for group in outlines if len(group) > 1]
+    return FactorBases(Factor("colour", COLOURS), "exact", tuple(bases), _nonzero(left_out))
 
 
 def _by_outline(members: list[Member]) -> list[tuple[Member, ...]]:
-    """The members in sets of one outline each, every colour once a set."""
-    parts: list[list[Member]] = []
+    """The members grouped by outline, every colour once per group."""
+    groups: list[list[Member]] = []
     for member in members:
-        alpha = _alpha(member.emoji.hexcode, GRID).astype(int)
-        for part in parts:
-            apart = max(int(np.abs(alpha - _alpha(other.emoji.hexcode, GRID)).max()) for other in part)
-            if apart <= MAX_OPACITY_CHANGE and member.value not in {other.value for other in part}:
-                part.append(member)
+        alpha = alpha_of(member.emoji.hexcode, GRID).astype(int)
+        for group in groups:
+            change = max(int(np.abs(alpha - alpha_of(other.emoji.hexcode, GRID)).max()) for other in group)
+            if change <= MAX_OPACITY_CHANGE and member.value not in {other.value for other in group}:
+                group.append(member)
                 break
         else:
-            parts.append([member])
-    return [tuple(part) for part in parts]
+            groups.append([member])
+    return [tuple(group) for group in groups]
 
 
 def _thing(rest: str) -> str:
-    """What to call it: "large * square" is a square, "jar with * content" a jar."""
+    """Name of a thing in questions: "large * square" is a square, "jar with * content" a jar."""
     words = [
         word for word in re.sub(r" with .*", "", rest).split() if word not in ("*", "deep", "large", "medium", "medium-small", "small")
     ]
@@ -207,7 +206,7 @@ def _thing(rest: str) -> str:
 
 
 def changed_frac(one: str, other: str, size: int = GRID) -> float:
-    """Fraction of pixels, 0 to 1, in which two drawings differ on a white ground."""
+    """Fraction of pixels, 0 to 1, in which two drawings on white differ."""
     first, second = draw_emoji([one, other], size, [(255, 255, 255)] * 2)
     return float((first != second).any(axis=-1).mean())
 
@@ -216,12 +215,12 @@ def _num_pairs(num_members: int) -> int:
     return num_members * (num_members - 1) // 2
 
 
-def _counted(left_out: Mapping[str, int]) -> dict[str, int]:
+def _nonzero(left_out: Mapping[str, int]) -> dict[str, int]:
     return {reason: count for reason, count in left_out.items() if count}
 
 
 _SKIN_TONE = Factor("skin_tone", tuple(TONES.values()))
-FACTORS: Mapping[str, Callable[[], Bases]] = {
+FACTORS: Mapping[str, Callable[[], FactorBases]] = {
     "skin_tone": skin_tone_bases,
     "skin_tone_alone": skin_tone_alone_bases,
     "colour": colour_bases,

@@ -1,6 +1,6 @@
-"""What the npm package `openmoji` says and shows: its entries, their names in plain words, and its colour drawings as pixels.
+"""Contents of the npm package `openmoji`: its entries, their names in plain words, and its colour drawings as pixels.
 
-The package is never part of this one. `theodolite fetch openmoji` puts it where `openmoji_home` looks.
+theodolite does not contain the package. `theodolite fetch openmoji` installs it where `openmoji_home` looks.
 """
 
 from __future__ import annotations
@@ -27,54 +27,50 @@ ATTRIBUTION = (
     "All emojis designed by OpenMoji (https://openmoji.org/) - the open-source emoji and icon project. "
     "License: CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/)"
 )
-"""The package's own attribution suggestion, from its README."""
+"""Attribution as the package's README suggests it."""
 
-GRID = 72  # side of every drawing's view box, hence the unit of lengths that do not depend on a picture's size
+GRID = 72  # side of every drawing's view box: the unit of lengths that do not depend on picture size
 CACHE_BYTES = 256 * 2**20
 
-# Drawings whose name is no description of them: flags, letters and digits, trade marks, signs of user interfaces.
+# Drawings whose name does not describe them: flags, letters and digits, trade marks, signs of user interfaces.
 UNCAPTIONED_GROUPS = ("flags", "component", "extras-unicode")
 UNCAPTIONED_SUBGROUPS = (
     "keycap", "regional-indicator", "subdivision-flag", "country-flag", "flags",
     "brand", "ui-element", "interaction", "queer-symbols",
 )  # fmt: skip
-# Names of living people say who, not what.
+# Names of living people.
 UNCAPTIONED_NAMES = ("trump", "Greta Thunberg")
 
 
 @dataclass(frozen=True)
 class Emoji:
-    """One entry of `data/openmoji.json`: its hexcode (also the name of its drawing), its names, and its skin tone.
+    """One entry of `data/openmoji.json`: its hexcode (also the file name of its drawing), its names, and its skin tone.
 
-    `skintone` is "" (none), "1" (light) to "5" (dark), or two such, joined by a comma, for two people.
+    `skintone` is "" (none), "1" (light) to "5" (dark), or two of these joined by a comma, for two people.
     """
 
     hexcode: str
     annotation: str
     group: str
     subgroup: str
-    tags: tuple[str, ...]
     skintone: str
-    skintone_combination: str
     skintone_base_hexcode: str
-    order: int
 
 
 def openmoji_folder() -> Path:
-    """Where the package belongs: THEODOLITE_OPENMOJI if set, else below the cache folder."""
-    named = os.environ.get("THEODOLITE_OPENMOJI")
-    if named:
-        return Path(named).expanduser()
+    """Folder for the package: THEODOLITE_OPENMOJI if set, else below the cache folder."""
+    if override := os.environ.get("THEODOLITE_OPENMOJI"):
+        return Path(override).expanduser()
     return cache_folder() / "openmoji" / "node_modules" / "openmoji"
 
 
 def openmoji_home() -> Path:
-    """Folder of the installed package. Raises `BadInput` if it is not there, or not whole."""
+    """Folder of the installed package. Raises `BadInput` if it is missing or incomplete."""
     home = openmoji_folder()
-    for part in (Path("data", "openmoji.json"), Path("color", "svg")):
-        if not (home / part).exists():
+    for path in (Path("data", "openmoji.json"), Path("color", "svg")):
+        if not (home / path).exists():
             raise BadInput(
-                f"no OpenMoji in {home} ({part} is missing); install it with `theodolite fetch openmoji`, "
+                f"no OpenMoji in {home} ({path} is missing); install it with `theodolite fetch openmoji`, "
                 "or set THEODOLITE_OPENMOJI to the folder of the npm package"
             )
     return home
@@ -92,22 +88,18 @@ def _entries(home: Path) -> tuple[Emoji, ...]:
         rows = json.loads(path.read_text(encoding="utf-8"))
         return tuple(_entry(row) for row in rows)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        found = f"{type(error).__name__}: {error}"
-        raise BadInput(f"{path} is no list of emojis ({found}); install it anew: theodolite fetch openmoji") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise BadInput(f"{path} is not a list of emojis ({reason}); install it again: theodolite fetch openmoji") from error
 
 
 def _entry(row: dict[str, object]) -> Emoji:
-    tags = tuple(tag.strip() for tag in str(row["tags"]).split(",") if tag.strip())
     return Emoji(
         hexcode=str(row["hexcode"]),
         annotation=str(row["annotation"]).strip(),
         group=str(row["group"]),
         subgroup=str(row["subgroups"]),
-        tags=tags,
         skintone=str(row["skintone"]),
-        skintone_combination=str(row["skintone_combination"]),
         skintone_base_hexcode=str(row["skintone_base_hexcode"]),
-        order=int(str(row["order"] or 0)),
     )
 
 
@@ -117,14 +109,14 @@ def by_hexcode() -> dict[str, Emoji]:
 
 
 def captioned_emoji() -> tuple[tuple[str, str], ...]:
-    """(hexcode, name in plain words) of every emoji that has no skin tone and a name that describes it, for training on captions.
+    """(hexcode, name in plain words) of every emoji without skin tone whose name describes it, for training on captions.
 
-    Toned drawings are left out, so that no training on captions sees a picture that `openmoji:skin_tone` asks about.
+    Drawings with a skin tone are left out, so that captions never contain a picture that `openmoji:skin_tone` asks about.
     """
-    return tuple((emoji.hexcode, plain_name(emoji)) for emoji in entries() if _captioned(emoji))
+    return tuple((emoji.hexcode, plain_name(emoji)) for emoji in entries() if _has_caption(emoji))
 
 
-def _captioned(emoji: Emoji) -> bool:
+def _has_caption(emoji: Emoji) -> bool:
     if emoji.skintone or emoji.group in UNCAPTIONED_GROUPS or emoji.subgroup in UNCAPTIONED_SUBGROUPS:
         return False
     return emoji.annotation not in UNCAPTIONED_NAMES and "\ufffd" not in emoji.annotation and "flag" not in emoji.annotation.lower()
@@ -148,28 +140,28 @@ def plain_name(emoji: Emoji) -> str:
     return f"{head} {'of' if emoji.subgroup in ('family', 'person-symbol') else 'with'} {listed}"
 
 
-class _Drawings:
-    """Rasterised drawings, (path, size) to RGBA; the least recently used go when they hold more than `CACHE_BYTES`."""
+class _DrawingCache:
+    """Least-recently-used cache of rasterised drawings, (path, size) to RGBA, of at most `CACHE_BYTES`."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Path, int], UInt8[np.ndarray, "size size 4"]] = OrderedDict()
+        self._cache: OrderedDict[tuple[Path, int], UInt8[np.ndarray, "size size 4"]] = OrderedDict()
         self._bytes = 0
 
     def get(self, path: Path, size: int) -> UInt8[np.ndarray, "size size 4"]:
         key = (path, size)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
         drawn = _rasterise(path, size)
         drawn.setflags(write=False)
-        self._kept[key] = drawn
+        self._cache[key] = drawn
         self._bytes += drawn.nbytes
-        while self._bytes > CACHE_BYTES and len(self._kept) > 1:
-            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        while self._bytes > CACHE_BYTES and len(self._cache) > 1:
+            self._bytes -= self._cache.popitem(last=False)[1].nbytes
         return drawn
 
 
-_DRAWINGS = _Drawings()
+_DRAWINGS = _DrawingCache()
 
 
 def _rasterise(path: Path, size: int) -> UInt8[np.ndarray, "size size 4"]:
@@ -181,11 +173,13 @@ def _rasterise(path: Path, size: int) -> UInt8[np.ndarray, "size size 4"]:
         # System fonts would make pictures depend on the machine.
         png = svg_to_bytes(svg_string=path.read_text(encoding="utf-8"), width=size, height=size, skip_system_fonts=True)
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise BadInput(f"{path} cannot be drawn ({error}); install the package anew: theodolite fetch openmoji") from error
+        raise BadInput(f"{path} cannot be drawn ({error}); install the package again: theodolite fetch openmoji") from error
     with Image.open(io.BytesIO(bytes(png))) as image:
         drawn = np.array(image.convert("RGBA"))
     if drawn.shape != (size, size, 4):
-        raise BadInput(f"{path} is drawn {drawn.shape[1]} x {drawn.shape[0]} pixels; every OpenMoji is square")
+        raise BadInput(
+            f"{path} is drawn {drawn.shape[1]} x {drawn.shape[0]} pixels, not square; install the package again: theodolite fetch openmoji"
+        )
     return drawn
 
 
@@ -206,7 +200,7 @@ def drawing_text(hexcode: str) -> str:
 
 
 def alpha_of(hexcode: str, size: int) -> UInt8[np.ndarray, "size size"]:
-    """How opaque each pixel of a drawing is, 0 to 255. Raises `BadInput`."""
+    """Opacity of each pixel of a drawing, 0 to 255. Raises `BadInput`."""
     return _drawing(hexcode, size)[..., 3]
 
 
@@ -216,30 +210,30 @@ def draw_emoji(
     grounds: Sequence[tuple[int, int, int]],
     shifts: Sequence[tuple[int, int]] | None = None,
 ) -> UInt8[np.ndarray, "picture size size 3"]:
-    """RGB pictures of drawings, each on its ground, moved by whole pixels (right, down); what leaves the picture is cut off.
+    """RGB pictures of drawings, each on its ground colour, shifted by whole pixels (right, down) and cropped at the edges.
 
-    Raises `BadInput` on a drawing that is not there, or where resvg-py is not installed.
+    Raises `BadInput` on an unknown drawing, or where resvg-py is not installed.
     """
     moves = shifts if shifts is not None else [(0, 0)] * len(hexcodes)
     if not len(hexcodes) == len(grounds) == len(moves):
-        raise BadInput(f"{len(hexcodes)} drawings, {len(grounds)} grounds, {len(moves)} shifts; give one of each a picture")
+        raise BadInput(f"{len(hexcodes)} drawings, {len(grounds)} grounds, {len(moves)} shifts; give one of each per picture")
     if size < 1:
-        raise BadInput(f"pictures of {size} pixels a side; give 1 or more")
+        raise BadInput(f"size is {size}; give the side of the picture in pixels, 1 or more")
     pictures = np.empty((len(hexcodes), size, size, 3), dtype=np.uint8)
     for picture, hexcode, ground, (right, down) in zip(pictures, hexcodes, grounds, moves, strict=True):
-        drawn = _moved(_drawing(hexcode, size), right, down).astype(np.uint32)
+        drawn = _shifted(_drawing(hexcode, size), right, down).astype(np.uint32)
         alpha = drawn[..., 3:]
-        # In whole numbers, rounded half up: the same on every machine.
+        # Integer arithmetic, rounded half up: the same on every machine.
         picture[:] = (drawn[..., :3] * alpha + np.array(ground, dtype=np.uint32) * (255 - alpha) + 127) // 255
     return pictures
 
 
-def _moved(drawn: UInt8[np.ndarray, "size size 4"], right: int, down: int) -> UInt8[np.ndarray, "size size 4"]:
+def _shifted(drawn: UInt8[np.ndarray, "size size 4"], right: int, down: int) -> UInt8[np.ndarray, "size size 4"]:
     if not right and not down:
         return drawn
     size = len(drawn)
-    moved = np.zeros_like(drawn)
+    shifted = np.zeros_like(drawn)
     rows, columns = slice(max(down, 0), size + min(down, 0)), slice(max(right, 0), size + min(right, 0))
     from_rows, from_columns = slice(max(-down, 0), size + min(-down, 0)), slice(max(-right, 0), size + min(-right, 0))
-    moved[rows, columns] = drawn[from_rows, from_columns]
-    return moved
+    shifted[rows, columns] = drawn[from_rows, from_columns]
+    return shifted

@@ -1,7 +1,7 @@
-"""OpenMoji as a gallery: drawings that differ in skin tone, colour, direction, hair or sex, with the questions to ask of both.
+"""OpenMoji galleries: pairs of drawings that differ in skin tone, colour, direction, hair or gender, with questions.
 
-Every pair is asked what the factor must change ("which skin tone is shown?") and what it must not ("what is this person doing?").
-Symbols, not photographs: see docs/openmoji.md for what that allows to be said.
+Every pair has questions whose answer the factor must change ("which skin tone is shown?") and questions whose answer it must not
+("what is this person doing?"). Drawings are symbols, not photographs: docs/openmoji.md says what follows for conclusions.
 """
 
 from __future__ import annotations
@@ -19,20 +19,13 @@ from jaxtyping import UInt8
 
 from theodolite.records.errors import BadInput, UnknownName
 from theodolite.worlds.gallery import TABLE, Gallery
-from theodolite.worlds.openmoji.bases import FACTORS, Base, Bases, Member
+from theodolite.worlds.openmoji.bases import FACTORS, Base, FactorBases, Member
 from theodolite.worlds.openmoji.data import ATTRIBUTION, GRID, alpha_of, draw_emoji
-from theodolite.worlds.openmoji.names import (
-    TONES,
-    choices_beside,
-    drawn_beside,
-    sex_of,
-    topic_of,
-    wordings_of,
-)
+from theodolite.worlds.openmoji.names import TONES, choices_beside, drawn_beside, sex_of, topic_of, wordings_of
 
-# Pale, so that the black outlines show, and none near a skin tone.
+# Pale, so that black outlines show, and not close to any skin tone.
 GROUNDS = ((255, 255, 255), (214, 232, 247), (221, 240, 221), (233, 224, 245), (235, 235, 235))
-MAX_SHIFT = 4  # in 72nds of the side; less where a drawing would leave the picture
+MAX_SHIFT = 4  # in 72nds of the side; less where the drawing would be cropped
 PICTURE = re.compile(r"(?P<hexcode>[0-9A-F-]+)_(?P<ground>[0-9a-f]{6})_(?P<right>-?\d+)_(?P<down>-?\d+)")
 
 Ground = tuple[int, int, int]
@@ -40,7 +33,7 @@ Ground = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a drawing stands: its ground, and its shift right and down in 72nds of the side."""
+    """Nuisance of a picture: its ground colour, and the drawing's shift right and down in 72nds of the side."""
 
     ground: Ground
     right: int
@@ -52,7 +45,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Question:
-    """One query of one scene: two wordings of it and the order of its choices, which every row of the scene keeps."""
+    """One query of a scene: two wordings and the order of its choices, which all rows of the scene share."""
 
     query: str
     wording: str
@@ -61,79 +54,82 @@ class _Question:
 
 
 def openmoji_gallery(factor: str, num_scenes: int | None = None, seed: int = 0) -> Gallery:
-    """The pairs of OpenMoji drawings that differ in one factor, with questions; the same for the same seed.
+    """The pairs of OpenMoji drawings that differ in one factor, with questions; deterministic given the seed.
 
-    A scene is a base (see docs/openmoji.md); with fewer asked for than there are, `num_scenes` of them are drawn, and what a scene asks
-    does not depend on how many are. Raises `UnknownName` for a factor that is not there, `BadInput` where the package is not installed.
+    A scene is a base (see docs/openmoji.md). `num_scenes` of them are drawn, or all for None; the rows of a scene do not depend on the
+    number of scenes. Raises `UnknownName` for an unknown factor, `BadInput` where the package is not installed.
     """
     if factor not in FACTORS:
         raise UnknownName("factor of openmoji", factor, tuple(FACTORS))
     if num_scenes is not None and num_scenes < 1:
-        raise BadInput(f"{num_scenes} scenes asked for; give 1 or more, or none for all of them")
-    found = FACTORS[factor]()
+        raise BadInput(f"{num_scenes} scenes asked for; give 1 or more, or omit the number for all scenes")
+    bases = FACTORS[factor]()
     key = [seed, zlib.crc32(factor.encode())]
-    order = np.random.default_rng(key).permutation(len(found.bases))
+    order = np.random.default_rng(key).permutation(len(bases.bases))
     scenes = sorted(int(k) for k in order[:num_scenes])
-    rows = [row for number in scenes for row in _Scene.of(found, number, key).rows()]
+    rows = [row for number in scenes for row in _Scene.of(bases, number, key).rows()]
     return Gallery(
         name=f"openmoji:{factor}",
-        kind=found.kind,
+        kind=bases.kind,
         table=pl.DataFrame(rows, schema=dict(TABLE), orient="row"),
         render=render_openmoji,
-        factors=(found.factor,),
+        factors=(bases.factor,),
         attribution=ATTRIBUTION,
-        left_out=found.left_out,
+        left_out=bases.left_out,
     )
 
 
 @dataclass(frozen=True)
 class _Scene:
-    """One base with everything drawn for it."""
+    """One base with its random choices: two places and its questions; `rng` continues their draws."""
 
     number: int
     factor: str
     base: Base
     place: _Place
-    elsewhere: _Place
+    other_place: _Place
     questions: tuple[_Question, ...]
     rng: np.random.Generator
 
     @classmethod
-    def of(cls, found: Bases, number: int, key: Sequence[int]) -> _Scene:
-        base, rng = found.bases[number], np.random.default_rng([*key, number])
-        place, elsewhere = _places(base, rng)
-        questions = tuple(_question(query, found, base, rng) for query in _queries(found.factor.name, base))
-        return cls(number, found.factor.name, base, place, elsewhere, questions, rng)
+    def of(cls, bases: FactorBases, number: int, key: Sequence[int]) -> _Scene:
+        base, rng = bases.bases[number], np.random.default_rng([*key, number])
+        place, other_place = _places(base, rng)
+        questions = tuple(_question(query, bases, base, rng) for query in _queries(bases.factor.name, base))
+        return cls(number, bases.factor.name, base, place, other_place, questions, rng)
 
     def rows(self) -> list[tuple[Any, ...]]:
-        """Its pairs, and the noise floor of each query: nuisance and paraphrase of a few of its drawings."""
-        found = []
+        """Rows of its pairs, and of the noise floor of each query: nuisance and paraphrase rows of a few of its drawings."""
+        rows = []
         for variant in self.base.variants:
             for pair in combinations(variant, 2):
-                # Either value comes first half of the time, so that no answer goes with "before".
+                # In random order, so that no value is tied to "before".
                 before, after = pair if self.rng.random() < 0.5 else pair[::-1]
                 pictures = (self.place.picture(before), self.place.picture(after))
-                for asked in self.questions:
-                    found += self._row(asked, before, after, asked.wording, pictures)
+                for question in self.questions:
+                    rows += self._row(question, before, after, question.wording, pictures)
         for member in _noise_members(self.base, self.rng):
             picture = self.place.picture(member)
-            for asked in self.questions:
-                found += self._row(asked, member, member, asked.wording, (picture, self.elsewhere.picture(member)))
-                found += self._row(asked, member, member, asked.other_wording, (picture, picture))
-        return found
+            for question in self.questions:
+                rows += self._row(question, member, member, question.wording, (picture, self.other_place.picture(member)))
+                rows += self._row(question, member, member, question.other_wording, (picture, picture))
+        return rows
 
-    def _row(self, asked: _Question, before: Member, after: Member, wording_after: str, pictures: tuple[str, str]) -> list[tuple[Any, ...]]:
-        """One row, in the order of `TABLE`; none where a query cannot be asked of the drawings."""
-        truths = [_truth(asked.query, self.factor, self.base, member) for member in (before, after)]
+    def _row(
+        self, question: _Question, before: Member, after: Member, wording_after: str, pictures: tuple[str, str]
+    ) -> list[tuple[Any, ...]]:
+        """One row in the order of `TABLE`; none where the query cannot be asked of the drawings."""
+        query = question.query
+        truths = [_truth(query, self.factor, self.base, member) for member in (before, after)]
         if None in truths:
             return []
-        changed = (self.factor, before.value, after.value) if before != after else ("", None, None)
-        texts = (asked.wording, wording_after)
-        return [(self.number, *changed, asked.query, "open", asked.query, *texts, list(asked.choices), *truths, *pictures)]
+        change = (self.factor, before.value, after.value) if before != after else ("", None, None)
+        texts = (question.wording, wording_after)
+        return [(self.number, *change, query, "open", query, *texts, list(question.choices), *truths, *pictures)]
 
 
 def _truth(query: str, factor: str, base: Base, member: Member) -> str | None:
-    """The true answer of a query about a drawing; None where it cannot be asked of it."""
+    """The true answer to a query about a drawing; None where the query cannot be asked of it."""
     if query == factor:
         return member.value
     if query == "skin_tone":
@@ -145,52 +141,52 @@ def _truth(query: str, factor: str, base: Base, member: Member) -> str | None:
 
 
 def _queries(factor: str, base: Base) -> list[str]:
-    """What a base is asked: its factor, what is shown, and the sex where the tone changes or the tone where hair or sex does."""
+    """Queries of a base: its factor, its topic, and gender where the tone changes, or the tone where hair or gender does."""
     first = base.variants[0][0]
     topic = topic_of(first.emoji)
-    asked = [factor]
+    queries = [factor]
     if base.thing:
-        asked.append("shown")
+        queries.append("shown")
     elif topic is not None:
-        asked.append(topic[0])
+        queries.append(topic[0])
     if factor in ("hair", "gender"):
-        asked.append("skin_tone")
+        queries.append("skin_tone")
     if factor == "skin_tone" and sex_of(first.emoji) is not None:
-        asked.append("gender")
-    return asked
+        queries.append("gender")
+    return queries
 
 
-def _question(query: str, found: Bases, base: Base, rng: np.random.Generator) -> _Question:
-    """A query in two of its wordings, with its choices in an order, drawn."""
+def _question(query: str, bases: FactorBases, base: Base, rng: np.random.Generator) -> _Question:
+    """A query in two random wordings, with its choices in random order."""
     first = base.variants[0][0]
     wordings = wordings_of(query, first.emoji, base.thing)
     one, other = (wordings[k] for k in rng.permutation(len(wordings))[:2])
     if query == "colour":
-        choices = _colours(found, base, rng)
+        choices = _colours(bases, base, rng)
     elif base.thing:
-        things = [other_base.thing for other_base in found.bases]
+        things = [other_base.thing for other_base in bases.bases]
         choices = (base.thing, *drawn_beside(base.thing, things, (), rng))
     else:
-        choices = choices_beside(query, _truth(query, found.factor.name, base, first) or "", first.emoji.subgroup, rng)
+        choices = choices_beside(query, _truth(query, bases.factor.name, base, first) or "", first.emoji.subgroup, rng)
     return _Question(query, one, other, tuple(choices[k] for k in rng.permutation(len(choices))))
 
 
-def _colours(found: Bases, base: Base, rng: np.random.Generator) -> tuple[str, ...]:
-    """The colours of a base, and others, drawn, where it has fewer than four."""
+def _colours(bases: FactorBases, base: Base, rng: np.random.Generator) -> tuple[str, ...]:
+    """The colours of a base, filled up to four with random others."""
     own = tuple(member.value for member in base.variants[0])
-    others = [colour for colour in found.factor.values if colour not in own]
+    others = [colour for colour in bases.factor.values if colour not in own]
     return *own, *(others[k] for k in rng.permutation(len(others))[: max(0, 4 - len(own))])
 
 
 def _noise_members(base: Base, rng: np.random.Generator) -> list[Member]:
-    """Drawings for the noise floor: one of each variant, and two at least."""
+    """Random drawings for the noise floor: one of each variant, or two where there is one variant."""
     if len(base.variants) > 1:
         return [variant[int(rng.integers(len(variant)))] for variant in base.variants]
     return [base.variants[0][k] for k in rng.permutation(len(base.variants[0]))[:2]]
 
 
 def _places(base: Base, rng: np.random.Generator) -> tuple[_Place, _Place]:
-    """Two places with different grounds and shifts; nothing of the base's drawings is cut off in either."""
+    """Two places with different grounds and shifts that crop none of the base's drawings."""
     one, other = (GROUNDS[k] for k in rng.permutation(len(GROUNDS))[:2])
     shifts = _shifts(base)
     first, second = (shifts[k] for k in rng.permutation(len(shifts))[[0, -1]])
@@ -198,30 +194,30 @@ def _places(base: Base, rng: np.random.Generator) -> tuple[_Place, _Place]:
 
 
 def _shifts(base: Base) -> list[tuple[int, int]]:
-    """Every shift, in 72nds of the side, that leaves all drawings of a base whole (the mere fringe of a line apart)."""
+    """Every shift, in 72nds of the side, that crops none of a base's drawings (except for the anti-aliased fringe of a line)."""
     members = [member for variant in base.variants for member in variant]
     if base.outline_is_shared:
         members = members[:1]
     inked = np.any([alpha_of(member.emoji.hexcode, GRID) > 0 for member in members], axis=0)
     rows, columns = np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))
     if not len(rows):
-        raise BadInput(f"the drawing of {members[0].emoji.annotation!r} is empty; install the package anew: theodolite fetch openmoji")
+        raise BadInput(f"the drawing of {members[0].emoji.annotation!r} is empty; install the package again: theodolite fetch openmoji")
     rights, downs = (range(-min(MAX_SHIFT, int(line[0])), min(MAX_SHIFT, GRID - 1 - int(line[-1])) + 1) for line in (columns, rows))
     return [(right, down) for right in rights for down in downs]
 
 
 def picture_name(hexcode: str, ground: Ground, right: int, down: int) -> str:
-    """The name by which `render_openmoji` knows a picture: drawing, ground, shift right and down in 72nds of the side."""
+    """Name of a picture for `render_openmoji`: drawing, ground, shift right and down in 72nds of the side."""
     return f"{hexcode}_{bytes(ground).hex()}_{right}_{down}"
 
 
 def render_openmoji(names: Sequence[str], size: int) -> UInt8[np.ndarray, "picture size size 3"]:
-    """The pictures of some names from `picture_name`, RGB. Raises `BadInput` on a name that is none, or a drawing that is not there."""
+    """RGB pictures by names from `picture_name`. Raises `BadInput` on a malformed name or an unknown drawing."""
     hexcodes, grounds, shifts = [], [], []
     for name in names:
         match = PICTURE.fullmatch(name)
         if match is None:
-            raise BadInput(f"{name!r} is no picture of OpenMoji; names look like {picture_name('1F44B', GROUNDS[1], 2, -1)}")
+            raise BadInput(f"{name!r} is not a picture name of OpenMoji; names look like {picture_name('1F44B', GROUNDS[1], 2, -1)}")
         hexcodes.append(match["hexcode"])
         red, green, blue = bytes.fromhex(match["ground"])
         grounds.append((red, green, blue))
@@ -230,5 +226,5 @@ def render_openmoji(names: Sequence[str], size: int) -> UInt8[np.ndarray, "pictu
 
 
 def _pixels(shift: int, size: int) -> int:
-    """A shift in 72nds of the side in whole pixels, rounded half up; both pictures of a pair move alike."""
+    """A shift in 72nds of the side as whole pixels, rounded half up, so that both pictures of a pair shift equally."""
     return (2 * shift * size + GRID) // (2 * GRID)

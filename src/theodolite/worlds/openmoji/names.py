@@ -1,6 +1,6 @@
-"""What can be asked of an emoji, in words: questions, true answers, and the names that stand beside a true answer as choices.
+"""Texts of questions about emojis: wordings, true answers, and distractors (the other choices).
 
-Every name is the package's own, without skin tone, sex and direction. A few are turned so that they answer the question (`TURNED`).
+Every answer is the package's own name without skin tone, gender and direction. A few are rephrased to fit the question (`REPHRASED`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLOSED: Mapping[str, tuple[str, ...]] = {
     "hair": tuple(HAIRS.values()),
     "direction": SIDES,
 }
-"""Queries whose choices are always the same."""
+"""Queries with fixed choices."""
 
 WORDINGS: Mapping[str, tuple[str, ...]] = {
     "skin_tone": ("which skin tone is shown?", "what is the skin tone in the picture?", "what skin tone does the picture show?"),
@@ -45,7 +45,7 @@ WORDINGS: Mapping[str, tuple[str, ...]] = {
     "shown": ("what is shown?", "what does the picture show?", "what is in the picture?"),
 }
 
-# How the names of a subgroup are asked for.
+# The query whose answers are the names of a subgroup.
 QUERIES: Mapping[str, str] = {
     "person-activity": "doing", "person-sport": "doing", "person-gesture": "doing", "person-resting": "doing", "family": "doing",
     "person-role": "role", "person-fantasy": "role",
@@ -56,7 +56,7 @@ QUERIES: Mapping[str, str] = {
 }  # fmt: skip
 HANDS = tuple(subgroup for subgroup, query in QUERIES.items() if query == "gesture")
 
-TURNED: Mapping[str, str] = {
+REPHRASED: Mapping[str, str] = {
     "skier": "skiing", "snowboarder": "snowboarding", "ballet dancer": "dancing ballet",
     "in suit levitating": "levitating", "with bunny ears": "wearing bunny ears", "in steamy room": "sitting in a steamy room",
     "in lotus position": "sitting in lotus position", "in bed": "lying in bed", "taking bath": "taking a bath",
@@ -68,7 +68,7 @@ TURNED: Mapping[str, str] = {
     "pregnant": "pregnant person", "prince": "person with crown", "princess": "person with crown",
     "merman": "merperson", "mermaid": "merperson",
 }  # fmt: skip
-# Names that may both be true of one drawing, though they share no word.
+# Names that may both be true of one drawing although they share no word.
 ALIKE = (
     {"raised hand", "hand with fingers splayed", "raised back of hand", "waving hand", "oncoming fist", "raised fist"},
     {"pinched fingers", "pinching hand"},
@@ -87,7 +87,7 @@ ALIKE = (
     {"wrestling", "holding hands"},
     {"frowning", "pouting"},
 )
-# Words that two names may share and still exclude each other.
+# Words that two mutually exclusive names may share.
 COMMON = (
     "a", "in", "with", "of", "person", "people", "hand", "hands", "worker",
     "using", "wearing", "playing", "getting", "sitting", "gesturing",
@@ -99,29 +99,29 @@ _AGES = {"baby": "baby", "child": "child", "boy": "child", "girl": "child"}
 
 
 def head_of(emoji: Emoji) -> str:
-    """The annotation up to its colon: without skin tone, hair and direction."""
+    """The annotation before its colon: without skin tone, hair and direction."""
     return emoji.annotation.partition(":")[0].strip()
 
 
 def details_of(emoji: Emoji) -> tuple[str, ...]:
-    """What follows the colon of the annotation, without skin tones."""
-    parts = (part.strip() for part in emoji.annotation.partition(":")[2].split(","))
-    return tuple(part for part in parts if part and not part.endswith("skin tone"))
+    """The items after the colon of the annotation, without skin tones."""
+    items = (item.strip() for item in emoji.annotation.partition(":")[2].split(","))
+    return tuple(item for item in items if item and not item.endswith("skin tone"))
 
 
 def sex_of(emoji: Emoji) -> str | None:
-    """ "man" or "woman" where the annotation names exactly one person by that word; else None."""
+    """ "man" or "woman" where the annotation names exactly one person, by that word; else None."""
     words = [match.group(0) for match in _SEX.finditer(emoji.annotation)]
     return words[0] if len(words) == 1 and words[0] in SEXES and emoji.group == "people-body" and emoji.subgroup != "family" else None
 
 
 def of_several(emoji: Emoji) -> bool:
-    """Whether the drawing shows more than one person who acts."""
+    """Whether the drawing shows more than one acting person."""
     return emoji.subgroup == "family" or re.match(r"(people|men|women)\b", emoji.annotation) is not None
 
 
 def topic_of(emoji: Emoji) -> tuple[str, str] | None:
-    """(query, true answer) of the one thing that an emoji is asked besides its factors; None where the package has no name for it."""
+    """(query, true answer) of an emoji's topic: its one question besides factors. None where the package has no name for it."""
     query = QUERIES.get(emoji.subgroup)
     if query is None or emoji.group != "people-body":
         return None
@@ -131,30 +131,30 @@ def topic_of(emoji: Emoji) -> tuple[str, str] | None:
     if query in ("gesture", "shown"):
         return query, head
     bare = re.sub(r"^(and )+", "", " ".join(_ANYBODY.sub(" ", head).split()))
-    if bare in ("", "family"):  # says who, not what they do
+    if bare in ("", "family"):  # names people, not an activity
         return None
-    name = TURNED.get(bare, bare)
+    name = REPHRASED.get(bare, bare)
     if query == "role" and re.match(r"(in|with|wearing|feeding)\b", name):
         name = f"person {name}"
     return query, name
 
 
 def wordings_of(query: str, emoji: Emoji, thing: str = "") -> tuple[str, ...]:
-    """The wordings, three or more, in which a query is asked of an emoji."""
+    """The wordings of a query about an emoji, three or more."""
     key = "doing of people" if query == "doing" and of_several(emoji) else query
     return tuple(wording.format(thing=thing) for wording in WORDINGS[key])
 
 
 def choices_beside(query: str, truth: str, subgroup: str, rng: np.random.Generator) -> tuple[str, ...]:
-    """The true answer and others of the same kind: the closed list of a query, else three names of the same subgroup, drawn.
+    """The true answer and its distractors: the fixed choices of a query, else three random names of the same subgroup.
 
-    No drawn name shares a telling word with the true one, and none is known to be true of the same drawing (`ALIKE`). Where the
-    subgroup has too few, names of other subgroups that answer the same query stand in.
+    No distractor shares a content word with the true name or may be true of the same drawing (`ALIKE`). Where the subgroup has
+    too few, names of other subgroups with the same query are used.
     """
     if query in CLOSED:
         return CLOSED[query]
     if query == "age":
-        # An adult with white hair may pass for old, so the two are never offered together.
+        # An adult with white hair may look old, so these two are never choices of one question.
         return "baby", "child", "older adult" if truth == "older adult" else "adult"
     pools = _names(openmoji_home())
     near = list(pools[subgroup])
@@ -165,16 +165,16 @@ def choices_beside(query: str, truth: str, subgroup: str, rng: np.random.Generat
 
 
 def drawn_beside(truth: str, near: Sequence[str], far: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
-    """Up to three names that may stand beside a true one: of `near` first, then of `far`; no two of them the same."""
-    found: list[str] = []
+    """Up to three random distractors for a true name, all different: from `near` first, then from `far`."""
+    distractors: list[str] = []
     for names in (near, far):
-        fit = sorted({name for name in names if excludes(truth, name)} - set(found))
-        found += [fit[k] for k in rng.permutation(len(fit))[: 3 - len(found)]]
-    return tuple(found)
+        candidates = sorted({name for name in names if excludes(truth, name)} - set(distractors))
+        distractors += [candidates[k] for k in rng.permutation(len(candidates))[: 3 - len(distractors)]]
+    return tuple(distractors)
 
 
 def excludes(one: str, other: str) -> bool:
-    """Whether at most one of two names is true of a drawing."""
+    """Whether at most one of two names can be true of a drawing."""
     if one == other or _words(one) & _words(other):
         return False
     return not any(one in names and other in names for names in ALIKE)
@@ -182,13 +182,13 @@ def excludes(one: str, other: str) -> bool:
 
 def _words(name: str) -> set[str]:
     words = (word.rstrip("s") for word in re.findall(r"[a-z]+", name.lower()) if word not in COMMON)
-    # "pointing" and "pointed" are one word here, "mountain" and "mountainous" too.
+    # Reduces "pointing" and "pointed" to one word.
     return {word.removesuffix("ing").removesuffix("ed") for word in words}
 
 
 @lru_cache(maxsize=4)
 def _names(home: Path) -> dict[str, tuple[str, ...]]:
-    """Every name of each subgroup that `QUERIES` knows, in the package's order."""
+    """All names of each subgroup in `QUERIES`, in the package's order."""
     pools: dict[str, dict[str, None]] = {}
     for emoji in entries():
         topic = topic_of(emoji)

@@ -1,11 +1,12 @@
-"""How a scene of the shapes world becomes pixels: stencils drawn once with Pillow, then laid on a ground.
+"""Rendering of the shapes world: stencils are drawn once with Pillow, then composed on a ground.
 
-A picture is linear in its paints: `ground * w_ground + colour * w_colour + ink`, with weights that are drawn, four times
-too large and box-filtered down, once for each (shape, size, texture, letter, tilt). Everything else is placing and adding.
+A picture is linear in its paints: `ground * w_ground + colour * w_colour + ink`. The weights are drawn at four times the
+resolution and box-filtered down, once for each (shape, size, texture, letter, tilt).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -17,25 +18,25 @@ from theodolite.records.errors import BadInput
 from theodolite.worlds.factors import Scenes
 
 SUPERSAMPLING = 4
-# All lengths are fractions of the picture's side. Shapes of one size have the same area, that of a disc of this radius.
+# Lengths are fractions of the picture's side. Shapes of one size have the same area: that of a disc of this radius.
 RADIUS = {"small": 0.11, "medium": 0.15, "large": 0.19}
 CENTRES = (0.32, 0.44, 0.56, 0.68)
 JITTER = 0.02
-STENCIL = 0.60  # side of the square that holds every object at every tilt; at the outer centres it just fits
+STENCIL = 0.60  # side of the square that contains every object at every tilt; it just fits at the outer centres
 LETTER_HEIGHT = {"small": 0.15, "medium": 0.18, "large": 0.21}
 TILT_DEGREES = {"anticlockwise": 28.0, "upright": 0.0, "clockwise": -28.0}
 PAINT = {"red": (214, 48, 40), "yellow": (236, 200, 48), "blue": (48, 96, 214), "green": (52, 160, 84)}
 GROUND = {"light": 232.0, "grey": 152.0, "dark": 72.0}
 SHEEN_DEGREES = {"sheen-0": 90.0, "sheen-1": 210.0, "sheen-2": 330.0}
 SHEEN_LEVELS = 14.0
-SHADE = 0.55  # how bright stripes and dots are, relative to the paint
+SHADE = 0.55  # brightness of stripes and dots relative to the paint
 INK, RIM = 250.0, 20.0
 NOISE_LEVELS = 6
 CHUNK = 256
 
 
 class Stencil(NamedTuple):
-    """Weights of one object: how much of ground and of colour shows at each pixel, and what ink adds."""
+    """Weights of one object at each pixel: of the ground and of the colour, 0 to 1, and the value that ink adds."""
 
     ground: Float[np.ndarray, "side side"]
     colour: Float[np.ndarray, "side side"]
@@ -44,7 +45,7 @@ class Stencil(NamedTuple):
 
 
 def draw_scenes(scenes: Scenes, size: int) -> UInt8[np.ndarray, "scene size size 3"]:
-    """Pictures of the shapes world, RGB 0 to 255. Raises `BadInput` on a size under 32, where letters are no longer legible."""
+    """Pictures of the shapes world, RGB 0 to 255. Raises `BadInput` on sizes under 32, where letters are not legible."""
     if size < 32:
         raise BadInput(f"size is {size}; letters need pictures of 32 pixels or more")
     pictures = np.empty((len(scenes), size, size, 3), dtype=np.uint8)
@@ -59,41 +60,41 @@ def draw_scenes(scenes: Scenes, size: int) -> UInt8[np.ndarray, "scene size size
 
 
 def drawn_at(scenes: Scenes, factor: str, size: int) -> Bool[np.ndarray, "scene size size"]:
-    """Where a factor of each scene is drawn: outside, no value of it can show (nor, for place, size and shape, inside the ground)."""
-    where = np.zeros((len(scenes), size, size), dtype=bool)
+    """Mask of the pixels that show a factor's value in each scene: ground, letter, paint, or the object (place, size, shape, tilt)."""
+    masks = np.zeros((len(scenes), size, size), dtype=bool)
     for index in range(len(scenes)):
-        look = scenes.scene(index).values
+        values = scenes.scene(index).values
         top, left, _ = _place(scenes, index, size)
-        part = _stencil(look["shape"], look["size"], look["texture"], look["letter"], look["tilt"], size)
-        shown = {"ground": part.ground > 0, "sheen": part.ground > 0, "letter": part.letter, "colour": part.colour > 0}
-        where[index] = factor in ("ground", "sheen")
-        side = len(part.ground)
-        where[index, top : top + side, left : left + side] = shown.get(factor, part.ground < 1)
-    return where
+        stencil = _stencil_of(values, size)
+        visible = {"ground": stencil.ground > 0, "sheen": stencil.ground > 0, "letter": stencil.letter, "colour": stencil.colour > 0}
+        masks[index] = factor in ("ground", "sheen")
+        side = len(stencil.ground)
+        masks[index, top : top + side, left : left + side] = visible.get(factor, stencil.ground < 1)
+    return masks
 
 
 def _draw_scene(canvas: Float[np.ndarray, "size size 3"], scenes: Scenes, index: int, size: int) -> None:
-    look = scenes.scene(index).values
+    values = scenes.scene(index).values
     top, left, rng = _place(scenes, index, size)
     light = rng.uniform(0.90, 1.02)
-    canvas[...] = _ground(look["ground"], look["sheen"], size)[..., None]
-    part = _stencil(look["shape"], look["size"], look["texture"], look["letter"], look["tilt"], size)
-    side = len(part.ground)
+    canvas[...] = _ground(values["ground"], values["sheen"], size)[..., None]
+    stencil = _stencil_of(values, size)
+    side = len(stencil.ground)
     window = canvas[top : top + side, left : left + side]
-    window *= part.ground[..., None]
-    window += part.colour[..., None] * np.array(PAINT[look["colour"]], dtype=np.float32)
-    window += part.ink[..., None]
+    window *= stencil.ground[..., None]
+    window += stencil.colour[..., None] * np.array(PAINT[values["colour"]], dtype=np.float32)
+    window += stencil.ink[..., None]
     canvas *= light
     canvas += rng.integers(-NOISE_LEVELS, NOISE_LEVELS + 1, (size, size, 1), dtype=np.int8)
 
 
 def _place(scenes: Scenes, index: int, size: int) -> tuple[int, int, np.random.Generator]:
-    """Corner of the object's window in pixels, and the nuisance generator, which every factor value leaves as it is."""
+    """Top and left of the object's window in pixels, and the nuisance generator, whose state does not depend on factor values."""
     rng = np.random.default_rng(int(scenes.nuisance[index]))
     jitter = rng.uniform(-JITTER, JITTER, size=2)
     side = round(STENCIL * size)
     column, row = (CENTRES[scenes.of_factor(name)[index]] for name in ("column", "row"))
-    left, top = (  # the clamp only ever takes back a pixel of rounding
+    left, top = (  # the clamp only corrects a pixel of rounding
         min(max(round((centre + shift) * size - side / 2), 0), size - side) for centre, shift in zip((column, row), jitter, strict=True)
     )
     return top, left, rng
@@ -101,15 +102,19 @@ def _place(scenes: Scenes, index: int, size: int) -> tuple[int, int, np.random.G
 
 @cache
 def _ground(ground: str, sheen: str, size: int) -> Float[np.ndarray, "size size"]:
-    """The bare ground under its sheen, a plane of light that rises in one direction."""
+    """Ground brightness with its sheen, a linear gradient in one direction."""
     angle = np.deg2rad(SHEEN_DEGREES[sheen])
     y, x = np.mgrid[0:size, 0:size] / (size - 1) * 2 - 1
     return np.asarray(GROUND[ground] + SHEEN_LEVELS * (np.cos(angle) * x - np.sin(angle) * y), dtype=np.float32)
 
 
+def _stencil_of(values: Mapping[str, str], size: int) -> Stencil:
+    return _stencil(values["shape"], values["size"], values["texture"], values["letter"], values["tilt"], size)
+
+
 @lru_cache(maxsize=2048)
 def _stencil(shape: str, scale: str, texture: str, letter: str, tilt: str, size: int) -> Stencil:
-    """Paint weights of one object, put together from its layers."""
+    """Paint weights of one object, composed from its layers."""
     body, shade = _layer("body", shape, scale, tilt, size), _layer("texture", texture, scale, tilt, size)
     glyph, plate = _layer("letter", letter, scale, tilt, size), _layer("plate", letter, scale, tilt, size)
     paint = body - (1 - SHADE) * np.minimum(shade, body)
@@ -123,7 +128,7 @@ def _stencil(shape: str, scale: str, texture: str, letter: str, tilt: str, size:
 
 @lru_cache(maxsize=1024)
 def _layer(kind: str, value: str, scale: str, tilt: str, size: int) -> Float[np.ndarray, "side side"]:
-    """How much of each pixel one layer covers, 0 to 1, anti-aliased: drawn upright and too large, turned, then filtered down."""
+    """Fraction of each pixel that a layer covers, 0 to 1: drawn upright at `SUPERSAMPLING` resolution, rotated, then filtered down."""
     side, unit = round(STENCIL * size) * SUPERSAMPLING, float(size * SUPERSAMPLING)
     if kind == "body":
         drawn = _body(value, RADIUS[scale] * unit, side)
@@ -133,8 +138,8 @@ def _layer(kind: str, value: str, scale: str, tilt: str, size: int) -> Float[np.
         rim = max(round(0.016 * unit), 1) if kind == "plate" else 0
         drawn = _letter(value, LETTER_HEIGHT[scale] * unit, rim, side)
     degrees = TILT_DEGREES[tilt]
-    turned = drawn.rotate(degrees, resample=Image.Resampling.BICUBIC) if degrees else drawn
-    return np.asarray(turned.reduce(SUPERSAMPLING), dtype=np.float32) / 255
+    rotated = drawn.rotate(degrees, resample=Image.Resampling.BICUBIC) if degrees else drawn
+    return np.asarray(rotated.reduce(SUPERSAMPLING), dtype=np.float32) / 255
 
 
 def _body(shape: str, radius: float, side: int) -> Image.Image:
@@ -177,6 +182,6 @@ def _texture(texture: str, unit: float, side: int) -> Image.Image:
 
 def _letter(letter: str, height: float, stroke: int, side: int) -> Image.Image:
     image = Image.new("L", (side, side))
-    font = ImageFont.load_default(size=height / 0.7)  # capitals of Pillow's own font are 0.7 em high
+    font = ImageFont.load_default(size=height / 0.7)  # capitals of Pillow's default font are 0.7 em high
     ImageDraw.Draw(image).text((side / 2, side / 2), letter, fill=255, font=font, anchor="mm", stroke_width=stroke)
     return image

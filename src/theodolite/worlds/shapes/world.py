@@ -30,7 +30,7 @@ SPACE = FactorSpace(
         Factor("ground", ("light", "grey", "dark"), predicate="on {value} ground"),
         Factor("letter", ("E", "K", "S", "U"), predicate="marked {value}"),
         Factor("tilt", ("anticlockwise", "upright", "clockwise"), predicate="tilted {value}"),
-        # The light that falls across the ground: in every picture, and in no query.
+        # A gradient of light across the ground, in every picture and in no query.
         Factor("sheen", ("sheen-0", "sheen-1", "sheen-2"), nameable=False),
     )
 )
@@ -60,42 +60,42 @@ class Shapes(World):
         return draw_scenes(scenes, size or 64)
 
     def pairs(self, num_scenes: int, rng: np.random.Generator) -> Pairs:
-        """Exact pairs: every scene is re-rendered once with each factor changed, and once with a fresh nuisance seed."""
+        """Exact pairs: every scene is re-rendered with each factor changed in turn, and once with a fresh nuisance seed."""
         base = self.independent.sample(num_scenes, rng)
         variants = [base]
         for factor in self.space.factors:
             step = rng.integers(1, len(factor.values), size=num_scenes)
             variants.append(base.do(factor.name, (base.of_factor(factor.name) + step) % len(factor.values)))
         variants.append(base.reseed(rng))
-        kinds = (*self.space.names, "")
+        factors = (*self.space.names, "")
         scene = np.arange(num_scenes)
         return Pairs(
             kind="exact",
             pool=Scenes.concatenate(variants),
-            scene_id=np.tile(scene, len(kinds)),
-            factor=tuple(kind for kind in kinds for _ in range(num_scenes)),
-            before=np.tile(scene, len(kinds)),
-            after=np.arange(num_scenes, num_scenes * (len(kinds) + 1)),
+            scene_id=np.tile(scene, len(factors)),
+            factor=tuple(factor for factor in factors for _ in range(num_scenes)),
+            before=np.tile(scene, len(factors)),
+            after=np.arange(num_scenes, num_scenes * (len(factors) + 1)),
         )
 
     @cached_property
     def _by_name(self) -> dict[str, Query]:
-        space, found = self.space, []
+        space, queries = self.space, []
         for name in space.nameable:
-            found.append(open_query(space, name, [text.format(noun=name) for text in OPEN_WORDINGS]))
+            queries.append(open_query(space, name, [text.format(noun=name) for text in OPEN_WORDINGS]))
             for value in space[name].values:
                 for negated, texts in ((False, YES_NO_WORDINGS), (True, NEGATED_WORDINGS)):
-                    wordings = [text.format(a=self._says(name, value)) for text in texts]
-                    found.append(yes_no_query(space, name, value, wordings, negated=negated))
+                    wordings = [text.format(a=self._phrase(name, value)) for text in texts]
+                    queries.append(yes_no_query(space, name, value, wordings, negated=negated))
         for first, second in combinations(space.nameable, 2):
             for value in space[first].values:
                 for other in space[second].values:
-                    says = {"a": self._says(first, value), "b": self._says(second, other)}
-                    wordings = [text.format(**says) for text in CONJUNCTION_WORDINGS]
-                    found.append(conjunction_query(space, [(first, value), (second, other)], wordings))
-        return {query.name: query for query in found}
+                    phrases = {"a": self._phrase(first, value), "b": self._phrase(second, other)}
+                    wordings = [text.format(**phrases) for text in CONJUNCTION_WORDINGS]
+                    queries.append(conjunction_query(space, [(first, value), (second, other)], wordings))
+        return {query.name: query for query in queries}
 
-    def _says(self, name: str, value: str) -> str:
+    def _phrase(self, name: str, value: str) -> str:
         return self.space[name].predicate.format(value=value)
 
     @property
@@ -103,8 +103,8 @@ class Shapes(World):
         return tuple(self._by_name.values())
 
     def query(self, name: str) -> Query:
-        parts = sorted(name.split("&"), key=lambda part: self._rank(part.split("=")[0]))
-        canonical = "&".join(parts)
+        conditions = sorted(name.split("&"), key=lambda condition: self._rank(condition.split("=")[0]))
+        canonical = "&".join(conditions)
         if canonical in self._by_name:
             return self._by_name[canonical]
         factor, _, value = name.partition("=")
@@ -112,9 +112,9 @@ class Shapes(World):
         if "&" not in name and factor in self.space.nameable and value:
             raise UnknownName(f"value of {factor}", value, self.space[factor].values)
         if factor in self.space.names and factor not in self.space.nameable:
-            raise BadInput(f"no query can name {factor!r}: that is what it is there for; ask {', '.join(self.space.nameable)}")
-        known = (*self.space.nameable, "shape=round", "shape!=round", "shape=round&colour=red")
-        raise UnknownName("query", name, known)
+            raise BadInput(f"no query can name {factor!r}, by design of the world; ask {', '.join(self.space.nameable)}")
+        examples = ("shape=round", "shape!=round", "shape=round&colour=red")
+        raise UnknownName("query", name, (*self.space.nameable, *examples))
 
     def _rank(self, name: str) -> int:
         return self.space.names.index(name) if name in self.space.names else -1
