@@ -85,3 +85,10 @@ def test_the_page_of_commands_is_what_the_commands_say() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "describe_cli.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_of_the_api_has_every_public_name() -> None:
+    import theodolite
+
+    listed = re.findall(r"^::: theodolite\.(\w+)$", (DOCS / "reference" / "api.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(theodolite.__all__)

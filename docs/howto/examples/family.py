@@ -7,7 +7,7 @@ import theodolite as th
 from theodolite.models.construction.build import DecoderSize, build_vlm
 from theodolite.models.exported.grids import KINDS
 from theodolite.models.families import FAMILIES, Family
-from theodolite.models.pictures import NOTATIONS
+from theodolite.models.pictures import PLACEHOLDER_FORMATS
 
 
 class MyConfig(LlavaConfig):
@@ -26,7 +26,7 @@ FAMILIES["my_llava"] = Family(
     language_model="model.language_model",
     shares_prefix=True,  # a picture's tokens do not see the question behind them
 )
-NOTATIONS["my_llava"] = NOTATIONS["llava"]  # how a picture is written in the prompt
+PLACEHOLDER_FORMATS["my_llava"] = PLACEHOLDER_FORMATS["llava"]  # how a picture is written in the prompt
 KINDS["my_llava"] = KINDS["llava"]  # where each of its tokens lies in it
 
 world = th.Shapes()

@@ -41,7 +41,7 @@ class TokenSpread(Part):
 
 def measure_spread(context: MeasureContext) -> TokenSpread:
     """Spread of the vision tokens of all pictures that interventions use."""
-    pictures, scenes = pictures_by_scene(context.changes)
+    pictures, scenes = pictures_by_scene(context.interventions)
     held = context.activations  # one pass over all pictures, made when first read
     spread = {site: 1 - np.asarray(held.likeness(site)[pictures]) for site in held.sites}
     return TokenSpread(

@@ -14,7 +14,7 @@ from theodolite.data.examples import ExampleSet, draw_questions
 from theodolite.data.sources import WorldExamples
 from theodolite.models.construction.build import DecoderSize, build_vlm
 from theodolite.models.forward import base_model, run_forward
-from theodolite.models.pass_inputs import layout_in, whole_view
+from theodolite.models.pass_inputs import layout_in, whole_inputs
 from theodolite.objectives.language import next_token_loss
 from theodolite.objectives.terms import Objective, Term, Terms
 from theodolite.training.objective_module import ObjectiveModule
@@ -44,7 +44,7 @@ class Decorrelate(Objective):
     def forward(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> Terms:
         """Sums, never means: the trainer divides by the global counts."""
         layout, counts = layout_in(batch), self.counts(batch)
-        output = run_forward(model, whole_view(base_model(model).config, batch))
+        output = run_forward(model, whole_inputs(base_model(model).config, batch))
         alike = squared_cosines(output.hidden[layout.vision], layout.sizes())
         return {
             "language": Term(next_token_loss(output.logits, batch["labels"]), counts["language"]),
