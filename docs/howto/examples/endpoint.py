@@ -53,8 +53,7 @@ command = [
     "--scenes",
     "4",
 ]
-subprocess.run([*command, "--out", "survey", "--dry-run"], check=True)  # what it would cost; nothing is sent
-subprocess.run([*command, "--out", "survey"], check=True)
+subprocess.run([*command, "--out", "survey"], check=True)  # with --dry-run: what it would cost, nothing sent
 server.shutdown()
 
 record = json.loads(Path("survey/survey.json").read_text())
