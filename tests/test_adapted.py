@@ -235,20 +235,20 @@ def test_going_on_from_a_cache_needs_positions(name: str, loaded: Callable[..., 
             model(**step)
         positions = model._prepare_position_ids_for_generation(given["input_ids"], dict(given))[-3:, :, -1:]
         torch.testing.assert_close(model(**step, position_ids=positions).logits[:, -1], whole, atol=1e-5, rtol=1e-5)
-        with pytest.raises(ValueError, match="pictures behind what a cache holds"):
+        with pytest.raises(ValueError, match="new pictures after cached tokens are not supported"):
             model(**given, past_key_values=first.past_key_values)
-        with pytest.raises(ValueError, match="generate cannot go on from a cache without position_ids"):
+        with pytest.raises(ValueError, match="generate cannot continue a cache without position_ids"):
             model.generate(given["input_ids"], past_key_values=first.past_key_values, max_new_tokens=2)
 
 
 def test_without_positions_by_axis_a_cache_goes_on_as_in_the_library(loaded: Callable[..., Any]) -> None:
     model, given = loaded("llava", PLAIN_POSITIONS), row()
-    told = {"return_dict_in_generate": True, "suppress_tokens": [image_token_id(model.config)], "do_sample": False}
+    options = {"return_dict_in_generate": True, "suppress_tokens": [image_token_id(model.config)], "do_sample": False}
     model.generation_config.eos_token_id = None
-    short = model.generate(**given, max_new_tokens=3, **told)
-    longer = model.generate(input_ids=short.sequences, past_key_values=short.past_key_values, max_new_tokens=2, **told)
+    short = model.generate(**given, max_new_tokens=3, **options)
+    longer = model.generate(input_ids=short.sequences, past_key_values=short.past_key_values, max_new_tokens=2, **options)
     assert longer.sequences[:, given["input_ids"].shape[1] :].tolist() == written(model, given, 5).tolist()
-    with pytest.raises(ValueError, match="pictures behind what a cache holds"):
+    with pytest.raises(ValueError, match="new pictures after cached tokens are not supported"):
         more = torch.cat([longer.sequences, given["input_ids"]], dim=1)
         model.generate(input_ids=more, pixel_values=given["pixel_values"], past_key_values=longer.past_key_values, max_new_tokens=2)
 
@@ -266,24 +266,24 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Any]], str]] = 
     ),
     "mask alone": (
         lambda given: {**given, "attention_mask": torch.zeros(1, 1, *2 * given["input_ids"].shape[1:])},
-        "goes with position_ids",
+        "needs position_ids",
     ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_would_differ_without_a_word_is_refused(case: str, loaded: Callable[..., Any]) -> None:
-    change, said = REFUSED[case]
-    with pytest.raises(ValueError, match=said):
+    change, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
         loaded("llava")(**change(row()))
 
 
 def test_packed_rows_and_pictures_in_chunks_are_refused(loaded: Callable[..., Any]) -> None:
     given = {name: value for name, value in row().items() if name != "attention_mask"}
     width = given["input_ids"].shape[1]
-    with pytest.raises(ValueError, match="position_ids start anew within a row"):
+    with pytest.raises(ValueError, match="position_ids restart within a row"):
         loaded("llava", PLAIN_POSITIONS)(**given, position_ids=torch.arange(width)[None] % 20)
-    with pytest.raises(ValueError, match="prefill_chunk_size would cut pictures apart"):
+    with pytest.raises(ValueError, match="prefill_chunk_size would split pictures"):
         loaded("llava").generate(**given, prefill_chunk_size=4, max_new_tokens=2)
 
 

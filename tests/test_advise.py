@@ -71,11 +71,11 @@ def plain_greedy(worth: np.ndarray, told: np.ndarray, known: np.ndarray, most: i
 @pytest.mark.parametrize("seed", range(12))
 def test_greedy_choice_covers_its_share_of_the_best_choice_and_lazy_is_plain(seed: int) -> None:
     prior, queries = random_world(seed)
-    ground = world_problem(prior, queries, None, 1000)
-    cover = pair_cover(ground.names, ground.weights, (), ground.candidates, prior.space.names)
+    problem = world_problem(prior, queries, None, 1000)
+    cover = pair_cover(problem.names, problem.weights, (), problem.candidates, prior.space.names)
     for most in (1, 2, 3):
-        chosen = lazy_greedy(cover.worth, cover.told, cover.known, most)
-        assert [index for index, _ in chosen] == plain_greedy(cover.worth, cover.told, cover.known, most)
+        chosen = lazy_greedy(cover.worth, cover.distinguishes, cover.distinguished, most)
+        assert [index for index, _ in chosen] == plain_greedy(cover.worth, cover.distinguishes, cover.distinguished, most)
         found = summed(prior, tuple(queries[index] for index, _ in chosen))
         assert sum(gain for _, gain in chosen) == pytest.approx(found, abs=1e-9)  # the cover is what is measured
         best = max(summed(prior, several) for several in combinations(queries, most))
@@ -103,8 +103,8 @@ def test_lazy_greedy_is_plain_greedy_on_random_covers(seed: int) -> None:
 )
 def test_the_cover_of_what_is_asked_is_the_measured_coverage(ask: str) -> None:
     world = shapes(0.8)
-    ground = world_problem(world.prior, [world.query("shape"), world.query("colour")], world.policy(ask), 1000)
-    covered = pair_cover(ground.names, ground.weights, ground.asked, (), world.space.names).covered()
+    problem = world_problem(world.prior, [world.query("shape"), world.query("colour")], world.policy(ask), 1000)
+    covered = pair_cover(problem.names, problem.weights, problem.asked, (), world.space.names).covered()
     assert covered == pytest.approx(measure_coverage(world.prior, world.policy(ask)).coverage, abs=1e-9)
 
 
@@ -299,7 +299,7 @@ def test_ties_are_followed_along_a_chain() -> None:
     [
         ({"budget": 0}, "budget is 0 questions; give 1 or more"),
         ({"about": "shade"}, "no factor is called 'shade'"),
-        ({"pictures": 0}, "0 pictures; give 1 or more"),
+        ({"pictures": 0}, "the number of pictures is 0; give 1 or more"),
         ({"repeats": 0.0}, "repeats is 0.0"),
         ({"factors": "shape"}, "--factors names columns"),
         ({"subject": "none.parquet", "ask": "shape"}, "--ask is for worlds"),

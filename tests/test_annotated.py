@@ -81,8 +81,8 @@ def many(values: pl.Series) -> pl.DataFrame:
         (TABLE.with_columns(count=pl.lit(7)), "factor 'count' is '7' in every row"),
         (TABLE.with_columns(count=pl.Series([3, 1, 2, 2])), "row 3, column 'count' is 2, but an earlier row of example 'p1'"),
         (TABLE.with_columns(count=pl.Series([[1], [2], [2], [1]])), "column 'count' holds List"),
-        (many(pl.Series(np.arange(MAX_FLOAT_VALUES + 2) / 7)), f"'width' has {MAX_FLOAT_VALUES + 2} values in Float64"),
-        (many(pl.Series([f"file {i}" for i in range(MAX_VALUES + 2)])), f"'width' has {MAX_VALUES + 2} values in String"),
+        (many(pl.Series(np.arange(MAX_FLOAT_VALUES + 2) / 7)), f"'width' has {MAX_FLOAT_VALUES + 2} values of type Float64"),
+        (many(pl.Series([f"file {i}" for i in range(MAX_VALUES + 2)])), f"'width' has {MAX_VALUES + 2} values of type String"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_row_and_column(table: pl.DataFrame, message: str) -> None:

@@ -108,14 +108,14 @@ def joined(parts: Path, encoder: str, language_model: str) -> tuple[Any, Any]:
 @pytest.fixture(scope="module")
 def elsewhere(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What encoders with a Llama give in one process that cannot import theodolite; a stock one is loaded first, and one last."""
-    root, told = tmp_path_factory.mktemp("built"), tmp_path_factory.mktemp("told")
+    root, outputs = tmp_path_factory.mktemp("built"), tmp_path_factory.mktemp("outputs")
     for number, encoder in enumerate(TAKEN_ELSEWHERE):
         export_vlm(*joined(parts, encoder, "llama"), root / str(number))
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path_factory.mktemp("modules"))}
-    command = [sys.executable, "-c", ELSEWHERE, str(root), str(told)]
+    command = [sys.executable, "-c", ELSEWHERE, str(root), str(outputs)]
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return {encoder: torch.load(told / f"{number}.pt") for number, encoder in enumerate(TAKEN_ELSEWHERE)}
+    return {encoder: torch.load(outputs / f"{number}.pt") for number, encoder in enumerate(TAKEN_ELSEWHERE)}
 
 
 @pytest.mark.parametrize("encoder", TAKEN_ELSEWHERE)
@@ -287,5 +287,5 @@ def test_a_language_model_that_reads_otherwise_in_llava_is_refused_whatever_its_
 ) -> None:
     monkeypatch.setattr(join, "LOGIT_SETTINGS", ())
     language = save_language_model(tmp_path, config=hf.GraniteConfig(**GROUPED, logits_scaling=2.0))
-    with pytest.raises(BadInput, match=r"\(granite\) does not read text in LLaVA as it does alone"):
+    with pytest.raises(BadInput, match=r"\(granite\) gives other logits on text in LLaVA than alone"):
         join_vlm("conv", str(language))

@@ -12,7 +12,7 @@ from theodolite.data.collate import Collator
 from theodolite.data.examples import ExampleSet, QuestionAnswer
 from theodolite.models.construction.frontends import Pixels
 from theodolite.models.forward import run_forward
-from theodolite.models.pass_inputs import whole_view
+from theodolite.models.pass_inputs import whole_inputs
 from theodolite.models.question_tokenizer import QuestionTokenizer
 from theodolite.objectives.language import Language
 from theodolite.records.errors import BadInput
@@ -37,7 +37,7 @@ def test_a_packed_question_gets_the_logits_it_gets_alone(attention: str) -> None
     make = collator(processor)
     batch = make([0, 1, 2])
     with torch.inference_mode():
-        packed = run_forward(model, whole_view(model.config, batch)).logits
+        packed = run_forward(model, whole_inputs(model.config, batch)).logits
         alone = []
         for row in range(3):
             for item in make.examples.questions[row]:
@@ -54,7 +54,7 @@ def test_an_earlier_answer_cannot_be_seen_from_a_later_question() -> None:
     for shape in ("round", "square"):
         batch = collator(processor, asked((("what is its shape?", shape), ("what is its row?", "top"))))([0])
         with torch.inference_mode():
-            logits.append(run_forward(model.eval(), whole_view(model.config, batch)).logits)
+            logits.append(run_forward(model.eval(), whole_inputs(model.config, batch)).logits)
     torch.testing.assert_close(logits[0][2:], logits[1][2:], atol=0, rtol=0)
     assert not torch.allclose(logits[0][1], logits[1][1])  # the end token of the first answer does see that answer
 

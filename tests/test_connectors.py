@@ -61,8 +61,8 @@ def kept(name: str) -> tuple[Any, Any]:
 
 
 def connector(name: str) -> nn.Module:
-    found: nn.Module = vlm(name)[0].model.multi_modal_projector
-    return found.requires_grad_(False)
+    projector: nn.Module = vlm(name)[0].model.multi_modal_projector
+    return projector.requires_grad_(False)
 
 
 @cache
@@ -90,8 +90,8 @@ def batch(model: Any) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def logits(model: Any) -> Tensor:
-    found: Tensor = model(**batch(model)).logits
-    return found
+    output: Tensor = model(**batch(model)).logits
+    return output
 
 
 # The maps
@@ -187,8 +187,8 @@ def test_the_scale_at_the_start_is_that_of_the_stock_projector(vision: int, text
     torch.manual_seed(0)
     first, second = std * torch.randn(vision, 4096), std * torch.randn(4096, text)
     tokens = torch.randn(2000, vision)
-    found = (nn.functional.gelu(tokens @ first) @ second).square().mean().sqrt() * (text / 4096) ** 0.5
-    assert found.item() == pytest.approx(start_scale(vision, text, std), rel=0.05)
+    scale = (nn.functional.gelu(tokens @ first) @ second).square().mean().sqrt() * (text / 4096) ** 0.5
+    assert scale.item() == pytest.approx(start_scale(vision, text, std), rel=0.05)
 
 
 @pytest.mark.parametrize("frontend", ["conv", "patches"])
@@ -198,9 +198,9 @@ def test_vision_tokens_start_as_large_as_behind_the_stock_projector_and_tell_of_
         with torch.no_grad():
             return torch.stack(vlm(name, frontend=frontend)[0].get_image_features(pixels(), return_dict=True).pooler_output)
 
-    found, stock = features(name), features("mlp")
-    assert 1 / 3 < (found.square().mean() / stock.square().mean()).sqrt() < 3
-    assert (found - found.mean(dim=0)).square().mean() > 0.25 * found.square().mean()
+    outputs, stock = features(name), features("mlp")
+    assert 1 / 3 < (outputs.square().mean() / stock.square().mean()).sqrt() < 3
+    assert (outputs - outputs.mean(dim=0)).square().mean() > 0.25 * outputs.square().mean()
 
 
 def test_the_stock_connector_leaves_the_model_as_transformers_makes_it() -> None:
@@ -230,9 +230,9 @@ def test_gradients_reach_every_parameter(name: str) -> None:
     model, _ = vlm(name)
     given = batch(model)
     model(**given, labels=given["input_ids"].masked_fill(given["attention_mask"] == 0, -100)).loss.backward()
-    found = {path: parameter.grad for path, parameter in model.model.multi_modal_projector.named_parameters()}
+    gradients = {path: parameter.grad for path, parameter in model.model.multi_modal_projector.named_parameters()}
     # A bias of keys adds the same to all logits of a query: no softmax feels it.
-    felt = {path: grad for path, grad in found.items() if not path.endswith("attention.key.bias")}
+    felt = {path: grad for path, grad in gradients.items() if not path.endswith("attention.key.bias")}
     assert felt and all(grad is not None and bool((grad != 0).any()) for grad in felt.values())
 
 
@@ -285,18 +285,18 @@ def elsewhere(exports: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 def test_a_model_gives_the_same_where_theodolite_is_not_installed(label: str, elsewhere: Mapping[str, Any]) -> None:
     model, adaptation = exported_model(label), EXPORTS[label][1]
     real = batch(model)["attention_mask"].bool()
-    found = elsewhere[label]["logits"]["right"][real]
+    right = elsewhere[label]["logits"]["right"][real]
     if adaptation.is_stock:
-        assert torch.equal(found, logits(model)[real])
-    torch.testing.assert_close(found, read_logits(model, batch(model), adaptation)[real], atol=1e-5, rtol=1e-5)
+        assert torch.equal(right, logits(model)[real])
+    torch.testing.assert_close(right, read_logits(model, batch(model), adaptation)[real], atol=1e-5, rtol=1e-5)
     assert elsewhere[label]["saved again"] and elsewhere[label]["new"].shape == (1, 8)
 
 
 @pytest.mark.parametrize("label", EXPORTS)
 def test_there_it_loads_with_its_code_or_not_at_all(label: str, elsewhere: Mapping[str, Any]) -> None:
-    said = elsewhere[label]["said"]
-    assert said["auto"].startswith("ValueError") and "trust_remote_code=True" in said["auto"]
-    assert "text_config" in said["stock"] and "load it with trust_remote_code=True" in said["stock"]
+    errors = elsewhere[label]["said"]
+    assert errors["auto"].startswith("ValueError") and "trust_remote_code=True" in errors["auto"]
+    assert "text_config" in errors["stock"] and "load it with trust_remote_code=True" in errors["stock"]
 
 
 @pytest.mark.parametrize("label", EXPORTS)
@@ -362,9 +362,9 @@ def test_adapters_are_merged_into_a_model_with_another_connector(whole: bool, tm
             weight.data.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
     expected = logits(wrapped.eval())
     export_vlm(wrapped, None, tmp_path, state_dict=dict(wrapped.state_dict()) if whole else None)
-    found = logits(AutoModelForImageTextToText.from_pretrained(tmp_path))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(found, logits(kept("local")[0]), atol=1e-2)
+    reloaded = logits(AutoModelForImageTextToText.from_pretrained(tmp_path))
+    torch.testing.assert_close(reloaded, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(reloaded, logits(kept("local")[0]), atol=1e-2)
 
 
 def test_a_connector_takes_the_place_of_a_trained_one_too() -> None:
@@ -376,8 +376,8 @@ def test_a_connector_takes_the_place_of_a_trained_one_too() -> None:
 def test_the_file_that_goes_with_a_model_imports_torch_and_transformers_alone() -> None:
     for node in ast.walk(ast.parse(Path(str(connectors.__file__)).read_text())):
         if isinstance(node, ast.ImportFrom | ast.Import):
-            found = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
-            assert str(found).partition(".")[0] in {"torch", "transformers", *sys.stdlib_module_names}
+            imported = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+            assert str(imported).partition(".")[0] in {"torch", "transformers", *sys.stdlib_module_names}
 
 
 # How they are measured
@@ -390,8 +390,8 @@ def test_a_survey_looks_behind_every_connector(name: str) -> None:
     kind = pl.col("kind")
     pairs = plan.rows.filter((kind != "training") & ((kind != "intervention") | (pl.col("factor") == "shape")))
     plan = replace(plan, rows=pl.concat([pairs, plan.rows.filter(kind == "training").head(6)]))
-    found = survey_model((model, processor), plan, title=name, measures=("likeness", "ladder", "gap")).record.inside
-    assert found is not None and found.likeness is not None and found.ladder is not None and found.gap is not None
-    assert set(found.likeness.sites) == {"encoder", "connector", "layer.1", "layer.2"}
-    assert "connector" in found.gap.sites and "encoder" not in found.gap.sites
-    assert [rung.site for rung in found.ladder.factors["shape"].rungs[:4]] == ["encoder", "connector", "layer.1", "layer.2"]
+    inside = survey_model((model, processor), plan, title=name, measures=("likeness", "ladder", "gap")).record.inside
+    assert inside is not None and inside.likeness is not None and inside.ladder is not None and inside.gap is not None
+    assert set(inside.likeness.sites) == {"encoder", "connector", "layer.1", "layer.2"}
+    assert "connector" in inside.gap.sites and "encoder" not in inside.gap.sites
+    assert [rung.site for rung in inside.ladder.factors["shape"].rungs[:4]] == ["encoder", "connector", "layer.1", "layer.2"]

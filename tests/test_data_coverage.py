@@ -131,7 +131,7 @@ def test_the_bias_of_plugging_in_shares_is_gone_at_small_n() -> None:
         matches = match_pairs(table, [recorded_table(table, 0).answer], 0)
         errors["pressure"].append(float(pressure_gaps(table, rng).bits[:, 0].mean()) - exact.pressure_bits["shape"])
         errors["plug-in pressure"].append(plug_in_pressure(table, 0) - exact.pressure_bits["shape"])
-        errors["coverage"].append(float(matches.told_frac.mean()) / 0.75 - exact.coverage["shape"])
+        errors["coverage"].append(float(matches.distinguished_frac.mean()) / 0.75 - exact.coverage["shape"])
         errors["plug-in coverage"].append(plug_in_coverage(table, 0) - exact.coverage["shape"])
     print({key: (np.mean(value), away(value)) for key, value in errors.items()})
     assert away(errors["pressure"]) < 2 and away(errors["coverage"]) < 2
@@ -178,7 +178,7 @@ def test_questions_that_are_asked_of_a_region_only_are_not_taken_for_gaps_by_cha
     assert (shape.depends_on, shape.asked_by) == ((0,), (0, 1))
     assert (row.depends_on, row.asked_by) == ((2,), ())
     assert (row.answer >= 0).all() and 0.05 < float((shape.answer < 0).mean()) < 0.1
-    assert match_pairs(table, [shape.answer, row.answer], 0).told_frac.max() == 0  # alike in colour, and both agree: alike in shape
+    assert match_pairs(table, [shape.answer, row.answer], 0).distinguished_frac.max() == 0  # alike in colour, both agree: alike in shape
 
 
 def test_a_dependence_on_two_factors_that_neither_shows_alone_is_found() -> None:
@@ -197,7 +197,7 @@ def test_matches_are_counted_as_every_pair_by_hand() -> None:
         alike = [(i, j) for i, j in combinations(range(60), 2) if (rest[i] == rest[j]).all()]
         told = {(i, j): any(a[i] != a[j] and a[i] >= 0 and a[j] >= 0 for a in answers) for i, j in alike}
         expected = [sum(told[pair] for pair in pairs) / len(pairs) for i in range(60) if (pairs := [pair for pair in alike if i in pair])]
-        assert sorted(match_pairs(table, answers, factor).told_frac) == pytest.approx(sorted(expected))
+        assert sorted(match_pairs(table, answers, factor).distinguished_frac) == pytest.approx(sorted(expected))
 
 
 def test_factors_too_many_to_match_leave_pressure_and_take_coverage() -> None:

@@ -133,10 +133,12 @@ def test_text_without_pictures_runs_there_as_in_the_stock_model_to_the_bit(name:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_without_its_code_it_does_not_load_and_says_why(name: str, answered: Mapping[str, Any]) -> None:
-    said = answered[name]["said"]
-    assert said["auto"].startswith("ValueError") and "trust_remote_code=True" in said["auto"]
-    assert "text_config" in said["stock"] and "load it with trust_remote_code=True" in said["stock"]
-    assert said["flash"].startswith("ValueError: attention 'flash_attention_2'") and said["flash"].endswith("eager, sdpa, flex_attention")
+    errors = answered[name]["said"]
+    assert errors["auto"].startswith("ValueError") and "trust_remote_code=True" in errors["auto"]
+    assert "text_config" in errors["stock"] and "load it with trust_remote_code=True" in errors["stock"]
+    assert errors["flash"].startswith("ValueError: attention 'flash_attention_2'") and errors["flash"].endswith(
+        "eager, sdpa, flex_attention"
+    )
 
 
 @pytest.mark.contract("export")
@@ -152,8 +154,8 @@ def test_what_goes_with_a_model_imports_torch_transformers_and_itself_alone() ->
             if isinstance(node, ast.ImportFrom) and node.level:
                 assert node.level == 1 and node.module in shipped
             elif isinstance(node, ast.ImportFrom | ast.Import):
-                found = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
-                assert str(found).partition(".")[0] in {"torch", "transformers", *sys.stdlib_module_names}
+                imported = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+                assert str(imported).partition(".")[0] in {"torch", "transformers", *sys.stdlib_module_names}
 
 
 # Stock where nothing is adapted
@@ -203,7 +205,7 @@ def test_an_adapted_model_that_was_saved_as_a_stock_one_is_not_loaded(tmp_path: 
     adapt(model, MIXED)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    with pytest.raises(BadInput, match="saved as if it were a stock llava; export it anew"):
+    with pytest.raises(BadInput, match="saved as if it were a stock llava; export it again"):
         load_vlm(tmp_path)
 
 
@@ -221,9 +223,9 @@ def test_our_own_loader_needs_no_leave_and_gives_the_same_model(frontend: str, t
     model, processor = tiny_vlm(frontend=frontend)
     adapt(model.eval(), MIXED)
     export_vlm(model, processor, tmp_path)
-    loaded, found = load_vlm(tmp_path)
+    loaded, loaded_processor = load_vlm(tmp_path)
     assert isinstance(loaded, Adapted) and adaptation_of(loaded.config) == MIXED
-    assert found.chat_template == processor.chat_template
+    assert loaded_processor.chat_template == processor.chat_template
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
     with torch.inference_mode():
         assert torch.equal(loaded(**batch_of(frontend)).logits, read_logits(model, batch_of(frontend)))

@@ -121,7 +121,7 @@ def test_families_that_cannot_be_handled_are_refused_with_their_reason() -> None
             UnknownFamily, match=f"'{name}' are not in the families table; it holds gemma3, idefics3, internvl, llava, llava_onev"
         ):
             family_of(config(name))
-    with pytest.raises(ValueError, match=r"no picture grids are known for models of type 'bert'; there are for gemma3"):
+    with pytest.raises(ValueError, match=r"no picture grids are known for models of type 'bert', only for gemma3"):
         picture_grids(config("bert"), {})
 
 
@@ -231,8 +231,8 @@ def test_cells_and_the_position_where_a_picture_starts_give_the_positions_of_the
                 position += 1
             expected[:, row, column : column + len(part)] = part.T
             column += len(part)
-    found = edited(model, given, lambda kwargs: {})[2]["position_ids"]
-    assert torch.equal(found, expected) and len(found.unique(dim=0)) == 3
+    positions = edited(model, given, lambda kwargs: {})[2]["position_ids"]
+    assert torch.equal(positions, expected) and len(positions.unique(dim=0)) == 3
 
 
 def test_tiles_that_are_padding_have_no_cells() -> None:
@@ -283,9 +283,9 @@ def test_placeholders_are_those_of_processors_that_need_torchvision(name: str) -
     for pictures in (*([picture(0, size)] for size in SIZES), [picture(1, SIZES[1]), picture(2, SIZES[2])]):
         output = reader.image_processor([pictures] if len(pictures) > 1 else pictures, **options)
         expected = [library.replace_image_token(output, at) for at in range(len(pictures))]
-        found = reader.read_conversation(pictures)
-        assert [read.placeholder for read in found] == expected
-        assert [read.tokens for read in found] == [text.count(library.image_token) for text in expected]
+        reads = reader.read_conversation(pictures)
+        assert [read.placeholder for read in reads] == expected
+        assert [read.tokens for read in reads] == [text.count(library.image_token) for text in expected]
 
 
 def agrees_with_the_whole_processor(name: str) -> None:

@@ -41,8 +41,8 @@ def test_the_table_of_the_document_is_what_the_tests_say(script: ModuleType, cla
 
 
 def test_of_every_family_every_capability_is_tested(script: ModuleType, claims: Any) -> None:
-    told = {(claim.family, claim.capability) for claim in claims}
-    assert {(family, name) for family in FAMILIES for name in script.CAPABILITIES} - told == set()
+    tested = {(claim.family, claim.capability) for claim in claims}
+    assert {(family, name) for family in FAMILIES for name in script.CAPABILITIES} - tested == set()
 
 
 def made(script: ModuleType, *claims: Sequence[Any]) -> list[Any]:
@@ -55,19 +55,19 @@ def cells(script: ModuleType, claims: list[Any], ended: dict[str, str] | None = 
 
 
 def test_a_cell_is_empty_without_a_test_and_says_no_with_the_reason(script: ModuleType) -> None:
-    found = cells(script, made(script, ("llava", "ladder", "a", None), ("gemma3", "taps", "b", "it has none")))
-    assert list(found) == list(FAMILIES)
+    rows = cells(script, made(script, ("llava", "ladder", "a", None), ("gemma3", "taps", "b", "it has none")))
+    assert list(rows) == list(FAMILIES)
     columns = list(script.CAPABILITIES)
-    assert found["llava"] == ["yes" if name == "ladder" else "" for name in columns]
-    assert found["gemma3"] == ["no: it has none" if name == "taps" else "" for name in columns]
+    assert rows["llava"] == ["yes" if name == "ladder" else "" for name in columns]
+    assert rows["gemma3"] == ["no: it has none" if name == "taps" else "" for name in columns]
 
 
 def test_a_cell_of_tests_that_ran_says_how_they_ended(script: ModuleType) -> None:
     claims = made(
         script, *(("llava", name, test, None) for name, test in (("ladder", "a"), ("ladder", "b"), ("taps", "c"), ("export", "d")))
     )
-    found = cells(script, claims, {"a": "passed", "b": "failed", "c": "passed"})["llava"]
-    assert {name: cell for name, cell in zip(script.CAPABILITIES, found, strict=True) if cell} == {
+    llava = cells(script, claims, {"a": "passed", "b": "failed", "c": "passed"})["llava"]
+    assert {name: cell for name, cell in zip(script.CAPABILITIES, llava, strict=True) if cell} == {
         "ladder": "**failed**",
         "taps": "yes",
         "export": "**not run**",

@@ -21,13 +21,13 @@ TEMPLATE = "{% for m in messages %}{{ '<|im_start|>' + m['content'] + '<|im_end|
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    found: dict[str, tuple[int, ...]] = {"token_embd.weight": (len(WORDS), WIDTH), "output_norm.weight": (WIDTH,)}
+    by_name: dict[str, tuple[int, ...]] = {"token_embd.weight": (len(WORDS), WIDTH), "output_norm.weight": (WIDTH,)}
     for layer in range(LAYERS):
         block = f"blk.{layer}."
-        found |= {f"{block}attn_{name}.weight": (WIDTH, WIDTH) for name in ("q", "k", "v", "output")}
-        found |= {f"{block}ffn_{name}.weight": (INNER, WIDTH) for name in ("gate", "up")}
-        found |= {f"{block}ffn_down.weight": (WIDTH, INNER), f"{block}attn_norm.weight": (WIDTH,), f"{block}ffn_norm.weight": (WIDTH,)}
-    return found
+        by_name |= {f"{block}attn_{name}.weight": (WIDTH, WIDTH) for name in ("q", "k", "v", "output")}
+        by_name |= {f"{block}ffn_{name}.weight": (INNER, WIDTH) for name in ("gate", "up")}
+        by_name |= {f"{block}ffn_down.weight": (WIDTH, INNER), f"{block}attn_norm.weight": (WIDTH,), f"{block}ffn_norm.weight": (WIDTH,)}
+    return by_name
 
 
 def write(path: Path, architecture: str = "llama") -> dict[str, np.ndarray]:
@@ -103,5 +103,5 @@ def test_smollm2_knows_the_capital_of_france() -> None:
     asked = tokenizer.apply_chat_template(
         [{"role": "user", "content": "What is the capital of France?"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
-    said = model.generate(**asked, max_new_tokens=8, do_sample=False)
-    assert "Paris" in tokenizer.decode(said[0])
+    generated = model.generate(**asked, max_new_tokens=8, do_sample=False)
+    assert "Paris" in tokenizer.decode(generated[0])

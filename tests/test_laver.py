@@ -17,7 +17,7 @@ from theodolite.models.exported.layout import layout_of
 from theodolite.models.exported.positions import axis_positions
 from theodolite.models.families import family_of, image_token_id
 from theodolite.models.forward import STOCK, Adaptation, adapt, run_forward
-from theodolite.models.pass_inputs import layout_in, whole_view
+from theodolite.models.pass_inputs import layout_in, whole_inputs
 from theodolite.objectives.language import Language
 from theodolite.objectives.laver import LaVer, LaverConfig
 from theodolite.objectives.masking import draw_ranks
@@ -83,11 +83,11 @@ def test_the_unadapted_pass_is_the_stock_forward_to_the_bit(name: str) -> None:
     given = tiny_families.inputs(name, model)
     with torch.no_grad():
         # The prompt of a prefix language model ends where the first answer token is predicted; tell the stock forward the same.
-        view = whole_view(model.config, batch)
-        if view.suffix is not None:
-            given["token_type_ids"] = view.suffix.long()
+        inputs = whole_inputs(model.config, batch)
+        if inputs.suffix is not None:
+            given["token_type_ids"] = inputs.suffix.long()
         stock = model(**given, use_cache=False).logits.flatten(0, 1)[batch["predicts"]]
-        assert torch.equal(run_forward(model, view, STOCK).logits, stock)
+        assert torch.equal(run_forward(model, inputs, STOCK).logits, stock)
 
 
 @pytest.mark.contract("LaVer")
@@ -171,7 +171,7 @@ def test_mixed_attention_lets_a_picture_see_itself_and_nothing_later(name: str) 
         for which in (False, True):
             masked = torch.zeros_like(place.vision)
             masked[row, column] = which
-            moved.append(run_forward(model, whole_view(model.config, batch, masked=masked), MIXED, Nudge()).hidden)
+            moved.append(run_forward(model, whole_inputs(model.config, batch, masked=masked), MIXED, Nudge()).hidden)
     change = (moved[1] - moved[0]).abs().amax(dim=-1)
     assert change[row, first] > 1e-6
     assert change[row, :first].max().item() == 0.0 if first else True

@@ -169,8 +169,8 @@ def test_equal_axes_are_the_stock_rotation_to_the_bit() -> None:
     module, x = rotary(), torch.zeros(2, 5, 64)
     positions = torch.arange(5).expand(2, 5)
     stock = module.stock(x, positions)
-    for found in (module(x, positions), module(x, positions.expand(3, 2, 5))):
-        assert all(torch.equal(a, b) for a, b in zip(found, stock, strict=True))
+    for angles in (module(x, positions), module(x, positions.expand(3, 2, 5))):
+        assert all(torch.equal(a, b) for a, b in zip(angles, stock, strict=True))
 
 
 def test_every_axis_gets_fast_and_slow_frequencies_in_turns() -> None:

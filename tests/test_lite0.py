@@ -30,11 +30,11 @@ def reference(size: int) -> Any:
 
 def maps_of(model: Any, pictures: Tensor) -> dict[int, Tensor]:
     """The package's own maps by stride, as tokens."""
-    found, maps = {}, model._swish(model._bn0(model._conv_stem(pictures)))
+    features, maps = {}, model._swish(model._bn0(model._conv_stem(pictures)))
     for at, block in enumerate(model._blocks):
         maps = block(maps)
-        found |= {stride: maps.flatten(2).transpose(1, 2) for stride, (last, _) in LAST.items() if last == at}
-    return found
+        features |= {stride: maps.flatten(2).transpose(1, 2) for stride, (last, _) in LAST.items() if last == at}
+    return features
 
 
 def raw(tower: Lite0Tower, pictures: Tensor) -> Tensor:

@@ -181,7 +181,7 @@ def test_loading_gives_the_same_weights_and_says_what_is_wrong(tmp_path: Path) -
     with pytest.raises(BadInput, match=r"holds no config\.json"):
         load_vlm(tmp_path / "empty")
     assert load_vlm(tmp_path)[0].config.model_type == "llava"  # the folder of a run, which holds the model's
-    with pytest.raises(BadInput, match="device 'cuda:99' is not to be had"):
+    with pytest.raises(BadInput, match="device 'cuda:99' is not available"):
         load_vlm(tmp_path / "model", device="cuda:99")
     with pytest.raises(BadInput, match="no model can be loaded"):
         load_vlm(tmp_path / "nowhere")

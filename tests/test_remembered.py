@@ -42,8 +42,8 @@ def test_remembered_features_are_the_encoders_own_to_the_bit_and_are_made_once(m
         whole = model.get_image_features(pixels(6)).pooler_output
         again = model.get_image_features(pixels(6).flip(0)).pooler_output
     assert runs == [2, 4]
-    for found, wanted in ((part, expected[:2]), (whole, expected), (again, expected[::-1])):
-        assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(found, wanted, strict=True))
+    for states, wanted in ((part, expected[:2]), (whole, expected), (again, expected[::-1])):
+        assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(states, wanted, strict=True))
     assert "forward" not in vars(tower)
     with cached_features(tower, -1, DiskFeatureCache(tmp_path / "features.sqlite")):
         model.get_image_features(pixels(6))
@@ -54,8 +54,8 @@ def test_a_picture_that_comes_twice_in_a_batch_runs_once(model: Any, tmp_path: P
     tower = model.model.vision_tower
     runs = counted(tower)
     with cached_features(tower, -1, DiskFeatureCache(tmp_path / "f.sqlite")):
-        found = tower(pixels(2)[[0, 1, 0]]).hidden_states[-1]
-    assert runs == [2] and torch.equal(found[0], found[2]) and not torch.equal(found[0], found[1])
+        states = tower(pixels(2)[[0, 1, 0]]).hidden_states[-1]
+    assert runs == [2] and torch.equal(states[0], states[2]) and not torch.equal(states[0], states[1])
 
 
 def test_other_weights_pixels_or_precision_are_other_features(model: Any, tmp_path: Path) -> None:

@@ -49,8 +49,10 @@ def test_what_is_captured_of_a_picture_is_what_the_librarys_own_forward_makes_of
     """Mean over vision tokens, from rows of many questions and choices, against a sequence of the question alone."""
     model, processor, pool = built(name)
     asker = LocalAsker(model, processor)
-    held = capture(asker, pool, np.arange(2), (QUESTION, FactorQuestion("shape", "what shape a b c", ("round", "a b c"))), np.arange(1), 0)
-    assert held.sites == ("encoder", "connector", "layer.1", "layer.2")
+    activations = capture(
+        asker, pool, np.arange(2), (QUESTION, FactorQuestion("shape", "what shape a b c", ("round", "a b c"))), np.arange(1), 0
+    )
+    assert activations.sites == ("encoder", "connector", "layer.1", "layer.2")
     for number in range(2):
         pixels = asker.model_inputs(pool).inputs(pool[number : number + 1])
         turn = asker.model_inputs(pool).question_tokenizer.tokenize(QUESTION.text, QUESTION.choices[0])
@@ -60,9 +62,9 @@ def test_what_is_captured_of_a_picture_is_what_the_librarys_own_forward_makes_of
         own, _ = own_states(name, model, {"input_ids": ids, **pixels, **types})
         expected = {"connector": torch.cat(features(model, pixels)), "layer.1": own["layer.1"][vision]}
         for site, tokens in expected.items():
-            np.testing.assert_allclose(held.mean(site)[number], tokens.mean(dim=0).numpy(), atol=1e-4)
+            np.testing.assert_allclose(activations.mean(site)[number], tokens.mean(dim=0).numpy(), atol=1e-4)
         # The library gives its last state out behind the final norm, as the answer's is.
-        np.testing.assert_allclose(held.answer("colour")[number], own["layer.2"][0, -1].numpy(), atol=1e-4)
+        np.testing.assert_allclose(activations.answer("colour")[number], own["layer.2"][0, -1].numpy(), atol=1e-4)
 
 
 @pytest.mark.contract("taps")

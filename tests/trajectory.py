@@ -27,7 +27,7 @@ from theodolite.data.packing import PackingCollator
 from theodolite.data.sources import WorldExamples
 from theodolite.models.construction.build import build_vlm
 from theodolite.models.forward import Adaptation, adapt, run_forward
-from theodolite.models.pass_inputs import whole_view
+from theodolite.models.pass_inputs import whole_inputs
 from theodolite.models.pictures import PictureReader
 from theodolite.objectives.language import Language, next_token_loss
 from theodolite.objectives.laver import LaVer, LaverConfig
@@ -75,8 +75,8 @@ class Masked(Objective):
         return {"language": len(batch["labels"])}
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> Terms:
-        view = whole_view(model.config, batch, masked=batch["masked"])
-        logits = run_forward(model, view, MIXED, self.laver.mask_embedding).logits
+        inputs = whole_inputs(model.config, batch, masked=batch["masked"])
+        logits = run_forward(model, inputs, MIXED, self.laver.mask_embedding).logits
         return {"language": Term(next_token_loss(logits, batch["labels"]), len(batch["labels"]))}
 
 

@@ -1,4 +1,4 @@
-"""Advice as the command line gives it: on a world or on annotated examples. Needs no model and no torch."""
+"""The command `advise`: advice on a world or on annotated examples, and its tables. Needs no model and no torch."""
 
 from __future__ import annotations
 
@@ -34,16 +34,17 @@ def advise_on(
 ) -> Advice:
     """Advice on a world by name, or on a Parquet file of annotated examples; `about` and `factors` are names joined by commas.
 
-    `about` says for the sake of which factors to ask (default: all), `factors` which columns of the file are factors. Raises `BadInput`.
+    `about`: the factors for whose sake to ask (default: all); `factors`: the factor columns of the file (default: all but query, answer and
+    example). Raises `BadInput`.
     """
     if not repeats > 0:
-        raise BadInput(f"repeats is {repeats}; say how many times a picture may be asked the same question, 1 or more")
+        raise BadInput(f"repeats is {repeats}; give how often a picture may be asked the same question, 1 or more")
     if Path(subject).suffix == ".parquet":
         for value, option in ((ask, "--ask"), (strength, "--strength"), (pictures, "--pictures")):
             if value is not None:
-                raise BadInput(f"{option} is for worlds; in {subject} it is recorded: leave it out")
-        ground = problem_from_data(annotate(read_table(Path(subject)), _names(factors)), repeats)
-        return advise(ground, budget, _names(about) or ground.space.names, subject)
+                raise BadInput(f"{option} is for worlds, and {subject} is a data file that records it: leave it out")
+        problem = problem_from_data(annotate(read_table(Path(subject)), _names(factors)), repeats)
+        return advise(problem, budget, _names(about) or problem.space.names, subject)
     if factors is not None:
         raise BadInput("--factors names columns of a Parquet file; for a world, name factors with --about")
     world = world_named(subject, strength or 0.0)
@@ -55,19 +56,19 @@ def advise_on(
 
 
 def candidates(world: World, factors: Sequence[str]) -> list[Query]:
-    """The open queries about these factors; every query about a factor that has none."""
-    found = []
+    """The open queries about these factors; for a factor without an open one, every query about it."""
+    queries = []
     for name in factors:
         world.space.index(name)
         about = [query for query in world.queries if name in query.depends_on]
-        found += [query for query in about if query.form == "open"] or about
-    return list({query.name: query for query in found}.values())
+        queries += [query for query in about if query.form == "open"] or about
+    return list({query.name: query for query in queries}.values())
 
 
 def _num_pictures(world: World, queries: Sequence[Query], pictures: int | None) -> int:
-    """How many pictures there are to ask about; easy-vqa has only those that it came with."""
+    """Number of pictures to ask about; easy-vqa has a fixed number."""
     if pictures is not None and pictures < 1:
-        raise BadInput(f"{pictures} pictures; give 1 or more")
+        raise BadInput(f"the number of pictures is {pictures}; give 1 or more")
     if not isinstance(world, EasyVQA):
         return pictures or NUM_PICTURES
     most = world.max_scenes(eligible=world.asked_officially(Policy.parse(",".join(query.name for query in queries), world.query)))
@@ -81,7 +82,7 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 
 
 def advice_tables(advice: Advice) -> list[Table]:
-    """The questions to ask, the factors before and after, and the scenes to add, as far as there are any."""
+    """Tables of the questions to ask, the factors before and after, and the scenes to add; empty ones are left out."""
     return [table for table in (_queries(advice), _factors(advice), _scenes(advice.scenes)) if table.row_count]
 
 
@@ -125,7 +126,7 @@ def _scenes(scenes: Sequence[AddedScenes]) -> Table:
 
 
 def advice_lines(advice: Advice) -> list[str]:
-    """The policy to train with, and what keeps the advice from more."""
+    """The policy to train with, and the limits of the advice."""
     lines = []
     if advice.together is not None:
         lines.append(f"policy: {advice.together}")

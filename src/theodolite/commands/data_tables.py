@@ -1,4 +1,4 @@
-"""The tables that `theodolite coverage DATA.parquet` prints."""
+"""The tables of `theodolite coverage DATA.parquet`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from theodolite.records.part import Estimate
 
 
 def data_coverage_table(result: DataCoverage) -> Table:
-    """One row a factor: coverage and pressure with intervals, how many examples found a match, and which queries depend on the factor."""
+    """One row per factor: coverage and pressure with intervals, share of matched examples, and the queries that depend on it."""
     counts = f"{result.num_rows:,} questions about {result.num_examples:,} examples"
     table = Table(title=f"What {counts} pin down ({result.confidence:.3g} intervals by example)")
     table.add_column("factor")
@@ -24,8 +24,8 @@ def data_coverage_table(result: DataCoverage) -> Table:
 
 
 def data_query_table(result: DataCoverage) -> Table:
-    """One row a query: how often it is asked, and on which factors its answer, and asking it, were found to depend."""
-    table = Table(title="What answers, and asking, were found to depend on")
+    """One row per query: how often it is asked, and the factors on which its answer, and whether it is asked, depend."""
+    table = Table(title="Factors on which answers, and asking, depend")
     table.add_column("query")
     for name in ("rows", "answers", "other than usual"):
         table.add_column(name, justify="right")

@@ -1,4 +1,4 @@
-"""Models: families, prompts, and the small LLaVA of the tours. Importing this registers our vision towers and connectors."""
+"""Vision-language models: families, prompts, forward passes, export. Importing this package registers its vision towers and connectors."""
 
 from theodolite.models.exported import cells_tower as cells_tower
 from theodolite.models.exported import conv_tower as conv_tower

@@ -1,4 +1,4 @@
-"""What a frozen encoder made of pictures, kept by content on disk or in memory, so that no picture runs through it twice."""
+"""Cache of a frozen encoder's hidden states, by picture content, on disk or in memory, so that no picture is encoded twice."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from theodolite.models.fingerprint import weights_hash
 from theodolite.records.errors import BadInput
 
-# So much is kept in memory; what comes after is made anew at each visit.
+# Limit of a cache in memory; features beyond it are computed at every use.
 LIMIT_GIB = 2.0
-# Several processes may write one store; each waits so long for the others.
+# Several processes may write one cache; each waits up to this long for a lock.
 PATIENCE_S = 60.0
 
 
 @runtime_checkable
 class FeatureCache(Protocol):
-    """Where features are kept, by the hash of what they were made from."""
+    """Tensors by key; a key is the hash of all that a tensor was computed from."""
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
-        """Those of the keys that are there, with their tensors."""
+        """The tensors of those keys that are stored."""
 
     def put(self, features: dict[bytes, Tensor]) -> None:
-        """Keeps tensors by key."""
+        """Stores tensors by key."""
 
 
 class MemoryFeatureCache:
-    """Tensors in this process's memory, up to `limit_gib`."""
+    """A cache in this process's memory, up to `limit_gib`."""
 
     def __init__(self, limit_gib: float = LIMIT_GIB) -> None:
         self.limit, self.size = limit_gib * 2**30, 0
-        self.kept: dict[bytes, Tensor] = {}
+        self.features: dict[bytes, Tensor] = {}
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
-        """Those of the keys that are there, with their tensors."""
-        return {key: self.kept[key] for key in keys if key in self.kept}
+        """The tensors of those keys that are stored."""
+        return {key: self.features[key] for key in keys if key in self.features}
 
     def put(self, features: dict[bytes, Tensor]) -> None:
-        """Keeps tensors by key while there is room."""
+        """Stores tensors by key up to the limit; the rest are dropped."""
         for key, value in features.items():
             if self.size + value.nbytes > self.limit:
                 return
-            self.kept[key] = value.clone()  # a slice would hold on to the whole batch that it was cut from
+            self.features[key] = value.clone()  # a slice would keep its whole batch in memory
             self.size += value.nbytes
 
 
 class DiskFeatureCache:
-    """Tensors on disk by the hash of what they were made from; safe for several processes at once."""
+    """A cache in an SQLite file, safe for several processes at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,55 +64,55 @@ class DiskFeatureCache:
             store.execute("CREATE TABLE IF NOT EXISTS feature (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
-        """Those of the keys that are there, with their tensors."""
+        """The tensors of those keys that are stored."""
         with self._open() as store:
             rows = [store.execute("SELECT key, value FROM feature WHERE key = ?", (key,)).fetchone() for key in dict.fromkeys(keys)]
         return {key: load(value)["feature"] for key, value in filter(None, rows)}
 
     def put(self, features: dict[bytes, Tensor]) -> None:
-        """Keeps tensors by key; what is there already stays."""
+        """Stores tensors by key; stored ones are not overwritten."""
         rows = [(key, save({"feature": value.contiguous().cpu()})) for key, value in features.items()]
         with self._open() as store:
             store.executemany("INSERT OR IGNORE INTO feature VALUES (?, ?)", rows)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        # Opened for each use: a connection must not cross into a loader's or a launcher's other processes.
+        # Opened for each use: a connection must not be shared with the worker processes of a loader or launcher.
         try:
             with closing(sqlite3.connect(self.path, timeout=PATIENCE_S)) as store, store:
                 store.execute("PRAGMA journal_mode = WAL")
                 yield store
         except sqlite3.DatabaseError as error:
-            raise BadInput(f"the cache of features {self.path} cannot be used ({error}); remove it, and it is made anew") from error
+            raise BadInput(f"the feature cache {self.path} cannot be used ({error}); remove it, and it is rebuilt") from error
 
 
 @contextmanager
 def cached_features(encoder: nn.Module, layers: int | Sequence[int], store: FeatureCache) -> Iterator[None]:
-    """Within, the frozen encoder runs only on pictures whose hidden states at `layers` are not in the store.
+    """Within the context, the frozen encoder runs only on pictures whose hidden states at `layers` are not in the store.
 
-    The key is over the encoder's weights, the precision it runs in, the layers, and the picture's pixels. Raises `BadInput` for an encoder
-    that is trained, whose outputs would be stale.
+    A key hashes the encoder's weights, its precision, the layers and the picture's pixels. Raises `BadInput` for an encoder that is
+    trained, since its stored outputs would be stale.
     """
     if any(weight.requires_grad for weight in encoder.parameters()):
-        raise BadInput("features of an encoder that is trained cannot be kept; freeze it, or leave the cache out")
+        raise BadInput("features of an encoder that is trained cannot be cached; freeze it, or leave the cache out")
     wanted = [layers] if isinstance(layers, int) else list(layers)
     identity, forward = weights_hash(encoder).encode(), encoder.forward
 
-    def recall(pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+    def cached_forward(pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
         keys = [_key(identity, wanted, picture) for picture in pixel_values]
-        found = store.get(keys)
-        missing = {key: number for number, key in enumerate(keys) if key not in found}
+        features = store.get(keys)
+        missing = {key: number for number, key in enumerate(keys) if key not in features}
         if missing:
             with torch.no_grad():
                 states = forward(pixel_values[list(missing.values())], **{**kwargs, "output_hidden_states": True}).hidden_states
-            made = torch.stack([states[layer] for layer in wanted], dim=1)
-            fresh = dict(zip(missing, made, strict=True))
-            store.put(fresh)
-            found |= fresh
-        stacked = torch.stack([found[key].to(pixel_values.device) for key in keys])
-        return _output(dict(zip(wanted, stacked.unbind(1), strict=True)))
+            stacked = torch.stack([states[layer] for layer in wanted], dim=1)
+            computed = dict(zip(missing, stacked, strict=True))
+            store.put(computed)
+            features |= computed
+        by_picture = torch.stack([features[key].to(pixel_values.device) for key in keys])
+        return _output(dict(zip(wanted, by_picture.unbind(1), strict=True)))
 
-    encoder.forward = recall  # type: ignore[method-assign]
+    encoder.forward = cached_forward  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -127,20 +127,20 @@ def _key(identity: bytes, layers: Sequence[int], picture: Tensor) -> bytes:
     return digest.digest()
 
 
-class _Sparse(tuple[Tensor | None, ...]):
-    """Hidden states of which only some are there; a negative position counts from the end, as the caller's configuration does."""
+class _SparseStates(tuple[Tensor | None, ...]):
+    """Hidden states of some layers only, by layer; a negative layer counts from the end, as in the model's configuration."""
 
     states: dict[int, Tensor]
 
     @classmethod
-    def of(cls, states: dict[int, Tensor]) -> _Sparse:
-        found = cls()
-        found.states = states
-        return found
+    def of(cls, states: dict[int, Tensor]) -> _SparseStates:
+        sparse = cls()
+        sparse.states = states
+        return sparse
 
     def __getitem__(self, layer: Any) -> Any:
         return self.states[layer]
 
 
 def _output(states: dict[int, Tensor]) -> BaseModelOutputWithPooling:
-    return BaseModelOutputWithPooling(last_hidden_state=states.get(-1), hidden_states=_Sparse.of(states))
+    return BaseModelOutputWithPooling(last_hidden_state=states.get(-1), hidden_states=_SparseStates.of(states))

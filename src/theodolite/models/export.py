@@ -1,4 +1,4 @@
-"""Writing a VLM as a Hugging Face directory: stock where nothing is adapted, else with the code that inference needs."""
+"""Export of a VLM as a Hugging Face directory: a stock checkpoint where nothing is adapted, else with the code that inference needs."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from theodolite.models.families import EXPORTED, Family, family_of
 from theodolite.models.forward import Adaptation, adaptation_of, base_model
 from theodolite.records.errors import BadInput
 
-# Files that go with an adapted model. They import torch, transformers and each other.
+# Modules whose files are copied beside an adapted model. They import torch, transformers and each other.
 SHIPPED = (adapted, attention, grids, layout, positions)
-# Vision towers of types that transformers does not know: the file that goes with a model, by the type of its tower.
+# The module that is copied beside a model whose vision tower transformers does not have, by the tower's model type.
 TOWERS: Mapping[str, ModuleType] = {
     conv_tower.ConvTowerConfig.model_type: conv_tower,
     lite0_tower.Lite0TowerConfig.model_type: lite0_tower,
     cells_tower.CellsTowerConfig.model_type: cells_tower,
 }
-# Which class makes a stock class's models with the connectors that it lacks, too.
+# The subclass of a stock class that can also make this package's connectors.
 CONNECTED: Mapping[type, type] = {LlavaForConditionalGeneration: ConnectorLlava}
 MODELING = "modeling_theodolite"
 CONFIG_CLASS, MODEL_CLASS = "TheodoliteConfig", "TheodoliteForConditionalGeneration"
@@ -60,25 +60,23 @@ class {model_class}(Adapted, {model}):
 
 
 def export_vlm(model: nn.Module, processor: Any | None, folder: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
-    """Writes a VLM (and its processor) to a folder from which it loads where theodolite is not installed. The model stays as it is.
+    """Writes a VLM (and its processor) to a folder that loads without theodolite installed. The model is not changed.
 
-    Not adapted, it is a stock checkpoint. Adapted, or with a connector that stock classes lack, its folder holds code besides:
-    `from_pretrained` wants `trust_remote_code=True`, without which it raises, as the stock classes do. Adapters of peft are merged into a
-    copy. `state_dict` are the whole weights, by the names of `model.state_dict()`, where the model's own are cut into shards. Raises
-    `BadInput` for a quantised model, and for 2D positions of a resampler's tokens.
+    A model without adaptation is a stock checkpoint. The folder of an adapted one, or one with a connector of this package, also has code:
+    `from_pretrained` needs `trust_remote_code=True`, and raises without it, as the stock classes do. Adapters of peft are merged into a
+    copy. `state_dict` are the full weights, by the names of `model.state_dict()`, for a model whose own are sharded. Raises `BadInput`
+    for a quantised model, and for 2D positions with a resampler.
     """
     base = base_model(model)
     family = family_of(base.config)
     if getattr(base, "hf_quantizer", None) is not None:
-        raise BadInput(
-            "the model is quantised, so its weights cannot be merged and written as they are; train it in bfloat16 for an export"
-        )
+        raise BadInput("the model is quantised, so its weights cannot be merged and written; train it in bfloat16 for an export")
     weights = _weights(model, state_dict)
     adaptation = effective_adaptation(base.config)
-    _refuse_places(base.config, adaptation)
+    _refuse_resampler_positions(base.config, adaptation)
     is_stock = adaptation.is_stock and connector_of(base.config) == STOCK
     folder = Path(folder)
-    # Code in the folder reads weights by the names that they have now; stock code by the old ones, too, which others may want.
+    # Code in the folder loads weights by their current names only; stock code also loads the original names, which other tools may need.
     has_code = not is_stock or _tower(base.config.to_dict()) is not None
     base.save_pretrained(folder, state_dict=weights, save_original_format=not has_code)
     path = folder / "config.json"
@@ -97,19 +95,19 @@ def export_vlm(model: nn.Module, processor: Any | None, folder: str | Path, stat
 
 
 def effective_adaptation(config: Any) -> Adaptation:
-    """What of a model's adaptation its stock class does not do by itself: M-RoPE is 2D positions."""
-    found = adaptation_of(config)
-    positions = "native" if family_of(config).positions == "mrope" and found.attention == "native" else found.positions
-    return Adaptation(found.attention, positions)
+    """The part of a model's adaptation that its stock class does not do itself: M-RoPE already is 2D positions."""
+    adaptation = adaptation_of(config)
+    positions = "native" if family_of(config).positions == "mrope" and adaptation.attention == "native" else adaptation.positions
+    return Adaptation(adaptation.attention, positions)
 
 
 def stock_of(family: Family) -> adapted.Stock:
-    """What an adapted class has to know of its family."""
+    """The properties of a family that its adapted class needs."""
     return adapted.Stock(family.language_model, family.positions, family.attention)
 
 
 def stock_classes(family: Family) -> tuple[type, type]:
-    """The library's configuration class and class for conditional generation of a family."""
+    """The library's configuration class and model class of a family."""
     from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
     config = CONFIG_MAPPING[family.name]
@@ -117,15 +115,15 @@ def stock_classes(family: Family) -> tuple[type, type]:
 
 
 def connected_classes(family: Family) -> tuple[type, type]:
-    """The same, with a class that makes each connector of ours as well."""
+    """As `stock_classes`, with a model class that can also make this package's connectors, where there is one."""
     config, model = stock_classes(family)
     return config, CONNECTED.get(model, model)
 
 
-def _refuse_places(config: Any, adaptation: Adaptation) -> None:
+def _refuse_resampler_positions(config: Any, adaptation: Adaptation) -> None:
     if connector_of(config) == "resampler" and adaptation.positions == "2d":
         raise BadInput(
-            "2D positions want tokens that have a place in the picture, and a resampler's have none; adapt the model with positions "
+            "2D positions need tokens that have a place in the picture, and a resampler's have none; adapt the model with positions "
             "'native', or take another connector (linear, mlp, local)"
         )
 
@@ -140,20 +138,20 @@ def _weights(model: nn.Module, state_dict: Mapping[str, Tensor] | None) -> dict[
         return dict(copy.deepcopy(model).merge_and_unload().state_dict())
     base, name = base_model(model), model.active_adapter
     kind = connected_classes(family_of(base.config))[1]
-    whole = get_peft_model(kind(copy.deepcopy(base.config)), copy.deepcopy(model.peft_config[name]), adapter_name=name)
-    # Merging writes into the weights, and those that are given are not ours to change.
-    whole.load_state_dict({path: value.clone() for path, value in state_dict.items()}, assign=True)
-    base_model(whole).tie_weights()
-    return dict(whole.merge_and_unload().state_dict())
+    unsharded = get_peft_model(kind(copy.deepcopy(base.config)), copy.deepcopy(model.peft_config[name]), adapter_name=name)
+    # Merging writes into the weights, and the caller's must not change.
+    unsharded.load_state_dict({path: value.clone() for path, value in state_dict.items()}, assign=True)
+    base_model(unsharded).tie_weights()
+    return dict(unsharded.merge_and_unload().state_dict())
 
 
 def _stock_settings(family: Family, settings: Mapping[str, Any]) -> dict[str, Any]:
     tower = _tower(settings)
-    own: dict[str, Any] = {}
+    code_settings: dict[str, Any] = {}
     if tower is not None:
         code, kind = _file(tower).stem, f"{tower.__all__[0]}Llava"
-        own["auto_map"] = {"AutoConfig": f"{code}.{kind}Config", "AutoModelForImageTextToText": f"{code}.{kind}"}
-    return {"model_type": family.name, "architectures": [stock_classes(family)[1].__name__], **own}
+        code_settings["auto_map"] = {"AutoConfig": f"{code}.{kind}Config", "AutoModelForImageTextToText": f"{code}.{kind}"}
+    return {"model_type": family.name, "architectures": [stock_classes(family)[1].__name__], **code_settings}
 
 
 def _adapted_settings(family: Family, adaptation: Adaptation) -> dict[str, Any]:
@@ -166,7 +164,7 @@ def _adapted_settings(family: Family, adaptation: Adaptation) -> dict[str, Any]:
 
 
 def _tower(settings: Mapping[str, Any]) -> ModuleType | None:
-    """The file of a tower of ours; None for a stock tower."""
+    """The module of a vision tower of this package; None for a stock tower."""
     return TOWERS.get(settings["vision_config"]["model_type"])
 
 
@@ -175,12 +173,12 @@ def _file(module: ModuleType) -> Path:
 
 
 def _code(family: Family, adaptation: Adaptation, connector: str, tower: ModuleType | None) -> str:
-    """The file that defines the classes of an adapted model, or of one whose connector is not the stock one."""
+    """Source text of the classes of an adapted model, or of one whose connector is not the stock one."""
     config, stock = (kind.__name__ for kind in stock_classes(family))
     is_connected = connector != STOCK
     model = connected_classes(family)[1].__name__ if is_connected else stock
     imports = f"from .{_file(connectors).stem} import {model}\n" if is_connected else ""
-    # Importing the tower registers it, which its configuration needs.
+    # Importing the tower's file registers it, which its configuration needs.
     imports += f"from .{_file(tower).stem} import {tower.__all__[0]} as {tower.__all__[0]}\n" if tower else ""
     return CODE.format(
         config=config,

@@ -1,4 +1,4 @@
-"""The families of models that theodolite handles: names of parts, not behaviour. A new family is one entry."""
+"""Table of the supported model families: module paths and properties of their forwards, no behaviour. A new family is one entry."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import Any, Literal
 
 from theodolite.records.errors import BadInput
 
-# An adapted model is exported as a model type of its own: this, then the family's name.
+# The model type of an exported adapted model is this prefix and the family's name.
 EXPORTED = "theodolite_"
 
 
 @dataclass(frozen=True)
 class Family:
-    """Where a family keeps its parts, as module paths from the loaded model, and what its stock forward takes and does.
+    """Module paths of a family's parts, from the loaded model, and the properties of its stock forward.
 
-    `encoder` may hold the connector within it (Qwen-VL): whoever freezes the one and trains the other freezes first.
+    `encoder` may contain the connector (Qwen-VL): to train the connector alone, freeze the encoder first.
     """
 
     name: str
     encoder: str
-    # Modules, or lists of modules, between encoder and language model; `connector_parameters` are those that lie in no such module.
+    # Modules, or lists of modules, between encoder and language model; `connector_parameters` are parameters outside these modules.
     connector: tuple[str, ...]
     language_model: str
-    # Whether the tokens up to the picture's end are blind to what follows, so that one run of them serves every question.
+    # Whether tokens up to the picture's end do not attend to later ones, so that one pass over them serves every question.
     shares_prefix: bool
     lm_head: str = "lm_head"
     connector_parameters: tuple[str, ...] = ()
-    # What the stock forward does among a picture's tokens: one position a token or three; causal, all of one picture, or all of the prefix.
+    # The stock forward on a picture's tokens: one position a token or three; attention causal, within the picture, or in the whole prefix.
     positions: Literal["1d", "mrope"] = "1d"
     attention: Literal["causal", "blocks", "prefix"] = "causal"
     # Keyword arguments of the forward that carry pictures.
     pixel_inputs: tuple[str, ...] = ("pixel_values",)
-    # The keyword argument that tells kinds of tokens apart, if the forward takes one, and the tokens that are 1 in it.
+    # The keyword argument of token types, if the forward takes one, and the tokens whose type is 1.
     token_types: str | None = None
     typed_tokens: Literal["none", "picture", "answer"] = "none"
 
@@ -108,25 +108,22 @@ REFUSED: Mapping[str, str] = {
 
 
 class UnknownFamily(BadInput):
-    """A model of a family that has no entry here, or that cannot have one; the message says why, or lists those that have."""
+    """A model family without an entry in the table; the message gives the reason, or lists the families that have one."""
 
 
 def family_of(config: Any) -> Family:
-    """The family of a model by `config.model_type`; that of the stock model for an exported one. Raises `UnknownFamily`."""
-    found = config.model_type
-    name = str(found).removeprefix(EXPORTED)
+    """The family of a model by `config.model_type`; of an exported adapted model, that of its stock model. Raises `UnknownFamily`."""
+    model_type = config.model_type
+    name = str(model_type).removeprefix(EXPORTED)
+    supported = ", ".join(sorted(FAMILIES))
     if name in REFUSED:
-        raise UnknownFamily(f"models of type {found!r} cannot be handled: the family {REFUSED[name]}; take one of {_known()}")
+        raise UnknownFamily(f"models of type {model_type!r} cannot be handled: the family {REFUSED[name]}; take one of {supported}")
     if name not in FAMILIES:
-        raise UnknownFamily(f"models of type {found!r} are not in the families table; it holds {_known()}")
+        raise UnknownFamily(f"models of type {model_type!r} are not in the families table; it holds {supported}")
     return FAMILIES[name]
 
 
 def image_token_id(config: Any) -> int:
-    """The token that stands for each of a picture's tokens in `input_ids`. Raises `UnknownFamily`."""
+    """The token id that `input_ids` have at each vision token. Raises `UnknownFamily`."""
     family_of(config)
     return int(config.image_token_id)
-
-
-def _known() -> str:
-    return ", ".join(sorted(FAMILIES))

@@ -1,4 +1,4 @@
-"""Which weights these are."""
+"""A hash that identifies a model's weights."""
 
 from __future__ import annotations
 

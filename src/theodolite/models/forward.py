@@ -1,8 +1,8 @@
-"""One pass through a VLM: its own Hugging Face forward, with what its language model is given edited on the way.
+"""One pass through a VLM: its own Hugging Face forward, with the inputs of its language model edited.
 
 Everything before the language model (embedding, encoder, connector, merging) and after it stays the library's. A temporary hook on
-the language model puts in the mask embedding, the prepared attention mask and the positions; one on the head of the vocabulary keeps the
-positions that are wanted.
+the language model sets the mask embedding, the prepared attention mask and the positions; one on the language-model head selects the
+positions at which logits are wanted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from theodolite.records.errors import BadInput
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What is changed in a stock model: attention among vision tokens, and their positions. Both off: the stock model."""
+    """Changes to a stock model: attention among vision tokens, and their positions. Both "native": the stock model."""
 
     attention: Literal["native", "mixed"] = "native"
     positions: Literal["native", "2d"] = "native"
@@ -42,7 +42,7 @@ STOCK = Adaptation()
 
 @dataclass(frozen=True, eq=False)
 class ForwardOutput:
-    """The language model's last hidden states, and logits at the wanted places (none: no rows)."""
+    """The language model's last hidden states, and logits at the wanted positions (no rows if none are wanted)."""
 
     hidden: Float[Tensor, "row token dim"]
     logits: Float[Tensor, "wanted vocabulary"]
@@ -50,60 +50,57 @@ class ForwardOutput:
 
 @dataclass
 class EncoderOutput:
-    """What a frozen encoder gave for a batch's pictures, so that several passes over them run it once.
-
-    An encoder that holds a trained parameter is run every time.
-    """
+    """A frozen encoder's output for a batch's pictures, reused by several passes. An encoder with a trained parameter runs every time."""
 
     output: Any = field(default=None, repr=False)
 
     @contextmanager
     def around(self, encoder: nn.Module) -> Iterator[None]:
-        """Within, the encoder is run if it has not been yet, and its output taken from here otherwise."""
+        """Within the context, the encoder runs only if its output is not stored yet."""
         if any(parameter.requires_grad for parameter in encoder.parameters()):
             yield
             return
-        own, before = encoder.forward, vars(encoder).get("forward")
+        forward, replaced = encoder.forward, vars(encoder).get("forward")
 
-        def remembering(*args: Any, **kwargs: Any) -> Any:
+        def forward_once(*args: Any, **kwargs: Any) -> Any:
             if self.output is None:
                 with torch.no_grad():
-                    self.output = own(*args, **kwargs)
+                    self.output = forward(*args, **kwargs)
             return self.output
 
-        # A hook can change a module's output but not spare its forward, so the forward itself is stood in for, for this pass.
-        encoder.forward = remembering
+        # A hook can change a module's output but not skip its forward, so the forward itself is replaced for this pass.
+        encoder.forward = forward_once
         try:
             yield
         finally:
             del encoder.forward
-            if before is not None:  # such as that of `remembered.remembered`
-                encoder.forward = before
+            if replaced is not None:  # such as the one that `cached_features` sets
+                encoder.forward = replaced
 
 
 def base_model(model: nn.Module) -> Any:
-    """The Hugging Face model itself, out of a peft wrapper if there is one (adapters stay in)."""
+    """The Hugging Face model itself, without its peft wrapper if there is one (adapters stay in)."""
     from peft import PeftModel
 
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def adaptation_of(config: Any) -> Adaptation:
-    """How a saved model was adapted, from its configuration."""
+    """The adaptation that a model's configuration names; the stock one if it names none."""
     return Adaptation(**(getattr(config, "adaptation", None) or {}))
 
 
 def adapt(model: nn.Module, adaptation: Adaptation) -> None:
-    """Writes the adaptation into the model's configuration, and exchanges its rotary module where 2D positions need it.
+    """Writes the adaptation into the model's configuration, and replaces its rotary module where 2D positions need it.
 
-    The exchanged module gives the same angles for ordinary positions, to the bit. Raises `BadInput` if the attention back end would drop
-    the mask, or the rotary module is of another kind.
+    The new module gives bitwise the same angles for 1D positions. Raises `BadInput` if the attention back end would drop the mask, or
+    the rotary module interleaves its frequencies.
     """
     base = base_model(model)
     family = family_of(base.config)
     language_model = base.get_submodule(family.language_model)
     exchanges = adaptation.positions == "2d" and family.positions == "1d"
-    with _said_as_bad_input():
+    with _raised_as_bad_input():
         if adaptation.attention == "mixed" or exchanges:
             refuse_dropped_masks(language_model.config._attn_implementation)
         if exchanges and not isinstance(language_model.rotary_emb, AxisRotary):
@@ -116,8 +113,8 @@ def adapt(model: nn.Module, adaptation: Adaptation) -> None:
 
 
 @contextmanager
-def _said_as_bad_input() -> Iterator[None]:
-    """Turns a `ValueError` of the files that go with exported models, which know no errors of ours, into `BadInput`."""
+def _raised_as_bad_input() -> Iterator[None]:
+    """Raises a `ValueError` of the files in `exported`, which cannot import `BadInput`, as `BadInput`."""
     try:
         yield
     except ValueError as error:
@@ -126,94 +123,92 @@ def _said_as_bad_input() -> Iterator[None]:
 
 def run_forward(
     model: nn.Module,
-    view: PassInputs,
+    inputs: PassInputs,
     adaptation: Adaptation = STOCK,
     mask_embedding: nn.Module | None = None,
     encoded: EncoderOutput | None = None,
     outputs: Mapping[str, Any] | None = None,
 ) -> ForwardOutput:
-    """One pass over a view. `mask_embedding(embeddings, masked)` puts the learned embedding in; `encoded` keeps the encoder's output.
+    """One forward pass. `mask_embedding(embeddings, masked)` sets the learned embedding at masked tokens; `encoded` reuses the encoder's
+    output; `outputs` are the connector's outputs (`VisionFeatures.outputs`), used instead of the pixels.
 
-    `outputs` are what encoder and connector gave beforehand (`Sight.outputs`); they stand in for the view's pixels.
-
-    Raises `BadInput` for views that the family cannot take (packed rows where the stock attention is no causal one).
+    Raises `BadInput` for packed rows of a family whose stock attention is over the whole prefix, without mixed attention.
     """
     base = base_model(model)
     family = family_of(base.config)
     language_model = base.get_submodule(family.language_model)
-    kept: list[Tensor] = []
+    hidden: list[Tensor] = []
 
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return args, {**kwargs, **_edits(kwargs, view, family, language_model, adaptation, mask_embedding)}
+    def edit_inputs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return args, {**kwargs, **_edits(kwargs, inputs, family, language_model, adaptation, mask_embedding)}
 
-    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        kept.append(output.last_hidden_state)
+    def record_hidden(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        hidden.append(output.last_hidden_state)
 
-    def pick(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        wanted = view.wanted if view.wanted is not None else torch.zeros(0, dtype=torch.long, device=args[0].device)
+    def select_wanted(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        wanted = inputs.wanted if inputs.wanted is not None else torch.zeros(0, dtype=torch.long, device=args[0].device)
         return (args[0].flatten(0, 1)[wanted][None], *args[1:])
 
     with ExitStack() as stack:
-        if encoded is not None and view.pixels:
+        if encoded is not None and inputs.pixels:
             stack.enter_context(encoded.around(base.get_submodule(family.encoder)))
         for handle in (
-            language_model.register_forward_pre_hook(before, with_kwargs=True),
-            language_model.register_forward_hook(after),
-            base.get_submodule(family.lm_head).register_forward_pre_hook(pick),
+            language_model.register_forward_pre_hook(edit_inputs, with_kwargs=True),
+            language_model.register_forward_hook(record_hidden),
+            base.get_submodule(family.lm_head).register_forward_pre_hook(select_wanted),
         ):
             stack.callback(RemovableHandle.remove, handle)
-        given = _inputs(view, family) if outputs is None else {**_inputs(replace(view, pixels={}), family), "mm_encoder_outputs": outputs}
-        logits = base(**given, **_plainly(base.config), use_cache=False).logits[0]
-    return ForwardOutput(kept[0], logits)
+        arguments = _arguments(inputs if outputs is None else replace(inputs, pixels={}), family)
+        if outputs is not None:
+            arguments["mm_encoder_outputs"] = outputs
+        if base.config.model_type.startswith(EXPORTED):
+            arguments["as_stock"] = True  # else an exported model would adapt its inputs a second time
+        logits = base(**arguments, use_cache=False).logits[0]
+    return ForwardOutput(hidden[0], logits)
 
 
-def _plainly(config: Any) -> dict[str, bool]:
-    """The keyword that keeps an exported model from adapting by itself what is adapted here."""
-    return {"as_stock": True} if config.model_type.startswith(EXPORTED) else {}
-
-
-def _inputs(view: PassInputs, family: Family) -> dict[str, Any]:
+def _arguments(inputs: PassInputs, family: Family) -> dict[str, Any]:
     """The keyword arguments of the stock forward. Unpadded rows go without a mask, so that the causal kernel is chosen."""
-    inputs: dict[str, Any] = {"input_ids": view.input_ids, **view.pixels}
-    if not bool(view.layout.real.all()):
-        inputs["attention_mask"] = view.layout.real.long()
+    arguments: dict[str, Any] = {"input_ids": inputs.input_ids, **inputs.pixels}
+    if not bool(inputs.layout.real.all()):
+        arguments["attention_mask"] = inputs.layout.real.long()
     if family.token_types is not None:
-        answer = torch.zeros_like(view.layout.vision) if view.suffix is None else view.suffix
-        inputs[family.token_types] = (view.layout.vision if family.typed_tokens == "picture" else answer).long()
+        answer = torch.zeros_like(inputs.layout.vision) if inputs.suffix is None else inputs.suffix
+        arguments[family.token_types] = (inputs.layout.vision if family.typed_tokens == "picture" else answer).long()
     if family.positions == "mrope":
-        inputs["position_ids"] = axis_positions(view.layout, two_d=True)
-    return inputs
+        arguments["position_ids"] = axis_positions(inputs.layout, two_d=True)
+    return arguments
 
 
 def _edits(
     kwargs: Mapping[str, Any],
-    view: PassInputs,
+    inputs: PassInputs,
     family: Family,
     language_model: nn.Module,
     adaptation: Adaptation,
     mask_embedding: nn.Module | None,
 ) -> dict[str, Any]:
-    """What the language model is given in place of what the stock forward gave it."""
+    """The language model's keyword arguments that replace those of the stock forward."""
     edits: dict[str, Any] = {}
     embeddings = kwargs["inputs_embeds"]
-    if mask_embedding is not None and view.masked is not None:
-        edits["inputs_embeds"] = mask_embedding(embeddings, view.masked)
+    if mask_embedding is not None and inputs.masked is not None:
+        edits["inputs_embeds"] = mask_embedding(embeddings, inputs.masked)
         if kwargs.get("deepstack_visual_embeds") is not None:
-            hidden = view.masked[view.layout.vision][:, None]
-            # These go past the input, to the first layers; at a masked token they would tell what it hides.
-            edits["deepstack_visual_embeds"] = [part.masked_fill(hidden, 0.0) for part in kwargs["deepstack_visual_embeds"]]
-    if not bool(view.layout.vision.any()) and not view.layout.is_packed:
-        return edits  # text alone: whatever the stock forward chose, to the bit
-    mixed, two_d, packed = adaptation.attention == "mixed", adaptation.positions == "2d", view.layout.is_packed
+            masked = inputs.masked[inputs.layout.vision][:, None]
+            # These bypass the input embeddings and would leak a masked token's content into the first layers.
+            edits["deepstack_visual_embeds"] = [features.masked_fill(masked, 0.0) for features in kwargs["deepstack_visual_embeds"]]
+    if not bool(inputs.layout.vision.any()) and not inputs.layout.is_packed:
+        return edits  # text alone: bitwise the stock forward
+    mixed, two_d, packed = adaptation.attention == "mixed", adaptation.positions == "2d", inputs.layout.is_packed
     if packed and not mixed and family.attention == "prefix":
         raise BadInput(
-            f"{family.name} attends to its whole prompt in both directions, so packed samples cannot be told apart; use mixed attention"
+            f"{family.name} attends to its whole prompt in both directions, so packed samples would see each other; use mixed attention"
         )
     if mixed or packed or (two_d and family.attention == "causal"):
-        # Positions that are not 0, 1, 2 ... always go with a mask of ours: without one they would be taken for packing.
-        edits["attention_mask"] = _mask(view.layout, mixed or family.attention == "blocks", language_model, embeddings)
+        # Positions other than 0, 1, 2 ... need a prepared mask: without one the stock forward takes them for packed rows.
+        edits["attention_mask"] = _mask(inputs.layout, mixed or family.attention == "blocks", language_model, embeddings)
     if family.positions == "1d" and (packed or two_d):
-        axes = axis_positions(view.layout, two_d=two_d)
+        axes = axis_positions(inputs.layout, two_d=two_d)
         edits["position_ids"] = axes if two_d else axes[0]
     return edits
 
@@ -222,5 +217,5 @@ def _mask(layout: Layout, mixed: bool, language_model: nn.Module, embeddings: Te
     """The prepared mask, one for each kind of layer where there are several, in the precision of the attention."""
     kind = embeddings.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else embeddings.dtype
-    with _said_as_bad_input():
+    with _raised_as_bad_input():
         return language_mask(layout, mixed, language_model.config, dtype)

@@ -1,4 +1,4 @@
-"""Which parts of a VLM a stage trains: the connector, the language model, or adapters on it."""
+"""Freezes a VLM except for the parts that a stage trains: the connector, the language model, or adapters on it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Part = Literal["connector", "language_model"]
 
 
 def set_trainable(model: Any, parts: Sequence[Part], lora_rank: int = 0) -> Any:
-    """The model with gradients wanted for the given parts alone; encoders stay frozen.
+    """The model with `requires_grad` set on the given parts only; encoders are always frozen.
 
-    `language_model` takes the head of the vocabulary with it. With `lora_rank` above 0 the language model itself stays frozen, and the
-    model comes back in a peft wrapper with adapters of that rank on the linear layers of the language model.
+    `language_model` includes its head. With `lora_rank` above 0 the language model itself stays frozen, and the result is a peft model
+    with adapters of that rank on the linear layers of the language model.
     """
     model.requires_grad_(False)
     adapters = lora_rank > 0 and "language_model" in parts
@@ -29,7 +29,6 @@ def set_trainable(model: Any, parts: Sequence[Part], lora_rank: int = 0) -> Any:
 
 
 def _parameters(model: Any, part: Part) -> Iterable[nn.Parameter]:
-    """The parameters of a part."""
     family = family_of(model.config)
     if part == "language_model":
         yield from model.get_submodule(family.language_model).parameters()
@@ -42,7 +41,7 @@ def _parameters(model: Any, part: Part) -> Iterable[nn.Parameter]:
 
 
 def _with_adapters(model: Any, rank: int) -> Any:
-    """The model in a peft wrapper, with adapters on every linear layer of the language model's layers."""
+    """The model in a peft wrapper, with adapters on every linear layer of the language model."""
     from peft import LoraConfig, get_peft_model
 
     root = family_of(model.config).language_model

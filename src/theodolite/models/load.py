@@ -22,14 +22,14 @@ from theodolite.models.processor import load_processor
 from theodolite.records.errors import BadInput
 
 DType = Literal["float32", "bfloat16", "float16"]
-# What transformers raises on configurations of no model that it knows, and on weights that are broken or do not fit.
+# What transformers raises on configurations of unknown models, and on weights that are broken or do not fit.
 BROKEN = (ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
 def load_vlm(path: str | Path, device: str = "cpu", dtype: DType = "float32", attention: str = "sdpa") -> tuple[nn.Module, Any]:
-    """A VLM, ready to be asked, and its processor. Raises `BadInput` if there is no model, or the device or back end is not to be had.
+    """A VLM in evaluation mode and its processor. Raises `BadInput` if there is no model, or the device or back end is not available.
 
-    The family is checked before any weights are read. A model that was exported adapted is loaded by the code here, not by its folder's.
+    The family is checked before any weights are read. An exported adapted model is loaded with this package's code, not its folder's.
     """
     path = model_folder(path)
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
@@ -38,7 +38,7 @@ def load_vlm(path: str | Path, device: str = "cpu", dtype: DType = "float32", at
         target = torch.device(device)
         torch.empty(0, device=target)
     except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"device {device!r} is not to be had here ({str(error).splitlines()[0]}); give cpu, cuda or cuda:1") from error
+        raise BadInput(f"device {device!r} is not available ({str(error).splitlines()[0]}); give cpu, cuda or cuda:1") from error
     with loading("model", path):
         config = _config(path)
         kind = _kind(config, path)
@@ -49,7 +49,7 @@ def load_vlm(path: str | Path, device: str = "cpu", dtype: DType = "float32", at
 
 @contextmanager
 def loading(what: str, path: str | Path) -> Iterator[None]:
-    """What is raised by transformers within is raised as `BadInput`: no such `what` can be loaded from there, and why."""
+    """Raises errors of transformers within the context as `BadInput`, with the reason why no `what` can be loaded from `path`."""
     disable_progress_bar()  # transformers' own, one for each model
     try:
         yield
@@ -58,25 +58,25 @@ def loading(what: str, path: str | Path) -> Iterator[None]:
     except (OSError, ImportError) as error:
         raise BadInput(f"no {what} can be loaded from {path}: {_first_line(error)}") from error
     except BROKEN as error:
-        found = f"{type(error).__name__}: {_first_line(error)}"
-        raise BadInput(f"no {what} can be loaded from {path} ({found}); give the name of a whole Hugging Face {what}") from error
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise BadInput(f"no {what} can be loaded from {path} ({reason}); give the name of a whole Hugging Face {what}") from error
 
 
 def _config(path: str | Path) -> Any:
-    """The configuration, by the class of ours for a model that was exported adapted."""
+    """The configuration; that of an exported adapted model by this package's class."""
     name = str(PreTrainedConfig.get_config_dict(path)[0].get("model_type"))
     stock = name.removeprefix(EXPORTED)
     return adapted_classes(stock)[0].from_pretrained(path) if stock != name and stock in FAMILIES else AutoConfig.from_pretrained(path)
 
 
 def _kind(config: Any, path: str | Path) -> Any:
-    """The class to load. Raises `BadInput` for a family that cannot be handled, or an adapted model that was saved as a stock one."""
+    """The model class. Raises `BadInput` for a family that cannot be handled, or an adapted model that was saved as a stock one."""
     family = family_of(config)
     if isinstance(config, AdaptedConfig):
         return adapted_classes(family.name)[1]
     if not effective_adaptation(config).is_stock:
         raise BadInput(
-            f"{path} holds a model that was adapted ({config.adaptation}), saved as if it were a stock {family.name}; export it anew with "
+            f"{path} holds a model that was adapted ({config.adaptation}), saved as if it were a stock {family.name}; export it again with "
             "theodolite.models.export.export_vlm, or the trainer's save_model"
         )
     return AutoModelForImageTextToText
@@ -84,16 +84,15 @@ def _kind(config: Any, path: str | Path) -> Any:
 
 @cache
 def adapted_classes(name: str) -> tuple[Any, Any]:
-    """The configuration class and the model class of a family's adapted models, as the code in their folders has them: those with
-    connectors of ours, too.
+    """The configuration class and the model class of a family's adapted models, which also make this package's connectors.
 
-    From then on the Auto classes know them too: loading a processor looks for the class of the configuration that lies beside it.
+    Registers both with the Auto classes, since `AutoProcessor` needs the class of the configuration in the same folder.
     """
     family = FAMILIES[name]
     stock_config, stock_model = connected_classes(family)
     config = type(CONFIG_CLASS, (AdaptedConfig, stock_config), {"model_type": EXPORTED + name, "__module__": __name__})
-    own = {"config_class": config, "stock": stock_of(family), "forward": adapted_forward(stock_model), "__module__": __name__}
-    model = type(MODEL_CLASS, (Adapted, stock_model), own)
+    members = {"config_class": config, "stock": stock_of(family), "forward": adapted_forward(stock_model), "__module__": __name__}
+    model = type(MODEL_CLASS, (Adapted, stock_model), members)
     AutoConfig.register(EXPORTED + name, config, exist_ok=True)
     AutoModelForImageTextToText.register(config, model, exist_ok=True)
     return config, model
@@ -104,6 +103,6 @@ def _first_line(error: Exception) -> str:
 
 
 def model_folder(path: str | Path) -> str | Path:
-    """The folder of the model: that of a finished training run where `path` is the run's, else `path` itself."""
+    """`path/model` where `path` is the folder of a finished training run, else `path` itself."""
     inside = Path(path) / "model"
     return inside if not (Path(path) / "config.json").is_file() and (inside / "config.json").is_file() else path

@@ -1,4 +1,4 @@
-"""What a model reads with: an image processor and a tokenizer. The library's own Processor where it loads, else its two halves."""
+"""A model's processor: the library's own where it loads, else its image processor and tokenizer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from theodolite.records.errors import BadInput
 
 
 class ProcessorParts:
-    """An image processor and a tokenizer that go together, under the names that the library's Processors have for them.
+    """An image processor and a tokenizer, with the attribute names of the library's Processors.
 
-    Several Processors need torchvision for their videos; pictures and text do not. Raises `BadInput` if the tokenizer lacks the
-    configuration's image token.
+    Several Processors need torchvision for videos; pictures and text do not. Raises `BadInput` if the tokenizer lacks the configuration's
+    image token.
     """
 
     def __init__(self, image_processor: Any, tokenizer: Any, config: Any, chat_template: str | None = None) -> None:
@@ -33,13 +33,13 @@ class ProcessorParts:
         return self.tokenizer.apply_chat_template(messages, chat_template=self.chat_template, **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Puts both halves into a folder."""
+        """Writes image processor and tokenizer to a folder."""
         self.image_processor.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
 
 def load_processor(path: str | Path, config: Any) -> Any:
-    """The Processor of a saved model; its two halves where the Processor cannot be had without torchvision."""
+    """The Processor of a saved model; `ProcessorParts` where the Processor needs torchvision, which is not installed."""
     try:
         return AutoProcessor.from_pretrained(path)
     except (ImportError, ValueError) as error:

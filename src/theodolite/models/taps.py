@@ -1,7 +1,7 @@
-"""Taps: looking at hidden states where they arise, one layer at a time, and changing them. Nothing is kept but what the reader keeps.
+"""Taps: hooks that read or change the language model's hidden states, one layer at a time. Taps store nothing themselves.
 
-Sites have one name in every family: "encoder" (what the connector is given), "connector" (what it gives), and "layer.1" to "layer.L",
-the outputs of the language model's blocks. The first two are on a `Sight`; the layers are hooks on the library's own modules.
+Site names are the same in every family: "encoder" (the connector's input), "connector" (its output), and "layer.1" to "layer.L", the
+outputs of the language model's blocks. `VisionFeatures` has the first two; this module taps the layers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from theodolite.models.families import family_of
 from theodolite.models.forward import base_model
 
-# Takes a layer's hidden states (row, token, dim); what it returns, if anything, goes on in their place.
+# Takes a layer's hidden states (row, token, dim); a tensor that it returns replaces them.
 Touch = Callable[[Tensor], Tensor | None]
 
 
@@ -34,18 +34,18 @@ def layer_sites(model: Any) -> tuple[str, ...]:
 
 @contextmanager
 def touching(model: Any, touches: Mapping[str, Touch]) -> Iterator[None]:
-    """Within, each layer's hidden states pass through its touch. Raises `ValueError` for a site that is no layer of the model."""
+    """Within the context, each layer's hidden states pass through its touch. Raises `ValueError` for a site that is no layer."""
     layers, sites = layers_of(model), layer_sites(model)
     with ExitStack() as stack:
         for site, touch in touches.items():
             if site not in sites:
                 raise ValueError(f"{site!r} is no layer of this model; it has {sites[0]} to {sites[-1]}")
-            handle = layers[sites.index(site)].register_forward_hook(_applying(touch))
+            handle = layers[sites.index(site)].register_forward_hook(_hidden_hook(touch))
             stack.callback(RemovableHandle.remove, handle)
         yield
 
 
-def _applying(touch: Touch) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
+def _hidden_hook(touch: Touch) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         hidden = output[0] if isinstance(output, tuple) else output
         changed = touch(hidden)
@@ -58,23 +58,23 @@ def _applying(touch: Touch) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
 
 @contextmanager
 def watching_attention(model: Any, look: Callable[[int, Float[Tensor, "row head query key"]], None]) -> Iterator[None]:
-    """Within, `look(number, map)` sees each block's attention map, from 0, as it arises: never more than one is held.
+    """Within the context, `look(number, map)` gets each block's number, from 0, and its attention map; at most one map is in memory.
 
-    Only eager attention makes maps, so within it is the back end.
+    The attention back end is eager within the context, since the others return no maps.
     """
     base = base_model(model)
     language_model = base.get_submodule(family_of(base.config).language_model)
-    before = language_model.config._attn_implementation
+    own_backend = language_model.config._attn_implementation
     with ExitStack() as stack:
-        stack.callback(language_model.set_attn_implementation, before)
+        stack.callback(language_model.set_attn_implementation, own_backend)
         language_model.set_attn_implementation("eager")
         for number, layer in enumerate(layers_of(model)):
-            handle = layer.self_attn.register_forward_hook(_looking(number, look))
+            handle = layer.self_attn.register_forward_hook(_attention_hook(number, look))
             stack.callback(RemovableHandle.remove, handle)
         yield
 
 
-def _looking(number: int, look: Callable[[int, Tensor], None]) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+def _attention_hook(number: int, look: Callable[[int, Tensor], None]) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         look(number, output[1])
 

@@ -1,7 +1,7 @@
-"""The Gram anchor: vision tokens of a picture must not grow more alike than their teacher has them (LaVer, arXiv 2512.06281, L_CGA).
+"""The Gram anchor L_CGA of LaVer (arXiv 2512.06281): keeps a picture's vision tokens from growing more similar than the teacher's.
 
-The masked-latent loss alone lets the tokens of a picture fall together. The published form is clipped: a student may tell tokens apart
-better than its teacher does. The symmetric form, which ties it both ways, and no anchor at all are the paper's comparisons.
+With the masked latent loss alone, the tokens of a picture collapse onto each other. The published form is clipped: only cosines above the
+teacher's cost. The symmetric form, which penalises both directions, and no anchor are the paper's comparisons.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from theodolite.objectives.terms import at_least_single
 from theodolite.records.errors import UnknownName
 
 Form = Literal["clipped", "symmetric", "none"]
 
-SHORTEST = 1e-12  # a shorter row counts as zeros: no direction, so cosine 0 with all (itself too) and no gradient
+SHORTEST = 1e-12  # a row of smaller norm counts as zeros: cosine 0 with all rows (itself too) and no gradient
 
 
 def gram_loss(
@@ -32,12 +33,12 @@ def gram_loss(
 ) -> Float[Tensor, ""]:
     """Squared excess of the student's cosines over the teacher's, 0 or more, summed over pictures and all ordered token pairs of each.
 
-    Where `G(Z)` are the cosines between the rows of Z in one picture, "clipped" sums `max(0, G(student) - G(teacher))^2`, which is
-    the squared Frobenius norm of L_CGA (arXiv 2512.06281); "symmetric" sums `(G(student) - G(teacher))^2`; "none" is 0, on the graph.
-    `sizes` are the tokens of each picture, in the order of the rows. Divide by `gram_pairs(sizes)` for a mean over entries.
+    With `G(Z)` the cosines between the rows of Z in one picture, "clipped" sums `max(0, G(student) - G(teacher))^2`, the squared
+    Frobenius norm of L_CGA (arXiv 2512.06281); "symmetric" sums `(G(student) - G(teacher))^2`; "none" is 0, on the graph. `sizes` are
+    the numbers of tokens of each picture, in the order of the rows. Divide by `gram_pairs(sizes)` for a mean over entries.
 
-    Single precision whatever comes in, autocast or not (float64 stays). The teacher gets no gradient. Differentiable once. Memory
-    beyond the inputs grows with the tokens, not with their pairs: of those, `tile` rows are held at a time.
+    Computed in single precision for any input, autocast or not (float64 stays). The teacher gets no gradient. Differentiable once. Memory
+    beyond the inputs is linear in the tokens: at most `tile` rows of pairs exist at a time.
 
     Raises `ValueError` if the shapes differ, the sizes do not add up to the rows, or `tile` is below 1; `UnknownName` for other forms.
     """
@@ -45,7 +46,7 @@ def gram_loss(
         raise UnknownName("form of the Gram loss", form, get_args(Form))
     _check(student, teacher, sizes, tile)
     if form == "none":
-        return _precise(student[:0]).sum()
+        return at_least_single(student[:0]).sum()
     teacher, order = teacher.detach(), _order(sizes, tile)
     if order is not None:
         student, teacher = _reorder(student, sizes, order), _reorder(teacher, sizes, order)
@@ -57,12 +58,12 @@ def gram_loss(
 
 
 def gram_pairs(sizes: Sequence[int]) -> int:
-    """Ordered token pairs within pictures, each token with itself among them: the number of terms that `gram_loss` sums."""
+    """Number of ordered token pairs within pictures, each token with itself included: the number of terms that `gram_loss` sums."""
     return sum(size * size for size in sizes)
 
 
 class _GramLoss(torch.autograd.Function):
-    """The gradient is found on the way forward, while the cosines are there, so that none are kept or made again."""
+    """Computes the gradient in the forward pass, so that cosines are neither stored nor recomputed."""
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor, sizes: tuple[int, ...], clipped: bool, tile: int) -> Tensor:
@@ -75,8 +76,7 @@ class _GramLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         student, teacher = ctx.saved_tensors
-        # Handed out, not copied: at thousands of tokens it is most of what the loss takes. Whoever kept the graph and comes
-        # again gets it anew.
+        # Not copied: at thousands of tokens it is most of the loss's memory. A second backward pass (retain_graph) recomputes it.
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
             sizes, clipped, tile = ctx.options
@@ -88,9 +88,9 @@ class _GramLoss(torch.autograd.Function):
 def _walk(
     student: Tensor, teacher: Tensor, sizes: Sequence[int], clipped: bool, tile: int, with_gradient: bool
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "token dim"] | None]:
-    """The loss, and its gradient for the student if wanted."""
+    """The loss, and its gradient for the student if `with_gradient`."""
     with torch.autocast(student.device.type, enabled=False):
-        loss = _precise(student[:0]).sum()
+        loss = at_least_single(student[:0]).sum()
         gradient = student.new_zeros(student.shape, dtype=loss.dtype) if with_gradient else None
         for first, count, size in _batches(sizes, tile):
             rows = slice(first, first + count * size)
@@ -101,84 +101,80 @@ def _walk(
 
 
 class _Rows:
-    """Rows of pictures of one size, with what their normalisation needs; never a normalised copy of them all."""
+    """Rows of pictures of one size, with their inverse norms; the normalised rows are never stored."""
 
     def __init__(self, values: Float[Tensor, "token dim"], count: int, size: int) -> None:
         self.values = values.reshape(count, size, -1)
-        precision = _precise(values[:0]).dtype
+        precision = at_least_single(values[:0]).dtype
         lengths: Tensor = torch.linalg.vector_norm(self.values, dim=-1, dtype=precision)
         short = lengths < SHORTEST
         self.scales = lengths.reciprocal().masked_fill_(short, 0)
-        # A row's cosine with itself: exactly 1, where a product rounds, so that the diagonal adds exactly nothing. NaN stays NaN.
+        # A row's cosine with itself: exactly 1 (a product would round), so that the diagonal adds exactly 0. NaN stays NaN.
         self.own = (lengths / lengths).masked_fill_(short, 0)
 
-    def raw(self, part: slice) -> Float[Tensor, "picture token dim"]:
-        return _precise(self.values[:, part])
+    def raw(self, rows: slice) -> Float[Tensor, "picture token dim"]:
+        return at_least_single(self.values[:, rows])
 
-    def unit(self, part: slice) -> Float[Tensor, "picture token dim"]:
-        return self.raw(part) * self.scales[:, part, None]
+    def unit(self, rows: slice) -> Float[Tensor, "picture token dim"]:
+        return self.raw(rows) * self.scales[:, rows, None]
 
 
 def _pictures(student: _Rows, teacher: _Rows, clipped: bool, tile: int, gradient: Tensor | None) -> Float[Tensor, ""]:
-    """The loss of pictures of one size. Writes their gradient into `gradient`, which holds zeros."""
+    """The loss of pictures of one size. Adds their gradient to `gradient`, zeros at first."""
     size = student.values.shape[1]
-    count = ceil(size / tile)  # as few blocks of rows as may be, of one size but for rounding
+    count = ceil(size / tile)  # as few blocks of rows as possible, of equal size up to rounding
     edges = [size * number // count for number in range(count + 1)]
     return torch.stack([_block(student, teacher, clipped, slice(*edge), gradient) for edge in pairwise(edges)]).sum()
 
 
-def _block(student: _Rows, teacher: _Rows, clipped: bool, here: slice, gradient: Tensor | None) -> Float[Tensor, ""]:
-    """The part of the loss that a block of rows has with itself and, both ways, with the rows below it.
+def _block(student: _Rows, teacher: _Rows, clipped: bool, rows: slice, gradient: Tensor | None) -> Float[Tensor, ""]:
+    """The loss of a block of rows with itself and, both ways, with the rows below it.
 
-    With D the (clipped) difference of cosines and U the student's unit rows, the loss is `sum D^2` and its slope for U is `4 D U`.
-    D is symmetric, so the columns from the block on are enough. Blocks come in order: after its own, a block's slope is complete.
+    With D the (clipped) difference of cosines and U the student's unit rows, the loss is `sum D^2` and its gradient for U is `4 D U`.
+    D is symmetric, so the columns from the block on suffice. Blocks are processed in order: each completes its own rows' gradient.
     """
-    width, right, below = here.stop - here.start, slice(here.start, None), slice(here.stop, None)
-    unit, raw = student.unit(here), student.raw(right)
-    # Columns are normalised after the product, so that no normalised copy of all rows is made.
+    width, right, below = rows.stop - rows.start, slice(rows.start, None), slice(rows.stop, None)
+    unit, raw = student.unit(rows), student.raw(right)
+    # Columns are normalised after the product, to avoid a normalised copy of all rows.
     excess = torch.bmm(unit, raw.mT).mul_(student.scales[:, None, right])
-    excess -= torch.bmm(teacher.unit(here), teacher.raw(right).mT).mul_(teacher.scales[:, None, right])
-    excess[..., :width].diagonal(dim1=1, dim2=2).copy_(student.own[:, here] - teacher.own[:, here])
+    excess -= torch.bmm(teacher.unit(rows), teacher.raw(right).mT).mul_(teacher.scales[:, None, right])
+    excess[..., :width].diagonal(dim1=1, dim2=2).copy_(student.own[:, rows] - teacher.own[:, rows])
     if clipped:
         excess.clamp_(min=0)
     loss = _squares(excess[..., :width]) + 2 * _squares(excess[..., width:])
     if gradient is not None:
         if excess.shape[2] > width:
             gradient[:, below].baddbmm_(excess[..., width:].mT, unit)
-        gradient[:, here].baddbmm_(excess.mul_(student.scales[:, None, right]), raw)
-        _through_norm(gradient[:, here], unit, student.scales[:, here])
+        gradient[:, rows].baddbmm_(excess.mul_(student.scales[:, None, right]), raw)
+        _through_norm(gradient[:, rows], unit, student.scales[:, rows])
     return loss
 
 
 def _squares(values: Float[Tensor, "picture row column"]) -> Float[Tensor, ""]:
-    """The sum of squares, row by row: exact enough at any number, and no copy of the values."""
+    """The sum of squares by way of row norms: accurate for many values, and without a copy of them."""
     lengths: Tensor = torch.linalg.vector_norm(values, dim=-1)
     return lengths.square().sum()
 
 
 def _through_norm(slope: Tensor, unit: Tensor, scales: Tensor) -> None:
-    """Turns `slope`, a quarter of the gradient for the unit rows, into the gradient for the rows themselves, in place."""
+    """Turns `slope`, a quarter of the gradient for the unit rows, into the gradient for the rows, in place."""
     along = (slope * unit).sum(-1, keepdim=True)
     slope.addcmul_(unit, along, value=-1).mul_(4 * scales[..., None])
 
 
-def _precise(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
-
-
 def _batches(sizes: Sequence[int], tile: int) -> Iterator[tuple[int, int, int]]:
-    """First row, number and size of the pictures to take at once: neighbours of one size, up to twice `tile` rows."""
+    """First row, number and size of the pictures in each batch: neighbours of one size, up to twice `tile` rows."""
     first = 0
     for size, run in groupby(sizes):
-        left = len(list(run)) if size else 0
-        while left:
-            count = min(left, max(2 * tile // size, 1))
+        remaining = len(list(run)) if size else 0
+        while remaining:
+            count = min(remaining, max(2 * tile // size, 1))
             yield first, count, size
-            first, left = first + count * size, left - count
+            first, remaining = first + count * size, remaining - count
 
 
 def _order(sizes: Sequence[int], tile: int) -> list[int] | None:
-    """An order of pictures that lets those of one size go together; None if they do already, or are too large to."""
+    """An order of pictures that makes those of one size neighbours; None if they are already, or are too large for batches."""
     small = [size for size, _ in groupby(sizes) if size <= tile]
     return sorted(range(len(sizes)), key=sizes.__getitem__) if len(small) > len(set(small)) else None
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from theodolite.models.families import family_of
 from theodolite.models.forward import Adaptation, EncoderOutput, ForwardOutput, base_model, run_forward
-from theodolite.models.pass_inputs import PassInputs, layout_in, pictures_view, prefix_view, whole_view
+from theodolite.models.pass_inputs import PassInputs, layout_in, picture_inputs, prefix_inputs, whole_inputs
 from theodolite.objectives.gram import Form, gram_loss, gram_pairs
 from theodolite.objectives.language import next_token_loss
 from theodolite.objectives.likeness import summed_cosine
@@ -32,13 +32,13 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class LaverConfig:
-    """Every number and choice of LaVer. Defaults are the published ones; what the sources leave open is explained in docs/papers.md.
+    """Hyperparameters of LaVer. Defaults are the published ones; docs/papers.md explains the choices that the sources leave open.
 
     * `head_width` None is the width of the language model. `head_hidden` is 8,192, for language models of width 3,584.
-    * `gram_reduction`: *entries* divides the summed squares by the number of token pairs (so that weight 1 means the same at any number of
+    * `gram_reduction`: *entries* divides the summed squares by the number of token pairs (so that a weight means the same at any number of
       tokens), *pictures* by the number of pictures (the squared Frobenius norm itself).
-    * `branch`: *separate* is the paper's, a pass over the masked pictures alone beside the plain one; *joint* is cheaper, one masked pass
-      that serves both losses.
+    * `branch`: *separate* is the paper's, a pass over the masked pictures alone beside the unmasked one; *joint* is cheaper, one masked
+      pass for both losses.
     """
 
     language_weight: float = 1.0
@@ -59,9 +59,9 @@ class LaverConfig:
     adaptation: Adaptation = field(default_factory=lambda: Adaptation("mixed", "2d"))
 
     def __post_init__(self) -> None:
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise UnknownName(f"{name} of LaVer", str(getattr(self, name)), known)
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UnknownName(f"{name} of LaVer", str(getattr(self, name)), choices)
         if not 0 <= self.mask_ratio <= 1:
             raise BadInput(f"mask_ratio is {self.mask_ratio}; give a fraction from 0 to 1")
         if self.student_temperature <= 0 or self.teacher_temperature <= 0:
@@ -70,7 +70,7 @@ class LaverConfig:
 
 @dataclass(frozen=True, eq=False)
 class TeacherOutputs:
-    """What the teacher says of a batch's vision tokens, in their order: its head's outputs, and their summed likeness by picture."""
+    """The teacher's pass over a batch: its head's outputs by vision token, their summed likeness (`summed_cosine`), encoder outputs."""
 
     outputs: Float[Tensor, "vision prototype"]
     cosine: Float[Tensor, ""]
@@ -78,9 +78,9 @@ class TeacherOutputs:
 
 
 class LaVer(Objective):
-    """Language, masked latent and Gram terms of a student that sees masked pictures, against a teacher that sees them whole.
+    """The LaVer objective: language, masked latent and Gram terms of a student on masked pictures, its teacher on unmasked ones.
 
-    It holds what LaVer trains beside the VLM: the vision head and the mask embedding; and the centre of the teacher's outputs.
+    Its modules are trained beside the VLM (vision head, mask embedding) or updated (centre of the teacher's outputs).
     """
 
     def __init__(self, config: Any, settings: LaverConfig | None = None) -> None:
@@ -98,7 +98,7 @@ class LaVer(Objective):
         return ratio if self.settings.mask_ramp == "constant" else cosine_ramp(step / max(num_steps, 1), 0.0, ratio)
 
     def prepare(self, batch: Mapping[str, Any], step: int, num_steps: int) -> Mapping[str, Any]:
-        """The batch with `masked` (row, token), from the ranks that the collator drew and the ratio of the step."""
+        """The batch with `masked` (row, token), from the collator's ranks and the mask ratio of the step."""
         layout = layout_in(batch)
         size = torch.zeros_like(layout.picture)
         size[layout.vision] = torch.bincount(layout.picture[layout.vision])[layout.picture[layout.vision]]
@@ -106,50 +106,51 @@ class LaVer(Objective):
 
     def counts(self, batch: Mapping[str, Any]) -> Mapping[str, int]:
         sizes = layout_in(batch).sizes()
-        likened = sum(size > 1 for size in sizes)
+        num_with_pairs = sum(size > 1 for size in sizes)
         return {
             "language": int(batch["labels"].numel()),
             "masked_latent": int(batch["masked"].sum()),
             "gram": gram_pairs(sizes) if self.settings.gram_reduction == "entries" else len(sizes),
             "mask_frac": sum(sizes),
-            "student_cosine": likened,
-            "teacher_cosine": likened,
+            "student_cosine": num_with_pairs,
+            "teacher_cosine": num_with_pairs,
         }
 
     def teach(self, model: nn.Module, batch: Mapping[str, Any]) -> TeacherOutputs:
-        """The teacher's view of a batch: run it with the teacher's weights in place. Nothing is masked."""
-        whole = self._whole(model, batch)
+        """The teacher's outputs for a batch, unmasked: call it with the teacher's weights in place (`Teacher.teaching`)."""
+        inputs = self._inputs(model, batch)
         config = base_model(model).config
         if self.settings.branch == "separate":
-            view = pictures_view(config, replace(whole, masked=None))
+            pass_inputs = picture_inputs(config, replace(inputs, masked=None))
         elif self.settings.adaptation.attention == "native" and family_of(config).attention == "prefix":
-            view = replace(whole, masked=None, wanted=None)  # there vision tokens see the question too
+            pass_inputs = replace(inputs, masked=None, wanted=None)  # there vision tokens attend to the question too
         else:
-            view = prefix_view(config, whole)
+            pass_inputs = prefix_inputs(config, inputs)
         encoded = EncoderOutput()
-        vision = self._vision(run_forward(model, view, self.settings.adaptation, encoded=encoded), view)
-        return TeacherOutputs(self.head(vision), summed_cosine(vision, whole.layout.sizes()), encoded)
+        vision = self._vision(run_forward(model, pass_inputs, self.settings.adaptation, encoded=encoded), pass_inputs)
+        return TeacherOutputs(self.head(vision), summed_cosine(vision, inputs.layout.sizes()), encoded)
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> Terms:
         """The terms of a batch that holds `masked` and the teacher's `teacher_outputs`."""
         teacher_outputs: TeacherOutputs = batch["teacher_outputs"]
-        whole = self._whole(model, batch)
+        inputs = self._inputs(model, batch)
         if self.settings.branch == "joint":
-            view = whole
-            reading = run_forward(model, view, self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
-            logits = reading.logits
+            pass_inputs = inputs
+            output = run_forward(model, pass_inputs, self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
+            logits = output.logits
         else:
-            logits = run_forward(model, replace(whole, masked=None), self.settings.adaptation, None, teacher_outputs.encoded).logits
-            view = pictures_view(base_model(model).config, whole)
-            reading = run_forward(model, view, self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
-        terms = self._visual_terms(self._vision(reading, view), whole.layout.sizes(), batch["masked"][whole.layout.vision], teacher_outputs)
+            logits = run_forward(model, replace(inputs, masked=None), self.settings.adaptation, None, teacher_outputs.encoded).logits
+            pass_inputs = picture_inputs(base_model(model).config, inputs)
+            output = run_forward(model, pass_inputs, self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
+        masked = batch["masked"][inputs.layout.vision]
+        terms = self._visual_terms(self._vision(output, pass_inputs), inputs.layout.sizes(), masked, teacher_outputs)
         language = Term(next_token_loss(logits, batch["labels"]), int(batch["labels"].numel()), self.settings.language_weight)
         return {"language": language, **terms}
 
     def _visual_terms(
         self, vision: Float[Tensor, "vision dim"], sizes: list[int], masked: Bool[Tensor, " vision"], teacher_outputs: TeacherOutputs
     ) -> dict[str, Term]:
-        """The two visual losses, and what is watched beside them: likeness of vision tokens, and how many are masked."""
+        """The two visual losses, and the logged terms: likeness of vision tokens and share of masked ones."""
         settings = self.settings
         student = self.head(vision)
         latent = masked_latent_loss(
@@ -157,18 +158,18 @@ class LaVer(Objective):
         )
         gram = gram_loss(student, teacher_outputs.outputs, sizes, settings.gram)
         pairs = gram_pairs(sizes) if settings.gram_reduction == "entries" else len(sizes)
-        likened, num_masked = sum(size > 1 for size in sizes), masked.sum()
+        num_with_pairs, num_masked = sum(size > 1 for size in sizes), masked.sum()
         return {
             "masked_latent": Term(latent, int(num_masked), settings.masked_latent_weight),
             "gram": Term(gram, pairs, settings.gram_weight),
             "mask_frac": Term(num_masked.float(), sum(sizes), None),
-            "student_cosine": Term(summed_cosine(vision.detach(), sizes), likened, None),
-            "teacher_cosine": Term(teacher_outputs.cosine, likened, None),
+            "student_cosine": Term(summed_cosine(vision.detach(), sizes), num_with_pairs, None),
+            "teacher_cosine": Term(teacher_outputs.cosine, num_with_pairs, None),
         }
 
-    def _whole(self, model: nn.Module, batch: Mapping[str, Any]) -> PassInputs:
-        return whole_view(base_model(model).config, batch, masked=batch["masked"])
+    def _inputs(self, model: nn.Module, batch: Mapping[str, Any]) -> PassInputs:
+        return whole_inputs(base_model(model).config, batch, masked=batch["masked"])
 
-    def _vision(self, reading: ForwardOutput, view: PassInputs) -> Float[Tensor, "vision dim"]:
-        """The last hidden states of vision tokens, in the precision of the centre (the head's: models may be loaded in half precision)."""
-        return reading.hidden[view.layout.vision].to(self.centre.value.dtype)
+    def _vision(self, output: ForwardOutput, pass_inputs: PassInputs) -> Float[Tensor, "vision dim"]:
+        """The last hidden states of vision tokens, in the dtype of the centre and head (models may be loaded in half precision)."""
+        return output.hidden[pass_inputs.layout.vision].to(self.centre.value.dtype)

@@ -1,4 +1,4 @@
-"""How alike vision tokens are: what next-token prediction alone lets grow (LaVer, arXiv 2512.06281, its motivation)."""
+"""Likeness of vision tokens, their mean pairwise cosine; it grows under next-token prediction alone (LaVer, arXiv 2512.06281)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 
 @torch.no_grad()
 def summed_cosine(tokens: Float[Tensor, "token dim"], sizes: Sequence[int]) -> Float[Tensor, ""]:
-    """Sum over pictures of the mean cosine of their pairs of different tokens, each -1 to 1, in memory linear in the tokens.
+    """Mean cosine over the pairs of different tokens of a picture, -1 to 1, summed over pictures; memory is linear in the tokens.
 
-    `sizes` are the pictures' numbers of tokens, in order; a picture of one token has no pair and adds 0. From
+    `sizes` are the pictures' numbers of tokens, in order; a picture of one token has no pair and adds 0. Computed from
     |sum of unit vectors|^2 = number + sum over pairs.
     """
     unit = F.normalize(tokens.float(), dim=-1)
     total = unit.new_zeros(())
-    for part in torch.split(unit, list(sizes)):
-        number = len(part)
+    for picture in torch.split(unit, list(sizes)):
+        number = len(picture)
         if number > 1:
-            total = total + (part.sum(dim=0).square().sum() - part.square().sum()) / (number * (number - 1))
+            total = total + (picture.sum(dim=0).square().sum() - picture.square().sum()) / (number * (number - 1))
     return total

@@ -1,6 +1,6 @@
-"""Masked latent reconstruction: a student that sees masked vision tokens predicts what its teacher says of the whole picture.
+"""Masked latent reconstruction, L_MIM of LaVer (arXiv 2512.06281): a student with masked vision tokens predicts its teacher's outputs.
 
-The masked term L_MIM of LaVer (arXiv 2512.06281), of the form of iBOT and DINO, with the parts that it trains: head and mask embedding.
+The loss has the form of iBOT and DINO. Head, mask embedding and centre are its modules.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from theodolite.objectives.terms import at_least_single
 from theodolite.records.errors import BadInput
 
 
@@ -19,28 +20,28 @@ def masked_latent_loss(
     student_temperature: float = 0.1,
     teacher_temperature: float = 0.04,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy in nats, 0 or more, between teacher and student, summed over the tokens given: the caller passes the masked ones.
+    """Cross-entropy in nats, 0 or more, between teacher and student, summed over all tokens passed: the caller passes the masked ones.
 
     `-sum softmax((teacher - centre) / teacher_temperature) log_softmax(student / student_temperature)` (LaVer, L_MIM; temperatures as
     published). Divide by the number of masked tokens of the whole step for a mean. No token gives 0, on the graph.
 
-    Single precision whatever comes in, autocast or not (float64 stays). Teacher and centre get no gradient, and nothing is changed:
-    `Centre.update` is a step of its own. Raises `BadInput` unless both temperatures are above 0.
+    Computed in single precision for any input, autocast or not (float64 stays). Teacher and centre get no gradient; the centre is updated
+    by `Centre.update` alone. Raises `BadInput` unless both temperatures are above 0.
     """
     if min(student_temperature, teacher_temperature) <= 0:
         raise BadInput(f"temperatures must be above 0; found {student_temperature} (student) and {teacher_temperature} (teacher)")
     with torch.no_grad():
-        # Negative already here, in place, so that no token sums to 0 and not to -0.
-        minus_target = torch.softmax((_precise(teacher) - centre).div_(teacher_temperature), dim=-1).neg_()
-    # Only these two factors are kept for the way back.
-    return (minus_target * torch.log_softmax(_precise(student) / student_temperature, dim=-1)).sum()
+        # Negated here, in place, so that the sum over no tokens is 0 and not -0.
+        minus_target = torch.softmax((at_least_single(teacher) - centre).div_(teacher_temperature), dim=-1).neg_()
+    # Only these two factors are stored for the backward pass.
+    return (minus_target * torch.log_softmax(at_least_single(student) / student_temperature, dim=-1)).sum()
 
 
 class Centre(nn.Module):
-    """Running mean of the teacher's outputs, `value` of shape (prototype,), from zeros; without it one prototype takes all tokens.
+    """Running mean of the teacher's outputs, `value` of shape (prototype,), zeros at first; it keeps one prototype from taking all tokens.
 
-    Published momentum 0.9. Over which tokens the mean runs is left open by the paper; the caller of `update` decides. It is a buffer, so
-    that checkpoints hold it; keep it in single precision.
+    Published momentum 0.9. The paper does not say which tokens the mean covers; the caller of `update` decides. It is a buffer, so
+    checkpoints store it; keep it in single precision.
     """
 
     value: Float[Tensor, " prototype"]
@@ -66,10 +67,10 @@ class Centre(nn.Module):
 
 
 class VisionHead(nn.Module):
-    """From vision tokens' hidden states to prototypes: three linear layers with GELU between them, initialised as `nn.Linear` is.
+    """MLP from vision tokens' hidden states to prototypes: three linear layers with GELU between them, default initialisation.
 
-    Published: three layers, hidden 8192, GELU. Left open by the paper: the number of prototypes (`out`), and any norm within the head or
-    before it (none here).
+    Published: three layers, hidden 8192, GELU. The paper leaves open the number of prototypes (`out`) and any normalisation in or before
+    the head (none here).
     """
 
     def __init__(self, width: int, hidden: int, out: int) -> None:
@@ -82,9 +83,9 @@ class VisionHead(nn.Module):
 
 
 class MaskEmbedding(nn.Module):
-    """The one learned vector `value` (dim,) that stands for every masked vision token, normal with deviation `std` at first.
+    """The learned vector `value` (dim,) that replaces every masked vision token, initialised normal with standard deviation `std`.
 
-    The paper says learnable; its released code takes the row of the placeholder token instead. The first deviation is left open.
+    The paper says learnable; its released code takes the embedding of the placeholder token instead. It leaves the initial deviation open.
     """
 
     def __init__(self, dim: int, std: float = 0.02) -> None:
@@ -92,9 +93,5 @@ class MaskEmbedding(nn.Module):
         self.value = nn.Parameter(torch.randn(dim) * std)
 
     def forward(self, embeddings: Float[Tensor, "*shape dim"], masked: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
-        """The embeddings, in their own dtype, with the vector where `masked`; on the graph even where nothing is, for DDP's sake."""
+        """The embeddings, in their own dtype, with the vector where `masked`; on the graph even if nothing is masked, as DDP needs."""
         return torch.where(masked[..., None], self.value.to(embeddings.dtype), embeddings)
-
-
-def _precise(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()

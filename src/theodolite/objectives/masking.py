@@ -1,7 +1,7 @@
-"""Which vision tokens are masked: drawn where a sample is made, decided where the mask ratio of the step is known.
+"""Random masks of vision tokens in two steps: ranks are drawn with the sample, the mask follows from the mask ratio of the step.
 
-A data loader does not know the step, so it draws a rank for every token of a picture and one dither for the picture; a ratio then masks
-the tokens of lowest rank. A larger ratio masks the same tokens and more.
+A data loader does not know the step, so it draws a rank for each token of a picture and one dither for the picture; a ratio then masks
+the tokens of lowest rank. The masks of a larger ratio contain those of a smaller one.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from theodolite.records.errors import BadInput
 def draw_ranks(size: int, seed: int, sample: str, epoch: int, picture: int) -> tuple[Int[np.ndarray, " token"], float]:
     """A random order of 0 .. size - 1 for the tokens of a picture, and its dither, uniform in [0, 1).
 
-    They depend on seed, sample, epoch and the number of the picture in its sample, and on nothing else: any machine, process and order
-    of calls gives the same. Raises `ValueError` on a negative size.
+    They depend only on seed, sample, epoch and the picture's index in its sample, so every machine, process and order of calls gives the
+    same. Raises `ValueError` on a negative size.
     """
     if size < 0:
         raise ValueError(f"the picture has {size} tokens; it must have 0 or more")
     key = hashlib.sha256(json.dumps([seed, sample, epoch, picture]).encode()).digest()
-    # Raw bits, because numpy keeps them between its versions, which it does not promise of permutations.
+    # Raw bits, since numpy guarantees these across versions, but not permutations.
     bits = np.random.PCG64(int.from_bytes(key, "big")).random_raw(size + 1)
-    # 24 bits are what single precision can hold: a dither never becomes 1 on its way through a batch.
+    # 24 bits are exact in single precision, so that rounding in a batch never turns a dither into 1.
     return np.argsort(bits[1:], kind="stable"), float(bits[0] >> np.uint64(40)) / 2**24
 
 
@@ -37,9 +37,9 @@ def masked_tokens(
 ) -> Bool[Tensor, "*shape"]:
     """Whether each token is masked: those whose rank in their picture is below `floor(ratio * size + dither)`.
 
-    All three tensors are by token: its rank (-1 where there is no vision token, never masked), its picture's number of tokens and
-    dither. The dither rounds at random, so that a picture has `ratio * size` masked tokens in expectation, exactly: a ratio of 0.05 of
-    64 tokens is 3.2. Ratio 0 masks none, ratio 1 all. Raises `BadInput` for a ratio outside 0..1.
+    All three tensors are by token: its rank (-1: no vision token, never masked), and its picture's number of tokens and dither. The dither
+    rounds at random, so that the expected number of masked tokens of a picture is exactly `ratio * size` (0.05 of 64 tokens: 3.2). Ratio 0
+    masks none, ratio 1 all. Raises `BadInput` for a ratio outside 0..1.
     """
     if not 0 <= ratio <= 1:
         raise BadInput(f"the mask ratio is {ratio}; it must be from 0 to 1")

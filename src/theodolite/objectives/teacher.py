@@ -1,4 +1,4 @@
-"""The teacher: an exponential moving average of exactly the trained parameters, which takes their place while it teaches."""
+"""The teacher: an exponential moving average of the trained parameters, swapped into the model while it teaches."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from theodolite.records.errors import BadInput
 
 @dataclass
 class Teacher:
-    """One copy of every parameter that wants a gradient, by name (adapters only under LoRA), in fp32 at least.
+    """A copy of every trainable parameter, by name (adapters only under LoRA), in fp32 or wider.
 
-    There is no second module: within `teaching` the copies stand in the student's place, so frozen weights are shared, and whatever
-    wraps the module (DDP, FSDP2, autocast) works as it does for the student. Teach before the student's forward, never between
-    it and its backward. Raises `BadInput` where parameters are partitioned outside PyTorch (DeepSpeed ZeRO-3), since they read as empty.
+    There is no second module: within `teaching` the copies replace the student's parameters, so frozen weights are shared, and wrappers
+    (DDP, FSDP2, autocast) work as they do for the student. Teach before the student's forward, never between it and its backward. Raises
+    `BadInput` where parameters are partitioned outside PyTorch (DeepSpeed ZeRO-3), since they read as empty.
     """
 
     shadow: dict[str, Tensor]
 
     @classmethod
     def of(cls, module: nn.Module) -> Teacher:
-        """A teacher equal to the module as it is now. Raises `BadInput` if nothing is trained or parameters are partitioned."""
+        """A teacher equal to the module's present parameters. Raises `BadInput` if nothing is trained or parameters are partitioned."""
         trained = trained_parameters(module)
         if not trained:
-            raise BadInput("no parameter of the model wants a gradient, so there is nothing for a teacher to follow; unfreeze a part")
+            raise BadInput("no parameter of the model requires a gradient, so a teacher has nothing to average; unfreeze a part")
         # ZeRO-3 leaves an empty tensor in each parameter's place and marks it.
         if empty := [name for name, parameter in trained.items() if parameter.numel() == 0]:
             raise BadInput(
-                f"{len(empty)} trained parameters are empty here, {empty[0]} first: DeepSpeed ZeRO-3 keeps them elsewhere, and "
-                "a teacher of empty tensors would teach nothing; use FSDP2, DDP or ZeRO-2"
+                f"{len(empty)} trained parameters are empty, {empty[0]} first: DeepSpeed ZeRO-3 partitions them, and the teacher "
+                "cannot read them; use FSDP2, DDP or ZeRO-2"
             )
         return cls({name: _wide(parameter.detach()) for name, parameter in trained.items()})
 
@@ -45,82 +45,83 @@ class Teacher:
         trained = trained_parameters(module)
         if trained.keys() != self.shadow.keys():
             changed = sorted(trained.keys() ^ self.shadow.keys())
-            raise BadInput(f"what is trained changed during the run ({changed[0]} ...); freeze and unfreeze before training starts")
+            raise BadInput(f"the trained parameters changed during the run ({changed[0]} ...); freeze and unfreeze before training starts")
         for name, parameter in trained.items():
             _local(self.shadow[name]).lerp_(_local(parameter.detach()).to(self.shadow[name].dtype), 1.0 - decay)
 
     @contextmanager
     def teaching(self, module: nn.Module) -> Iterator[None]:
-        """Within, the module's trained parameters are the teacher's, and no gradients are taken; afterwards the student's, to the bit."""
+        """Runs with the teacher's parameters in eval mode, without gradients; afterwards the student's are restored bit by bit."""
         trained = trained_parameters(module)
-        learning = [part for part in module.modules() if part.training]
-        module.eval()  # a teacher drops nothing out
+        in_training = [submodule for submodule in module.modules() if submodule.training]
+        module.eval()  # no dropout in a teacher
         with torch.no_grad():
             _reshard(module)
-            kept = self._exchange(trained)
+            student = self._swap_in(trained)
             try:
                 yield
             finally:
-                self._exchange_back(trained, kept)
+                self._swap_out(trained, student)
                 _reshard(module)
-                for part in learning:
-                    part.training = True
-                # autocast keeps casts of weights by parameter; those made here are the teacher's, and have no gradient.
+                for submodule in in_training:
+                    submodule.training = True
+                # autocast caches casts of weights by parameter; those made here are the teacher's, and have no gradient.
                 torch.clear_autocast_cache()
 
-    def _exchange(self, trained: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    def _swap_in(self, trained: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+        """Puts the teacher's values into the parameters and returns the student's."""
         torch.clear_autocast_cache()
-        kept = {}
+        student = {}
         for name, parameter in trained.items():
             shadow = self.shadow[name]
             if isinstance(parameter, DTensor):
-                # FSDP2 holds the shard's storage, so contents move, not pointers.
-                kept[name] = parameter.to_local().clone()
+                # FSDP2 owns the shard's storage, so contents are copied and pointers stay.
+                student[name] = parameter.to_local().clone()
                 parameter.to_local().copy_(_local(shadow))
             else:
-                kept[name] = parameter.data
+                student[name] = parameter.data
                 parameter.data = shadow.to(parameter.dtype)
-        return kept
+        return student
 
-    def _exchange_back(self, trained: dict[str, nn.Parameter], kept: dict[str, Tensor]) -> None:
+    def _swap_out(self, trained: dict[str, nn.Parameter], student: dict[str, Tensor]) -> None:
         for name, parameter in trained.items():
             if isinstance(parameter, DTensor):
-                parameter.to_local().copy_(kept[name])
+                parameter.to_local().copy_(student[name])
             else:
-                parameter.data = kept[name]
+                parameter.data = student[name]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Whole tensors by name, gathered from all processes (call it on every one)."""
+        """Full tensors by name, gathered from all processes (call it on each of them)."""
         return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in self.shadow.items()}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes the tensors of `state_dict`. Raises `BadInput` if they are of other parameters."""
+        """Loads the tensors of `state_dict`. Raises `BadInput` if their names differ from the trained parameters'."""
         if state.keys() != self.shadow.keys():
             changed = sorted(state.keys() ^ self.shadow.keys())
-            raise BadInput(f"the saved teacher is of other parameters ({changed[0]} ...); resume with the recipe that the run began with")
+            raise BadInput(f"the saved teacher has other parameters ({changed[0]} ...); resume with the recipe of the original run")
         for name, value in state.items():
-            held = self.shadow[name]
-            if isinstance(held, DTensor):
-                held.to_local().copy_(distribute_tensor(value.to(held.device), held.device_mesh, held.placements).to_local())
+            shadow = self.shadow[name]
+            if isinstance(shadow, DTensor):
+                shadow.to_local().copy_(distribute_tensor(value.to(shadow.device), shadow.device_mesh, shadow.placements).to_local())
             else:
-                held.copy_(value)
+                shadow.copy_(value)
 
 
 def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that want a gradient, by name, without what wrappers put before it."""
+    """The parameters that require a gradient, by name without the wrappers' prefix."""
     return {name.removeprefix("module."): parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
 def _reshard(module: nn.Module) -> None:
-    """Lets go of weights that FSDP2 has gathered: its outermost unit keeps them after a forward, and they would be the other's."""
-    for part in module.modules():
-        if isinstance(part, FSDPModule):
-            part.reshard()
+    """Frees weights that FSDP2 has gathered: its root unit keeps them after a forward, and after a swap they would be stale."""
+    for submodule in module.modules():
+        if isinstance(submodule, FSDPModule):
+            submodule.reshard()
 
 
 def _wide(value: Tensor) -> Tensor:
-    """A copy in fp32 at least: in bf16 a step of 0.05 of a small difference would be rounded away."""
+    """A copy in fp32 or wider: in bf16 a step of 0.05 of a small difference would be rounded away."""
     return value.to(torch.promote_types(value.dtype, torch.float32), copy=True)
 
 

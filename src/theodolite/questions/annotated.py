@@ -1,7 +1,7 @@
-"""Annotated examples without a renderer: one row for each asked question, read and checked. Needs no model and no torch.
+"""Tables of annotated examples: one row per asked question, read and checked. Needs no model and no torch.
 
-Columns: `query` (what kind of question), `answer`, optionally `example` (the scene or picture, the unit of independence; without it
-every row is one), and factors. A row with neither query nor answer is an example of which nothing was asked.
+Columns: `query` (name of the query), `answer`, optionally `example` (scene or picture, the unit of independence; without it every row is
+one), and factors. A row with neither query nor answer is an example without a question.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ MAX_FLOAT_VALUES = 20  # a float with more is a measurement, not a category
 
 @dataclass(frozen=True, eq=False)
 class Annotated:
-    """Examples with their factor levels, and the questions asked of them, all as integers.
+    """Factor levels of examples, and the questions asked of them, all as indices.
 
-    `levels[e, k]` is the index of example e's value in `values[k]`. A row is one asked question; examples of which nothing was
-    asked have levels and no row. Values, queries and answers are sorted.
+    `levels[e, k]` is the index of example e's value in `values[k]`; `example`, `query` and `answer` have one entry per asked question.
+    Examples without a question have levels only. Values, queries and answers are sorted.
     """
 
     factors: tuple[str, ...]
@@ -47,7 +47,7 @@ class Annotated:
 
 
 def read_table(path: Path) -> pl.DataFrame:
-    """The Parquet file at `path` as a table. Raises `BadInput` where there is none that can be read."""
+    """The Parquet file at `path` as a table. Raises `BadInput` if it cannot be read."""
     if not path.is_file():
         raise BadInput(f"{path} is no file; give a Parquet file with one row for each asked question")
     try:
@@ -57,10 +57,10 @@ def read_table(path: Path) -> pl.DataFrame:
 
 
 def annotate(table: pl.DataFrame, factors: Sequence[str] | None = None) -> Annotated:
-    """The checked table; `factors` names the factor columns (default: all but `query`, `answer` and `example`).
+    """A table as checked indices; `factors` names the factor columns (default: all but `query`, `answer` and `example`).
 
-    Raises `BadInput`, with row (from 1) and column, on missing columns, empty cells, factors that do not vary or have too many values to
-    be categories, and examples whose factors differ between rows; `UnknownName` on a factor that is no column.
+    Raises `BadInput`, with row (from 1) and column, on missing columns, empty cells, factors that do not vary or have too many values, and
+    examples whose factors differ between rows; `UnknownName` on a factor that is no column.
     """
     names = _factor_names(table, factors)
     asked = _asked(table)
@@ -70,9 +70,9 @@ def annotate(table: pl.DataFrame, factors: Sequence[str] | None = None) -> Annot
     by_row = np.stack([levels for _, levels in coded], axis=1)
     levels = by_row[first]
     _check_one_scene_each(levels[example] != by_row, names, table)
-    kept = table.filter(pl.Series(asked))
-    queries, query = _levels(_text(kept, QUERY))
-    answers, answer = _levels(_text(kept, ANSWER))
+    questions = table.filter(pl.Series(asked))
+    queries, query = _levels(_text(questions, QUERY))
+    answers, answer = _levels(_text(questions, ANSWER))
     return Annotated(names, tuple(values for values, _ in coded), queries, answers, levels, example[asked], query, answer)
 
 
@@ -93,13 +93,13 @@ def _factor_names(table: pl.DataFrame, factors: Sequence[str] | None) -> tuple[s
 
 
 def _asked(table: pl.DataFrame) -> np.ndarray:
-    """True for rows that hold a question; rows with neither query nor answer only bring their example."""
+    """True for rows with a question; rows with neither query nor answer only add their example."""
     query, answer = (~_empty(table[name]) for name in (QUERY, ANSWER))
-    for here, other, name in ((query, answer, ANSWER), (answer, query, QUERY)):
-        wrong = np.flatnonzero(here & ~other)
+    for filled, other, name in ((query, answer, ANSWER), (answer, query, QUERY)):
+        wrong = np.flatnonzero(filled & ~other)
         if len(wrong):
             raise BadInput(
-                f"row {wrong[0] + 1}, column {name!r} is empty; give it, or leave both empty for an example of which nothing was asked"
+                f"row {wrong[0] + 1}, column {name!r} is empty; fill it in, or leave both empty for an example without a question"
             )
     if not query.any():
         raise BadInput("no row holds a query and its answer; write one row for each asked question")
@@ -126,13 +126,13 @@ def _coded(table: pl.DataFrame, name: str) -> tuple[tuple[str, ...], np.ndarray]
     text, empty = _text(table, name), np.flatnonzero(_empty(table[name]))
     if len(empty):
         raise BadInput(
-            f"row {empty[0] + 1}, column {name!r} is empty; every example needs a value of every factor (write one such as 'none')"
+            f"row {empty[0] + 1}, column {name!r} is empty; every example needs a value of every factor (write a word such as 'none')"
         )
     values, levels = _levels(text)
     most = MAX_FLOAT_VALUES if table[name].dtype.is_float() else MAX_VALUES
     if len(values) > most:
         raise BadInput(
-            f"factor {name!r} has {len(values):,} values in {table[name].dtype}; {most} are the most for a category: "
+            f"factor {name!r} has {len(values):,} values of type {table[name].dtype}; a category has at most {most}: "
             "cut it into ranges, or choose other columns with --factors"
         )
     if len(values) < 2:
@@ -146,17 +146,17 @@ def _levels(text: pl.Series) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def _examples(table: pl.DataFrame) -> np.ndarray:
-    """Number of each row's example, from 0, sorted by name."""
+    """Index of each row's example, from 0, examples sorted by name."""
     if EXAMPLE not in table.columns:
         return np.arange(len(table))
     column = table[EXAMPLE]
     empty = np.flatnonzero(_empty(column))
     if len(empty):
         raise BadInput(
-            f"row {empty[0] + 1}, column {EXAMPLE!r} is empty; name each row's example, or drop the column if each row is its own"
+            f"row {empty[0] + 1}, column {EXAMPLE!r} is empty; name each row's example, or drop the column if each row is another example"
         )
     if column.dtype.is_nested():
-        raise BadInput(f"column {EXAMPLE!r} holds {column.dtype}; name examples by text or numbers")
+        raise BadInput(f"column {EXAMPLE!r} holds {column.dtype}; it must hold text or numbers")
     return (column.rank("dense").cast(pl.Int64) - 1).to_numpy()
 
 
@@ -165,5 +165,5 @@ def _check_one_scene_each(wrong: np.ndarray, names: tuple[str, ...], table: pl.D
         row, column = (int(at) for at in np.argwhere(wrong)[0])
         raise BadInput(
             f"row {row + 1}, column {names[column]!r} is {table[names[column]][row]!r}, but an earlier row of example "
-            f"{table[EXAMPLE][row]!r} has another value; an example has one value of each factor: name its parts as examples of their own"
+            f"{table[EXAMPLE][row]!r} has another value; an example has one value of each factor: give its parts example names of their own"
         )

@@ -1,8 +1,8 @@
-"""What the questions alone pin down: exact by enumeration over the factors they touch. Needs no model and no torch.
+"""Coverage of a query policy: which factors its questions alone determine. Exact, by enumeration; needs no model and no torch.
 
-Definitions: design of this project, after the essay "The Coverage Lock" (Y. Cai). Every array here has one axis for each
-*involved* factor, of length 1 where it does not depend on that factor. A factor that no query and no correlation touches is
-independent of every answer, so all its quantities are 0 and it needs no axis.
+Definitions: docs/measures.md, after the essay "The Coverage Lock" (Y. Cai). Two scenes are *distinguished* if some query supported at
+both has different answers. Every array has one axis for each *involved* factor (one that a query or a correlation touches), of length 1
+where it does not depend on it. Any other factor is independent of all answers: its quantities are 0 and it has no axis.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ZERO = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class QueryTable:
-    """One query of a policy over the involved factors: its answer and how often it is asked (0 where unsupported)."""
+    """One query of a policy: its answer (index of the choice) and its rate (0 where unsupported) over the involved factors."""
 
     query: Query
     answer: Int[np.ndarray, "..."]
@@ -33,7 +33,7 @@ class QueryTable:
 
 
 class Enumeration:
-    """A policy under a prior, laid out over the involved factors.
+    """A policy and a prior as arrays over the involved factors; `weights` is p(scene).
 
     Raises `BadInput` if the involved factors span more than `MAX_SCENES` scenes.
     """
@@ -45,34 +45,34 @@ class Enumeration:
         if np.prod(self.shape, dtype=np.int64) > MAX_SCENES:
             raise BadInput(
                 f"the policy and the prior touch {int(np.prod(self.shape, dtype=np.int64)):,} scenes; "
-                f"enumeration is made for up to {MAX_SCENES:,}: ask about fewer factors at once"
+                f"at most {MAX_SCENES:,} can be enumerated: ask about fewer factors at once"
             )
         self.prior, self.policy = prior, policy
         self.weights = np.broadcast_to(prior.table(self.names), self.shape)
 
     @cached_property
     def asked(self) -> tuple[QueryTable, ...]:
-        """The distinct queries with their rates; lines of the policy that name the same query are added."""
+        """The distinct queries; the rates of all policy lines with the same query are summed."""
 
         def merge(query: Query) -> QueryTable:
-            lines = [ask for ask in self.policy.asks if ask.query.name == query.name]
-            rate = reduce(np.add, [self._rate(ask) for ask in lines])
+            lines = [line for line in self.policy.asks if line.query.name == query.name]
+            rate = reduce(np.add, [self._rate(line) for line in lines])
             return QueryTable(query, spread(query.answers, query.depends_on, self.names), rate)
 
         return tuple(merge(query) for query in self.policy.queries)
 
-    def _rate(self, ask: PolicyLine) -> Float[np.ndarray, "..."]:
-        return ask.rate * ask.inside_table(self.prior, self.names).astype(float)
+    def _rate(self, line: PolicyLine) -> Float[np.ndarray, "..."]:
+        return line.rate * line.inside_table(self.prior, self.names).astype(float)
 
     def uniform(self) -> Enumeration:
-        """The same with equal weights on all scenes of non-zero probability."""
+        """The same policy with equal weights on all scenes of non-zero probability."""
         return self._reweighted((self.weights > 0).astype(float))
 
     def unrestricted(self) -> Enumeration:
-        """The queries that are asked at all, each of every scene on which it is defined, under the independent prior."""
-        other = self._reweighted(np.ones(self.shape))
-        other.policy = Policy(tuple(PolicyLine(query) for query in self.policy.supported(self.prior)))
-        return other
+        """Each supported query asked of every scene on which it is defined, under the independent prior."""
+        independent = self._reweighted(np.ones(self.shape))
+        independent.policy = Policy(tuple(PolicyLine(query) for query in self.policy.supported(self.prior)))
+        return independent
 
     def _reweighted(self, weights: Float[np.ndarray, "..."]) -> Enumeration:
         other = object.__new__(Enumeration)
@@ -82,41 +82,43 @@ class Enumeration:
 
 
 def coverage_of(enumeration: Enumeration, factor: str) -> float:
-    """Chance that two scenes alike in all but `factor` are told apart, relative to the best case, 0 to 1 (`coverage[k]`)."""
+    """`coverage[k]`: chance that two scenes equal in all but `factor` are distinguished, relative to the best case, 0 to 1."""
     if factor not in enumeration.names:
         return 0.0
     axis = enumeration.names.index(factor)
     num_values = enumeration.shape[axis]
-    lines = np.moveaxis(np.broadcast_to(enumeration.weights, enumeration.shape), axis, 0)
-    rest = lines.sum(axis=0)
-    conditional = np.divide(lines, rest, out=np.zeros(lines.shape), where=rest > 0)
-    asked = [_along(item, axis, num_values) for item in enumeration.asked]
+    rest, conditional = split_weights(np.broadcast_to(enumeration.weights, enumeration.shape), axis)
+    asked = [(factor_first(item.answer, axis, num_values), factor_first(item.rate > 0, axis, num_values)) for item in enumeration.asked]
     total = 0.0
     for first in range(num_values):
         for second in range(first + 1, num_values):
-            told = _told(asked, first, second)
-            if told is not None:
-                total += 2 * float((rest * conditional[first] * conditional[second] * told).sum())
+            distinguished = _distinguished(asked, first, second)
+            if distinguished is not None:
+                total += 2 * float((rest * conditional[first] * conditional[second] * distinguished).sum())
     return total / (1 - 1 / num_values)
 
 
-def _along(asked: QueryTable, axis: int, num_values: int) -> tuple[np.ndarray, np.ndarray]:
-    """Answer and support of a query with the factor's axis first and at full length."""
-
-    def lay(table: np.ndarray) -> np.ndarray:
-        moved = np.moveaxis(table, axis, 0)
-        return np.broadcast_to(moved, (num_values, *moved.shape[1:]))
-
-    return lay(asked.answer), lay(asked.rate > 0)
+def split_weights(weights: Float[np.ndarray, "..."], axis: int) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "value ..."]]:
+    """p(z_-k), and p(z_k | z_-k) with the axis of the factor k first; 0 where p(z_-k) is 0."""
+    lines = np.moveaxis(weights, axis, 0)
+    rest = lines.sum(axis=0)
+    return rest, np.divide(lines, rest, out=np.zeros(lines.shape), where=rest > 0)
 
 
-def _told(asked: list[tuple[np.ndarray, np.ndarray]], first: int, second: int) -> Bool[np.ndarray, "..."] | None:
-    told: np.ndarray | None = None
+def factor_first(table: np.ndarray, axis: int, num_values: int) -> np.ndarray:
+    """The table with a factor's axis first and at full length."""
+    moved = np.moveaxis(table, axis, 0)
+    return np.asarray(np.broadcast_to(moved, (num_values, *moved.shape[1:])))
+
+
+def _distinguished(asked: list[tuple[np.ndarray, np.ndarray]], first: int, second: int) -> Bool[np.ndarray, "..."] | None:
+    """Where some query (answer, support) distinguishes two values of the factor; None: nowhere."""
+    distinguished: np.ndarray | None = None
     for answer, support in asked:
-        here = np.asarray((answer[first] != answer[second]) & support[first] & support[second])
-        if here.any():
-            told = here if told is None else np.asarray(told | here)
-    return told
+        differs = np.asarray((answer[first] != answer[second]) & support[first] & support[second])
+        if differs.any():
+            distinguished = differs if distinguished is None else np.asarray(distinguished | differs)
+    return distinguished
 
 
 def entropy_bits(table: Float[np.ndarray, "..."]) -> float:
@@ -126,7 +128,7 @@ def entropy_bits(table: Float[np.ndarray, "..."]) -> float:
 
 
 def _joint(enumeration: Enumeration, asked: QueryTable) -> Float[np.ndarray, "choice ..."]:
-    """p(answer, scene | query), the answer on the first axis; sums to p(query's share), so normalise before use."""
+    """p(answer, scene) of one query, the answer on the first axis; sums to the query's share of the questions: normalise before use."""
     weights = enumeration.weights * asked.rate
     choices = np.arange(len(asked.query.choices)).reshape(-1, *(1,) * len(enumeration.shape))
     return np.asarray(weights * (asked.answer == choices))
@@ -141,7 +143,7 @@ def _information_bits(joint: Float[np.ndarray, "choice ..."], axes: tuple[int, .
 
 
 def pressure_bits_of(enumeration: Enumeration, factor: str) -> float:
-    """sum over q of p(q) I(A_q ; Z_k | Z_-k) under p(s|q), in bits: how strongly one asked question feels the factor.
+    """`pressure_bits[k]`: sum over q of p(q) I(A_q ; Z_k | Z_-k) under p(s|q), in bits, mean over the asked questions.
 
     An answer is a function of the scene, so the information is H(A_q | Z_-k).
     """
@@ -154,13 +156,13 @@ def pressure_bits_of(enumeration: Enumeration, factor: str) -> float:
         total += share
         if share > 0 and factor in asked.query.depends_on:
             joint = _joint(enumeration, asked) / share
-            given_rest = joint.sum(axis=axis, keepdims=True)
-            bits += share * (entropy_bits(given_rest) - entropy_bits(given_rest.sum(axis=0)))
+            answer_rest = joint.sum(axis=axis, keepdims=True)
+            bits += share * (entropy_bits(answer_rest) - entropy_bits(answer_rest.sum(axis=0)))
     return max(0.0, bits / total) if total > 0 else 0.0
 
 
 def proxies(enumeration: Enumeration) -> tuple[dict[str, float], dict[str, float]]:
-    """I(A_q ; Z_j) in bits for each factor j that q's answer does not depend on, and jointly for all such j."""
+    """I(A_q ; Z_j) in bits for each factor j that q's answer does not depend on (key `j->q`), and jointly for all such j (key q)."""
     single: dict[str, float] = {}
     joint_bits: dict[str, float] = {}
     for asked in enumeration.asked:
@@ -177,31 +179,31 @@ def proxies(enumeration: Enumeration) -> tuple[dict[str, float], dict[str, float
 
 
 def asked_fracs(prior: Prior, policy: Policy) -> dict[str, float]:
-    """p(q): the share, 0 to 1, of the asked questions that each query of a policy is, by its name. Raises `BadInput`."""
-    here = Enumeration(prior, policy)
-    weights = {item.query.name: float((here.weights * item.rate).sum()) for item in here.asked}
+    """p(q): each query's share of the asked questions, 0 to 1, by its name. Raises `BadInput` as `Enumeration` does."""
+    enumeration = Enumeration(prior, policy)
+    weights = {item.query.name: float((enumeration.weights * item.rate).sum()) for item in enumeration.asked}
     total = sum(weights.values())
     return {name: weight / total if total else 0.0 for name, weight in weights.items()}
 
 
 def measure_coverage(prior: Prior, policy: Policy) -> Coverage:
-    """All coverage quantities of a policy under a prior, exact (`resolved_frac` says if it had to be estimated).
+    """All coverage quantities of a policy under a prior, exact; `resolved_frac` alone may be estimated (see `resolved_exact`).
 
-    Raises `BadInput` if the factors involved span too many scenes to enumerate.
+    Raises `BadInput` if the involved factors span too many scenes to enumerate.
     """
-    here = Enumeration(prior, policy)
-    limit, free = here.uniform(), here.unrestricted()
+    enumeration = Enumeration(prior, policy)
+    limit, unrestricted = enumeration.uniform(), enumeration.unrestricted()
     names = prior.space.names
-    covered = {name: coverage_of(here, name) for name in names}
-    reach = {name: coverage_of(free, name) for name in names}
-    single, joint = proxies(here)
-    agree = prior.agreement(here.names)
-    resolved = measure_distinguishability(here.weights, [(item.answer, item.rate > 0) for item in here.asked])
+    covered = {name: coverage_of(enumeration, name) for name in names}
+    reach = {name: coverage_of(unrestricted, name) for name in names}
+    single, joint = proxies(enumeration)
+    agree = prior.agreement(enumeration.names)
+    resolved = measure_distinguishability(enumeration.weights, [(item.answer, item.rate > 0) for item in enumeration.asked])
     return Coverage(
         coverage=_rounded(covered),
         coverage_limit=_rounded({name: coverage_of(limit, name) for name in names}),
         reach=_rounded(reach),
-        pressure_bits=_rounded({name: pressure_bits_of(here, name) for name in names}),
+        pressure_bits=_rounded({name: pressure_bits_of(enumeration, name) for name in names}),
         proxy_bits=_rounded(single),
         joint_proxy_bits=_rounded(joint),
         resolved_frac=resolved.value,
@@ -209,11 +211,11 @@ def measure_coverage(prior: Prior, policy: Policy) -> Coverage:
         resolved_high=resolved.high,
         resolved_exact=resolved.exact,
         cause={name: "unasked" if reach[name] <= ZERO else "confounded" for name in names if covered[name] <= ZERO},
-        agreement_frac=float((here.weights * agree).sum()),
+        agreement_frac=float((enumeration.weights * agree).sum()),
         policy=str(policy),
     )
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:
-    """Exact zeros and ones as such: what enumeration leaves of rounding is below 1e-12."""
+    """Rounded to 12 digits, so that exact zeros and ones stay exact: rounding errors of enumeration are below 1e-12."""
     return {name: round(value, 12) + 0.0 for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""`resolved_frac`: how finely the questions, taken together, can tell scenes apart."""
+"""`resolved_frac`: how many pairs of scenes the questions of a policy distinguish."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONFIDENCE = 0.95
 
 
 class Distinguishability(NamedTuple):
-    """A chance, 0 to 1, with its ends; both equal it where it is exact."""
+    """Chance, 0 to 1, that two scenes are distinguished, with its interval; the ends equal the value where it is exact."""
 
     value: float
     low: float
@@ -28,12 +28,12 @@ def measure_distinguishability(
     asked: Sequence[tuple[Int[np.ndarray, "..."], Bool[np.ndarray, "..."]]],
     seed: int = 0,
 ) -> Distinguishability:
-    """Chance that two scenes drawn from `weights` are told apart by some query supported at both.
+    """Chance that two scenes drawn from `weights` are distinguished by some query supported at both.
 
-    `asked` holds (answer, support) per query, broadcastable to `weights`. Scenes that support the same queries share a
-    pattern. For two patterns only the queries common to both can tell, and they tell exactly when their answers, taken
-    together, differ: so the sum runs over pairs of patterns, never over pairs of scenes. Policies with more than 64
-    patterns (each yes/no question asked only where it holds, say) are estimated from draws, with a 95 % interval.
+    `asked` holds (answer, support) per query, broadcastable to `weights`. Scenes that support the same queries share a pattern. Scenes of
+    two patterns are distinguished exactly if their answers to the queries common to both differ: so the sum runs over pairs of patterns,
+    never over pairs of scenes. More than 64 patterns (as where each yes/no question is asked only if it holds) are estimated from draws,
+    with a 95 % interval.
     """
     scene = weights.ravel()
     answers = np.stack([np.broadcast_to(answer, weights.shape).ravel() for answer, _ in asked], axis=1).astype(np.int16)
@@ -54,9 +54,9 @@ def measure_distinguishability(
 
 
 def _classes(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct rows, and which of them each row is."""
+    """The distinct rows, and the position of each row among them."""
     member = np.zeros(len(table), dtype=np.int64)
-    for column in table.T:  # refining column by column sorts numbers, not rows
+    for column in table.T:  # refining column by column sorts numbers instead of rows
         _, member = np.unique(member * (int(column.max()) + 1) + column, return_inverse=True)
     _, first = np.unique(member, return_index=True)
     return table[first], member
@@ -73,9 +73,9 @@ def _same(scene: np.ndarray, answers: np.ndarray, first: np.ndarray, second: np.
 
 def _estimate(scene: np.ndarray, answers: np.ndarray, supports: np.ndarray, rng: np.random.Generator) -> Distinguishability:
     drawn = rng.choice(len(scene), size=(2, NUM_DRAWS), p=scene / scene.sum())
-    told = np.zeros(NUM_DRAWS, dtype=bool)
+    distinguished = np.zeros(NUM_DRAWS, dtype=bool)
     for query in range(answers.shape[1]):
         both = supports[drawn[0], query] & supports[drawn[1], query]
-        told |= both & (answers[drawn[0], query] != answers[drawn[1], query])
-    interval = stats.binomtest(int(told.sum()), NUM_DRAWS).proportion_ci(CONFIDENCE, method="wilson")
-    return Distinguishability(value=float(told.mean()), low=float(interval.low), high=float(interval.high), exact=False)
+        distinguished |= both & (answers[drawn[0], query] != answers[drawn[1], query])
+    interval = stats.binomtest(int(distinguished.sum()), NUM_DRAWS).proportion_ci(CONFIDENCE, method="wilson")
+    return Distinguishability(value=float(distinguished.mean()), low=float(interval.low), high=float(interval.high), exact=False)

@@ -1,4 +1,4 @@
-"""`coverage` from records: pairs of examples alike in everything but one factor, and whether the questions tell them apart."""
+"""`coverage` of annotated examples, estimated from matched pairs: examples equal in all factors but one."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ UNSUPPORTED = -1
 
 @dataclass(frozen=True, eq=False)
 class RecordedTable:
-    """One query as the records show it: each example's answer (-1 where it is not supported), and what that answer depends on.
+    """One query as estimated from the records: each example's answer (-1: not supported), and the factors on which it depends.
 
-    An example's answer is the most frequent one among examples alike in the factors that the answer depends on. The query is supported at
-    an example if it was asked of one alike in the factors that *asking* depends on; both sets of factors are found in the
-    data. So a rare combination that by chance was not asked is no gap, unless the records show that asking depends on it.
+    An example's answer is the most frequent one among examples equal in `depends_on`. The query is supported at an example if it was asked
+    of any example equal in `asked_by`, the factors on which *asking* depends. Both sets are selected from the data, so a rare combination
+    that was not asked by chance is no gap unless the records show that asking depends on it.
     """
 
     answer: Int[np.ndarray, " example"]
@@ -39,7 +39,7 @@ class RecordedTable:
 
 
 def recorded_table(table: Annotated, query: int) -> RecordedTable:
-    """What the records say about one query, for every example."""
+    """The answer and support of one query, estimated for every example."""
     everything = tuple(range(len(table.factors)))
     rows = np.flatnonzero(table.query == query)
     example, answer = table.example[rows], table.answer[rows]
@@ -51,16 +51,16 @@ def recorded_table(table: Annotated, query: int) -> RecordedTable:
     depends_on = select_context(Outcomes(table.levels[example], answer, example), everything)
     cell = cells(table.levels, depends_on)
     most = _most_frequent(cell[example], answer, int(cell.max()) + 1)
-    told = np.where(supported, most[cell], UNSUPPORTED)
+    estimated = np.where(supported, most[cell], UNSUPPORTED)
     noise = float((answer != most[cell[example]]).mean())
-    return RecordedTable(told, depends_on, asked_by, noise, len(rows), len(np.unique(answer)))
+    return RecordedTable(estimated, depends_on, asked_by, noise, len(rows), len(np.unique(answer)))
 
 
 def _most_frequent(cell: np.ndarray, answer: np.ndarray, num_cells: int) -> np.ndarray:
-    """The most frequent answer in each cell, the first of equals; -1 where there is none."""
+    """The most frequent answer in each cell, the lowest of equals; -1 in an empty cell."""
     num_answers = int(answer.max()) + 1
     distinct, counts = np.unique(cell * num_answers + answer, return_counts=True)
-    order = np.lexsort((-distinct, counts))  # the last one written to a cell stays
+    order = np.lexsort((-distinct, counts))  # of several writes to a cell, the last stays
     most = np.full(num_cells, UNSUPPORTED)
     most[distinct[order] // num_answers] = distinct[order] % num_answers
     return most
@@ -68,55 +68,55 @@ def _most_frequent(cell: np.ndarray, answer: np.ndarray, num_cells: int) -> np.n
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Of each example that has a match (another example alike in all but one factor): which stratum, and how many of its matches
-    it is told apart from, as a share of those with which it could be paired."""
+    """Per example that has a match (another example equal in all factors but one): its stratum, and the share of the other examples of
+    its stratum from which the questions distinguish it."""
 
     stratum: Int[np.ndarray, " matched"]
-    told_frac: Float[np.ndarray, " matched"]
+    distinguished_frac: Float[np.ndarray, " matched"]
 
 
 def match_pairs(table: Annotated, answers: Sequence[Int[np.ndarray, " example"]], factor: int) -> Matches:
-    """Matches for one factor. Pairs of *different* examples only: n_v n_w / (N (N - 1)) is unbiased for p(v) p(w), n_v n_w / N^2 is not."""
+    """Matches of one factor, over pairs of *different* examples: n_v n_w / (N (N - 1)) is unbiased for p(v) p(w), n_v n_w / N^2 is not."""
     rest = tuple(column for column in range(len(table.factors)) if column != factor)
     stratum = cells(table.levels, rest)
     size = np.bincount(stratum)
     level, num_levels = table.levels[:, factor], len(table.values[factor])
     point, of_example = np.unique(stratum * num_levels + level, return_inverse=True)  # distinct scenes
-    number = np.bincount(of_example)
+    num_alike = np.bincount(of_example)
     first = np.unique(of_example, return_index=True)[1]
     scenes = [answer[first] for answer in answers]
-    where = np.full((len(size), num_levels), -1)
-    where[point // num_levels, point % num_levels] = np.arange(len(point))
-    told_from = np.zeros(len(point))
+    position = np.full((len(size), num_levels), -1)
+    position[point // num_levels, point % num_levels] = np.arange(len(point))
+    num_distinguished = np.zeros(len(point))
     for other_level in range(num_levels):
-        other = where[point // num_levels, other_level]
-        told = _told(scenes, other) & (other >= 0) & (point % num_levels != other_level)
-        told_from += told * number[other]
+        other = position[point // num_levels, other_level]
+        distinguished = _distinguished(scenes, other) & (other >= 0) & (point % num_levels != other_level)
+        num_distinguished += distinguished * num_alike[other]
     matched = size[stratum] >= 2
-    inside = stratum[matched]
-    return Matches(inside, told_from[of_example][matched] / (size[inside] - 1))
+    strata = stratum[matched]
+    return Matches(strata, num_distinguished[of_example][matched] / (size[strata] - 1))
 
 
-def _told(scenes: Sequence[Int[np.ndarray, " scene"]], other: Int[np.ndarray, " scene"]) -> Bool[np.ndarray, " scene"]:
-    """Whether some query supported at both has different answers for each scene and its other."""
-    told = np.zeros(len(other), dtype=bool)
-    for answer in scenes:
-        told |= (answer != answer[other]) & (answer != UNSUPPORTED) & (answer[other] != UNSUPPORTED)
-    return told
+def _distinguished(answers: Sequence[Int[np.ndarray, " scene"]], other: Int[np.ndarray, " scene"]) -> Bool[np.ndarray, " scene"]:
+    """Whether some query supported at both has different answers for each scene and the scene at `other`."""
+    distinguished = np.zeros(len(other), dtype=bool)
+    for answer in answers:
+        distinguished |= (answer != answer[other]) & (answer != UNSUPPORTED) & (answer[other] != UNSUPPORTED)
+    return distinguished
 
 
 def coverage_estimate(matches: Matches, num_values: int, confidence: float) -> Estimate | None:
     """`coverage` of a factor, 0 to 1, with an interval by example; None where no example has a match.
 
-    A U-statistic over pairs within strata, each stratum counted by its examples. Its variance is the jackknife's by example, and its
-    interval the exact binomial one at the size with that variance (near 0 and 1 a t interval is wrong), never narrower at 1 than
-    if each of as many examples had been told apart. What is told is taken as known: its own error is not in the interval.
+    A U-statistic over pairs within strata, each stratum weighted by its examples. The variance is the jackknife's by example; the interval
+    is the exact binomial one at the sample size with that variance (near 0 and 1 a t interval is wrong). Its lower end is at most that of
+    as many examples all distinguished. The estimated answers count as exact: their own error is not in the interval.
     """
-    number = len(matches.told_frac)
+    number = len(matches.distinguished_frac)
     if number == 0:
         return None
     best = 1 - 1 / num_values
-    frac = float(matches.told_frac.mean())
+    frac = float(matches.distinguished_frac.mean())
     variance, spread = _variance(matches), frac * (1 - frac)
     size = spread / variance if min(variance, spread) > 1e-15 else float(number)
     tail = (1 + confidence) / 2
@@ -127,14 +127,14 @@ def coverage_estimate(matches: Matches, num_values: int, confidence: float) -> E
 
 
 def _variance(matches: Matches) -> float:
-    """Jackknife variance of the mean of `told_frac`: each matched example left out of its pairs in turn."""
+    """Jackknife variance of the mean of `distinguished_frac`: each matched example left out of its pairs in turn."""
     stratum, size = np.unique(matches.stratum, return_inverse=True, return_counts=True)[1:]
     members = size[stratum].astype(float)
-    told_from = matches.told_frac * (members - 1)
-    pairs = np.bincount(stratum, told_from)[stratum]
-    left = np.where(members > 2, (pairs - 2 * told_from) / np.maximum(members - 2, 1), 0.0)
-    total, number = float(matches.told_frac.sum()), len(stratum)
-    others = number - np.where(members > 2, 1.0, 2.0)  # who is left without a match leaves the sum too
+    num_distinguished = matches.distinguished_frac * (members - 1)
+    pairs = np.bincount(stratum, num_distinguished)[stratum]
+    left = np.where(members > 2, (pairs - 2 * num_distinguished) / np.maximum(members - 2, 1), 0.0)
+    total, number = float(matches.distinguished_frac.sum()), len(stratum)
+    others = number - np.where(members > 2, 1.0, 2.0)  # in a stratum of two, the other example is left without a match and drops out too
     if (others <= 0).any():
         return 0.0
     without = (total - pairs / (members - 1) + left) / others
@@ -144,10 +144,10 @@ def _variance(matches: Matches) -> float:
 def measure_data_coverage(
     table: pl.DataFrame, factors: Sequence[str] | None, rng: np.random.Generator, confidence: float = 0.95
 ) -> DataCoverage:
-    """Coverage and pressure of annotated examples, with intervals by example; `rng` draws the folds of the cross-fitting.
+    """Coverage and pressure of annotated examples, with intervals clustered by example; `rng` draws the folds of the cross-fitting.
 
-    `table` has one row for each asked question: `query`, `answer`, optionally `example`, and factor columns (`factors`, default: all other
-    columns). Raises `BadInput` on a table that cannot be used (see `annotate`).
+    `table` has one row per asked question: `query`, `answer`, optionally `example`, and factor columns (`factors`, default: all others).
+    Raises `BadInput` on an invalid table (see `annotate`).
     """
     data = annotate(table, factors)
     queries = [recorded_table(data, query) for query in range(len(data.queries))]

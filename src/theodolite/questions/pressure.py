@@ -1,4 +1,4 @@
-"""`pressure_bits` from records: how much better answers are predicted when one more factor is known."""
+"""`pressure_bits` of annotated examples: the gain in bits of predicting answers with one more factor."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Gaps:
-    """How many bits more each recorded answer costs without a factor than with it: the mean over rows estimates `pressure_bits`.
+    """Cross-entropy of each recorded answer without a factor less that with it, in bits: the mean over rows estimates `pressure_bits`.
 
-    `influence` is what the sum of the gaps loses when the row is left out: it carries the errors of the counts too.
+    `influence` is the change of the summed gaps when the row is left out, sampling errors of the counts included.
     """
 
     bits: Float[np.ndarray, "row factor"]
@@ -30,47 +30,47 @@ class Gaps:
 
 
 def pressure_gaps(table: Annotated, rng: np.random.Generator, num_folds: int = NUM_FOLDS) -> Gaps:
-    """Log loss of each recorded answer without each factor less that with it, in bits.
+    """`Gaps` of all rows and factors.
 
-    Both sides are count tables given the query: over all factors where a cell has records enough, else over the factors found to
-    matter. These are found in the other folds (folds by example), so that no row has a say in how it is predicted; counts
-    are corrected for their own bias (`Outcomes.surprise`).
+    Both predictors are count tables given the query: over all factors where a cell has enough examples, else over the selected factors.
+    These are selected on the other folds (folds by example), so that no row influences its own predictor; counts are corrected for
+    their bias (`Outcomes.surprise`).
     """
     bits, influence = (np.zeros((len(table), len(table.factors))) for _ in range(2))
     fold = rng.permutation(table.num_examples)[table.example] % num_folds
     for query in range(len(table.queries)):
         rows = np.flatnonzero(table.query == query)
         outcomes = Outcomes(table.levels[table.example[rows]], table.answer[rows], table.example[rows])
-        for held in range(num_folds):
-            inside = fold[rows] == held
+        for number in range(num_folds):
+            inside = fold[rows] == number
             if inside.any():
-                found = _fold(outcomes, outcomes.take(~inside))
-                bits[rows[inside]], influence[rows[inside]] = found.bits[inside], found.influence[inside]
+                gaps = _fold_gaps(outcomes, outcomes.take(~inside))
+                bits[rows[inside]], influence[rows[inside]] = gaps.bits[inside], gaps.influence[inside]
     return Gaps(bits, influence)
 
 
-def _fold(outcomes: Outcomes, training: Outcomes) -> Gaps:
-    """Gaps of all rows, with the contexts chosen from the training rows."""
+def _fold_gaps(outcomes: Outcomes, training: Outcomes) -> Gaps:
+    """Gaps of all rows, with the contexts selected on the training rows."""
     num_factors = outcomes.levels.shape[1]
     everything = tuple(range(num_factors))
-    found = select_context(training, everything)
+    selected = select_context(training, everything)
     bits, influence = (np.zeros(outcomes.levels.shape) for _ in range(2))
     for factor in everything:
         rest = tuple(column for column in everything if column != factor)
-        found_rest = select_context(training, rest) if factor in found else found
-        without = outcomes.backed_off((rest, found_rest))
-        given = outcomes.backed_off((everything, tuple(sorted({*found, factor})), found))
-        bits[:, factor] = (without.loss - given.loss) / math.log(2)
-        influence[:, factor] = (without.influence - given.influence) / math.log(2)
+        selected_rest = select_context(training, rest) if factor in selected else selected
+        without = outcomes.backed_off((rest, selected_rest))
+        with_factor = outcomes.backed_off((everything, tuple(sorted({*selected, factor})), selected))
+        bits[:, factor] = (without.loss - with_factor.loss) / math.log(2)
+        influence[:, factor] = (without.influence - with_factor.influence) / math.log(2)
     return Gaps(bits, influence)
 
 
 def pressure_estimate(gaps: Gaps, factor: int, table: Annotated, confidence: float) -> Estimate:
-    """Mean gap in bits, 0 or more, with a t interval clustered by example; ends None for fewer than two examples.
+    """Mean gap in bits, 0 or more, with a t interval clustered by example; ends are None for fewer than two examples.
 
-    Where the gap is the same in every example its spread says nothing, and nothing is left of an interval below 0: the ends are then
-    as far as answers could go that have not been seen. A chance e of such an answer goes unseen in n examples unless
-    (1 - e)^n is below the level; it is worth at most h(e) + e log2(answers - 1) bits (Fano).
+    Where all examples have the same gap, or the interval lies below 0, the ends are taken from unseen answers instead: an answer of
+    probability e stays unseen in n examples unless (1 - e)^n is below the level, and is worth at most h(e) + e log2(answers - 1) bits
+    (Fano).
     """
     mean = float(gaps.bits[:, factor].mean())
     groups = partition(table.example)
@@ -87,7 +87,7 @@ def pressure_estimate(gaps: Gaps, factor: int, table: Annotated, confidence: flo
 
 
 def unseen_bits(num_examples: int, num_answers: int, confidence: float) -> float:
-    """The most bits that answers can hold which none of `num_examples` gave, at a two-sided confidence."""
+    """Upper bound in bits of answers that none of `num_examples` gave, at a two-sided confidence."""
     chance = min(0.5, 1 - ((1 - confidence) / 2) ** (1 / num_examples))
     binary = -chance * math.log2(chance) - (1 - chance) * math.log2(1 - chance)
     return float(binary + chance * math.log2(max(num_answers - 1, 1)))

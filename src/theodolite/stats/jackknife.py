@@ -1,4 +1,4 @@
-"""Intervals that the measures of geometry share: the jackknife over groups of scenes, and rounding that repeats to the byte."""
+"""Jackknife intervals over groups of scenes, and rounding that makes estimates repeat to the byte."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DIGITS = 6
 
 
 def rounded(estimate: Estimate) -> Estimate:
-    """The estimate with value and ends to six places; ends that are missing stay missing."""
+    """The estimate with value and ends rounded to six places; None stays None."""
     low, high = (None if end is None else round(end, DIGITS) for end in (estimate.low, estimate.high))
     return Estimate(value=round(estimate.value, DIGITS), low=low, high=high, num_scenes=estimate.num_scenes)
 
@@ -20,10 +20,10 @@ def rounded(estimate: Estimate) -> Estimate:
 def jackknife_ends(
     value: float, left_out: Float[np.ndarray, " group"], bounds: tuple[float, float], confidence: float
 ) -> tuple[float | None, float | None]:
-    """Ends of Student's interval about a value, from its values with one group of scenes left out, cut to its bounds.
+    """Ends of Student's interval about a value, from its values with each group of scenes left out, cut to its bounds.
 
-    Missing for fewer than two groups, where a value is missing, and where all are one (never width 0). Delete-a-group jackknife: Kott,
-    Journal of Official Statistics 17 (2001).
+    None for fewer than two groups, for a non-finite value, and where all values are equal (never width 0). Delete-a-group jackknife:
+    Kott, Journal of Official Statistics 17 (2001).
     """
     number = len(left_out)
     if number < 2 or not np.isfinite(left_out).all() or float(np.ptp(left_out)) < 10.0**-DIGITS:

@@ -1,8 +1,7 @@
-"""Numbers with intervals clustered by scene: the one place where rows become numbers with ends.
+"""Rates, means and tests with intervals clustered by scene.
 
-The scene is the unit of independence: rows of one scene count together, whatever their number. All functions here group rows by the one
-`partition`. Fewer than two scenes give no ends, and no interval has width 0: where nothing in the data tells how far off a number
-may be, its ends are None.
+The scene is the unit of independence: rows of one scene form one cluster, and all functions group rows by `partition`. Fewer than two
+scenes give no ends, and no interval has width 0: where the data do not determine a width, the ends are None.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from scipy import stats
 from theodolite.records.part import Estimate, Rate
 
 Bounds = tuple[float, float]
-NOTHING = 1e-15  # a variance of a rate below this is rounding: no scene differs from the mean
-ROUNDING = 1e-12  # of real values: relative to their root mean square
+NOTHING = 1e-15  # a variance of a rate below this is a rounding error: no scene differs from the mean
+ROUNDING = 1e-12  # the same for real values, relative to their root mean square
 
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """Rows by scene: `member` holds the position, 0 to `num_scenes` - 1, of each row's scene among the sorted scenes."""
+    """Rows grouped by scene: `member` is the index, 0 to `num_scenes` - 1, of each row's scene among the sorted scenes."""
 
     member: Int[np.ndarray, " row"]
     num_scenes: int
@@ -34,16 +33,16 @@ class Partition:
 
 
 def partition(scenes: Int[np.ndarray, " row"]) -> Partition:
-    """Which rows belong to one scene."""
+    """The grouping of rows by scene."""
     clusters, member = np.unique(scenes, return_inverse=True)
     return Partition(member, len(clusters))
 
 
 def clustered_rate(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"], confidence: float = 0.95) -> Rate:
-    """Mean of values in 0 to 1 with a two-sided interval clustered by scene; ends are null for fewer than two scenes.
+    """Mean of values in 0 to 1 with a two-sided interval clustered by scene; ends are None for fewer than two scenes.
 
     The variance is that of the mean of cluster totals (linearised ratio). It gives an effective sample size, at which the exact
-    binomial (Clopper-Pearson) interval is taken, after Korn and Graubard, Survey Methodology 24 (1998): valid near 0 and 1, never of
+    binomial (Clopper-Pearson) interval is computed, after Korn and Graubard, Survey Methodology 24 (1998): valid near 0 and 1, never of
     width 0. Where no cluster differs from the mean, the number of scenes is the sample size. Raises `ValueError` on no rows.
     """
     frac, variance, num_scenes = _mean_and_variance(values, scenes)
@@ -62,7 +61,7 @@ def clustered_rate(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " 
 def _mean_and_variance(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"]) -> tuple[float, float | None, int]:
     """Mean of the rows, the variance of that mean by linearised scene totals (None below two scenes), and the number of scenes."""
     if len(values) == 0:
-        raise ValueError("the mean of no rows is nothing; leave the cell out")
+        raise ValueError("found no rows; a mean needs one or more: leave the cell out")
     groups = partition(scenes)
     mean, number = float(np.mean(values)), groups.num_scenes
     if number < 2:
@@ -71,8 +70,8 @@ def _mean_and_variance(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray
     return mean, float((residual**2).sum() * number / (number - 1)) / len(values) ** 2, number
 
 
-def _settled(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"]) -> tuple[float, float | None, int]:
-    """The same with what is only rounding set to 0: a variance of 0 then says that no scene differs from the mean."""
+def _rounding_to_zero(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"]) -> tuple[float, float | None, int]:
+    """`_mean_and_variance` with rounding errors set to 0: the variance is 0 exactly if no scene differs from the mean."""
     mean, variance, number = _mean_and_variance(values, scenes)
     scale = float(np.mean(np.square(values)))
     mean = 0.0 if abs(mean) <= ROUNDING * scale**0.5 else mean
@@ -80,7 +79,7 @@ def _settled(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"])
 
 
 def exact_interval(frac: float, size: float, confidence: float) -> tuple[float, float]:
-    """Clopper-Pearson ends of a fraction at a sample size that need not be whole."""
+    """Clopper-Pearson ends of a fraction at a sample size that need not be an integer."""
     tail, hits = (1 - confidence) / 2, frac * size
     low = float(stats.beta.ppf(tail, hits, size - hits + 1)) if hits > 0 else 0.0
     high = float(stats.beta.ppf(1 - tail, hits + 1, size - hits)) if hits < size else 1.0
@@ -90,13 +89,13 @@ def exact_interval(frac: float, size: float, confidence: float) -> tuple[float, 
 def clustered_mean(
     values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"], confidence: float = 0.95, bounds: Bounds | None = None
 ) -> Estimate:
-    """Mean of real values with Student's interval clustered by scene, n - 1 degrees of freedom for n scenes; ends are null for n < 2.
+    """Mean of real values with Student's interval clustered by scene, n - 1 degrees of freedom for n scenes; ends are None for n < 2.
 
-    Where no scene differs from the mean, Student's interval would have width 0. With `bounds`, between which every value lies, it is then
-    taken from the exact binomial: of n scenes none differed, so a share of scenes up to u may, each by as much as the bounds let it.
-    Without bounds the ends are null. `bounds` also cut the ends. Raises `ValueError` on no rows.
+    Where no scene differs from the mean, Student's interval would have width 0. With `bounds` on every value, the exact binomial replaces
+    it: none of n scenes differs, so a share up to u of all scenes may, each by as much as the bounds allow. Without bounds the ends are
+    None. `bounds` also cut the ends. Raises `ValueError` on no rows.
     """
-    mean, variance, number = _settled(values, scenes)
+    mean, variance, number = _rounding_to_zero(values, scenes)
     if variance is None or (variance == 0 and bounds is None):
         return Estimate(value=mean, low=None, high=None, num_scenes=number)
     reach = float(stats.t.ppf((1 + confidence) / 2, number - 1)) * variance**0.5
@@ -116,10 +115,9 @@ def paired_difference(
     confidence: float = 0.95,
     bounds: Bounds | None = None,
 ) -> Estimate:
-    """Mean of `other` - `one` (above 0 where `other` is larger), row by row, with the interval of `clustered_mean`.
+    """Mean of `other` - `one`, paired by row, with the interval of `clustered_mean`.
 
-    The rows of both are the same pairs in the same order, so what pairs have in common drops out. `bounds` are those of a difference:
-    (-1, 1) for rates.
+    Both have the same pairs in the same order, so effects that a pair shares cancel. `bounds` are those of a difference: (-1, 1) for rates.
     """
     return clustered_mean(other - one, scenes, confidence, bounds)
 
@@ -129,7 +127,7 @@ def difference_p(differences: Float[np.ndarray, " row"], scenes: Int[np.ndarray,
 
     Where no scene differs from the mean, t is undefined: a mean of 0 gives 1, any other the sign test of n scenes on one side, 2^(1 - n).
     """
-    mean, variance, number = _settled(differences, scenes)
+    mean, variance, number = _rounding_to_zero(differences, scenes)
     if variance is None:
         return None
     if variance == 0:
@@ -140,12 +138,13 @@ def difference_p(differences: Float[np.ndarray, " row"], scenes: Int[np.ndarray,
 def scenes_needed(
     differences: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"], confidence: float = 0.95, power: float = 0.8
 ) -> int | None:
-    """How many scenes like these tell the observed mean from 0 with chance `power`; None where it is 0 or fewer than two scenes speak.
+    """Number of scenes, 2 or more, at which a test finds the observed mean different from 0 with chance `power`; None for a mean of 0 or
+    fewer than two scenes.
 
     Two-sided at 1 - `confidence`, by the normal formula with Guenther's correction for Student's t (American Statistician 35, 1981). Where
-    no scene differs from the mean: as many as the sign test of `difference_p` takes. At least 2.
+    no scene differs from the mean: the number that the sign test of `difference_p` needs.
     """
-    mean, variance, number = _settled(differences, scenes)
+    mean, variance, number = _rounding_to_zero(differences, scenes)
     if variance is None or mean == 0:
         return None
     if variance == 0:
@@ -165,44 +164,43 @@ def bootstrap(
     """`statistic(*arrays)` with the interval of its values on `num_resamples` samples of whole scenes, drawn with replacement.
 
     Percentiles, widened for few scenes as Student's t is against the normal (the expanded percentile interval of Hesterberg, American
-    Statistician 69, 2015): ends stay in the statistic's own range. A scene that is drawn twice brings its rows twice, under its own
-    number. Samples on which the statistic is not finite are left out. Ends are null for fewer than two scenes, where more than one
-    sample in ten was left out, and where all samples give one value (never width 0). Raises `ValueError` on no rows and where the
-    statistic of all rows is not finite.
+    Statistician 69, 2015): ends stay in the statistic's own range. A scene drawn twice contributes its rows twice. Samples with a
+    non-finite statistic are left out. Ends are None for fewer than two scenes, where more than one sample in ten is left out, and where all
+    samples give one value (never width 0). Raises `ValueError` on no rows and on a non-finite statistic of all rows.
     """
     if len(scenes) == 0:
-        raise ValueError("a statistic of no rows is nothing; leave the cell out")
+        raise ValueError("found no rows; a statistic needs one or more: leave the cell out")
     value = float(statistic(*arrays))
     if not np.isfinite(value):
         raise ValueError(f"the statistic of all rows is {value}; a bootstrap needs a finite one")
     groups = partition(scenes)
     number = groups.num_scenes
-    nothing = Estimate(value=value, low=None, high=None, num_scenes=number)
+    without_ends = Estimate(value=value, low=None, high=None, num_scenes=number)
     if number < 2:
-        return nothing
-    found = np.array([statistic(*(array[rows] for array in arrays)) for rows in _resamples(groups, rng, num_resamples)], dtype=float)
-    kept = found[np.isfinite(found)]
-    if len(kept) < 0.9 * num_resamples or np.ptp(kept) <= ROUNDING * abs(value):
-        return nothing
+        return without_ends
+    values = np.array([statistic(*(array[rows] for array in arrays)) for rows in _resamples(groups, rng, num_resamples)], dtype=float)
+    finite = values[np.isfinite(values)]
+    if len(finite) < 0.9 * num_resamples or np.ptp(finite) <= ROUNDING * abs(value):
+        return without_ends
     tail = float(stats.norm.cdf((number / (number - 1)) ** 0.5 * stats.t.ppf((1 - confidence) / 2, number - 1)))
-    low, high = np.quantile(kept, [tail, 1 - tail])
+    low, high = np.quantile(finite, [tail, 1 - tail])
     return Estimate(value=value, low=float(low), high=float(high), num_scenes=number)
 
 
 def _resamples(groups: Partition, rng: np.random.Generator, num_resamples: int) -> Iterator[Int[np.ndarray, " drawn"]]:
-    """Rows of as many scenes as there are, drawn with replacement; each sample may have another number of rows."""
+    """Row indices of `num_scenes` scenes drawn with replacement; samples may differ in their number of rows."""
     order = np.argsort(groups.member, kind="stable")
     sizes = np.bincount(groups.member, minlength=groups.num_scenes)
     starts = np.cumsum(sizes) - sizes
     for _ in range(num_resamples):
         chosen = rng.integers(groups.num_scenes, size=groups.num_scenes)
-        taken = sizes[chosen]
-        within = np.arange(taken.sum()) - np.repeat(np.cumsum(taken) - taken, taken)
-        yield order[np.repeat(starts[chosen], taken) + within]
+        counts = sizes[chosen]
+        offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        yield order[np.repeat(starts[chosen], counts) + offsets]
 
 
 def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
-    """Adjusted p, 0 to 1: rejecting those at or below q holds the expected share of false ones among the rejected to q.
+    """Adjusted p, 0 to 1: rejecting those at or below q keeps the expected share of false rejections among the rejected at or below q.
 
     Benjamini and Hochberg, JRSS B 57 (1995); tests independent or positively dependent.
     """
@@ -210,7 +208,7 @@ def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " tes
 
 
 def permutation_p(observed: float, null: Float[np.ndarray, " draw"]) -> float:
-    """Chance under the null of a value at least as large as `observed`, above 0 to 1: (1 + number so large) / (1 + number of draws).
+    """Permutation p in (0, 1] of values as large as `observed`: (1 + number of draws as large) / (1 + number of draws).
 
     One-sided; for two sides give absolute values. The observed arrangement counts as a draw, so p is never 0 (Phipson and Smyth 2010).
     """
@@ -218,5 +216,5 @@ def permutation_p(observed: float, null: Float[np.ndarray, " draw"]) -> float:
 
 
 def total_variation(before: Float[np.ndarray, "row choice"], after: Float[np.ndarray, "row choice"]) -> Float[np.ndarray, " row"]:
-    """Half the summed absolute difference of two distributions, 0 to 1."""
+    """Total variation of two distributions, row by row, 0 to 1: half the summed absolute difference."""
     return np.asarray(np.abs(before - after).sum(axis=1) / 2)

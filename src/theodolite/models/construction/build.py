@@ -33,10 +33,10 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class DecoderSize:
-    """Layers, width and heads of the decoder; the feed-forward part is `expansion` times as wide.
+    """Layers, width and heads of the decoder; the feed-forward layers are `expansion` times as wide.
 
-    `initial_std` is that of the weights at the start, 0.02 as is usual. It matters: from small weights the decoder settles on the
-    one easiest feature, from larger ones it learns faster and leans on several at once (docs/log.md).
+    `initial_std` is the standard deviation of the initial weights, by default the usual 0.02. It matters: from small weights the decoder
+    learns the one easiest feature, from larger ones it learns faster and uses several at once (docs/log.md).
     """
 
     num_layers: int = 4
@@ -47,7 +47,7 @@ class DecoderSize:
 
 
 def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token for each word and mark that occurs in the texts, lower-cased."""
+    """A tokenizer with one token for each word and punctuation mark in the texts, lower-cased."""
     splitter, lower = pre_tokenizers.Whitespace(), normalizers.Lowercase()
     words = {word for text in texts for word, _ in splitter.pre_tokenize_str(lower.normalize_str(text))}
     vocabulary = {word: index for index, word in enumerate((*SPECIAL, *sorted(words)))}
@@ -66,9 +66,9 @@ def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 def build_vlm(
     texts: Iterable[str], seed: int, decoder: DecoderSize = DecoderSize(), frontend: FrontEnd = "conv", connector: Connector = "mlp"
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """A LLaVA with a frozen front end and random connector and decoder, and its processor. `texts` hold every word it needs.
+    """A LLaVA with a frozen front end and random connector and decoder, and its processor. `texts` contain the whole vocabulary.
 
-    Of one seed, all but the connector starts from the same weights whatever the connector. Raises `UnknownName` for one that there is not.
+    With one seed, the initial weights outside the connector do not depend on the connector. Raises `UnknownName` for an unknown connector.
     """
     connector = connector_named(connector)
     tokenizer = word_tokenizer(texts)
@@ -114,7 +114,7 @@ def build_vlm(
 
 
 def connector_named(name: str) -> Connector:
-    """The name, if it is one of a connector. Raises `UnknownName`."""
+    """The name, if it is a connector's. Raises `UnknownName` otherwise."""
     if name not in CONNECTORS:
         raise UnknownName("connector", name, tuple(CONNECTORS))
     return name  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""Vision encoders by name: those of this package, and any Hugging Face vision model that LLaVA can take."""
+"""Vision encoders by name: this package's own, and any Hugging Face vision model that LLaVA can take."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WORKS = (
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """A vision tower and what makes its pictures. `has_class_token` says that the first of its tokens stands for no place."""
+    """A vision tower and its image processor. `has_class_token`: whether the first token of its output is a class token."""
 
     tower: nn.Module
     image_processor: Any
@@ -42,22 +42,22 @@ class Encoder:
 
     @property
     def token_size(self) -> int:
-        """Pixels a side of what one token stands for."""
+        """Side in pixels of the square that one token covers."""
         return int(self.tower.config.image_size) // tower_grid(self.tower.config)[0]
 
 
 def encoder_named(name: str, attention: str = "sdpa") -> Encoder:
     """An encoder by name: `conv`, `patches:64/8` (raw pixels: size/patch), `lite0:128/16` (size/stride), or a Hugging Face folder or name.
 
-    Raises `BadInput` for sizes that do not go, weights that are not installed, and models that give no token for each place of a picture.
+    Raises `BadInput` for unsupported sizes, weights that are not installed, and models without a token for each cell of a picture's grid.
     """
     kind, colon, sizes = name.partition(":")
     if kind not in OWN:
         return _from_hugging_face(name, attention)
-    found = re.fullmatch(r"(\d+)/(\d+)", sizes)
-    if colon and not found:
+    match = re.fullmatch(r"(\d+)/(\d+)", sizes)
+    if colon and not match:
         raise BadInput(f"encoder {name!r} cannot be read; write {kind}, or sizes in pixels as in {EXAMPLES[kind]}")
-    encoder = OWN[kind](*(map(int, found.groups()) if found else DEFAULTS[kind]))
+    encoder = OWN[kind](*(map(int, match.groups()) if match else DEFAULTS[kind]))
     encoder.tower.requires_grad_(False).eval()
     return encoder
 
@@ -84,42 +84,42 @@ EXAMPLES: Mapping[str, str] = {"conv": f"conv:{SIZE}/{PATCH}", "patches": "patch
 
 
 def _from_hugging_face(name: str, attention: str) -> Encoder:
-    """The tower as it is where LLaVA can take it; else within a `CellsTower`, which gives the tokens of places in its last layer."""
+    """The tower itself where LLaVA can take it; else wrapped in a `CellsTower`, which outputs the last layer's tokens of the grid."""
     with loading("vision encoder", name):
         config = AutoConfig.from_pretrained(name)
-        # Two-tower models keep the vision part within them.
+        # Models with a text tower too (CLIP) have a configuration of the vision tower within theirs.
         vision = getattr(config, "vision_config", config)
-        _refuse_other_senses(name, vision)
+        _refuse_non_vision(name, vision)
         processor = AutoImageProcessor.from_pretrained(name, backend="pil")
-        whole = AutoModel.from_pretrained(name, config=config, dtype=torch.float32).eval()
-    tower = getattr(whole, "vision_model", whole)
+        model = AutoModel.from_pretrained(name, config=config, dtype=torch.float32).eval()
+    tower = getattr(model, "vision_model", model)
     size = _side(name, processor)
     if type(tower) is not MODEL_MAPPING[type(vision)]:
-        raise BadInput(f"{name} keeps its vision part where it is not looked for ({type(tower).__name__}); save that part alone; {WORKS}")
+        raise BadInput(f"{name} has its vision tower within {type(tower).__name__}, not as vision_model; save it alone; {WORKS}")
     output = _probe(name, tower, size)
-    cells = math.prod(tower_grid(vision)) if _is_plain(vision, size) and tower._supports_sdpa else 0
+    num_cells = math.prod(tower_grid(vision)) if _is_plain(vision, size) and tower._supports_sdpa else 0
     layers = output.hidden_states or ()
-    extra = layers[-1].shape[1] - cells if cells and layers and layers[-1].ndim == 3 and len(layers[-1]) == 2 else -1
+    extra = layers[-1].shape[1] - num_cells if num_cells and layers and layers[-1].ndim == 3 and len(layers[-1]) == 2 else -1
     if extra == 0 or (extra == 1 and len(layers) > 1):
         tower.set_attn_implementation(attention)
-        return Encoder(tower, _resizing(processor, size), has_class_token=extra == 1)
-    return Encoder(_cells_tower(name, tower, size, output.last_hidden_state), _resizing(processor, size))
+        return Encoder(tower, _resize_only(processor, size), has_class_token=extra == 1)
+    return Encoder(_cells_tower(name, tower, size, output.last_hidden_state), _resize_only(processor, size))
 
 
-def _refuse_other_senses(name: str, vision: Any) -> None:
+def _refuse_non_vision(name: str, vision: Any) -> None:
     kind = MODEL_MAPPING.get(type(vision), None)
     if getattr(kind, "main_input_name", None) != "pixel_values":
         raise BadInput(f"{name} ({vision.model_type}) is no vision model: it takes no pictures; {WORKS}")
 
 
 def _is_plain(vision: Any, size: int) -> bool:
-    """Whether the configuration has one width, one patch size, and the size of the pictures that the image processor makes."""
-    found = [getattr(vision, part, None) for part in ("hidden_size", "patch_size", "image_size")]
-    return all(isinstance(each, int) for each in found) and found[2] == size
+    """Whether the configuration has one width, one patch size, and the size of the image processor's pictures."""
+    sizes = [getattr(vision, name, None) for name in ("hidden_size", "patch_size", "image_size")]
+    return all(isinstance(each, int) for each in sizes) and sizes[2] == size
 
 
 def _side(name: str, processor: Any) -> int:
-    """Pixels a side of the pictures that an image processor makes. Raises `BadInput` if they are not square pictures of one size."""
+    """Side in pixels of an image processor's pictures. Raises `BadInput` if they are not squares of one size."""
     probes = [Image.new("RGB", sides) for sides in ((300, 200), (200, 200))]
     shapes = {tuple(processor([probe], return_tensors="pt")["pixel_values"].shape) for probe in probes}
     (shape, *others) = shapes
@@ -129,18 +129,18 @@ def _side(name: str, processor: Any) -> int:
 
 
 def _probe(name: str, tower: Any, size: int) -> Any:
-    """What the tower gives for two pictures. Raises `BadInput` if it takes none of that size, or not alone."""
+    """The tower's output for two pictures. Raises `BadInput` if it does not take pictures of that size, or needs other inputs too."""
     try:
         with torch.no_grad():
             return tower(pixel_values=torch.zeros(2, 3, size, size), output_hidden_states=True)
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        named = getattr(tower.config, "image_size", size)
-        found = str(error).splitlines()[0] if named == size else f"its configuration says {named}, its image processor makes {size}"
-        raise BadInput(f"{name} ({tower.config.model_type}) takes no square pictures of {size} alone: {found}; {WORKS}") from error
+        expected = getattr(tower.config, "image_size", size)
+        reason = str(error).splitlines()[0] if expected == size else f"its configuration says {expected}, its image processor makes {size}"
+        raise BadInput(f"{name} ({tower.config.model_type}) takes no square pictures of {size} alone: {reason}; {WORKS}") from error
 
 
 def _cells_tower(name: str, inner: Any, size: int, tokens: Tensor) -> CellsTower:
-    """The model wrapped. Raises `BadInput` if its last layer has no token for each place."""
+    """The model in a `CellsTower`. Raises `BadInput` if its last layer has no token for each cell of a square grid."""
     patch = getattr(inner.config, "patch_size", None)
     patch = patch[0] if isinstance(patch, list | tuple) else patch
     side = tokens.shape[-1] if tokens.ndim == 4 else size // patch if isinstance(patch, int) else 0
@@ -156,10 +156,10 @@ def _cells_tower(name: str, inner: Any, size: int, tokens: Tensor) -> CellsTower
     return tower
 
 
-def _resizing(processor: Any, size: int) -> Any:
-    """The image processor, if it does no more to a square picture of its size than scale and shift values; else one that does only that.
+def _resize_only(processor: Any, size: int) -> Any:
+    """The image processor, if it only scales and shifts the values of a square picture of its size; else one that does.
 
-    Zooming in on the middle (as DINOv2's does) would hide the edges of a picture that questions are about.
+    A centre crop (as of DINOv2's) would hide the edges of pictures, which questions may be about.
     """
     try:
         if Pixels(processor).size == size:

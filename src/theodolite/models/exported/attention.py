@@ -1,6 +1,6 @@
-"""Mixed attention: a picture's tokens see their own picture whole; everything else is causal, within its own sample and branch.
+"""Mixed attention (LaVer, arXiv 2512.06281): bidirectional within a picture, causal otherwise, within a token's own sample and branch.
 
-This file goes with exported models, so it imports nothing but torch and its neighbours (LaVer, arXiv 2512.06281, mixed attention).
+This file is copied beside exported models, so it imports only torch and its neighbours.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WORKING = (*ADDITIVE, "flex_attention")
 
 
 def refuse_dropped_masks(implementation: str | None) -> None:
-    """Raises `ValueError` for an attention back end that would drop a prepared mask without a word, such as FlashAttention-2."""
+    """Raises `ValueError` for an attention back end that would silently drop a prepared mask, such as FlashAttention-2."""
     if implementation not in WORKING:
         raise ValueError(
             f"attention {implementation!r} does not take a prepared mask: pictures would be attended causally and samples would see each "
@@ -29,10 +29,10 @@ def refuse_dropped_masks(implementation: str | None) -> None:
 
 
 def visible(layout: Layout, mixed: bool, window: int | None = None) -> Tensor:
-    """(row, query, key): who sees whom. Padding sees itself only and is seen by nobody else.
+    """(row, query, key): whether the query attends to the key. Padding attends to itself only, and no other token attends to it.
 
-    With `window`, causal sight ends that many positions back (a query sees `window` keys, itself included), as in sliding-window layers;
-    a picture still sees itself whole, as Gemma 3 has it.
+    With `window`, causal attention covers the last `window` positions, the query's own included, as in sliding-window layers; attention
+    within a picture is not limited, as in Gemma 3.
     """
     width = layout.sample.shape[1]
     column = torch.arange(width, device=layout.sample.device)
@@ -47,7 +47,7 @@ def visible(layout: Layout, mixed: bool, window: int | None = None) -> Tensor:
 
 
 def _isolated(layout: Layout) -> Tensor:
-    """(row, query, key): same sample, and the key in the trunk, in the stem of the query's own branch, or in its own twig."""
+    """(row, query, key): whether both are in one sample, and the key in the trunk, the stem of the query's branch, or the query's twig."""
     same = (layout.sample[:, :, None] == layout.sample[:, None, :]) & layout.real[:, :, None]
     own = layout.branch[:, :, None] == layout.branch[:, None, :]
     if layout.twig is not None:
@@ -62,7 +62,7 @@ def _same_picture(layout: Layout) -> Tensor:
 def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """(row, 1, query, key): 0 where the key is seen, the lowest number of `dtype` elsewhere.
 
-    Additive, since eager attention adds a boolean mask as 0 and 1 without a word.
+    Not boolean, since eager attention would silently add a boolean mask as 0 and 1.
     """
     mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
     return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
@@ -73,36 +73,36 @@ def prepared_mask(
 ) -> Any:
     """The mask in the form that an attention back end takes: additive (row, 1, query, key), or a `BlockMask` for flex attention.
 
-    `num_keys` is the length of a cache that is allocated whole and empty so far; what lies behind the tokens is seen by nobody. Raises
-    `ValueError` for back ends that drop masks, and for such a cache with flex attention.
+    `num_keys` is the length of an empty cache of fixed length; its keys after the tokens are masked. Raises `ValueError` for back ends
+    that drop masks, and for such a cache with flex attention.
     """
     refuse_dropped_masks(implementation)
-    behind = 0 if num_keys is None else num_keys - layout.sample.shape[1]
+    num_unused = 0 if num_keys is None else num_keys - layout.sample.shape[1]
     if implementation in ADDITIVE:
-        return F.pad(additive(visible(layout, mixed, window), dtype), (0, behind), value=torch.finfo(dtype).min)
-    if behind:
+        return F.pad(additive(visible(layout, mixed, window), dtype), (0, num_unused), value=torch.finfo(dtype).min)
+    if num_unused:
         raise ValueError("flex attention has no mixed mask over a cache of fixed length; use sdpa or eager, or a cache that grows")
     return _block_mask(layout, mixed, window)
 
 
 def layer_kinds(text_config: Any) -> tuple[str, ...]:
-    """The kinds of attention that occur among a language model's layers, by name. Raises `ValueError` on unknown ones."""
-    kinds = tuple(sorted(set(_kind_of_each(text_config))))
+    """The kinds of attention among a language model's layers, sorted by name. Raises `ValueError` on unknown ones."""
+    kinds = tuple(sorted(set(_kinds_by_layer(text_config))))
     if not set(kinds) <= set(LAYERS):
         raise ValueError(f"the language model has layers of {', '.join(kinds)}; prepared masks are made for {', '.join(LAYERS)} only")
     return kinds
 
 
-def _kind_of_each(text_config: Any) -> list[str]:
-    """By layer; where the configuration does not list them (Llama, Mistral) they are all alike, and one stands for all."""
+def _kinds_by_layer(text_config: Any) -> list[str]:
+    """The kind of attention of each layer; a single entry where the configuration lists none (Llama, Mistral): all layers are alike."""
     windowed = getattr(text_config, "sliding_window", None) is not None
     return list(getattr(text_config, "layer_types", None) or [LAYERS[1] if windowed else LAYERS[0]])
 
 
 def language_mask(layout: Layout, mixed: bool, text_config: Any, dtype: torch.dtype, cache: Any = None) -> Any:
-    """What a language model takes for its mask: one prepared mask, or one for each kind of its layers if there are several.
+    """The `attention_mask` of a language model: one prepared mask, or one for each kind of its layers if there are several.
 
-    `cache` is a Hugging Face cache that is empty so far. Raises `ValueError` for a back end or kinds of layers that cannot take it.
+    `cache` is an empty Hugging Face cache. Raises `ValueError` for a back end or kinds of layers that cannot take a prepared mask.
     """
     kinds = layer_kinds(text_config)
     windows = {LAYERS[0]: None, LAYERS[1]: getattr(text_config, "sliding_window", None)}
@@ -110,13 +110,13 @@ def language_mask(layout: Layout, mixed: bool, text_config: Any, dtype: torch.dt
     for kind in kinds:
         num_keys = None
         if cache is not None:
-            num_keys = int(cache.get_mask_sizes(layout.sample.shape[1], _kind_of_each(text_config).index(kind))[0])
+            num_keys = int(cache.get_mask_sizes(layout.sample.shape[1], _kinds_by_layer(text_config).index(kind))[0])
         masks[kind] = prepared_mask(layout, mixed, text_config._attn_implementation, dtype, windows[kind], num_keys)
     return masks if len(kinds) > 1 else masks[kinds[0]]
 
 
 def _block_mask(layout: Layout, mixed: bool, window: int | None) -> Any:
-    """The same sight as a `BlockMask`, computed a block at a time: nothing of size tokens x tokens is kept."""
+    """`visible` as a `BlockMask`, computed a block at a time, so that memory does not grow with tokens x tokens."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     rows, width = layout.sample.shape
@@ -134,5 +134,5 @@ def _block_mask(layout: Layout, mixed: bool, window: int | None) -> Any:
             seen = seen | ((picture[row, query] == picture[row, key]) & (picture[row, query] >= 0))
         return seen | (query == key)
 
-    # Heads are alike. torch counts the arguments of what it is given, which a lambda shows whatever checks `sees` is wrapped in.
+    # One mask for all heads. torch counts the function's arguments, which a type-checking wrapper around `sees` would hide.
     return create_block_mask(lambda row, head, query, key: sees(row, query, key), rows, None, width, width, device=str(sample.device))

@@ -1,8 +1,8 @@
-"""Any Hugging Face vision model as a tower that LLaVA can take: one token for each place of a picture, and no others.
+"""A wrapper that makes any Hugging Face vision model a tower for LLaVA: one token for each cell of a picture's grid, and no others.
 
-For models whose configuration LLaVA cannot read (ResNet, ConvNext: several widths), which put tokens of no place in front (registers,
-distillation), or which take pictures of another size than they name. This file imports nothing of theodolite: a saved model carries a
-copy of it, so that it loads anywhere with `trust_remote_code=True`.
+For models whose configuration LLaVA cannot read (ResNet, ConvNext: several widths), that put other tokens in front (registers,
+distillation), or that take pictures of another size than their configuration says. This file imports nothing of theodolite: a copy of it
+is saved with a model, so that the model loads anywhere with `trust_remote_code=True`.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ __all__ = ["CellsTower", "CellsTowerConfig", "CellsTowerLlava", "CellsTowerLlava
 
 
 class CellsTowerConfig(PreTrainedConfig):
-    """`inner` is the configuration of the model within; `skip` counts the tokens in front that stand for no place."""
+    """`inner` is the configuration of the wrapped model; `skip` counts its tokens in front of those of the grid."""
 
     model_type = "theodolite_cells_tower"
 
@@ -41,14 +41,14 @@ class CellsTowerConfig(PreTrainedConfig):
 class CellsTower(PreTrainedModel):
     """Pictures (batch, 3, size, size) at `config.image_size` to tokens (batch, cells, channels), row by row: the inner model's last layer.
 
-    It is in evaluation mode always: batch norm and dropped paths of the inner model would else change in training, frozen as it is.
+    Always in evaluation mode: else batch norm and stochastic depth of the frozen inner model would act in training.
     """
 
     config: CellsTowerConfig
     config_class = CellsTowerConfig
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    # The inner model runs whichever attention it supports, and the decoder its own.
+    # The inner model uses an attention back end that it supports, so the decoder may use any.
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -71,8 +71,10 @@ class CellsTower(PreTrainedModel):
         maps = self.inner(pixel_values=pixel_values.to(self.dtype)).last_hidden_state
         tokens = maps.flatten(2).transpose(1, 2) if maps.ndim == 4 else maps[:, self.config.skip :]
         if tokens.shape[1] != side**2:
-            raise ValueError(f"the inner model gives {tokens.shape[1]} places, and the configuration has {side**2}; build the model anew")
-        # LLaVA picks a layer out of `hidden_states`; the tower offers its last.
+            raise ValueError(
+                f"the inner model gives {tokens.shape[1]} tokens, and the configuration has {side**2} cells; rebuild the model"
+            )
+        # LLaVA selects a layer of `hidden_states`; the tower has only its last.
         return BaseModelOutputWithPooling(last_hidden_state=tokens, hidden_states=(tokens,))
 
 
@@ -81,8 +83,8 @@ class CellsTowerLlavaConfig(LlavaConfig):
 
 
 class CellsTowerLlava(LlavaForConditionalGeneration):
-    """A stock LLaVA on this tower. What is loaded with `trust_remote_code` is marked as foreign code for the rest of the process, whose
-    weights are taken by other names: the stock class itself must not be, or the next LLaVA would lose its head without a word.
+    """A stock LLaVA on this tower, in a class of its own. transformers marks a class loaded with `trust_remote_code` as custom code for the
+    rest of the process, and loads its weights by other names: with the stock class marked, the next LLaVA would silently lose its head.
     """
 
     config_class = CellsTowerLlavaConfig

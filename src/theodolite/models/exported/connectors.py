@@ -1,8 +1,8 @@
-"""Connectors: what turns the tokens of a vision tower into tokens of the language model, as many as there were.
+"""Connectors: modules that map a vision tower's tokens to as many tokens of the language model.
 
-All take (picture, token, vision width) and give (picture, token, text width), so that arms of a study differ in the connector alone: the
-length of sequences is the same, and so is the scale of vision tokens at the start (see `start_scale`). This file goes with exported
-models, so it imports nothing but torch and transformers.
+All map (picture, token, vision width) to (picture, token, text width), so that arms of a study differ in the connector alone: the length
+of sequences is the same, and so is the initial scale of vision tokens (see `start_scale`). This file is copied beside exported models, so
+it imports only torch and transformers.
 """
 
 import math
@@ -19,14 +19,14 @@ __all__ = ["CONNECTORS", "Connector", "ConnectorLlava", "connector_of", "exchang
 
 Connector = Literal["linear", "mlp", "resampler", "local"]
 STOCK = "mlp"
-# Stands in the configuration where stock classes look for an activation: they end with it, instead of making a projector of their own.
+# Written into the configuration as the activation's name: stock classes raise on it, instead of making a projector of their own.
 NOTE = "none: the connector is {!r} of theodolite, which export_vlm writes and trust_remote_code=True loads"
 
 
 def start_scale(vision_width: int, text_width: int, std: float) -> float:
-    """Root mean square that LLaVA's stock projector gives on tokens of root mean square 1, all its weights drawn at `std`; above 0.
+    """Root mean square (above 0) of the outputs of LLaVA's stock projector on inputs of root mean square 1, with weights drawn at `std`.
 
-    The first layer makes them normal with a variance of v = vision_width std^2. With the exact GELU, x Phi(x), the second moment behind it
+    Outputs of the first layer are normal with variance v = vision_width std^2. With the exact GELU, x Phi(x), the second moment after it
     is v/4 + v/(2 pi) (asin(v/(1+v)) + 2v / ((1+v) sqrt(1+2v))) (Tsuchida et al., arXiv 2002.08517, the kernel of GELU).
     """
     v = vision_width * std**2
@@ -35,14 +35,14 @@ def start_scale(vision_width: int, text_width: int, std: float) -> float:
 
 
 def _drawn(layer: Any, std: float) -> Any:
-    """The layer with normal weights and no bias."""
+    """The layer with normal weights of standard deviation `std`, and biases of 0."""
     nn.init.normal_(layer.weight, std=std)
     nn.init.zeros_(layer.bias)
     return layer
 
 
 def _linear(inputs: int, outputs: int, scale: float = 1.0) -> nn.Linear:
-    """A layer that gives a root mean square of `scale` on inputs of 1."""
+    """A linear layer with outputs of root mean square `scale` on inputs of root mean square 1."""
     return _drawn(nn.Linear(inputs, outputs), scale / math.sqrt(inputs))
 
 
@@ -59,7 +59,7 @@ def _side(num_tokens: int) -> int:
 
 
 class Linear(nn.Module):
-    """One linear map with a bias, token by token (as LLaVA 1 has it, arXiv 2304.08485, section 4.1)."""
+    """One linear layer with a bias, token by token (as in LLaVA 1, arXiv 2304.08485, section 4.1)."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -84,13 +84,13 @@ class CrossAttention(nn.Module):
             layer(each).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for layer, each in ((self.query, queries), (self.key, keys), (self.value, values))
         )
-        # Written out: for sequences this short, the backward pass of the fused kernel in bf16 is slow on a CPU.
+        # Not the fused kernel: its backward pass in bf16 is slow on a CPU for sequences this short.
         weights = (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])).softmax(dim=-1).to(value.dtype)
         return self.output((weights @ value).transpose(1, 2).flatten(-2))
 
 
 class ResamplerBlock(nn.Module):
-    """Queries look at the picture once, and each thinks over what it has: both added to them, normalised before (pre-norm)."""
+    """Pre-norm block: cross-attention of the queries to the picture, then a feed-forward network, both residual."""
 
     def __init__(self, width: int, num_heads: int, expansion: int = 4) -> None:
         super().__init__()
@@ -104,12 +104,12 @@ class ResamplerBlock(nn.Module):
 
 
 class Resampler(nn.Module):
-    """Learned queries, one for each token that is given, read the picture through cross-attention in two blocks.
+    """Learned queries, one for each output token, that attend to the picture in two cross-attention blocks.
 
     After Perceiver Resampler (Flamingo, arXiv 2204.14198, section 2.1) and the one of Qwen-VL (arXiv 2308.12966, section 2.1), from which
-    it takes 2D positions on the keys: without them a picture would be a bag of tokens, and its order could not matter. Ours has two
-    blocks where Flamingo has six, positions are learned (one vector a row, one a column, side by side), queries do not look at each other,
-    and there are as many queries as tokens. Which place a token of the output tells of is learned, if any: it has no place of its own.
+    it takes 2D positions on the keys: without them the order of a picture's tokens would not matter. This one has two blocks where
+    Flamingo has six, positions are learned (one vector a row, one a column, concatenated), queries do not attend to each other, and there
+    are as many queries as tokens. An output token has no place in the picture; what it describes is learned.
     """
 
     def __init__(self, config: Any, num_blocks: int = 2) -> None:
@@ -117,16 +117,16 @@ class Resampler(nn.Module):
         vision, text = _vision_width(config), config.get_text_config()
         width, side = text.hidden_size, _side(config.image_seq_length)
         self.inputs, self.inputs_norm = _linear(vision, width), nn.LayerNorm(width)
-        # As large as the tokens, which are normalised: smaller, and attention could not tell places apart at the start.
-        self.rows, self.columns = (nn.Parameter(nn.init.normal_(torch.empty(side, part))) for part in (width // 2, width - width // 2))
-        # Small, so that what a query has read outweighs what it is; in attention it is normalised anyway.
+        # On the scale of the normalised tokens: with smaller positions, attention could not distinguish places at the start.
+        self.rows, self.columns = (nn.Parameter(nn.init.normal_(torch.empty(side, half))) for half in (width // 2, width - width // 2))
+        # Small, so that attention outputs outweigh the query in the residual sum; in attention the query is normalised anyway.
         self.queries = nn.Parameter(nn.init.normal_(torch.empty(side**2, width), std=text.initializer_range))
         self.blocks = nn.ModuleList(ResamplerBlock(width, text.num_attention_heads) for _ in range(num_blocks))
         self.output_norm = nn.LayerNorm(width)
         self.output = _linear(width, width, start_scale(vision, width, text.initializer_range))
 
     def positions(self) -> Tensor:
-        """(token, width): what is added to the keys, row by row."""
+        """(token, width): the positions added to the keys, row by row."""
         side = len(self.rows)
         rows, columns = self.rows[:, None].expand(-1, side, -1), self.columns[None].expand(side, -1, -1)
         return torch.cat([rows, columns], dim=-1).flatten(0, 1)
@@ -143,7 +143,7 @@ class Resampler(nn.Module):
 
 
 class LocalBlock(nn.Module):
-    """Residual bottleneck on maps (picture, channel, row, column): norm over channels, then 1 x 1, 3 x 3 and 1 x 1 convolutions."""
+    """Residual block on maps (picture, channel, row, column): norm over channels, then 1 x 1, 3 x 3 and 1 x 1 convolutions."""
 
     def __init__(self, width: int, std: float) -> None:
         super().__init__()
@@ -153,18 +153,18 @@ class LocalBlock(nn.Module):
         self.leave = _drawn(nn.Conv2d(width, width, 1), std)
 
     def forward(self, maps: Tensor) -> Tensor:
-        found = self.norm(maps.movedim(1, -1)).movedim(-1, 1)
-        return maps + self.leave(F.gelu(self.look(F.gelu(self.enter(found)))))
+        normalised = self.norm(maps.movedim(1, -1)).movedim(-1, 1)
+        return maps + self.leave(F.gelu(self.look(F.gelu(self.enter(normalised)))))
 
 
 class Local(nn.Module):
-    """Convolutional residual blocks, average pooling to the number of output tokens, blocks again, and a readout of two layers.
+    """Convolutional residual blocks, average pooling to the number of output tokens, more blocks, and a readout of two layers.
 
-    After C-Abstractor (Honeybee, arXiv 2312.06742, section 3.2). Ours differs: one block before the pooling and one after, not three and
-    three, so that with 3 x 3 convolutions a token of the output sees 5 x 5 places of the 8 x 8 and not nearly all; no squeeze-and-
-    excitation in the blocks (it averages over the whole picture, so nothing would be local); full 3 x 3 convolutions; no positions added
-    to the input, whose tokens keep their order. The readout is LLaVA's projector, from which the whole differs little at the start.
-    With as many tokens out as in, the pooling changes nothing.
+    After C-Abstractor (Honeybee, arXiv 2312.06742, section 3.2). Differences: one block before the pooling and one after, not three and
+    three, so that with 3 x 3 convolutions an output token sees 5 x 5 places of the 8 x 8 and not nearly all; no squeeze-and-excitation in
+    the blocks (it averages over the picture, so nothing would be local); full 3 x 3 convolutions; no positions added to the input, whose
+    tokens keep their order. The readout is LLaVA's projector, and the blocks change its inputs little at the start. With as many output
+    tokens as input tokens, the pooling changes nothing.
     """
 
     def __init__(self, config: Any, num_blocks: int = 1) -> None:
@@ -193,19 +193,19 @@ CONNECTORS: Mapping[str, Callable[[Any], nn.Module]] = {
 def make_connector(config: Any, name: str) -> nn.Module:
     """A connector for a LLaVA's configuration, its weights drawn from torch's generator. Raises `ValueError` for an unknown name."""
     if name not in CONNECTORS:
-        raise ValueError(f"the configuration's connector is {name!r}; there is {', '.join(CONNECTORS)}")
+        raise ValueError(f"the configuration's connector is {name!r}; it must be one of {', '.join(CONNECTORS)}")
     return CONNECTORS[name](config)
 
 
 def connector_of(config: Any) -> str:
-    """The name of a model's connector, from its configuration; one that says nothing has the stock one."""
+    """The name of a model's connector, from its configuration; the stock one if it has no entry."""
     return str(getattr(config, "connector", STOCK))
 
 
 def exchange_connector(model: Any, name: str) -> None:
-    """Puts another connector in the place of a LLaVA's own and writes it into the configuration; the stock one stays as it is.
+    """Replaces a LLaVA's connector and writes its name into the configuration; does nothing for the stock connector.
 
-    From then on stock classes cannot be made from the configuration: they would draw a projector of their own. `ConnectorLlava` can.
+    Afterwards stock classes raise on the configuration, since they would make a projector of their own. `ConnectorLlava` accepts it.
     """
     if name == STOCK:
         return
@@ -215,11 +215,11 @@ def exchange_connector(model: Any, name: str) -> None:
 
 
 class ConnectorLlava(LlavaForConditionalGeneration):
-    """A LLaVA with the connector that its configuration names; all else, the forward too, is the stock class's."""
+    """A LLaVA with the connector that its configuration names; everything else, the forward too, is the stock class's."""
 
     def __init__(self, config: Any) -> None:
         name = connector_of(config)
         if name != STOCK:
-            config.projector_hidden_act = "gelu"  # for the stock projector, which is there until it is exchanged
+            config.projector_hidden_act = "gelu"  # for the stock projector, which is made first and then replaced
         super().__init__(config)
         exchange_connector(self, name)

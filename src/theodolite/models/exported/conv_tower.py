@@ -1,7 +1,7 @@
-"""A small convolutional vision tower that gives tokens, as a Hugging Face model of its own type.
+"""A small convolutional vision tower, as a Hugging Face model of its own type.
 
-This file imports nothing of theodolite: a saved model carries a copy of it, so that it loads anywhere with
-`trust_remote_code=True`. Importing it (which `import theodolite.models` does) registers the type instead, and no flag is needed.
+This file imports nothing of theodolite: a copy of it is saved with a model, so that the model loads anywhere with
+`trust_remote_code=True`. Importing it (as `import theodolite.models` does) registers the type, and no flag is needed.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ __all__ = ["ConvTower", "ConvTowerConfig", "ConvTowerLlava", "ConvTowerLlavaConf
 
 
 class ConvTowerConfig(PreTrainedConfig):
-    """Channels and strides of the convolutions; the product of the strides is the patch size."""
+    """Configuration: channels and strides of the convolutions. The product of the strides is the patch size."""
 
     model_type = "theodolite_conv_tower"
 
@@ -49,16 +49,16 @@ class ConvTowerConfig(PreTrainedConfig):
 
 
 class ConvTower(PreTrainedModel):
-    """Convolutions with group norm and GELU, then one token a cell, with a learned position added to each.
+    """Pictures (batch, 3, size, size) at `config.image_size` to tokens (batch, cells, channels), row by row.
 
-    Takes pictures (batch, 3, size, size) at `config.image_size`, gives tokens (batch, cells, channels).
+    Convolutions with group norm and GELU, then one token for each cell of the last map, with a learned position added.
     """
 
     config: ConvTowerConfig
     config_class = ConvTowerConfig
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    # It has no attention, so it goes with whichever the decoder runs.
+    # The tower has no attention, so the decoder may use any back end.
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -93,7 +93,7 @@ class ConvTower(PreTrainedModel):
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             maps = F.gelu(norm(convolution(maps)))
         tokens = (maps + self.position).flatten(2).transpose(1, 2)
-        # LLaVA picks a layer out of `hidden_states`; the tower offers its last.
+        # LLaVA selects a layer of `hidden_states`; the tower has only its last.
         return BaseModelOutputWithPooling(last_hidden_state=tokens, hidden_states=(tokens,))
 
 
@@ -102,8 +102,8 @@ class ConvTowerLlavaConfig(LlavaConfig):
 
 
 class ConvTowerLlava(LlavaForConditionalGeneration):
-    """A stock LLaVA on this tower. What is loaded with `trust_remote_code` is marked as foreign code for the rest of the process, whose
-    weights are taken by other names: the stock class itself must not be, or the next LLaVA would lose its head without a word.
+    """A stock LLaVA on this tower, in a class of its own. transformers marks a class loaded with `trust_remote_code` as custom code for the
+    rest of the process, and loads its weights by other names: with the stock class marked, the next LLaVA would silently lose its head.
     """
 
     config_class = ConvTowerLlavaConfig

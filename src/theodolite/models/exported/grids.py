@@ -1,8 +1,8 @@
-"""Where each picture's tokens lie in the picture: (row, column) of every image token, from the inputs of the stock forward.
+"""Grids of pictures: (row, column) of every image token in its picture, from the inputs of the stock forward.
 
-A tile that the image processor cuts is a picture of its own, with a grid of its own (InternVL, Idefics3, SmolVLM, Gemma 3's crops); only
-LLaVA-OneVision puts its base view and its joined tiles into one picture. This file goes with exported models, so it imports nothing
-but torch and transformers.
+A tile that the image processor cuts is a picture with its own grid (InternVL, Idefics3, SmolVLM, Gemma 3's crops); only LLaVA-OneVision
+has its base view and its joined tiles in one picture. This file is copied beside exported models, so it imports only torch and
+transformers.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ Inputs = Mapping[str, Any]
 
 
 def picture_grids(config: Any, inputs: Inputs) -> list[Tensor]:
-    """(tokens, 2) for each picture: row and column of its image tokens, counted from 0, in the order in which they stand.
+    """(tokens, 2) for each picture: row and column of its image tokens, counted from 0, in the order of the sequence.
 
-    Pictures come in the order in which their tokens occur in the batch. `inputs` are keyword arguments of the stock forward; without
-    `pixel_values` there are none. Where `input_ids` is among them, the counts are held against it. Raises `ValueError` if they differ,
-    for videos, and for a model type without an entry.
+    Pictures are in the order of their tokens in the batch. `inputs` are keyword arguments of the stock forward; without `pixel_values`
+    there are no pictures. With `input_ids`, the number of image tokens is checked. Raises `ValueError` if it differs, for videos, and for
+    a model type without an entry.
     """
     if any(inputs.get(name) is not None for name in ("pixel_values_videos", "video_grid_thw")):
         raise ValueError("the inputs hold videos (pixel_values_videos or video_grid_thw); give pictures only")
     name = str(config.model_type).removeprefix("theodolite_")
     if name not in KINDS:
-        raise ValueError(f"no picture grids are known for models of type {config.model_type!r}; there are for {', '.join(sorted(KINDS))}")
+        raise ValueError(f"no picture grids are known for models of type {config.model_type!r}, only for {', '.join(sorted(KINDS))}")
     if inputs.get("pixel_values") is None:
         return []
     grids = KINDS[name](config, inputs)
     _check_counts(config, inputs, grids)
-    return [token_grid.to(inputs["pixel_values"].device) for token_grid in grids]
+    return [grid.to(inputs["pixel_values"].device) for grid in grids]
 
 
 def token_grid(rows: int, columns: int) -> Tensor:
@@ -45,12 +45,12 @@ def token_grid(rows: int, columns: int) -> Tensor:
 def _check_counts(config: Any, inputs: Inputs, grids: list[Tensor]) -> None:
     if inputs.get("input_ids") is None:
         return
-    found, expected = int((inputs["input_ids"] == config.image_token_id).sum()), sum(len(cells) for cells in grids)
-    if found != expected:
+    count, expected = int((inputs["input_ids"] == config.image_token_id).sum()), sum(len(cells) for cells in grids)
+    if count != expected:
         raise ValueError(
-            f"input_ids hold {found} image tokens, but the {len(grids)} pictures have {expected} places; expand each picture to all of its "
-            "tokens (if one too many or too few a picture: a vision tower with a class token goes with vision_feature_select_strategy "
-            "'default', one without with 'full')"
+            f"input_ids hold {count} image tokens, but the {len(grids)} pictures have {expected} places; expand each picture to all of its "
+            "tokens (if one too many or too few a picture: a vision tower with a class token needs vision_feature_select_strategy "
+            "'default', one without needs 'full')"
         )
 
 
@@ -60,7 +60,7 @@ def _pair(size: Any) -> tuple[int, int]:
 
 
 def tower_grid(vision: Any) -> tuple[int, int]:
-    """Rows and columns of a fixed-size vision tower's patches; stages of a hierarchical one (`depths`) halve them."""
+    """Rows and columns of a fixed-size vision tower's patches; in a hierarchical one each stage (`depths`) after the first halves them."""
     (height, width), (patch_height, patch_width) = _pair(vision.image_size), _pair(vision.patch_size)
     shrink = 2 ** (len(getattr(vision, "depths", (1,))) - 1)
     return height // patch_height // shrink, width // patch_width // shrink
@@ -74,14 +74,14 @@ def _by_tower(config: Any, inputs: Inputs) -> list[Tensor]:
 
 
 def _pooled(config: Any, inputs: Inputs) -> list[Tensor]:
-    """Gemma 3: square windows of patches are averaged, so that about `mm_tokens_per_image` tokens remain."""
+    """Gemma 3: square windows of patches are averaged to about `mm_tokens_per_image` tokens."""
     rows, _ = tower_grid(config.vision_config)
     side = rows // (rows // math.isqrt(config.mm_tokens_per_image))
     return [token_grid(side, side)] * len(inputs["pixel_values"])
 
 
 def _shuffled(pixels: Tensor, patch: tuple[int, int], shrink: int) -> list[Tensor]:
-    """Tiles of equal size whose patches are gathered in squares of `shrink` a side (pixel shuffle; row by row in both libraries' forms)."""
+    """Tiles of equal size, squares of `shrink` x `shrink` patches merged into one token (pixel shuffle); tokens are row by row."""
     height, width = pixels.shape[-2:]
     return [token_grid(height // patch[0] // shrink, width // patch[1] // shrink)] * len(pixels)
 
@@ -91,14 +91,14 @@ def _internvl(config: Any, inputs: Inputs) -> list[Tensor]:
 
 
 def _idefics(config: Any, inputs: Inputs) -> list[Tensor]:
-    """Idefics3: `pixel_values` are (row, tile, channel, height, width); the stock forward drops tiles that are 0 throughout."""
+    """Idefics3: `pixel_values` are (row, tile, channel, height, width); the stock forward drops tiles of zeros, which are padding."""
     tiles = inputs["pixel_values"].flatten(0, 1)
     real = (tiles != 0).flatten(1).any(dim=1)
     return _shuffled(tiles[real], _pair(config.vision_config.patch_size), config.scale_factor)
 
 
 def _smolvlm(config: Any, inputs: Inputs) -> list[Tensor]:
-    """As Idefics3, but where all tiles are 0 the first is kept."""
+    """As Idefics3, but the first tile is kept where all are zeros."""
     tiles = inputs["pixel_values"].flatten(0, 1)
     real = (tiles != 0).flatten(1).any(dim=1)
     real[0] |= ~real.any()
@@ -106,10 +106,10 @@ def _smolvlm(config: Any, inputs: Inputs) -> list[Tensor]:
 
 
 def _by_thw(config: Any, inputs: Inputs) -> list[Tensor]:
-    """Qwen-VL: `image_grid_thw` counts patches; squares of them are merged, and the merged ones stand row by row.
+    """Qwen-VL: `image_grid_thw` counts patches; squares of them are merged into tokens, which are row by row.
 
-    Patches are laid out merge square by merge square before the encoder (`get_vision_position_ids`), and Qwen2.5-VL undoes its window
-    order behind the merger.
+    Patches are ordered by merge square before the encoder (`get_vision_position_ids`), and Qwen2.5-VL undoes its window order after the
+    merger.
     """
     merge = config.vision_config.spatial_merge_size
     sizes = inputs["image_grid_thw"].tolist()
@@ -121,8 +121,8 @@ def _by_thw(config: Any, inputs: Inputs) -> list[Tensor]:
 def _anyres(config: Any, inputs: Inputs) -> list[Tensor]:
     """LLaVA-OneVision: the base view row by row, then the joined and unpadded tiles row by row with a line break at each row's end.
 
-    A line break has the row it ends and the column behind the last. The tiles have rows and columns of their own, so the places of the base
-    view occur again. A picture that is not alone in its conversation (`batch_num_images`) has a base view and one line break.
+    A line break has the row that it ends and the column after the last. Rows and columns of the tiles start at 0 again, as those of the
+    base view do. One of several pictures of a conversation (`batch_num_images`) has a base view and one line break.
     """
     side = tower_grid(config.vision_config)[0]
     sizes = [(int(height), int(width)) for height, width in inputs["image_sizes"].tolist()]
@@ -139,9 +139,9 @@ def _anyres(config: Any, inputs: Inputs) -> list[Tensor]:
 
 
 def _unpadded(config: Any, size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Rows and columns of the joined tiles without their padding, and no more than `vision_aspect_ratio` allows.
+    """Rows and columns of the joined tiles without their padding, within the limit of `vision_aspect_ratio`.
 
-    The roundings are those of `unpad_image` and `pack_image_features` in transformers, so that the counts are the same.
+    The rounding is that of `unpad_image` and `pack_image_features` in transformers, so that the counts agree.
     """
     height, width = size
     best_height, best_width = select_best_resolution(size, config.image_grid_pinpoints)

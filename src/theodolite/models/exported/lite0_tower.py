@@ -1,9 +1,9 @@
-"""EfficientNet-Lite0 as a vision tower: one token for each cell of a feature map, as a Hugging Face model of its own type.
+"""EfficientNet-Lite0 as a vision tower, a token for each cell of a feature map, as a Hugging Face model of its own type.
 
-This file imports nothing of theodolite: a saved model carries a copy of it, so that it loads anywhere with
-`trust_remote_code=True`. Importing it (which `import theodolite.models` does) registers the type instead, and no flag is needed.
+This file imports nothing of theodolite: a copy of it is saved with a model, so that the model loads anywhere with
+`trust_remote_code=True`. Importing it (as `import theodolite.models` does) registers the type, and no flag is needed.
 
-The network is that of EfficientNet (arXiv 1905.11946, table 1) in its Lite form: no squeeze-and-excite, ReLU6 for swish.
+The network is EfficientNet (arXiv 1905.11946, table 1) in its Lite form: no squeeze-and-excite, ReLU6 for swish.
 """
 
 from typing import Any
@@ -18,14 +18,14 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 __all__ = ["Lite0Tower", "Lite0TowerConfig", "Lite0TowerLlava", "Lite0TowerLlavaConfig"]
 
 STEM = 32
-# Blocks in a row: how many, kernel, stride of the first, expansion, channels.
+# Stages of equal blocks: number of blocks, kernel, stride of the first, expansion, channels.
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))
-# Stages up to the last map of each stride; the convolution that feeds the classifier is left out.
+# Number of stages up to the last map of each stride; the convolution before the classifier is left out.
 DEPTHS = {8: 3, 16: 5, 32: 7}
 
 
 class Lite0TowerConfig(PreTrainedConfig):
-    """The side of the pictures, the stride of the map that is read (8, 16 or 32), and whether its channels are brought to one scale."""
+    """Configuration: side of the pictures, stride of the output map (8, 16 or 32), and whether its channels are normalised."""
 
     model_type = "theodolite_lite0_tower"
 
@@ -49,7 +49,7 @@ class Lite0TowerConfig(PreTrainedConfig):
 
 
 class FixedNorm(nn.BatchNorm2d):
-    """Batch norm by the statistics that the weights came with, in training too: a frozen tower sees no batches."""
+    """Batch norm by its stored statistics, in training mode too: the frozen tower must not depend on the batch."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=1e-3)
@@ -59,7 +59,7 @@ class FixedNorm(nn.BatchNorm2d):
 
 
 class SameConv(nn.Conv2d):
-    """A convolution whose map has 1 / stride of the side, rounded up; where the padding is odd, the odd row is below and right."""
+    """A convolution with "same" padding: output sides are side / stride, rounded up; of odd padding the extra one is below and right."""
 
     def __init__(self, width: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(width, out, kernel, stride, groups=groups, bias=False)
@@ -72,7 +72,7 @@ class SameConv(nn.Conv2d):
 
 
 class Block(nn.Module):
-    """Widen, look around within each channel, narrow without a bound; added to what came in where the shapes agree."""
+    """Inverted bottleneck: 1 x 1 expansion, depthwise convolution, linear 1 x 1 projection; residual where the shapes agree."""
 
     def __init__(self, width: int, out: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -90,14 +90,14 @@ class Block(nn.Module):
 class Lite0Tower(PreTrainedModel):
     """Pictures (batch, 3, size, size) at `config.image_size` to tokens (batch, cells, channels), row by row.
 
-    With `config.normalise` each channel is shifted and scaled by fixed numbers kept with the weights (`feature_mean`, `feature_std`).
+    With `config.normalise` each channel is shifted and scaled by fixed numbers saved with the weights (`feature_mean`, `feature_std`).
     """
 
     config: Lite0TowerConfig
     config_class = Lite0TowerConfig
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    # It has no attention, so it goes with whichever the decoder runs.
+    # The tower has no attention, so the decoder may use any back end.
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -108,8 +108,8 @@ class Lite0Tower(PreTrainedModel):
         self.stem = nn.Sequential(SameConv(3, STEM, 3, 2), FixedNorm(STEM), nn.ReLU6())
         blocks, width = [], STEM
         for count, kernel, stride, expansion, out in STAGES[: DEPTHS[config.stride]]:
-            for at in range(count):
-                blocks.append(Block(width, out, kernel, 1 if at else stride, expansion))
+            for number in range(count):
+                blocks.append(Block(width, out, kernel, 1 if number else stride, expansion))
                 width = out
         self.blocks = nn.ModuleList(blocks)
         if config.normalise:
@@ -134,7 +134,7 @@ class Lite0Tower(PreTrainedModel):
         tokens = maps.flatten(2).transpose(1, 2)
         if self.config.normalise:
             tokens = (tokens - self.feature_mean) / self.feature_std
-        # LLaVA picks a layer out of `hidden_states`; the tower offers its last.
+        # LLaVA selects a layer of `hidden_states`; the tower has only its last.
         return BaseModelOutputWithPooling(last_hidden_state=tokens, hidden_states=(tokens,))
 
 
@@ -143,8 +143,8 @@ class Lite0TowerLlavaConfig(LlavaConfig):
 
 
 class Lite0TowerLlava(LlavaForConditionalGeneration):
-    """A stock LLaVA on this tower. What is loaded with `trust_remote_code` is marked as foreign code for the rest of the process, whose
-    weights are taken by other names: the stock class itself must not be, or the next LLaVA would lose its head without a word.
+    """A stock LLaVA on this tower, in a class of its own. transformers marks a class loaded with `trust_remote_code` as custom code for the
+    rest of the process, and loads its weights by other names: with the stock class marked, the next LLaVA would silently lose its head.
     """
 
     config_class = Lite0TowerLlavaConfig

@@ -1,8 +1,8 @@
-"""Positions: one number a token, or three (time, row, column) as in M-RoPE, and the rotary module that turns three into angles.
+"""Positions: one integer a token, or three (time, row, column) as in M-RoPE, and the rotary module that takes three.
 
-2D-RoPE (LaVer, arXiv 2512.06281) in the form of M-RoPE (Qwen2-VL, arXiv 2409.12191): a text token has the same number on all axes,
-a picture's tokens have the number at which it starts, plus their row and column; what follows starts behind the larger side. This
-file goes with exported models, so it imports nothing but torch and its neighbours.
+2D-RoPE (LaVer, arXiv 2512.06281) in the form of M-RoPE (Qwen2-VL, arXiv 2409.12191): a text token has the same position on all axes,
+a picture's tokens have the position at which it starts, plus their row and column; the next token starts after the larger side. This
+file is copied beside exported models, so it imports only torch and its neighbours.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from .layout import Layout, segment_start, sum_over_ancestors
 
 
 def axis_positions(layout: Layout, two_d: bool) -> Tensor:
-    """(3, row, token): positions on the axes time, row and column, counted anew in each sample; a branch goes on from its trunk's end, a
-    twig from its stem's.
+    """(3, row, token): positions on the axes time, row and column, from 0 in each sample; a branch continues its trunk, a twig its stem.
 
     Without `two_d` all axes count tokens. 0 at padding.
     """
@@ -37,7 +36,7 @@ def axis_positions(layout: Layout, two_d: bool) -> Tensor:
 
 
 def order_in_sample(layout: Layout) -> Tensor:
-    """(row, token): how many tokens of its own sample a token can come after."""
+    """(row, token): the number of tokens before a token in its sample, counting its own branch and twig and not the others."""
     return axis_positions(layout, two_d=False)[0]
 
 
@@ -50,19 +49,16 @@ def _extents(layout: Layout) -> Tensor:
 
 
 def axis_of_frequency(num_frequencies: int) -> Tensor:
-    """(frequency): the axis that turns it, 0 time, 1 row, 2 column, in turns, so that every axis has fast and slow ones.
+    """(frequency): the axis of each rotary frequency, 0 time, 1 row, 2 column, in turns, so that every axis has fast and slow ones.
 
-    Qwen2-VL gives each axis a run of neighbouring frequencies, which leaves the columns the slowest; at the head widths of small models
-    they hardly turn at all across a picture. Qwen3-VL deals them out in turns, and so do we.
+    Qwen2-VL gives each axis a run of adjacent frequencies, the columns the slowest; at the head widths of small models their angles
+    hardly change across a picture. Qwen3-VL interleaves the axes, as here.
     """
     return torch.arange(num_frequencies) % 3
 
 
 class AxisRotary(nn.Module):
-    """A rotary module that takes positions (row, token) as the one it wraps does, to the bit, and (3, row, token) by axis.
-
-    The frequencies are dealt out among the axes in turns.
-    """
+    """A rotary module for positions (row, token), bitwise as the wrapped module, or (3, row, token), with axes interleaved by frequency."""
 
     def __init__(self, stock: nn.Module) -> None:
         super().__init__()
@@ -71,17 +67,15 @@ class AxisRotary(nn.Module):
     def forward(self, x: Tensor, position_ids: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if position_ids.ndim == 2:
             return self.stock(x, position_ids, *args, **kwargs)
-        turned = [self.stock(x, positions, *args, **kwargs) for positions in position_ids]
-        # Angles stand twice, once for each half of a head's channels.
-        axis = axis_of_frequency(turned[0][0].shape[-1] // 2).repeat(2).to(x.device)
-        cos, sin = (torch.where(axis == 0, pair[0], torch.where(axis == 1, pair[1], pair[2])) for pair in zip(*turned, strict=True))
+        by_axis = [self.stock(x, positions, *args, **kwargs) for positions in position_ids]
+        # Each frequency occurs twice, once for each half of a head's channels.
+        axis = axis_of_frequency(by_axis[0][0].shape[-1] // 2).repeat(2).to(x.device)
+        cos, sin = (torch.where(axis == 0, three[0], torch.where(axis == 1, three[1], three[2])) for three in zip(*by_axis, strict=True))
         return cos, sin
 
 
 def refuse_interleaved(cos: Tensor, name: str) -> None:
-    """Raises `ValueError` for rotary angles (row, token, channel) that do not repeat in halves: a pair of channels would get two axes."""
+    """Raises `ValueError` for rotary angles (row, token, channel) whose halves differ: a rotated pair of channels would get two axes."""
     half = cos.shape[-1] // 2
     if not torch.equal(cos[..., :half], cos[..., half:]):
-        raise ValueError(
-            f"{name} does not repeat its frequencies in halves, so 2D-RoPE cannot deal them out among axes; keep native positions"
-        )
+        raise ValueError(f"{name} does not repeat its frequencies in halves, so 2D-RoPE cannot assign them to axes; keep native positions")

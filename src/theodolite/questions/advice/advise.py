@@ -1,7 +1,7 @@
-"""Cause and cure: which questions to ask of which scenes next, and what only other pictures can cure. Needs no torch.
+"""Advice on a policy: which questions to ask of which scenes next, and which factors need other pictures instead. Needs no torch.
 
-Queries are chosen by greedy cover of pairs, the factors that nobody asks about first (`measurement.cover`). Each gets an equal share of the
-budget, split among scenes so that its answer is least predictable from everything else (`measurement.splitting`).
+Queries are chosen by greedy cover of pairs, for unasked factors first (`greedy_cover`). Each gets an equal share of the budget, split among
+scenes so that its answer is least predictable from everything else (`query_split`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PLACES = 6
 
 @dataclass(frozen=True, eq=False)
 class PickedQuery:
-    """A query that is to be asked, for the sake of which factor, and what it adds to coverage after those before it."""
+    """A query to ask, split for the sake of a factor, and its gain in coverage after the picks before it."""
 
     split: QuerySplit
     gain: float
@@ -35,7 +35,7 @@ class PickedQuery:
 
 @dataclass(frozen=True, eq=False)
 class PickOutcome:
-    """What became of a pick: its number of questions, bits of one of them, and its lines."""
+    """A pick with its share of the budget: number of questions, bits per question, and policy lines."""
 
     pick: PickedQuery
     num_questions: float
@@ -44,9 +44,9 @@ class PickOutcome:
 
     @property
     def asked(self) -> QueryTable:
-        ground, item = self.pick.split.ground, self.pick.split.item
-        rate = sum((line.rate * line.inside for line in self.lines), np.zeros((1,) * len(ground.names)))
-        return QueryTable(item.query, item.answer, rate * ground.left[item.query.name] * item.rate if ground.recorded else rate)
+        problem, item = self.pick.split.problem, self.pick.split.item
+        rate = sum((line.rate * line.inside for line in self.lines), np.zeros((1,) * len(problem.names)))
+        return QueryTable(item.query, item.answer, rate * problem.left[item.query.name] * item.rate if problem.recorded else rate)
 
     def record(self) -> AdvisedQuery:
         split, query = self.pick.split, self.pick.split.item.query.name
@@ -64,77 +64,77 @@ class PickOutcome:
         )
 
 
-def advise(ground: AdviceProblem, budget: int, factors: Sequence[str], subject: str) -> Advice:
-    """What to ask next with a budget of questions, for the sake of some factors, and the scenes to add where questions cannot help.
+def advise(problem: AdviceProblem, budget: int, factors: Sequence[str], subject: str) -> Advice:
+    """The questions to ask next within a budget, for the sake of some factors, and the scenes to add where questions cannot help.
 
-    Raises `BadInput` on a budget below 1, `UnknownName` on a factor that is not there.
+    Raises `BadInput` on a budget below 1, `UnknownName` on an unknown factor.
     """
     if budget < 1:
         raise BadInput(f"the budget is {budget} questions; give 1 or more")
     for name in factors:
-        ground.space.index(name)
-    cover = pair_cover(ground.names, ground.weights, ground.asked, ground.candidates, factors)
-    picks = _picks(ground, cover, budget)
+        problem.space.index(name)
+    cover = pair_cover(problem.names, problem.weights, problem.asked, problem.candidates, factors)
+    picks = _picks(problem, cover, budget)
     available = np.array([pick.split.num_useful for pick in picks])
-    shares = [_share(pick, part) for pick, part in zip(picks, fair_shares(available, float(budget)), strict=True) if part > 0]
+    shares = [_share(pick, share) for pick, share in zip(picks, fair_shares(available, float(budget)), strict=True) if share > 0]
     lines = [line for share in shares for line in share.record().lines]
     policy = ",".join(lines) or None
-    known = str(ground.policy) if ground.policy else None
-    judged = _factors(ground, cover, shares)
+    before = str(problem.policy) if problem.policy else None
+    judged = _factors(problem, cover, shares)
     confounded = [factor.factor for factor in judged if factor.cure == "pictures"]
     return Advice(
         subject=subject,
-        num_pictures=ground.num_pictures,
+        num_pictures=problem.num_pictures,
         budget=budget,
         num_questions=round(sum(share.num_questions for share in shares), 2),
-        asked=known,
+        asked=before,
         policy=policy,
-        together=None if ground.recorded else ",".join(filter(None, (known, policy))) or None,
-        undetermined=ground.undetermined,
+        together=None if problem.recorded else ",".join(filter(None, (before, policy))) or None,
+        undetermined=problem.undetermined,
         queries=tuple(share.record() for share in shares),
         factors=judged,
-        scenes=tuple(scene for name in confounded for scene in scenes_to_add(ground, name, budget / len(judged))),
+        scenes=tuple(scene for name in confounded for scene in scenes_to_add(problem, name, budget / len(judged))),
     )
 
 
-def _picks(ground: AdviceProblem, cover: PairCover, budget: int) -> list[PickedQuery]:
-    """Queries for the factors that nothing covers, then those that add to coverage, else those that add to pressure."""
-    before, most = cover.covered(), cover.covered(range(len(ground.candidates)))
+def _picks(problem: AdviceProblem, cover: PairCover, budget: int) -> list[PickedQuery]:
+    """Queries for the uncovered factors, then those that add to coverage; if there are none, those that add to pressure."""
+    before, most = cover.covered(), cover.covered(range(len(problem.candidates)))
     unasked = [name for name in cover.factors if before[name] <= ZERO < most[name]]
-    num_queries = max(1, int(budget // _largest_context(ground, cover.factors)))
+    num_queries = max(1, int(budget // _largest_context(problem, cover.factors)))
     first = cover.of(unasked)
-    chosen = [index for index, _ in lazy_greedy(first.worth, first.told, first.known, num_queries)]
+    chosen = [index for index, _ in lazy_greedy(first.worth, first.distinguishes, first.distinguished, num_queries)]
     rest = cover.opened(chosen)
-    chosen += [index for index, _ in lazy_greedy(rest.worth, rest.told, rest.known, num_queries - len(chosen))]
+    chosen += [index for index, _ in lazy_greedy(rest.worth, rest.distinguishes, rest.distinguished, num_queries - len(chosen))]
     picks = []
     for index in chosen:
         after = cover.opened([index]).covered()
         gains = {name: after[name] - value for name, value in cover.covered().items()}
         factor = max((name for name in unasked if gains[name] > ZERO), key=gains.__getitem__, default=max(gains, key=gains.__getitem__))
-        picks.append(PickedQuery(QuerySplit(ground, ground.candidates[index], factor), sum(gains.values()), factor in unasked))
+        picks.append(PickedQuery(QuerySplit(problem, problem.candidates[index], factor), sum(gains.values()), factor in unasked))
         cover = cover.opened([index])
     if picks:
         return picks
-    sharpest = [_sharpest(ground, name, float(budget)) for name in cover.factors]
+    sharpest = [_sharpest(problem, name, float(budget)) for name in cover.factors]
     return [PickedQuery(split, 0.0, False) for split in sharpest if split is not None][:num_queries]
 
 
-def _sharpest(ground: AdviceProblem, factor: str, budget: float) -> QuerySplit | None:
-    """The query by which more questions add most bits of a factor; None if none adds any."""
-    splits = [QuerySplit(ground, item, factor) for item in ground.candidates if factor in item.query.depends_on]
+def _sharpest(problem: AdviceProblem, factor: str, budget: float) -> QuerySplit | None:
+    """The query whose further questions add most bits of a factor; None if none adds any."""
+    splits = [QuerySplit(problem, item, factor) for item in problem.candidates if factor in item.query.depends_on]
     gains = [split.bits(split.questions(budget)) - split.bits(np.zeros(split.room.shape)) for split in splits if split.num_useful > 0]
     useful = [split for split in splits if split.num_useful > 0]
     best = int(np.argmax(gains)) if gains else -1
     return useful[best] if gains and gains[best] > ZERO else None
 
 
-def _largest_context(ground: AdviceProblem, factors: Sequence[str]) -> int:
-    """Scenes that a query must be asked of, one question each, before it tells all apart that it can: the most over all queries."""
+def _largest_context(problem: AdviceProblem, factors: Sequence[str]) -> int:
+    """Number of scenes of which a query must be asked, one question each, to distinguish all it can: the largest over all queries."""
     sizes = [
-        int((QuerySplit(ground, item, name).pictures > 0).sum())
-        for item in ground.candidates
+        int((QuerySplit(problem, item, name).pictures > 0).sum())
+        for item in problem.candidates
         for name in item.query.depends_on
-        if name in factors and name in ground.names
+        if name in factors and name in problem.names
     ]
     return max(sizes, default=1)
 
@@ -144,16 +144,16 @@ def _share(pick: PickedQuery, budget: float) -> PickOutcome:
     return PickOutcome(pick, float(questions.sum()), pick.split.bits(questions), lines_of(pick.split, pick.split.rates(questions)))
 
 
-def _factors(ground: AdviceProblem, cover: PairCover, shares: Sequence[PickOutcome]) -> tuple[AdvisedFactor, ...]:
-    before, most = cover.covered(), cover.covered(range(len(ground.candidates)))
+def _factors(problem: AdviceProblem, cover: PairCover, shares: Sequence[PickOutcome]) -> tuple[AdvisedFactor, ...]:
+    before, most = cover.covered(), cover.covered(range(len(problem.candidates)))
     added = [share.asked for share in shares]
-    after = pair_cover(ground.names, ground.weights, ground.layout(added).asked, (), cover.factors).covered()
-    old, new = ground.layout(), ground.layout(added)
+    after = pair_cover(problem.names, problem.weights, problem.layout(added).asked, (), cover.factors).covered()
+    old, new = problem.layout(), problem.layout(added)
     rows = [
         AdvisedFactor(
             factor=name,
-            cause=_cause(ground, name, before[name], most[name]),
-            cure=_cure(ground, name, before[name], most[name], shares),
+            cause=_cause(problem, name, before[name], most[name]),
+            cure=_cure(problem, name, before[name], most[name], shares),
             coverage_before=_rounded(before[name]),
             coverage_after=_rounded(after[name]),
             coverage_most=_rounded(most[name]),
@@ -172,24 +172,24 @@ def _factors(ground: AdviceProblem, cover: PairCover, shares: Sequence[PickOutco
     return tuple(sorted(rows, key=place))
 
 
-def _named(ground: AdviceProblem, factor: str) -> bool:
-    return factor in ground.nameable and any(factor in item.query.depends_on for item in ground.candidates)
+def _named(problem: AdviceProblem, factor: str) -> bool:
+    return factor in problem.nameable and any(factor in item.query.depends_on for item in problem.candidates)
 
 
-def _cause(ground: AdviceProblem, factor: str, before: float, most: float) -> Literal["unasked", "confounded"] | None:
+def _cause(problem: AdviceProblem, factor: str, before: float, most: float) -> Literal["unasked", "confounded"] | None:
     if before > ZERO:
         return None
-    asked = any(factor in item.query.depends_on and (ground.weights * item.rate).any() for item in ground.asked)
-    return "confounded" if asked or (_named(ground, factor) and most <= ZERO) else "unasked"
+    asked = any(factor in item.query.depends_on and (problem.weights * item.rate).any() for item in problem.asked)
+    return "confounded" if asked or (_named(problem, factor) and most <= ZERO) else "unasked"
 
 
 def _cure(
-    ground: AdviceProblem, factor: str, before: float, most: float, shares: Sequence[PickOutcome]
+    problem: AdviceProblem, factor: str, before: float, most: float, shares: Sequence[PickOutcome]
 ) -> Literal["questions", "new questions", "pictures", "none"] | None:
-    if not _named(ground, factor):
+    if not _named(problem, factor):
         if before > ZERO:
             return None
-        return "new questions" if factor in ground.nameable else "none"
+        return "new questions" if factor in problem.nameable else "none"
     if most <= ZERO:
         return "pictures"
     raised = any(share.pick.split.factor == factor for share in shares)

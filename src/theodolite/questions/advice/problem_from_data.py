@@ -1,4 +1,4 @@
-"""Annotated examples as ground for advice: the examples are the scenes, and answers are learned as functions of factors. Needs no torch."""
+"""The advice problem of annotated examples: examples are the scenes, answers are learned as functions of factors. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from theodolite.worlds.factors import Factor, FactorSpace
 from theodolite.worlds.prior import Prior, spread
 from theodolite.worlds.query import Query
 
-# A function is learned only where its cells hold this many rows on average: one row a cell "determines" anything.
+# A function is learned only if its cells hold this many rows on average: one row a cell "determines" anything.
 ROWS_PER_CELL = 5
 MOST_FACTORS = 3
-# Samples make any two factors look tied a little.
+# In a sample any two factors look correlated a little.
 LEAST_BITS = 0.05
 MOST_PARTNERS = 2
 
 
 @dataclass(frozen=True, eq=False)
 class LearnedAnswers:
-    """An answer as a function of some factors: one axis each; `seen` is where some row shows it."""
+    """An answer as a function of some factors, one axis each; `seen` marks the cells with a row."""
 
     factors: tuple[str, ...]
     answer: Int[np.ndarray, "..."]
@@ -33,9 +33,10 @@ class LearnedAnswers:
 
 
 def problem_from_data(data: Annotated, repeats: float = 1.0) -> AdviceProblem:
-    """Examples with what was asked of them. A query can be advised where its answer is a function of at most three factors.
+    """The problem of annotated examples, a question asked of an example at most `repeats` times.
 
-    Raises `BadInput` if the factors span too many scenes to enumerate.
+    A query is a candidate if its answer is a function of at most three factors. Raises `BadInput` if the factors span too many scenes to
+    enumerate.
     """
     space = FactorSpace(tuple(Factor(name, values) for name, values in zip(data.factors, data.values, strict=True)))
     check_size(space.sizes)
@@ -45,16 +46,16 @@ def problem_from_data(data: Annotated, repeats: float = 1.0) -> AdviceProblem:
     asked, candidates, left, undetermined = [], [], {}, []
     for number, name in enumerate(data.queries):
         rows = np.flatnonzero(data.query == number)
-        found = learn(data, rows, name)
-        if found is None:
+        learned = learn(data, rows, name)
+        if learned is None:
             undetermined.append(name)
             continue
-        query = Query(name, "open", "&".join(found.factors), (name,), data.answers, found.factors, found.answer)
-        answer = spread(found.answer, found.factors, space.names)
+        query = Query(name, "open", "&".join(learned.factors), (name,), data.answers, learned.factors, learned.answer)
+        answer = spread(learned.answer, learned.factors, space.names)
         asked.append(QueryTable(query, answer, _per(np.bincount(cell[data.example[rows]], minlength=size), examples)))
-        candidates.append(QueryTable(query, answer, spread(found.seen, found.factors, space.names).astype(float)))
-        has = np.unique(data.example[rows])
-        left[name] = repeats - _per(np.bincount(cell[has], minlength=size), examples)
+        candidates.append(QueryTable(query, answer, spread(learned.seen, learned.factors, space.names).astype(float)))
+        with_question = np.unique(data.example[rows])
+        left[name] = repeats - _per(np.bincount(cell[with_question], minlength=size), examples)
     return AdviceProblem(
         space=space,
         prior=Prior(space),
@@ -77,18 +78,18 @@ def _per(count: Int[np.ndarray, " cell"], examples: Int[np.ndarray, "..."]) -> F
 
 
 def learn(data: Annotated, rows: Int[np.ndarray, " row"], query: str) -> LearnedAnswers | None:
-    """The answer of a query as a function of the fewest factors that determine it; None where no three do.
+    """The answer of a query as a function of the fewest factors that determine it; None if no three do.
 
-    Where several sets do, the first in the order of the columns is taken, but factors that the query names or whose values are its
-    answers come before others: in data that tie two factors wholly, either determines the answer.
+    Of several such sets the first in the order of the columns is taken, but factors that the query names, or whose values are its
+    answers, come first: where two factors are fully correlated, either determines the answer.
     """
     levels, answer = data.levels[data.example[rows]], data.answer[rows]
-    said = {data.answers[index] for index in np.unique(answer)}
+    answers = {data.answers[index] for index in np.unique(answer)}
 
-    def strange(axis: int) -> bool:
-        return not (data.factors[axis] in query or said <= set(data.values[axis]))
+    def unrelated(axis: int) -> bool:
+        return not (data.factors[axis] in query or answers <= set(data.values[axis]))
 
-    order = sorted(range(len(data.factors)), key=lambda axis: (strange(axis), axis))
+    order = sorted(range(len(data.factors)), key=lambda axis: (unrelated(axis), axis))
     for axes in chain.from_iterable(combinations(order, number) for number in range(1, MOST_FACTORS + 1)):
         sizes = tuple(len(data.values[axis]) for axis in axes)
         cell = np.ravel_multi_index(tuple(levels[:, axis] for axis in axes), sizes)

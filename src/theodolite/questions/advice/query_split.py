@@ -1,4 +1,4 @@
-"""How a query's questions are split among scenes, and the lines of a policy that say so. Needs no torch."""
+"""Split of a query's questions among scenes, and the policy lines that express it. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,43 +15,44 @@ from theodolite.questions.advice.water_filling import fill_water, total_bits
 from theodolite.questions.coverage import QueryTable
 from theodolite.worlds.prior import spread
 
-# Of what a query gets, at most this much goes to scenes for the sake of coverage alone, whatever they add to pressure.
+# Share of a query's budget that may go to scenes for coverage alone, whatever they add to pressure.
 LEAST_FRAC = 0.1
 DIGITS = 6
 
 
 @dataclass(frozen=True, eq=False)
 class QuerySplit:
-    """A query asked for the sake of a factor: its pictures and questions by the values of `context`, the factor's axis first."""
+    """A query asked for the sake of a factor: pictures and questions by the values of `context`, the factor's axis first."""
 
-    ground: AdviceProblem
+    problem: AdviceProblem
     item: QueryTable
     factor: str
 
     @cached_property
     def context(self) -> tuple[str, ...]:
-        return self.ground.context(self.item, self.factor)
+        return self.problem.context(self.item, self.factor)
 
     @cached_property
     def pictures(self) -> Float[np.ndarray, "value ..."]:
-        return self._first(self.ground.over(self.context, np.ones(1)))
+        return self._first(self.problem.over(self.context, np.ones(1)))
 
     @cached_property
-    def known(self) -> Float[np.ndarray, "value ..."]:
-        asked = [item.rate for item in self.ground.asked if item.query.name == self.item.query.name]
-        return self._first(self.ground.over(self.context, asked[0] if asked else np.zeros(1)))
+    def asked(self) -> Float[np.ndarray, "value ..."]:
+        """Expected number of questions asked already."""
+        rates = [item.rate for item in self.problem.asked if item.query.name == self.item.query.name]
+        return self._first(self.problem.over(self.context, rates[0] if rates else np.zeros(1)))
 
     @cached_property
     def answer(self) -> Int[np.ndarray, "value ..."]:
-        gone = tuple(axis for axis, name in enumerate(self.ground.names) if name not in self.context)
-        return np.broadcast_to(self._first(self.item.answer.squeeze(gone)), self.pictures.shape)
+        dropped = tuple(axis for axis, name in enumerate(self.problem.names) if name not in self.context)
+        return np.broadcast_to(self._first(self.item.answer.squeeze(dropped)), self.pictures.shape)
 
     @cached_property
     def room(self) -> Float[np.ndarray, "value ..."]:
-        """Questions that can be added where they add anything: on lines with two answers or more."""
-        left = self.ground.left[self.item.query.name] * self.item.rate
-        room = self._first(self.ground.over(self.context, left))
-        return np.asarray(room * ((self._by_answer(room + self.known) > 0).sum(axis=-1) > 1))
+        """Expected number of questions that can be added, 0 on lines with one answer only, where they add no bits."""
+        left = self.problem.left[self.item.query.name] * self.item.rate
+        room = self._first(self.problem.over(self.context, left))
+        return np.asarray(room * ((self._by_answer(room + self.asked) > 0).sum(axis=-1) > 1))
 
     def _first(self, table: np.ndarray) -> np.ndarray:
         return np.moveaxis(table, self.context.index(self.factor), 0)
@@ -69,42 +70,42 @@ class QuerySplit:
 
     @property
     def num_balanced(self) -> float:
-        """Expected number of questions up to which the answers of every line can be equally likely."""
-        known, room = self._lines(self.known), self._lines(self.room)
-        high = known + room
+        """Expected number of questions up to which the answers of every line can stay equally likely."""
+        asked, room = self._lines(self.asked), self._lines(self.room)
+        high = asked + room
         level = np.min(high, axis=1, where=high > 0, initial=np.inf)
-        return float(np.clip(level[:, None] - known, 0, room).sum())
+        return float(np.clip(level[:, None] - asked, 0, room).sum())
 
     @property
     def limit_bits(self) -> float:
         """Bits of one question if all answers on a line were equally likely, 0 or more."""
-        return float(np.log2(max(1, int((self._lines(self.room + self.known) > 0).sum(axis=1).max()))))
+        return float(np.log2(max(1, int((self._lines(self.room + self.asked) > 0).sum(axis=1).max()))))
 
     def questions(self, budget: float) -> Float[np.ndarray, "value ..."]:
-        """Expected number of questions to add to the scenes of each value, `budget` in all or as many as there can be."""
-        first = np.where(self.known == 0, np.minimum(self.room, 1.0), 0.0)
+        """Expected number of questions to add to the scenes of each value, `budget` in all or all the room."""
+        first = np.where(self.asked == 0, np.minimum(self.room, 1.0), 0.0)
         first *= min(1.0, LEAST_FRAC * budget / max(float(first.sum()), 1e-300))
         room = self._by_answer(self.room)
-        added = fill_water(self._lines(self.known), self._lines(self.room), self._lines(first), budget).reshape(room.shape)
-        part = np.divide(added, room, out=np.zeros(room.shape), where=room > 0)
-        of_answer = [part[..., choice] * (self.answer == choice) for choice in range(part.shape[-1])]
+        added = fill_water(self._lines(self.asked), self._lines(self.room), self._lines(first), budget).reshape(room.shape)
+        frac = np.divide(added, room, out=np.zeros(room.shape), where=room > 0)
+        of_answer = [frac[..., choice] * (self.answer == choice) for choice in range(frac.shape[-1])]
         return np.asarray(self.room * np.sum(of_answer, axis=0))
 
     def bits(self, questions: Float[np.ndarray, "value ..."]) -> float:
-        """Bits of the factor that one question of this query feels once these are added, 0 or more."""
-        lines = self._lines(self.known + questions)
+        """Pressure in bits on the factor of one question of this query once these are added, 0 or more."""
+        lines = self._lines(self.asked + questions)
         return total_bits(lines) / float(lines.sum()) if lines.sum() > 0 else 0.0
 
     def rates(self, questions: Float[np.ndarray, "value ..."]) -> Float[np.ndarray, "..."]:
-        """Questions a picture over the axes `context`; of recorded data, a picture that has questions left."""
-        base = self.room if self.ground.recorded else self.pictures
+        """Questions per picture over the axes `context`; of recorded data, per picture with questions left."""
+        base = self.room if self.problem.recorded else self.pictures
         rates = np.divide(questions, base, out=np.zeros(base.shape), where=base > 0)
         return np.moveaxis(rates, 0, self.context.index(self.factor))
 
 
 @dataclass(frozen=True, eq=False)
 class ScenePart:
-    """One line of a policy: the region in words, where it is over the axes of the ground, and questions a picture in it."""
+    """One line of a policy: the region as text and as a mask over the problem's axes, and its questions per picture."""
 
     region: str
     inside: Bool[np.ndarray, "..."]
@@ -116,25 +117,25 @@ class ScenePart:
 
 
 def lines_of(split: QuerySplit, rates: Float[np.ndarray, "..."]) -> list[ScenePart]:
-    """The fewest lines that say these rates (to 2e-6 of each): of all scenes, by agreement, by a value, by both, or scene by scene."""
-    ground, context = split.ground, split.context
-    real = ground.over(context, np.ones(1)) > 0
-    for regions in _partitions(ground, context):
+    """The coarsest lines with these rates (to 2e-6 of each): all scenes, by agreement, by a value, by both, or scene by scene."""
+    problem, context = split.problem, split.context
+    real = problem.over(context, np.ones(1)) > 0
+    for regions in _partitions(problem, context):
         lines = []
         for region, mask in regions:
-            here = rates[np.broadcast_to(mask, rates.shape) & real]
-            if len(here) and np.ptp(here) > 2e-6 * here.max():
+            inside = rates[np.broadcast_to(mask, rates.shape) & real]
+            if len(inside) and np.ptp(inside) > 2e-6 * inside.max():
                 break
-            if len(here) and here.max() > 0:
-                lines.append(ScenePart(region, spread(mask, context, ground.names), float(f"{here.mean():.{DIGITS}g}")))
+            if len(inside) and inside.max() > 0:
+                lines.append(ScenePart(region, spread(mask, context, problem.names), float(f"{inside.mean():.{DIGITS}g}")))
         else:
             return lines
     raise AssertionError("scene by scene every rate is constant")
 
 
-def _partitions(ground: AdviceProblem, context: tuple[str, ...]) -> Iterator[list[tuple[str, Bool[np.ndarray, "..."]]]]:
-    """Ways to cut all scenes into regions, coarse to fine; masks have one axis for each factor of the context."""
-    values = {name: ground.space[name].values for name in context}
+def _partitions(problem: AdviceProblem, context: tuple[str, ...]) -> Iterator[list[tuple[str, Bool[np.ndarray, "..."]]]]:
+    """Partitions of all scenes into regions (text, mask), coarse to fine; masks have one axis for each factor of the context."""
+    values = {name: problem.space[name].values for name in context}
 
     def is_value(name: str, level: int) -> Bool[np.ndarray, "..."]:
         return spread(np.arange(len(values[name])) == level, (name,), context)
@@ -142,8 +143,8 @@ def _partitions(ground: AdviceProblem, context: tuple[str, ...]) -> Iterator[lis
     everything = np.ones((1,) * len(context), dtype=bool)
     yield [("all", everything)]
     sides: list[tuple[str, Bool[np.ndarray, "..."]]] = []
-    if ground.prior.correlated and ground.prior.correlated <= set(context) and not ground.recorded:
-        agree = ground.prior.agreement(context)
+    if problem.prior.correlated and problem.prior.correlated <= set(context) and not problem.recorded:
+        agree = problem.prior.agreement(context)
         sides = [("agree", agree), ("odd", ~agree)]
         yield sides
     for prefix in ([], sides) if sides else ([],):

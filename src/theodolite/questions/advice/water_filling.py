@@ -1,4 +1,4 @@
-"""How often to ask which scene: the split of a budget of questions that makes answers least predictable. Needs no torch."""
+"""Water-filling: the split of a budget of questions among scenes that makes answers least predictable. Needs no torch."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ SAME_BITS = 1e-9
 
 
 def total_bits(asked: Float[np.ndarray, "line answer"]) -> float:
-    """Bits that all questions together feel: the sum over lines of number of questions times the entropy of their answers."""
+    """Bits of all questions together: the sum over lines of the number of questions times the entropy of their answers."""
     lines = asked.sum(axis=1, keepdims=True)
-    part = np.divide(asked, lines, out=np.ones_like(asked), where=asked > 0)
-    return float(-(asked * np.log2(part)).sum())
+    frac = np.divide(asked, lines, out=np.ones_like(asked), where=asked > 0)
+    return float(-(asked * np.log2(frac)).sum())
 
 
 def fill_water(
-    known: Float[np.ndarray, "line answer"],
+    asked: Float[np.ndarray, "line answer"],
     room: Float[np.ndarray, "line answer"],
     least: Float[np.ndarray, "line answer"],
     budget: float,
 ) -> Float[np.ndarray, "line answer"]:
-    """Questions to add, `least` to `room` each and `budget` in all (or all the room), so that `total_bits(known + added)` is largest.
+    """Questions to add, `least` to `room` each and `budget` in all (or all the room), that maximise `total_bits(asked + added)`.
 
-    A line holds scenes alike in all but one factor, split by their answer. The bits are concave and separate by line: within one, all
-    answers that can be raised stand at one level (water-filling), and a line with Y questions at level t gains log2(Y / t) bits from
-    one more. Lines gain alike in the best split. Where many gain alike (all their answers equal), each is filled to the
-    same share of what it has.
+    A line holds scenes equal in all factors but one, split by their answer. The bits are concave and separate by line: within a line, all
+    answers that can be raised end at one level (water-filling), and a line with Y questions at level t gains log2(Y / t) bits from one
+    more. At the optimum all lines have equal gains. Where many have equal gains (all their answers equal), each is filled to the same share
+    of its range.
     """
     if budget >= room.sum():
         return room.copy()
     if budget <= least.sum():
         return np.asarray(least * (budget / least.sum()))
-    low, high = known + least, known + room
+    low, high = asked + least, asked + room
 
     def at(level: np.ndarray) -> np.ndarray:
         return np.asarray(np.clip(level[:, None], low, high))
@@ -47,7 +47,7 @@ def fill_water(
             under, over = np.where(enough, level, under), np.where(enough, over, level)
         return np.asarray(np.where(over >= high.max(axis=1) * (1 - 1e-12), high.max(axis=1), under))
 
-    wanted = budget + known.sum()
+    wanted = budget + asked.sum()
     small, large = 0.0, 64.0
     while large - small > SAME_BITS:
         gain = (small + large) / 2
@@ -57,13 +57,13 @@ def fill_water(
     for _ in range(60):
         share = (under + over) / 2
         under, over = (share, over) if at(first + share * (last - first)).sum() < wanted else (under, share)
-    return np.asarray(at(first + over * (last - first)) - known)
+    return np.asarray(at(first + over * (last - first)) - asked)
 
 
 def fair_shares(available: Float[np.ndarray, " query"], budget: float) -> Float[np.ndarray, " query"]:
-    """Equal parts of a budget, none above what is available; what one cannot use goes to the others."""
-    left, shares = budget, np.zeros(len(available))
+    """Equal shares of a budget, each at most `available`; what one cannot use goes to the others."""
+    remaining, shares = budget, np.zeros(len(available))
     for place, index in enumerate(np.argsort(available, kind="stable")):
-        shares[index] = min(float(available[index]), left / (len(available) - place))
-        left -= shares[index]
+        shares[index] = min(float(available[index]), remaining / (len(available) - place))
+        remaining -= shares[index]
     return shares
