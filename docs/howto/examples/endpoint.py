@@ -38,22 +38,9 @@ server = ThreadingHTTPServer(("127.0.0.1", 0), AlwaysA)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 url = f"http://127.0.0.1:{server.server_address[1]}/v1"
 
-command = [
-    sys.executable,
-    "-m",
-    "theodolite",
-    "survey",
-    "always-a",
-    "--endpoint",
-    url,
-    "--world",
-    "shapes",
-    "--ask",
-    "shape",
-    "--scenes",
-    "4",
-]
-subprocess.run([*command, "--out", "survey"], check=True)  # with --dry-run: what it would cost, nothing sent
+command = f"-m theodolite survey always-a --endpoint {url} --world shapes --ask shape --scenes 4 --out survey"
+# With --dry-run it prints what it would cost and sends nothing.
+subprocess.run([sys.executable, *command.split()], check=True)
 server.shutdown()
 
 record = json.loads(Path("survey/survey.json").read_text())
