@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOUR_OPTIONS ?=
 
-.PHONY: help setup smol tour test check lint format tower clean
+.PHONY: help setup smol tour test check lint format docs tower clean
 
 help:
 	@echo "make tour    set up, then train, survey and report (runs/tour/report.html)"
 	@echo "make test    set up, then run the checks and the tests"
 	@echo "make check   ruff, mypy --strict over the rooms that hold mathematics and records, and the directions of imports"
+	@echo "make docs    the documentation as a site, in site/; dead links are errors"
 	@echo "make smol    the pretrained parts of the recipe smol and OpenMoji's pictures (120 MB; npm is needed)"
 	@echo "make setup   only set up .venv"
 	@echo "make tower   train the frozen tower's weights again (under 5 minutes)"
@@ -47,6 +48,10 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Material prints an advertisement for its successor, and no build needs it.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 tower: $(READY)
 	$(BIN)/python scripts/pretrain_tower.py

@@ -1,4 +1,4 @@
-"""Writes the table of what families support into docs/families.md, from the marks `contract` of the tests.
+"""Writes the table of what families support into docs/reference/families.md, from the marks `contract` of the tests.
 
 `python scripts/describe_families.py` goes by the tests that there are; with `--run` they are run, and a cell says how they ended.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENT = ROOT / "docs" / "families.md"
+DOCUMENT = ROOT / "docs" / "reference" / "families.md"
 TESTS = ROOT / "tests"
 BEGIN, END = "<!-- scripts/describe_families.py writes from here -->", "<!-- to here -->"
 

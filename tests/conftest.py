@@ -28,6 +28,6 @@ def short_tour(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "contract(capability, no=None): what docs/families.md says of every family that the test is run for (its parameter `name`); "
-        "`no` is the reason, of a test that shows that the family does not support it",
+        "contract(capability, no=None): what docs/reference/families.md says of every family that the test is run for (its parameter "
+        "`name`); `no` is the reason, of a test that shows that the family does not support it",
     )

@@ -1,4 +1,4 @@
-"""docs/records.md: it is what the code says, it leaves nothing out, and it is what a survey writes."""
+"""docs/reference/records.md: it is what the code says, it leaves nothing out, and it is what a survey writes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from theodolite.records.rows import ROWS
 from theodolite.records.survey import Cell, RunRecord, Shadows, SurveyRecord
 from theodolite.records.writing import run_record, write_survey
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "records.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "reference" / "records.md"
 
 
 @pytest.fixture(scope="module")

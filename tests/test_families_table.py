@@ -1,4 +1,4 @@
-"""docs/families.md: its table of what families support is what the marks of the tests say, and says something of every family."""
+"""docs/reference/families.md: its table of what families support is what the marks of the tests say, and says something of every family."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from theodolite.worlds.shapes.world import Shapes
 Record = dict[str, Any]
 SIDE = 32
 NUM_ROWS = 200
-DOCS = Path(__file__).parents[1] / "docs" / "manifest.md"
+DOCS = Path(__file__).parents[1] / "docs" / "reference" / "manifest.md"
 
 
 def written(path: Path) -> list[Record]:

@@ -289,7 +289,7 @@ def test_the_real_package_holds_the_pairs_that_the_docs_count(real: Path) -> Non
     for factor, (scenes, pairs) in counted.items():
         bases = FACTORS[factor]().bases
         assert (len(bases), sum(base.num_pairs for base in bases)) == (scenes, pairs), factor
-    text = (Path(__file__).parents[1] / "docs" / "openmoji.md").read_text()
+    text = (Path(__file__).parents[1] / "docs" / "reference" / "openmoji.md").read_text()
     for factor, (scenes, pairs) in counted.items():
         assert f"| `{factor}` | {scenes} | {pairs} |" in text
 

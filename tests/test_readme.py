@@ -1,4 +1,4 @@
-"""What the README says to do does what it says: its lines of LaVer run as they stand."""
+"""The README: its Python runs as it stands, it is short, and its links lead somewhere."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from small import tiny_vlm
 from theodolite.data.packing import PackingCollator
 from theodolite.data.sources import LlavaJson
 from theodolite.data.tables import from_datasets
+from theodolite.models.export import export_vlm
 from theodolite.models.pictures import PictureReader
 from theodolite.objectives.laver import LaverConfig
 from theodolite.records.errors import BadInput
@@ -27,11 +28,10 @@ README = Path(__file__).parents[1] / "README.md"
 WORDS = "what is its shape?"
 
 
-def lines_of_laver() -> str:
-    """The README's block that builds a LaverTrainer, with a head that fits the tiny model."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    (block,) = (block for block in blocks if "LaverTrainer(" in block)
-    return block.replace("LaverSettings()", "LaverSettings(head_hidden=24)")
+def block_with(words: str) -> str:
+    """The README's one block of Python that holds these words."""
+    (block,) = (block for block in re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL) if words in block)
+    return block
 
 
 def write_data(folder: Path, number: int = 6, broken: int = 0) -> None:
@@ -60,13 +60,32 @@ def test_the_readmes_lines_train_and_write_a_model_that_loads(tmp_path: Path, mo
     model, processor = tiny_vlm(frontend="patches")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     names: dict[str, Any] = {"model": model, "processor": processor, "args": arguments(tmp_path / "run")}
-    exec(lines_of_laver(), names)
+    block = block_with("LaverTrainer(")
+    assert "LaverConfig()" in block
+    exec(block.replace("LaverConfig()", "LaverConfig(head_hidden=24)"), names)
     changed = [name for name, value in model.state_dict().items() if name in before and not torch.equal(value, before[name])]
     assert any("language_model" in name for name in changed)
     assert any("projector" in name for name in changed)
     assert "loss/gram" in names["trainer"].state.log_history[0]
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "out", trust_remote_code=True)
     assert torch.equal(loaded.state_dict()["lm_head.weight"], model.state_dict()["lm_head.weight"])
+
+
+def test_the_readmes_six_lines_survey_and_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    export_vlm(*tiny_vlm(frontend="patches"), tmp_path / "runs" / "tour" / "agree" / "model")
+    block = block_with("survey_model(")
+    assert sum(bool(line.strip()) for line in block.splitlines()) == 6
+    assert "num_scenes=50" in block
+    exec(block.replace("num_scenes=50", "num_scenes=4"), {})
+    printed = capsys.readouterr().out
+    assert "'shape': 0.0" in printed and "'row': 1.0" in printed
+    record = json.loads((tmp_path / "runs" / "agree" / "survey.json").read_text())
+    assert record["policy"] == "shape:agree,row"
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) < 120
 
 
 def trainer_on(dataset: Any, folder: Path, **options: Any) -> LaverTrainer:

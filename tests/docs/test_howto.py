@@ -1,0 +1,46 @@
+"""The programs of the how-to pages and of the tutorial: each runs by itself in an empty folder, and each is on a page."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+EXAMPLES = DOCS / "howto" / "examples"
+# What a program prints last, where that is the same on every machine.
+LAST = {"endpoint": "cannot_be_asked", "family": "True"}
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+
+
+def run(name: str, folder: Path, *arguments: str) -> str:
+    """What an example prints; a failure is shown with the end of its error output."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "tutorial"])
+def test_the_program_of_a_page_runs(name: str, tmp_path: Path) -> None:
+    lines = run(name, tmp_path).splitlines()
+    assert lines
+    if name in LAST:
+        assert lines[-1] == LAST[name]
+
+
+def test_the_tutorial_runs_on_a_tour(short_tour: Path, tmp_path: Path) -> None:
+    printed = run("tutorial", tmp_path, str(short_tour))
+    assert "shape:agree,row 0.0 {'colour->shape': 2.0}" in printed
+    assert "shape,row 0.36" in printed
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_program_is_on_a_page(name: str) -> None:
+    pages = [path.read_text(encoding="utf-8") for path in DOCS.rglob("*.md")]
+    assert any(f'--8<-- "howto/examples/{name}.py' in page for page in pages)
