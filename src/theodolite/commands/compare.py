@@ -1,4 +1,4 @@
-"""Two surveys from disk, compared; and the table that says how they differ. Needs no model and no torch."""
+"""Comparison of two surveys on disk, and its table. Needs neither a model nor torch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from theodolite.records.survey import BadRecord, read_survey
 
 
 def compare_folders(one: Path, other: Path, confidence: float = 0.95) -> Comparison:
-    """The comparison of the surveys in two folders: how `other` differs from `one`.
+    """The change from survey `one` to survey `other`, each a folder.
 
-    Raises `BadRecord` for a folder that holds no whole survey, `BadInput` for surveys of different pairs or without a common question.
+    Raises `BadRecord` for an incomplete survey, `BadInput` for surveys of different pairs or without a common question.
     """
     first, second = read_survey(one), read_survey(other)
     return compare_records(first, read_rows(one), second, read_rows(other), confidence)
@@ -25,9 +25,7 @@ def read_rows(folder: Path) -> pl.DataFrame:
     """The columns of `rows.parquet` that a comparison needs, from a record's folder or its `survey.json`. Raises `BadRecord`."""
     path = (folder if folder.is_dir() else folder.parent) / "rows.parquet"
     if not path.is_file():
-        raise BadRecord(
-            f"{path.parent} holds no rows.parquet; a comparison needs the rows of both surveys, so give folders as they were written"
-        )
+        raise BadRecord(f"{path.parent} holds no rows.parquet, which a comparison needs of both surveys; give complete survey folders")
     try:
         return pl.read_parquet(path, columns=list(COLUMNS))
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -35,7 +33,7 @@ def read_rows(folder: Path) -> pl.DataFrame:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """One row a cell: moved and right in both surveys, their paired difference with its interval, and what would be needed to tell."""
+    """One row per cell: moved and right in both surveys, paired differences with intervals, and scenes needed to decide `moved`."""
     one, other = comparison.one.title, comparison.other.title
     table = Table(
         title=f"What {other} does differently from {one} on the same pairs "
@@ -55,13 +53,13 @@ def comparison_table(comparison: Comparison) -> Table:
             "" if cell.moved.scenes_needed is None else f"{cell.moved.scenes_needed:,}",
             _both(cell.right),
             _difference(cell.right),
-            _words(comparison, cell),
+            _changes(comparison, cell),
         )
     return table
 
 
 def alone_line(comparison: Comparison) -> str | None:
-    """What was left out because only one survey asked it; None where both asked the same."""
+    """A line on rows left out because only one survey has them; None if both have the same."""
     alone = [side for side in (comparison.one, comparison.other) if side.num_rows_alone]
     if not alone:
         return None
@@ -74,14 +72,14 @@ def _both(change: Change) -> str:
 
 
 def _difference(change: Change) -> str:
-    found = change.difference
-    if found.low is None or found.high is None:
-        return f"{found.value:+.2f}\nno interval"
-    return f"{found.value:+.2f}\n[{found.low:+.2f}, {found.high:+.2f}]"
+    estimate = change.difference
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:+.2f}\nno interval"
+    return f"{estimate.value:+.2f}\n[{estimate.low:+.2f}, {estimate.high:+.2f}]"
 
 
-def _words(comparison: Comparison, cell: CellChange) -> str:
-    """Which of the cell's quantities grew or shrank."""
+def _changes(comparison: Comparison, cell: CellChange) -> str:
+    """The cell's measures that grew or shrank, one per line."""
     key = (cell.factor, cell.query, cell.form, cell.truth_moves)
     return "\n".join(
         f"{item.measure} {word}"

@@ -137,7 +137,7 @@ def capture(
         with touching(asker.base, {site: catcher.touch(site) for site in layers}):
             scored = asker.score(batch, vision_features)
         catcher.answers(batch, scored, questions)
-        return len(batch.asks), catcher.caught
+        return len(batch.questions), catcher.caught
 
     done = 0
     with torch.no_grad():
@@ -175,7 +175,7 @@ class _Catcher:
         """A new batch: what encoder and connector gave, and the embeddings of its text. What an earlier try caught is forgotten."""
         self.batch, self.pictures, self.caught = batch, batch.pictures.numpy(), []
         # Of rows about one picture those whose vision tokens count: any, but where they see the question, those of the first.
-        first = batch.row_of_ask.cpu().numpy()[np.array(batch.asks) % num_questions == 0]
+        first = batch.row_of_question.cpu().numpy()[np.array(batch.questions) % num_questions == 0]
         self.seen = np.arange(len(self.pictures)) if self.asker.sharing != "nothing" else first
         assert vision_features.patches is not None
         self._vision("encoder", vision_features.patches)
@@ -193,8 +193,8 @@ class _Catcher:
 
     def answers(self, batch: Batch, scored: Scored, questions: Sequence[FactorQuestion]) -> None:
         """The answer positions and what was said; asks stand picture by picture, in the order of the questions."""
-        about = torch.tensor(batch.asks) % len(questions)
-        owner, row = batch.ask_of_choice.cpu(), batch.row_of_ask.cpu().numpy()
+        about = torch.tensor(batch.questions) % len(questions)
+        owner, row = batch.question_of_choice.cpu(), batch.row_of_question.cpu().numpy()
         for number, question in enumerate(questions):
             asks = (about == number).numpy()
             if asks.any():

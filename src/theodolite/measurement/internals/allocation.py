@@ -74,7 +74,7 @@ def _watch(asker: LocalAsker, batch: Batch, pictures: np.ndarray) -> AttentionSh
 
     with torch.no_grad(), watching_attention(asker.base, look):  # not inference mode: a model may go on training afterwards
         asker.score(batch, asker.encode_batch(batch, pictures))
-    return AttentionShares(len(batch.asks), batch.pictures.cpu().numpy(), batch.text.sum(dim=1).cpu().numpy(), shares, baselines)
+    return AttentionShares(len(batch.questions), batch.pictures.cpu().numpy(), batch.text.sum(dim=1).cpu().numpy(), shares, baselines)
 
 
 def _shares(context: MeasureContext, cases: ReaskedCases) -> tuple[Float[np.ndarray, "layer case head"], Float[np.ndarray, "layer case"]]:

@@ -198,7 +198,7 @@ def _tally(context: MeasureContext, rows: pl.DataFrame, afters: Int[np.ndarray, 
             tally.trace.append(float(flat.square().sum()))
             loss = -gradients[truth[case]].flatten()
             tally.found.append(along(rooted.flatten(1), loss, moved, np.random.default_rng(draws[case])))
-        done += len(slopes.batch.asks)
+        done += len(slopes.batch.questions)
         context.progress(done, len(rows))
     context.asker.notices += [notice for notice in asker.notices if notice not in context.asker.notices]
     assert tally is not None
@@ -229,8 +229,8 @@ class ChoiceGradients:
 
     def cases(self) -> Iterator[tuple[int, Float[Tensor, " choice"], Float[Tensor, "choice token dim"], Float[Tensor, "token dim"]]]:
         """Each case's number, scores, their gradients and the tokens."""
-        owner, by_row = self.batch.ask_of_choice.cpu(), self.batch.pictures.cpu()
-        for position, case in enumerate(self.batch.asks):
+        owner, by_row = self.batch.question_of_choice.cpu(), self.batch.pictures.cpu()
+        for position, case in enumerate(self.batch.questions):
             own, mine = by_row == case, owner == position  # one row, or one a choice where nothing is shared
             gradients = torch.stack([self.gradients[number][own].sum(dim=0) for number in range(int(mine.sum()))])
             yield case, self.scores[mine], gradients, self.tokens[own][0]
@@ -254,7 +254,7 @@ def _differentiate(asker: LocalAsker, batch: Batch, pictures: np.ndarray) -> Cho
     leaf = vision_features.tokens.detach().clone().requires_grad_()
     with torch.enable_grad():
         scored = asker.score(batch, replace(vision_features, tokens=leaf))
-    owner = batch.ask_of_choice
+    owner = batch.question_of_choice
     # A choice's number within its ask; choices of one ask stand together.
     order = torch.arange(len(owner), device=owner.device) - torch.searchsorted(owner, owner)
     gradients = tuple(
