@@ -111,19 +111,19 @@ def seconds(asker: LocalAsker, work: Sequence[tuple[Batch, VisionFeatures]]) -> 
 def probabilities(asker: LocalAsker, work: Sequence[tuple[Batch, VisionFeatures]]) -> dict[int, np.ndarray]:
     found = {}
     for batch, vision_features in work:
-        scores, owner = asker.score(batch, vision_features).choices.double().numpy(), batch.ask_of_choice.numpy()
-        found |= {number: answer_from_scores(scores[owner == position]).probabilities for position, number in enumerate(batch.asks)}
+        scores, owner = asker.score(batch, vision_features).choices.double().numpy(), batch.question_of_choice.numpy()
+        found |= {number: answer_from_scores(scores[owner == position]).probabilities for position, number in enumerate(batch.questions)}
     return found
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     model, processor = small_vlm(options.width, options.layers, getattr(torch, options.dtype))
     pictures = np.random.default_rng(0).integers(0, 256, (options.pictures, 64, 64, 3), dtype=np.uint8)
-    asks = [
+    questions = [
         Question(number, " ".join([*WORDS[1:], f"q{query}"]), CHOICES) for number in range(len(pictures)) for query in range(NUM_QUERIES)
     ]
     askers = {name: LocalAsker(model, processor, 1, share=name == "shared") for name in ("shared", "apart")}
-    rows = {name: [row for part in asker.groups(pictures, asks) for row in part] for name, asker in askers.items()}
+    rows = {name: [row for part in asker.groups(pictures, questions) for row in part] for name, asker in askers.items()}
     askers["plain"], rows["plain"] = askers["apart"], plain_rows(rows["apart"])
     with torch.inference_mode():
         vision_features = askers["shared"].encode_pictures(pictures)

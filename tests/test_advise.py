@@ -151,7 +151,7 @@ def test_a_budget_is_water_under_lids_and_ties_share_in_proportion() -> None:
 
 def odd_to_agree(advice: Advice) -> tuple[float, float]:
     world = shapes(0.9)
-    rates = {ask.region: ask.rate for ask in world.policy(advice.policy or "").asks}
+    rates = {ask.region: ask.rate for ask in world.policy(advice.policy or "").lines}
     return rates["odd"] * 900, rates["agree"] * 11_100
 
 
@@ -206,7 +206,7 @@ def test_what_is_asked_already_is_completed_not_repeated() -> None:
     advice = advise_on("shapes", 1000, strength=0.9, about="shape", ask="shape:agree*0.025")
     together = world.policy(advice.together or "")
     assert advice.asked == "shape:agree*0.025" and str(together) == f"{advice.asked},{advice.policy}"
-    rates = {ask.region: ask.rate for ask in world.policy(advice.policy or "").asks}
+    rates = {ask.region: ask.rate for ask in world.policy(advice.policy or "").lines}
     # 277.5 agreeing ones are asked already, so 832.5 odd ones balance them; the rest keeps all equal, until odd ones run out.
     assert rates["odd"] == 1 and rates["agree"] * 11_100 == pytest.approx(100, abs=0.1)
     assert advice.factors[0].pressure_bits_after == pytest.approx(measure_coverage(world.prior, together).pressure_bits["shape"], abs=1e-6)

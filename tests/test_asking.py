@@ -113,7 +113,7 @@ def test_probabilities_and_the_mass_outside_have_their_closed_form() -> None:
 
 
 def test_scores_that_are_no_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="no finite numbers"):
+    with pytest.raises(ValueError, match="scores are non-finite"):
         answer_from_scores(np.array([-1.0, np.nan]))
 
 

@@ -242,7 +242,7 @@ def test_cases_in_parts_keep_their_own_asks() -> None:
     )
     part, kept = cases.part(1, 3)
     assert kept.tolist() == [2, 3, 4, 5] and part.before.tolist() == [6, 7]
-    assert [(ask.picture, ask.question) for ask in part.asks] == [(0, "x"), (0, "y"), (1, "x"), (1, "y")]
+    assert [(ask.picture, ask.question) for ask in part.questions] == [(0, "x"), (0, "y"), (1, "x"), (1, "y")]
     assert [(ask.picture, ask.question) for ask in cases.first_asks()] == [(0, "x"), (1, "x"), (2, "x")]
 
 

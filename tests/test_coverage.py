@@ -159,12 +159,12 @@ class ByHand:
         self.space = prior.space
         self.names = self.space.names
         self.scenes = list(product(*(range(size) for size in self.space.sizes)))
-        self.queries = {ask.query.name: ask.query for ask in policy.asks}
+        self.queries = {ask.query.name: ask.query for ask in policy.lines}
         self.prior = prior
         table = np.broadcast_to(prior.table(self.names), self.space.sizes)
         self.p = {s: float(table[s]) for s in self.scenes}
         self.rate = {
-            name: {s: sum(self._asks(ask, s) for ask in policy.asks if ask.query.name == name) for s in self.scenes}
+            name: {s: sum(self._asks(ask, s) for ask in policy.lines if ask.query.name == name) for s in self.scenes}
             for name in self.queries
         }
 
@@ -311,7 +311,7 @@ def test_the_order_of_lines_changes_nothing() -> None:
         rng = np.random.default_rng([17, seed])
         prior, queries = random_space(rng, (3, 2, 2))
         policy = random_policy(queries, rng)
-        one, other = (numbers(measure_coverage(prior, Policy(asks))) for asks in (policy.asks, policy.asks[::-1]))
+        one, other = (numbers(measure_coverage(prior, Policy(asks))) for asks in (policy.lines, policy.lines[::-1]))
         for name, value in one.items():
             assert other[name] == (pytest.approx(value, abs=1e-9) if name != "cause" else value)
 

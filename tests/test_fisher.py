@@ -179,11 +179,11 @@ def test_the_trace_is_that_of_small_moves_of_the_answers() -> None:
     cases = cases_of(row, "before", apart=False)
     pictures = context.plan.pictures[cases.before]
     generator, step = torch.Generator().manual_seed(0), 2e-4
-    plain = ask_edited(context.asker, pictures, cases.asks).probabilities[0]
+    plain = ask_edited(context.asker, pictures, cases.questions).probabilities[0]
 
     def nudged(sign: float, noise: torch.Tensor) -> np.ndarray:
         edits = {"connector": lambda tokens, numbers: tokens + sign * noise}
-        return ask_edited(context.asker, pictures, cases.asks, edits).probabilities[0]
+        return ask_edited(context.asker, pictures, cases.questions, edits).probabilities[0]
 
     moves = []
     for _ in range(200):

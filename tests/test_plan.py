@@ -161,7 +161,7 @@ def test_training_rows_lie_inside_the_policy_s_region(world: Coded, ask: str) ->
     for query in policy.queries:
         part = rows.filter(pl.col("name") == query.name)
         here = scenes.take(part["picture_before"].to_numpy())
-        lines = [line for line in policy.asks if line.query.name == query.name]
+        lines = [line for line in policy.lines if line.query.name == query.name]
         assert len(part) > 20 and np.any([line.inside(here, world.prior) for line in lines], axis=0).all()
         assert part["truth_before"].to_list() == [query.choices[level] for level in query.truth(here)]
         assert set(part["question_before"]) <= set(query.wordings) and len(set(part["question_before"])) > 1

@@ -176,7 +176,7 @@ def test_an_intervention_changes_one_factor_and_keeps_the_nuisance() -> None:
 def test_a_policy_is_read_line_by_line_and_written_back() -> None:
     found = policy(" three:agree, four:odd*2 ,two=two-0:yes*0.5,other*3,three")
     expected = [("three", "agree", 1), ("four", "odd", 2), ("two=two-0", "yes", 0.5), ("other", "all", 3), ("three", "all", 1)]
-    assert [(ask.query.name, ask.region, ask.rate) for ask in found.asks] == expected
+    assert [(ask.query.name, ask.region, ask.rate) for ask in found.lines] == expected
     assert str(found) == "three:agree,four:odd*2,two=two-0:yes*0.5,other*3,three"
     assert str(policy(str(found))) == str(found)
     assert [asked.name for asked in found.queries] == ["three", "four", "two=two-0", "other"]
@@ -223,7 +223,7 @@ def test_regions_are_where_their_words_say() -> None:
         "two:two-0&four=four-1": first & (scenes.of_factor("four") == 1),
     }
     for text, expected in regions.items():
-        (ask,) = policy(text).asks
+        (ask,) = policy(text).lines
         assert (ask.inside(scenes, prior) == expected).all(), text
         assert (np.broadcast_to(ask.inside_table(prior, SPACE.names), SPACE.sizes).ravel() == expected).all(), text
 
@@ -231,7 +231,7 @@ def test_regions_are_where_their_words_say() -> None:
 def test_a_region_that_names_no_factor_or_value_of_the_world_is_refused_where_it_is_used() -> None:
     prior, scenes = Prior(SPACE), all_scenes()
     for text, message in {"three:five=5": "no factor is called 'five'", "three:two=two-7": "no value of two is called 'two-7'"}.items():
-        (ask,) = policy(text).asks
+        (ask,) = policy(text).lines
         with pytest.raises(UnknownName, match=message):
             ask.inside(scenes, prior)
         with pytest.raises(UnknownName, match=message):

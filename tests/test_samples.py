@@ -80,7 +80,7 @@ def test_two_pictures_and_two_turns_give_these_tokens_and_these_labels() -> None
     assert trained(sample) == {first: "red", first + 1: "</s>", second: "round", second + 1: "blue", second + 2: "</s>"}
     assert sample.branch == (0,) * len(sample.tokens)
     assert [grid.tolist() for grid in sample.grids] == [[[row, column] for row in range(4) for column in range(4)]] * 2
-    assert [read.tokens for read in sample.reads] == [16, 16]
+    assert [read.tokens for read in sample.processed] == [16, 16]
     assert sample.key == "key"
 
 
@@ -124,14 +124,14 @@ def test_tokens_are_those_of_the_whole_text_at_once(name: str) -> None:
     config, reader, scribe = made.reader.config, made.reader, made.conversation_tokenizer
     pictures = [picture(seed, size) for seed, size in enumerate(((40, 40), (24, 60)))]
     conversation = (says("user", IMAGE, IMAGE, "what colour"), says("assistant", "red"), says("user", "shape"), says("assistant", "round"))
-    reads = reader.read_conversation(pictures)
-    text = reader.expand(scribe.tokenizer.apply_chat_template(list(conversation), tokenize=False), reads)
+    processed = reader.read_conversation(pictures)
+    text = reader.expand(scribe.tokenizer.apply_chat_template(list(conversation), tokenize=False), processed)
     expected = scribe.tokenizer(text, add_special_tokens=False)["input_ids"]
     sample = made.make(TrainingExample("x", tuple(pictures), (conversation,)))
     assert list(sample.tokens) == expected[:-1]
     assert [target for target in sample.targets if target != IGNORE] == [VOCABULARY[word] for word in ("red", "</s>", "round", "</s>")]
     assert all(target in (IGNORE, following) for target, following in zip(sample.targets, expected[1:], strict=True))
-    assert sample.tokens.count(image_token_id(config)) == sum(len(grid) for grid in sample.grids) == sum(read.tokens for read in reads)
+    assert sample.tokens.count(image_token_id(config)) == sum(len(grid) for grid in sample.grids) == sum(read.tokens for read in processed)
 
 
 def test_a_token_that_every_text_begins_with_is_put_before_the_conversation() -> None:
@@ -175,7 +175,7 @@ def test_several_conversations_share_the_pictures_and_branch_behind_them() -> No
     assert words(both) == trunk + branches[0] + branches[1]
     assert both.branch == (0,) * 18 + (1,) * 7 + (2,) * 8
     assert both.targets == alone[0].targets + alone[1].targets[18:]
-    assert len(both.reads) == len(both.grids) == 1
+    assert len(both.processed) == len(both.grids) == 1
 
 
 def test_conversations_without_pictures_share_nothing() -> None:
@@ -246,7 +246,7 @@ def test_truncation_cuts_text_behind_the_last_picture_and_never_a_picture() -> N
         elif length >= 52:
             cut = made.make(example(TWO_TURNS, num_pictures=2))
             assert (cut.tokens, cut.targets, cut.branch) == (whole.tokens[:length], whole.targets[:length], whole.branch[:length])
-            assert len(cut.grids) == len(cut.reads) == 2
+            assert len(cut.grids) == len(cut.processed) == 2
         else:  # only the first answer is left, and it stands before the picture; what is behind it teaches nothing
             with pytest.raises(Unfit, match="too long"):
                 made.make(example(TWO_TURNS, num_pictures=2))

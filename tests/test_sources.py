@@ -76,14 +76,14 @@ def test_pictures_stand_where_the_text_has_them_and_else_before_the_first_questi
     ("turns", "message"),
     [
         ([], "expected a list of turns"),
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ([{"q": "a", "r": "b"}], "a turn has the fields q, r; expected role and content, from and value, or user and assistant"),
-        ([{"from": "robot", "value": "x"}], "said by 'robot'; expected one of system, human"),
+        ([{"from": "robot", "value": "x"}], "has the role 'robot'; expected one of system, human"),
         ([{"role": "user", "content": None}], "the user's turn holds None"),
         ([{"role": "user", "content": [{"type": "video"}]}], "expected type image, or type text"),
         ([{"role": "user", "content": [{"type": "image", "index": 1}, {"type": "image", "index": 0}]}], r"in the order \[1, 0\]"),
         ({"role": ["user"], "content": ["a", "b"]}, "lists of different lengths"),
-        ([{"role": "system", "content": "a"}], "its pictures have no place"),
+        ([{"role": "system", "content": "a"}], "no turn of the user to place them in"),
     ],
 )
 def test_what_is_no_conversation_is_named(turns: Any, message: str) -> None:
@@ -122,7 +122,7 @@ def test_llava_json_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="holds no records; expected a list of records"):
         LlavaJson(tmp_path / "data.json", tmp_path)
     (tmp_path / "data.json").write_text('{"id": 1}\n{"id": 2}')
-    with pytest.raises(BadInput, match=r"one record a line must end in \.jsonl"):
+    with pytest.raises(BadInput, match=r"one record per line must end in \.jsonl"):
         LlavaJson(tmp_path / "data.json", tmp_path)
     with pytest.raises(BadInput, match="cannot be read"):
         LlavaJson(tmp_path / "nothing.json", tmp_path)

@@ -1,4 +1,4 @@
-"""What asking a model gives: probabilities over whole choices. The contract that every asker keeps."""
+"""Questions, answers as probabilities over whole choices, and the protocol of askers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from theodolite.records.progress import Progress
 
 @dataclass(frozen=True)
 class Question:
-    """One question about one picture (a position in the pool), with the choices that count as answers."""
+    """One question about one picture (an index into the pool), with its answer choices."""
 
     picture: int
     question: str
@@ -24,10 +24,10 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Probability of each choice among the choices, summing to 1, and the mass that the model puts outside all of them, 0 to 1.
+    """Probability of each choice, renormalised to sum 1, and the model's probability mass outside all choices, 0 to 1.
 
-    `probabilities` is None where what was said is none of the choices, or no one of them: unanswered, which is never wrong. An answer
-    read from text at temperature 0 has probability 1, and `outside` is None, since nobody knows it.
+    `probabilities` is None where the reply matches no choice or several: unanswered, never counted as wrong. An answer parsed from text
+    at temperature 0 has probability 1, and `outside` None: the mass is unknown.
     """
 
     probabilities: Float[np.ndarray, " choice"] | None
@@ -35,7 +35,7 @@ class Answer:
 
     @property
     def chosen(self) -> int | None:
-        """Position of the most probable choice, the first of equals; None where unanswered."""
+        """Index of the most probable choice, the first of equals; None where unanswered."""
         return None if self.probabilities is None else int(self.probabilities.argmax())
 
 
@@ -44,21 +44,20 @@ UNANSWERED = Answer(None, None)
 
 @runtime_checkable
 class Asker(Protocol):
-    """Anything that answers questions about pictures."""
+    """A model, local or remote, that answers questions about pictures."""
 
-    def ask(self, pictures: UInt8[np.ndarray, "picture height width 3"], asks: Sequence[Question], progress: Progress) -> list[Answer]:
-        """Answers in the order of `asks`; `progress` counts those that are answered."""
+    def ask(self, pictures: UInt8[np.ndarray, "picture height width 3"], questions: Sequence[Question], progress: Progress) -> list[Answer]:
+        """Answers in the order of `questions`; `progress` counts answered questions."""
         ...
 
 
 def answer_from_scores(scores: Float[np.ndarray, " choice"]) -> Answer:
-    """An answer from each choice's total log-probability in nats (all its tokens, the end token included).
+    """An answer from each choice's log-probability in nats, summed over all its tokens and the end token.
 
-    Choices are scored whole, so a long one is at no advantage; the rest of the model's mass is reported, not hidden.
-    Raises `BadInput` on scores that are not finite.
+    Raises `BadInput` on non-finite scores.
     """
     if not np.isfinite(scores).all():
-        raise BadInput("the model's scores are no finite numbers; ask it in another precision, for example --dtype float32")
+        raise BadInput("the model's scores are non-finite; use another precision, for example --dtype float32")
     mass = np.exp(np.minimum(scores, 0.0))
     relative = np.exp(scores - scores.max())
     return Answer(relative / relative.sum(), float(np.clip(1.0 - mass.sum(), 0.0, 1.0)))

@@ -1,4 +1,4 @@
-"""How many rows run at once: what free memory allows, up to a number of tokens that keeps the machine busy."""
+"""Batch sizes from free memory, up to the number of tokens that saturates the device."""
 
 from __future__ import annotations
 
@@ -11,43 +11,42 @@ import torch
 from theodolite.asking.rows import TokenRow
 from theodolite.records.errors import BadInput
 
-# More tokens at once gain nothing: matrix products are large enough by then.
+# Larger batches are no faster: matrix products saturate the device.
 MOST_TOKENS = {"cpu": 4_096}
 MOST_TOKENS_ELSEWHERE = 65_536
-FREE_FRAC = 0.25  # of free memory, since other parts of a survey need some too
+FREE_FRAC = 0.25  # of free memory; the rest is for other parts of a survey
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that memory has run out, on an accelerator or here."""
+    """Whether an error reports exhausted memory, on an accelerator or on the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class BatchSizer:
-    """Parts of at most so many rows: `batch` if given, else a power of two that free memory and the widest row allow.
+    """Splits rows into batches of at most `batch` rows; without `batch`, of a power of two that fits free memory at the widest row.
 
-    A power of two, from the memory that is free when it is first asked, so that machines with room enough take the same batches and a
-    survey repeats to the byte.
+    Free memory is read once. With the power of two, machines with enough memory form the same batches, so a survey repeats bit for bit.
     """
 
     def __init__(self, model: Any, batch: int | None) -> None:
         self.model, self.limit, self.fixed = model, batch, batch is not None
-        self.largest = 0  # rows at once so far
+        self.largest = 0  # batch so far, in rows
         self.free_bytes: int | None = None
 
     def parts(self, rows: Sequence[TokenRow]) -> list[list[TokenRow]]:
-        """Rows of like length together, shortest first, as many to a part as its widest allows; the rows of one ask stay together."""
-        parts: list[list[TokenRow]] = []
+        """Batches of rows of similar length, shortest first, as large as the widest row allows; one question's rows share a batch."""
+        batches: list[list[TokenRow]] = []
         for bundle in sorted(_bundles(rows), key=_width):
             most = self.rows_of_width(_width(bundle), max(len(row.steps) for row in bundle))
-            if parts and len(parts[-1]) + len(bundle) <= most:
-                parts[-1] += bundle
+            if batches and len(batches[-1]) + len(bundle) <= most:
+                batches[-1] += bundle
             else:
-                parts.append(list(bundle))
-        self.largest = max([self.largest, *map(len, parts)])
-        return parts
+                batches.append(list(bundle))
+        self.largest = max([self.largest, *map(len, batches)])
+        return batches
 
     def rows_of_width(self, width: int, steps: int = 64) -> int:
-        """How many rows of so many tokens run at once, each with so many answer tokens to score."""
+        """Batch size for rows of `width` tokens with `steps` answer tokens to score each."""
         if self.fixed and self.limit is not None:
             return self.limit
         device = self.model.device
@@ -59,27 +58,27 @@ class BatchSizer:
         return most if self.limit is None else min(most, self.limit)
 
     def first_fitting(self, rows: Sequence[TokenRow]) -> list[TokenRow]:
-        """The first rows, no more than are known to fit by now; all of them where nothing has failed yet."""
-        part: list[TokenRow] = []
+        """The first rows up to the current limit, at least one question's; all rows where there is no limit."""
+        first: list[TokenRow] = []
         for bundle in _bundles(rows):
-            if part and self.limit is not None and len(part) + len(bundle) > self.limit:
+            if first and self.limit is not None and len(first) + len(bundle) > self.limit:
                 break
-            part += bundle
-        return part
+            first += bundle
+        return first
 
     def shrink(self, rows: Sequence[TokenRow]) -> str:
-        """Half as many rows at once from now on, since these did not fit; says so. Raises `BadInput` where there is nothing to part."""
+        """Halves the limit after rows ran out of memory; returns a notice. Raises `BadInput` if they are one question's."""
         if len(list(_bundles(rows))) < 2:
             raise BadInput(
-                f"memory is too small for a single question of {_width(rows)} tokens; load the model in bfloat16, if it is not yet"
+                f"memory is too small for a single question of {_width(rows)} tokens; load the model in bfloat16, or free memory"
             )
         self.limit = max(1, len(rows) // 2)
         return f"{len(rows)} rows at once did not fit into memory; going on with {self.limit}"
 
     def _bytes_of_row(self, width: int, steps: int) -> int:
-        """About what a row takes at its largest: one block's activations, its attention mask and map, and its logits twice in float32.
+        """Estimated peak memory of a row in bytes: one block's activations, its attention mask and map, two float32 copies of its logits.
 
-        What the vision tower takes is not counted: it runs before, on fewer tokens' worth of memory in most families.
+        The vision tower is not counted: it runs earlier and needs less in most families.
         """
         text = self.model.config.get_text_config()
         number = torch.finfo(self.model.dtype).bits // 8
@@ -93,7 +92,7 @@ def _width(rows: Sequence[TokenRow]) -> int:
 
 
 def _bundles(rows: Sequence[TokenRow]) -> Iterator[list[TokenRow]]:
-    """Neighbouring rows that belong to one ask."""
+    """Groups of adjacent rows of one question."""
     bundle: list[TokenRow] = []
     for row in rows:
         if bundle and not (row.ends.keys() & bundle[-1].ends.keys()):
@@ -106,7 +105,7 @@ def _bundles(rows: Sequence[TokenRow]) -> Iterator[list[TokenRow]]:
 
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
-        # What torch holds and does not use is free, too.
-        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + held
+        # Memory that torch has reserved and not allocated is free, too.
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
     return int(psutil.virtual_memory().available)

@@ -1,4 +1,4 @@
-"""Asking a model that is here: each picture runs once for its questions, and each question once for its choices."""
+"""Answers of a local model: each picture runs once for all its questions, and each question once for all its choices."""
 
 from __future__ import annotations
 
@@ -25,26 +25,25 @@ from theodolite.records.progress import Progress, silent
 
 Pictures = UInt8[np.ndarray, "picture height width 3"]
 Result = TypeVar("Result")
-# Takes the vision tokens of a batch's rows at a site, and the number of each row's picture; what it gives goes on in their place.
+# Maps the vision tokens of a batch's rows at a site, and the index of each row's picture, to the tokens that replace them.
 Edit = Callable[[Float[Tensor, "row token dim"], Int[Tensor, " row"]], Float[Tensor, "row token dim"]]
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Log-probability in nats of every choice of a batch, whole, and the last hidden state where each ask's answer is predicted."""
+    """Log-probability in nats of every whole choice of a batch, and the last hidden state at each question's answer position."""
 
     choices: Float[Tensor, " choice"]
-    answer: Float[Tensor, "ask dim"]
+    answer: Float[Tensor, "question dim"]
 
 
 class LocalAsker:
-    """Answers of a Hugging Face VLM of any family of the table, as probabilities over whole choices.
+    """Answers of a Hugging Face VLM of a known family, as probabilities over whole choices.
 
-    Every choice is scored by the log-probability of all its tokens with the end token, given picture and question. A model that is adapted
-    (mixed attention, 2D positions) is asked as it was trained. `batch` is the number of rows that run at once; None takes as many as free
-    memory allows, up to a fixed number of tokens. A batch that does not fit is halved. `share=False` runs every question with a copy of
-    its picture. What was decided on the way is in `notices`, in words. Raises `UnknownFamily` for a model that is not in the families
-    table, and `BadInput` for an attention back end that would drop the mask.
+    A choice's score is the log-probability of all its tokens and the end token, given picture and question. An adapted model (mixed
+    attention, 2D positions) runs with its adaptation. `batch` is the number of rows per pass; None fits free memory, up to a fixed number
+    of tokens. A batch that does not fit is halved. `share=False` runs every question with its own copy of the picture. `notices` lists
+    such decisions. Raises `UnknownFamily` for a model outside the families table, `BadInput` for an attention back end that drops masks.
     """
 
     def __init__(self, model: Any, processor: Any, batch: int | None = None, *, share: bool = True) -> None:
@@ -67,7 +66,7 @@ class LocalAsker:
         self._model_inputs: dict[tuple[int, int], ModelInputs] = {}
 
     def model_inputs(self, pictures: Pictures) -> ModelInputs:
-        """What turns pictures of this size into inputs."""
+        """The inputs of pictures of this size, made once per size."""
         height, width = pictures.shape[1:3]
         if (height, width) not in self._model_inputs:
             self._model_inputs[height, width] = ModelInputs(self.base, self.processor, height, width)
@@ -76,62 +75,60 @@ class LocalAsker:
     def ask(
         self,
         pictures: Pictures,
-        asks: Sequence[Question],
+        questions: Sequence[Question],
         progress: Progress = silent,
         edits: Mapping[str, Edit] | None = None,
     ) -> list[Answer]:
-        """Answers in the order of `asks`. The batches depend on the asks and the room alone, so a repeated call repeats to the bit.
+        """Answers in the order of `questions`. Batches depend on questions and memory alone, so a repeated call repeats bit for bit.
 
-        `edits` change vision tokens at sites ("connector", "layer.1" ...) on the way. Raises `BadInput` where one row alone does not fit
-        into memory.
+        `edits` replace vision tokens at sites ("connector", "layer.1" ...). Raises `BadInput` if one question does not fit into memory.
         """
         answers: dict[int, Answer] = {}
-        with torch.no_grad():  # not inference mode: a model may go on training afterwards
-            for batch, scored in self.passes(pictures, asks, edits):
+        with torch.no_grad():  # not inference mode, since the model may be trained further
+            for batch, scored in self.passes(pictures, questions, edits):
                 scores = scored.choices.double().cpu().numpy()
-                owner = batch.ask_of_choice.cpu().numpy()
-                parts = np.split(scores, np.flatnonzero(np.diff(owner)) + 1)  # an ask's choices stand together
-                answers |= {number: answer_from_scores(part) for number, part in zip(batch.asks, parts, strict=True)}
-                progress(len(answers), len(asks))
-        return [answers[number] for number in range(len(asks))]
+                owner = batch.question_of_choice.cpu().numpy()
+                by_question = np.split(scores, np.flatnonzero(np.diff(owner)) + 1)  # a question's choices are adjacent
+                answers |= {number: answer_from_scores(own) for number, own in zip(batch.questions, by_question, strict=True)}
+                progress(len(answers), len(questions))
+        return [answers[number] for number in range(len(questions))]
 
     def passes(
-        self, pictures: Pictures, asks: Sequence[Question], edits: Mapping[str, Edit] | None = None
+        self, pictures: Pictures, questions: Sequence[Question], edits: Mapping[str, Edit] | None = None
     ) -> Iterator[tuple[Batch, Scored]]:
-        """Every batch with its scores, rows of like length together."""
+        """Every batch with its scores; batches hold rows of similar length."""
 
         def run(rows: Sequence[TokenRow]) -> tuple[Batch, Scored]:
             batch = self.collate(rows, pictures)
             return batch, self.score(batch, self.encode_batch(batch, pictures), edits)
 
-        for rows in self.groups(pictures, asks):
+        for rows in self.groups(pictures, questions):
             yield from self.fitting(rows, run)
 
-    def groups(self, pictures: Pictures, asks: Sequence[Question]) -> list[list[TokenRow]]:
-        """The rows of all asks, shortest first, in parts that are made to fit into memory; an ask's rows are never parted."""
-        rows = list(rows_of(asks, self.model_inputs(pictures).question_tokenizer, self.sharing))
+    def groups(self, pictures: Pictures, questions: Sequence[Question]) -> list[list[TokenRow]]:
+        """Batches of the rows of all questions, sized to fit memory, shortest first; a question's rows share a batch."""
+        rows = list(rows_of(questions, self.model_inputs(pictures).question_tokenizer, self.sharing))
         return self.batch_sizer.parts(rows)
 
     def fitting(self, rows: Sequence[TokenRow], run: Callable[[Sequence[TokenRow]], Result]) -> Iterator[Result]:
-        """What `run` gives of the rows, in parts of half as many wherever memory runs out, which `notices` then say.
+        """Results of `run` on the rows, in parts of half the size wherever memory runs out, with a notice.
 
-        `run` may be tried again on the same rows, so it must keep nothing of a try that failed. Raises `BadInput` where one row alone does
-        not fit.
+        `run` may be retried on the same rows, so a failed call must leave no state. Raises `BadInput` if a single question does not fit.
         """
         while rows:
-            part = self.batch_sizer.first_fitting(rows)
-            rows = rows[len(part) :]
+            first = self.batch_sizer.first_fitting(rows)
+            rows = rows[len(first) :]
             try:
-                found = [run(part)]
+                results = [run(first)]
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-                found = []  # what failed is let go of before the next try
-            if found:
-                yield found[0]
+                results = []  # yielding outside `except` frees the failed pass's tensors before the retry
+            if results:
+                yield results[0]
             else:
-                self.notices.append(self.batch_sizer.shrink(part))
-                yield from self.fitting(part, run)
+                self.notices.append(self.batch_sizer.shrink(first))
+                yield from self.fitting(first, run)
 
     def collate(self, rows: Sequence[TokenRow], pictures: Pictures) -> Batch:
         """Rows as a batch on the model's device."""
@@ -142,12 +139,12 @@ class LocalAsker:
         return batch.to(self.base.device)
 
     def encode_batch(self, batch: Batch, pictures: Pictures, *, patches: bool = False) -> VisionFeatures:
-        """The vision tokens of a batch's rows; a picture that several rows are about runs once."""
+        """Vision tokens of a batch's rows; a picture of several rows runs once."""
         unique, row = torch.unique(batch.pictures, return_inverse=True)
         return self.encode_pictures(pictures[unique.numpy()], patches=patches).take(row.to(self.base.device))
 
     def encode_pictures(self, pictures: Pictures, *, patches: bool = False) -> VisionFeatures:
-        """The vision tokens of pictures, in order."""
+        """Vision tokens of pictures, in order."""
         inputs = self.model_inputs(pictures).inputs(pictures)
         moved = {
             name: value.to(self.base.device, self.base.dtype) if value.is_floating_point() else value.to(self.base.device)
@@ -156,7 +153,7 @@ class LocalAsker:
         return encode_pictures(self.base, moved, len(pictures), patches=patches)
 
     def score(self, batch: Batch, vision_features: VisionFeatures, edits: Mapping[str, Edit] | None = None) -> Scored:
-        """One pass over a batch with its pictures as seen: differentiable in the sight's tokens, unless within inference mode."""
+        """Scores of a batch, given its vision tokens and differentiable in them, except in inference mode."""
         edits = dict(edits or {})
         if "connector" in edits:
             change = edits.pop("connector")
@@ -165,14 +162,14 @@ class LocalAsker:
             )
         touches = {site: _on_vision(batch, edit) for site, edit in edits.items()}
         with touching(self.base, touches):
-            reading = run_forward(self.model, batch.view, self.adaptation, outputs=vision_features.outputs())
-        steps = reading.logits.float().log_softmax(-1)[batch.place, batch.token]
-        choices = torch.zeros(len(batch.ask_of_choice), device=steps.device).index_add(0, batch.choice, steps)
-        return Scored(choices, reading.hidden.flatten(0, 1)[batch.answer_at])
+            output = run_forward(self.model, batch.view, self.adaptation, outputs=vision_features.outputs())
+        steps = output.logits.float().log_softmax(-1)[batch.place, batch.token]
+        choices = torch.zeros(len(batch.question_of_choice), device=steps.device).index_add(0, batch.choice, steps)
+        return Scored(choices, output.hidden.flatten(0, 1)[batch.answer_at])
 
 
 def _on_vision(batch: Batch, edit: Edit) -> Callable[[Tensor], Tensor]:
-    """An edit of vision tokens as one of whole rows."""
+    """Lifts an edit of vision tokens to one of whole rows."""
 
     def touch(hidden: Tensor) -> Tensor:
         tokens = hidden[batch.vision].unflatten(0, (len(hidden), -1))

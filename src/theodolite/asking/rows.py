@@ -1,7 +1,7 @@
-"""Questions about pictures as rows of tokens: a picture once, its questions as branches behind it, their choices as twigs.
+"""Questions as token rows: a picture once, its questions as branches after it, their choices as twigs.
 
-A branch sees the picture and itself, a twig its question too, so that every choice gets the logits of a sequence of its own. Where the
-picture sees the question (PaliGemma), nothing can be shared and every choice is a row of its own.
+A branch attends to the picture and itself, a twig to its question too, so every choice gets the logits of a separate sequence. Where
+the picture attends to the question (PaliGemma), nothing is shared and every choice is a row.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from theodolite.models.exported.layout import NONE, Layout, mark_pictures
 from theodolite.models.pass_inputs import PassInputs
 from theodolite.models.question_tokenizer import QuestionTokenizer, TokenizedQuestion
 
-# Of a row of questions about one picture; attention grows with the square of its length, so more questions get another row.
+# Per row, after the picture. Attention grows with the square of the row's length, so further questions go into another row.
 MAX_BRANCH_TOKENS = 256
 Sharing = Literal["picture", "question", "nothing"]
 
 
 @dataclass
 class TokenRow:
-    """Tokens about one picture, each with its branch and twig, and where the answer tokens of its asks are predicted.
+    """A sequence about one picture: its tokens with their branches and twigs, and the columns that predict answer tokens.
 
-    `steps` are (ask, choice, column, token): the token whose log-probability is read off at the column. `ends` maps each ask to the
-    column of its question's last token. `text` counts the tokens behind the picture.
+    `steps` are (question, choice, column, token): the token is scored by the log-probabilities at the column. `ends` maps each question
+    to the column of its last token.
     """
 
     picture: int
@@ -41,7 +41,7 @@ class TokenRow:
     ends: dict[int, int] = field(default_factory=dict)
 
     def add(self, tokens: Sequence[int], branch: int, twig: int) -> int:
-        """Puts tokens behind the row; gives the column of the first."""
+        """Appends tokens and returns the column of the first."""
         start = len(self.tokens)
         self.tokens += tokens
         self.branch += [branch] * len(tokens)
@@ -51,11 +51,10 @@ class TokenRow:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Rows as tensors. `view.wanted` are the places at which something is predicted, each once.
+    """Rows as tensors. `view.wanted` are the distinct flat positions that predict a token.
 
-    For every answer token: its place among those (`place`), the token, and the number of its choice (`choice`), counted over the batch;
-    for every choice its ask. `answer_at` are the flat places of each ask's last question token. `suffix` marks what a prefix language
-    model attends to causally.
+    For every answer token: the index of its position in `wanted` (`place`), its id (`token`) and its choice's number in the batch
+    (`choice`). `answer_at` are the flat positions of each question's last token.
     """
 
     pictures: Int[Tensor, " row"]
@@ -63,10 +62,10 @@ class Batch:
     place: Int[Tensor, " step"]
     token: Int[Tensor, " step"]
     choice: Int[Tensor, " step"]
-    asks: tuple[int, ...]  # in order of first occurrence
-    ask_of_choice: Int[Tensor, " choice"]  # positions in `asks`
-    row_of_ask: Int[Tensor, " ask"]
-    answer_at: Int[Tensor, " ask"]
+    questions: tuple[int, ...]  # numbers, in order of first occurrence
+    question_of_choice: Int[Tensor, " choice"]  # positions in `questions`
+    row_of_question: Int[Tensor, " question"]
+    answer_at: Int[Tensor, " question"]
 
     @property
     def vision(self) -> Bool[Tensor, "row token"]:
@@ -74,12 +73,12 @@ class Batch:
 
     @property
     def text(self) -> Bool[Tensor, "row token"]:
-        """Questions and answers: what stands behind the picture."""
+        """Mask of the tokens of questions and answers: all that follow the picture."""
         behind = self.vision.flip(1).cumsum(dim=1).flip(1) == 0
         return self.view.layout.real & behind
 
     def to(self, device: torch.device) -> Batch:
-        """On another device."""
+        """The same batch on another device."""
         layout = self.view.layout
         parts = (layout.sample, layout.branch, layout.picture, layout.cell, layout.twig)
         moved = Layout(*(None if part is None else part.to(device) for part in parts))
@@ -91,87 +90,87 @@ class Batch:
             wanted=None if wanted is None else wanted.to(device),
             suffix=None if suffix is None else suffix.to(device),
         )
-        names = ("place", "token", "choice", "ask_of_choice", "row_of_ask", "answer_at")
+        names = ("place", "token", "choice", "question_of_choice", "row_of_question", "answer_at")
         return replace(self, view=view, **{name: getattr(self, name).to(device) for name in names})
 
 
-def rows_of(asks: Sequence[Question], question_tokenizer: QuestionTokenizer, sharing: Sharing) -> Iterator[TokenRow]:
-    """The asks by picture, in the order in which pictures first occur, in rows of bounded length."""
+def rows_of(questions: Sequence[Question], question_tokenizer: QuestionTokenizer, sharing: Sharing) -> Iterator[TokenRow]:
+    """Rows of bounded length: questions grouped by picture, pictures in order of first occurrence."""
     by_picture: dict[int, list[int]] = {}
-    for number, ask in enumerate(asks):
-        by_picture.setdefault(ask.picture, []).append(number)
+    for number, question in enumerate(questions):
+        by_picture.setdefault(question.picture, []).append(number)
     for picture, numbers in by_picture.items():
         row: TokenRow | None = None
         for number in numbers:
-            turns = [question_tokenizer.tokenize(asks[number].question, choice) for choice in asks[number].choices]
-            _refuse_split(turns)
+            choices = [question_tokenizer.tokenize(questions[number].question, choice) for choice in questions[number].choices]
+            _refuse_split(choices)
             if sharing == "nothing":
-                yield from _apart(picture, number, turns)
+                yield from _choice_rows(picture, number, choices)
                 continue
             if sharing == "question":
-                yield _question_row(picture, number, turns)
+                yield _question_row(picture, number, choices)
                 continue
             if row is None or len(row.tokens) - row.behind > MAX_BRANCH_TOKENS:
                 if row is not None:
                     yield row
-                row = _trunk(picture, turns[0].prefix)
-            _branch(row, number, turns)
+                row = _trunk_row(picture, choices[0].prefix)
+            _add_branch(row, number, choices)
         if row is not None:
             yield row
 
 
-def _refuse_split(turns: Sequence[TokenizedQuestion]) -> None:
-    if any(turn.prefix != turns[0].prefix or turn.question != turns[0].question for turn in turns):
-        raise ValueError("the chat template writes something of the question or the answer before the picture's end")
+def _refuse_split(choices: Sequence[TokenizedQuestion]) -> None:
+    if any(tokenized.prefix != choices[0].prefix or tokenized.question != choices[0].question for tokenized in choices):
+        raise ValueError("the chat template puts text of the question or the answer before the end of the picture; put pictures first")
 
 
-def _trunk(picture: int, tokens: Sequence[int]) -> TokenRow:
+def _trunk_row(picture: int, tokens: Sequence[int]) -> TokenRow:
     return TokenRow(picture, list(tokens), [0] * len(tokens), [0] * len(tokens), len(tokens))
 
 
-def _branch(row: TokenRow, number: int, turns: Sequence[TokenizedQuestion]) -> None:
-    """A question as the row's next branch, its choices as twigs."""
+def _add_branch(row: TokenRow, number: int, choices: Sequence[TokenizedQuestion]) -> None:
+    """Appends a question as the row's next branch, its choices as twigs."""
     branch = row.branch[-1] + 1
-    stem = row.add(turns[0].question, branch, 0)
-    end = stem + len(turns[0].question) - 1
+    stem = row.add(choices[0].question, branch, 0)
+    end = stem + len(choices[0].question) - 1
     row.ends[number] = end
-    for choice, turn in enumerate(turns):
-        start = row.add(turn.answer[:-1], branch, choice + 1)  # the last token is only ever predicted
-        row.steps += _steps(number, choice, turn, end, start)
+    for choice, tokenized in enumerate(choices):
+        start = row.add(tokenized.answer[:-1], branch, choice + 1)  # the last token is only ever predicted
+        row.steps += _steps(number, choice, tokenized, end, start)
 
 
-def _question_row(picture: int, number: int, turns: Sequence[TokenizedQuestion]) -> TokenRow:
-    """One question in the trunk, its choices as branches."""
-    row = _trunk(picture, turns[0].prefix + turns[0].question)
-    row.behind = len(turns[0].prefix)
+def _question_row(picture: int, number: int, choices: Sequence[TokenizedQuestion]) -> TokenRow:
+    """A row with one question in the trunk, its choices as branches."""
+    row = _trunk_row(picture, choices[0].prefix + choices[0].question)
+    row.behind = len(choices[0].prefix)
     end = len(row.tokens) - 1
     row.ends[number] = end
-    for choice, turn in enumerate(turns):
-        start = row.add(turn.answer[:-1], choice + 1, 0)
-        row.steps += _steps(number, choice, turn, end, start)
+    for choice, tokenized in enumerate(choices):
+        start = row.add(tokenized.answer[:-1], choice + 1, 0)
+        row.steps += _steps(number, choice, tokenized, end, start)
     return row
 
 
-def _apart(picture: int, number: int, turns: Sequence[TokenizedQuestion]) -> Iterator[TokenRow]:
-    """One row a choice, without branches."""
-    for choice, turn in enumerate(turns):
-        row = _trunk(picture, turn.prefix + turn.question)
-        row.behind = len(turn.prefix)
+def _choice_rows(picture: int, number: int, choices: Sequence[TokenizedQuestion]) -> Iterator[TokenRow]:
+    """One row per choice, without branches."""
+    for choice, tokenized in enumerate(choices):
+        row = _trunk_row(picture, tokenized.prefix + tokenized.question)
+        row.behind = len(tokenized.prefix)
         end = len(row.tokens) - 1
         row.ends[number] = end
-        start = row.add(turn.answer[:-1], 0, 0)
-        row.steps += _steps(number, choice, turn, end, start)
+        start = row.add(tokenized.answer[:-1], 0, 0)
+        row.steps += _steps(number, choice, tokenized, end, start)
         yield row
 
 
-def _steps(number: int, choice: int, turn: TokenizedQuestion, end: int, start: int) -> list[tuple[int, int, int, int]]:
-    return [(number, choice, end if step == 0 else start + step - 1, token) for step, token in enumerate(turn.answer)]
+def _steps(number: int, choice: int, tokenized: TokenizedQuestion, end: int, start: int) -> list[tuple[int, int, int, int]]:
+    return [(number, choice, end if step == 0 else start + step - 1, token) for step, token in enumerate(tokenized.answer)]
 
 
 def collate_rows(rows: Sequence[TokenRow], pad: int, image: int, grids: Sequence[Int[Tensor, "token 2"]], suffix: bool) -> Batch:
     """Rows as a batch, padded on the right; each row holds one picture, whose tiles have these grids.
 
-    `suffix`: mark the answers' tokens as what a prefix language model attends to causally.
+    `suffix`: mark the answers' tokens, to which a prefix language model attends causally.
     """
     width = max(len(row.tokens) for row in rows)
     ids = torch.tensor([row.tokens + [pad] * (width - len(row.tokens)) for row in rows])
@@ -180,17 +179,17 @@ def collate_rows(rows: Sequence[TokenRow], pad: int, image: int, grids: Sequence
     twig = torch.tensor([row.twig + [0] * (width - len(row.twig)) for row in rows])
     picture, cell = mark_pictures((ids == image) & (sample != NONE), list(grids) * len(rows))
     behind = torch.zeros_like(sample, dtype=torch.bool)
-    steps, choices, asks = [], {}, {}
+    steps, choices, questions = [], {}, {}
     for number, row in enumerate(rows):
-        for ask, end in row.ends.items():
-            asks.setdefault(ask, (number, number * width + end))
+        for question, end in row.ends.items():
+            questions.setdefault(question, (number, number * width + end))
             behind[number, end + 1 : len(row.tokens)] = True
-        for ask, choice, column, token in row.steps:
-            key = choices.setdefault((ask, choice), len(choices))
+        for question, choice, column, token in row.steps:
+            key = choices.setdefault((question, choice), len(choices))
             steps.append((number * width + column, token, key))
     flat, token, choice = (torch.tensor(column) for column in zip(*steps, strict=True))
     wanted, place = torch.unique(flat, return_inverse=True)
-    order = {ask: position for position, ask in enumerate(asks)}
+    order = {question: position for position, question in enumerate(questions)}
     layout = Layout(sample, branch, picture, cell, twig if bool(twig.any()) else None)
     return Batch(
         pictures=torch.tensor([row.picture for row in rows]),
@@ -198,8 +197,8 @@ def collate_rows(rows: Sequence[TokenRow], pad: int, image: int, grids: Sequence
         place=place,
         token=token,
         choice=choice,
-        asks=tuple(asks),
-        ask_of_choice=torch.tensor([order[ask] for ask, _ in choices]),
-        row_of_ask=torch.tensor([row for row, _ in asks.values()]),
-        answer_at=torch.tensor([at for _, at in asks.values()]),
+        questions=tuple(questions),
+        question_of_choice=torch.tensor([order[question] for question, _ in choices]),
+        row_of_question=torch.tensor([row for row, _ in questions.values()]),
+        answer_at=torch.tensor([at for _, at in questions.values()]),
     )

@@ -1,4 +1,4 @@
-"""A VLM from an encoder and a language model, put on disk."""
+"""Builds a VLM from an encoder and a language model, and writes it to disk."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from theodolite.records.folder import refuse_taken, whole_folder
 def build_model(
     encoder: str, language_model: str, out: Path, *, seed: int, dtype: DType, chat_template: Path | None, overwrite: bool
 ) -> tuple[str, ...]:
-    """Writes the joined model and its processor to `out`, and returns what it is made of, a line a part.
+    """Writes the joined model and its processor to `out`, and returns a description, one line per part.
 
-    Raises `BadInput` for parts that cannot be had or joined, and for a chat template with which the model could not be asked.
+    Raises `BadInput` for parts that cannot be loaded or joined, and for a chat template that does not fit questions about a picture.
     """
     refuse_taken(out, overwrite=overwrite)
     template = None if chat_template is None else _read(chat_template)
@@ -43,7 +43,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"no chat template can be read from {path}: {error}; give a text file in Jinja") from error
+        raise BadInput(f"no chat template can be read from {path}: {error}; give a Jinja template as UTF-8 text") from error
 
 
 def _millions(part: nn.Module) -> str:

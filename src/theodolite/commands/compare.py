@@ -1,4 +1,4 @@
-"""Two surveys from disk, compared; and the table that says how they differ. Needs no model and no torch."""
+"""Comparison of two surveys on disk, and its table. Needs neither a model nor torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from theodolite.records.comparison import CellChange, Change, Comparison
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """One row a cell: moved and right in both surveys, their paired difference with its interval, and what would be needed to tell."""
+    """One row per cell: moved and right in both surveys, paired differences with intervals, and scenes needed to decide `moved`."""
     one, other = comparison.one.title, comparison.other.title
     table = Table(
         title=f"What {other} does differently from {one} on the same pairs "
@@ -28,13 +28,13 @@ def comparison_table(comparison: Comparison) -> Table:
             "" if cell.moved.scenes_needed is None else f"{cell.moved.scenes_needed:,}",
             _both(cell.right),
             _difference(cell.right),
-            _words(comparison, cell),
+            _changes(comparison, cell),
         )
     return table
 
 
 def alone_line(comparison: Comparison) -> str | None:
-    """What was left out because only one survey asked it; None where both asked the same."""
+    """A line on rows left out because only one survey has them; None if both have the same."""
     alone = [side for side in (comparison.one, comparison.other) if side.num_rows_alone]
     if not alone:
         return None
@@ -47,14 +47,14 @@ def _both(change: Change) -> str:
 
 
 def _difference(change: Change) -> str:
-    found = change.difference
-    if found.low is None or found.high is None:
-        return f"{found.value:+.2f}\nno interval"
-    return f"{found.value:+.2f}\n[{found.low:+.2f}, {found.high:+.2f}]"
+    estimate = change.difference
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:+.2f}\nno interval"
+    return f"{estimate.value:+.2f}\n[{estimate.low:+.2f}, {estimate.high:+.2f}]"
 
 
-def _words(comparison: Comparison, cell: CellChange) -> str:
-    """Which of the cell's quantities grew or shrank."""
+def _changes(comparison: Comparison, cell: CellChange) -> str:
+    """The cell's measures that grew or shrank, one per line."""
     key = (cell.factor, cell.query, cell.form, cell.truth_moves)
     return "\n".join(
         f"{item.measure} {word}"

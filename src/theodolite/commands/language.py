@@ -1,4 +1,4 @@
-"""The loss of language models on plain text, as the command line measures it."""
+"""Language models' next-token loss on plain text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DESCRIPTIONS = "scikit-learn's descriptions of its data sets"
 
 
 def language_losses(models: Sequence[str], texts: Sequence[Path], steps: Steps) -> TextLosses:
-    """The loss of the first model, and how each of the others differs from it. Raises `BadInput`."""
+    """The first model's loss, and the change of each other model relative to it. Raises `BadInput`."""
     text, source = _text(texts)
     losses = []
     for name in models:
@@ -34,27 +34,27 @@ def language_losses(models: Sequence[str], texts: Sequence[Path], steps: Steps) 
     return TextLosses(first=losses[0], changes=tuple(text_loss_change(losses[0], other) for other in losses[1:]))
 
 
-def language_table(found: TextLosses) -> Table:
-    """One line a model: nats a token with interval, and the change relative to the first."""
-    first = found.first
+def language_table(losses: TextLosses) -> Table:
+    """One line per model: nats a token with interval, and the change relative to the first in per cent."""
+    first = losses.first
     table = Table(title=f"next-token loss on {first.text}: {first.num_tokens:,} tokens in {first.num_windows} windows")
     for column in ("model", "nats a token", "change, per cent"):
         table.add_column(column)
-    table.add_row(first.model, _shown(first.nats_per_token, 1, 4), "")
-    for change in found.changes:
-        table.add_row(change.after.model, _shown(change.after.nats_per_token, 1, 4), _shown(change.relative, 100, 2))
+    table.add_row(first.model, _estimate_text(first.nats_per_token, 1, 4), "")
+    for change in losses.changes:
+        table.add_row(change.after.model, _estimate_text(change.after.nats_per_token, 1, 4), _estimate_text(change.relative, 100, 2))
     return table
 
 
-def _shown(number: Estimate, scale: float, digits: int) -> str:
-    if number.low is None or number.high is None:
-        return f"{scale * number.value:.{digits}f}"
-    low, high = scale * number.low, scale * number.high
-    return f"{scale * number.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+def _estimate_text(estimate: Estimate, scale: float, digits: int) -> str:
+    if estimate.low is None or estimate.high is None:
+        return f"{scale * estimate.value:.{digits}f}"
+    low, high = scale * estimate.low, scale * estimate.high
+    return f"{scale * estimate.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _text(paths: Sequence[Path]) -> tuple[str, str]:
-    """The text to read, and where it comes from: given files, else prose that every installation has."""
+    """The text and its source: the given files, else prose from the installed scikit-learn."""
     if not paths:
         folder = files("sklearn.datasets").joinpath("descr")
         parts = sorted((item for item in folder.iterdir() if item.name.endswith(".rst")), key=lambda item: item.name)
@@ -62,11 +62,11 @@ def _text(paths: Sequence[Path]) -> tuple[str, str]:
     try:
         return "\n".join(path.read_text(encoding="utf-8") for path in paths), ", ".join(path.name for path in paths)
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"no text can be read: {error}; give files of UTF-8 text") from error
+        raise BadInput(f"a text cannot be read ({error}); give files of UTF-8 text") from error
 
 
 def _language_model(name: str) -> tuple[nn.Module, Any]:
-    """A VLM's or a language model's module, in float32, and its tokenizer. Raises `BadInput`."""
+    """A VLM or a language model in float32, and its tokenizer. Raises `BadInput`."""
     folder = str(model_folder(name))
     if name != "smollm2" and not name.endswith(".gguf"):
         with loading("model", folder):

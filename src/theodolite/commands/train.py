@@ -1,4 +1,4 @@
-"""Training by a named recipe, as the command line runs it."""
+"""Training by a named recipe: the command `theodolite train`."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def train_recipe(
     strength: float | None = None,
     settings: Sequence[str] = (),
 ) -> Path:
-    """Trains by a recipe into `out`, going on where a run was cut off, and returns the model's folder.
+    """Trains by a recipe into `out`, resuming an interrupted run, and returns the model's folder.
 
-    `ask` and `strength` are the policy of the questions and that of the correlation, for recipes on a world; `settings` (NAME=VALUE) are
-    those of the recipe's function. Raises `BadInput`.
+    `ask` (query policy) and `strength` (of the correlation, 0 to 1) are for recipes on a world; `settings` (NAME=VALUE) are arguments of
+    the recipe's function. Raises `BadInput`.
     """
     if name not in RECIPES:
         raise UnknownName("recipe", name, tuple(RECIPES))
@@ -48,52 +48,52 @@ def train_recipe(
     elif isinstance(recipe.model, TinyModel):
         if sources:
             raise BadInput(f"{name} renders its own pictures; leave --data out")
-        asked = WorldQuestions() if recipe.world is None else recipe.world
-        policy, rho = asked.policy if ask is None else ask, asked.strength if strength is None else strength
+        world = recipe.world or WorldQuestions()
+        policy, rho = world.policy if ask is None else ask, world.strength if strength is None else strength
         recipe = replace(recipe, world=WorldQuestions(policy, rho))
         recipe_data = shapes_recipe_data(recipe, seed)
     elif ask is not None or strength is not None:
-        raise BadInput(f"{name} trains on data of its own, whose questions are what they are; leave --ask and --strength out")
+        raise BadInput(f"{name} trains on given data, whose questions are fixed; leave --ask and --strength out")
     else:
         recipe_data = file_recipe_data(recipe, sources, seed)
     if overwrite and out.is_dir() and any(out.iterdir()) and not (out / RECIPE).is_file():
         raise BadInput(f"{out} holds files, but no {RECIPE}, so it is no training run; give another folder")
     logging.set_verbosity_error()
-    logging.disable_progress_bar()  # ours says more
+    logging.disable_progress_bar()  # theodolite's own shows more
     with ExitStack() as stack:
         return run_stages(recipe, recipe_data, out, seed=seed, overwrite=overwrite, progress=_stage_bars(recipe, steps, stack))
 
 
 def variant(name: str, settings: Sequence[str]) -> StagedRecipe:
-    """The recipe with some of its function's arguments set. Raises `BadInput` on one that it does not have, or a value of another kind."""
-    given = {}
+    """The recipe with some arguments of its function set. Raises `BadInput` on an unknown argument or an invalid value."""
+    arguments = {}
     for text in settings:
         key, equals, value = text.partition("=")
         if not equals:
             raise BadInput(f"--set {text!r} is not NAME=VALUE, such as laver=off")
-        given[key] = value
-    known = tuple(signature(RECIPES[name]).parameters)
-    if unknown := [key for key in given if key not in known]:
-        raise UnknownName(f"setting of {name}", unknown[0], known or ("none",))
+        arguments[key] = value
+    parameters = tuple(signature(RECIPES[name]).parameters)
+    if unknown := [key for key in arguments if key not in parameters]:
+        raise UnknownName(f"setting of {name}", unknown[0], parameters or ("none",))
     try:
-        return validate_call(RECIPES[name])(**given)
+        return validate_call(RECIPES[name])(**arguments)
     except ValidationError as error:
         first = error.errors()[0]
         raise BadInput(f"--set {first['loc'][0]}={first['input']}: {first['msg']}") from error
 
 
 def _sources(data: Sequence[str]) -> dict[str, str]:
-    found = {}
+    sources = {}
     for text in data:
         name, equals, source = text.partition("=")
         if not equals or not source:
             raise BadInput(f"--data {text!r} is not NAME=SOURCE, such as visual=stream:HuggingFaceM4/FineVision@ai2d_merged")
-        found[name] = source
-    return found
+        sources[name] = source
+    return sources
 
 
 def _stage_bars(recipe: StagedRecipe, steps: Steps, stack: ExitStack) -> Callable[[str], Progress]:
-    """A progress bar for each stage, opened when the stage begins and closed when the next one does."""
+    """Opens a progress bar for each stage and closes that of the previous stage."""
     bar = stack.enter_context(ExitStack())
 
     def open_bar(stage: str) -> Progress:

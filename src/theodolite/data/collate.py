@@ -1,4 +1,4 @@
-"""Batches of a world's pictures, all of one size: several questions about each in one sequence, each blind to the others."""
+"""Batches of a world's pictures of one size; the questions about a picture share its sequence and do not attend to each other."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from theodolite.records.errors import BadInput
 
 
 class Collator:
-    """Batches of examples as one row a picture: the picture's tokens once, then each question with its answer as a branch.
+    """Batches of examples, one row per picture: the picture's tokens once, then each question with its answer as a branch.
 
-    A question sees the picture and itself, as if it stood there alone, so that training many questions a picture equals
-    training each on its own copy of the picture (a test holds the logits together). The batch is that of `packing.PackingCollator`, made
-    faster: every picture goes through the image processor's arithmetic at once. Raises `BadInput` where pictures are no square of tokens.
+    A question attends to the picture and itself, so training several questions per picture equals training each on its own copy
+    of the picture. The batch equals that of `packing.PackingCollator`, but image processing is vectorised over pictures, hence faster.
+    Raises `BadInput` if a picture's tokens do not form a square.
     """
 
     def __init__(self, examples: ExampleSet, tokenizer: QuestionTokenizer, pixels: Pixels, seed: int = 0) -> None:
         self.examples, self.tokenizer, self.pixels, self.seed = examples, tokenizer, pixels, seed
         side = isqrt(tokenizer.num_picture_tokens)
         if side**2 != tokenizer.num_picture_tokens:
-            raise BadInput(f"a picture has {tokenizer.num_picture_tokens} tokens, which is no square; such models need a PackingCollator")
+            raise BadInput(f"a picture has {tokenizer.num_picture_tokens} tokens, which is no square; use a PackingCollator")
         self.grid = token_grid(side, side)
 
     def __call__(self, draws: Sequence[int | tuple[int, int]]) -> dict[str, Tensor]:
-        """The batch of the examples at (epoch, index); an index alone is of epoch 0."""
+        """The batch of the examples at (epoch, index); a plain index means epoch 0."""
         pairs = [(0, draw) if isinstance(draw, int) else draw for draw in draws]
         rows = [[self._sample(index)] for _, index in pairs]
         processor = self.tokenizer.processor

@@ -1,4 +1,4 @@
-"""Conversations in the form that chat templates take, from the forms in which data sets keep them."""
+"""Chat-template messages from the conversation formats of data sets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from theodolite.models.conversation_tokenizer import Conversation, Message
 
-# What data sets write in a text where a picture stands; line breaks beside it are the chat template's business.
+# Marks a picture's place in a data set's text. Adjacent line breaks are dropped: the chat template writes its own.
 MARK = "<image>"
 _MARK = re.compile(rf"\n*{MARK}\n*")
 ROLES: Mapping[str, str] = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
@@ -17,20 +17,18 @@ IMAGE: Message = {"type": "image"}
 
 
 class BadConversation(ValueError):
-    """A record of a data set that is no conversation; the message says what was found and what was expected."""
+    """A data set's record is not a conversation."""
 
 
 def text_part(text: str) -> Message:
-    """A part of a message's content: a text."""
+    """A text part of a message's content."""
     return {"type": "text", "text": text}
 
 
 def conversation_of(turns: Any, num_pictures: int) -> Conversation:
-    """The messages of a conversation kept as turns of {role, content}, {from, value} or {user, assistant}, or as JSON of such.
+    """The messages of a conversation stored as turns of {role, content}, {from, value} or {user, assistant}, or as JSON of these.
 
-    Texts are split at `<image>`. Where no turn places a picture, all stand at the beginning of the first question.
-
-    Raises `BadConversation`.
+    Texts are split at `<image>`. If no turn places a picture, all pictures come first in the first question. Raises `BadConversation`.
     """
     messages = [message for turn in _turns(turns) for message in _messages(turn)]
     _refuse_reordered(messages)
@@ -38,7 +36,7 @@ def conversation_of(turns: Any, num_pictures: int) -> Conversation:
     if num_pictures and not places:
         first = next((at for at, message in enumerate(messages) if message["role"] == "user"), None)
         if first is None:
-            raise BadConversation("no turn is the user's, so that its pictures have no place; expected a question")
+            raise BadConversation("the conversation has pictures, but no turn of the user to place them in; expected a question")
         messages[first] = {"role": "user", "content": [IMAGE] * num_pictures + messages[first]["content"]}
     return tuple({"role": message["role"], "content": [_without_index(part) for part in message["content"]]} for message in messages)
 
@@ -48,13 +46,13 @@ def _turns(turns: Any) -> Sequence[Any]:
         try:
             turns = json.loads(turns)
         except json.JSONDecodeError as error:
-            raise BadConversation(f"the conversation is a text, and no JSON ({error}); expected a list of turns") from error
+            raise BadConversation(f"the conversation is a text that is not JSON ({error}); expected a list of turns") from error
     if isinstance(turns, Mapping) and turns and all(isinstance(value, list) for value in turns.values()):
         if len({len(value) for value in turns.values()}) != 1:
-            raise BadConversation("the turns' fields are lists of different lengths; expected one entry a turn")
+            raise BadConversation("the turns' fields are lists of different lengths; expected one entry per turn")
         turns = [dict(zip(turns, values, strict=True)) for values in zip(*turns.values(), strict=True)]
     if not isinstance(turns, list | tuple) or not turns:
-        raise BadConversation(f"the conversation is {_said(turns)}; expected a list of turns")
+        raise BadConversation(f"the conversation is {_shortened(turns)}; expected a list of turns")
     return turns
 
 
@@ -69,20 +67,20 @@ def _messages(turn: Any) -> Iterator[Message]:
         yield _message("user", turn["user"])
         yield _message("assistant", turn["assistant"])
     else:
-        found = f"has the fields {', '.join(sorted(map(str, fields)))}" if fields else f"is {_said(turn)}"
-        raise BadConversation(f"a turn {found}; expected role and content, from and value, or user and assistant")
+        problem = f"has the fields {', '.join(sorted(map(str, fields)))}" if fields else f"is {_shortened(turn)}"
+        raise BadConversation(f"a turn {problem}; expected role and content, from and value, or user and assistant")
 
 
 def _message(role: Any, content: Any) -> Message:
     if role not in ROLES:
-        raise BadConversation(f"a turn is said by {_said(role)}; expected one of {', '.join(ROLES)}")
+        raise BadConversation(f"a turn has the role {_shortened(role)}; expected one of {', '.join(ROLES)}")
     if isinstance(content, str):
         texts = _MARK.split(content)
         parts = [part for text in texts for part in (IMAGE, text_part(text)) if part is IMAGE or text][1:]
     elif isinstance(content, list | tuple):
         parts = [_part(part) for part in content]
     else:
-        raise BadConversation(f"the {ROLES[role]}'s turn holds {_said(content)}; expected a text, or a list of parts")
+        raise BadConversation(f"the {ROLES[role]}'s turn holds {_shortened(content)}; expected a text, or a list of parts")
     return {"role": ROLES[role], "content": parts}
 
 
@@ -92,20 +90,20 @@ def _part(part: Any) -> Message:
         return {**IMAGE, "index": part.get("index")}
     if kind == "text" and isinstance(part.get("text"), str):
         return text_part(part["text"])
-    raise BadConversation(f"a part of a turn is {_said(part)}; expected type image, or type text with a text")
+    raise BadConversation(f"a part of a turn is {_shortened(part)}; expected type image, or type text with a text")
 
 
 def _refuse_reordered(messages: Sequence[Message]) -> None:
-    """Raises `BadConversation` where parts name pictures by number in another order than that of the record's pictures."""
-    found = [part["index"] for message in messages for part in message["content"] if part.get("index") is not None]
-    if found != list(range(len(found))):
-        raise BadConversation(f"the turns name pictures in the order {found}; expected 0, 1, 2 ...: sort the record's pictures so")
+    """Raises `BadConversation` if the picture indices of the parts are not 0, 1, 2 ... in order."""
+    indices = [part["index"] for message in messages for part in message["content"] if part.get("index") is not None]
+    if indices != list(range(len(indices))):
+        raise BadConversation(f"the turns name pictures in the order {indices}; expected 0, 1, 2 ...: reorder the record's pictures")
 
 
 def _without_index(part: Message) -> Message:
     return IMAGE if part["type"] == "image" else part
 
 
-def _said(value: Any, longest: int = 60) -> str:
+def _shortened(value: Any, longest: int = 60) -> str:
     text = repr(value)
     return text if len(text) <= longest else text[:longest] + " ..."

@@ -1,4 +1,4 @@
-"""What cannot be trained on: why a single example is left out, and when so many are that the run must stop."""
+"""Examples that cannot be trained on: the reason of each, their counts, and the fraction at which the run stops."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Literal
 from theodolite.records.errors import BadInput
 
 Kind = Literal["unreadable", "malformed", "too long"]
-# Kinds that tell of damage. That an example is too long is a choice of whoever set the length.
+# Kinds that mean damaged data. "too long" depends on the chosen length.
 DAMAGE: tuple[Kind, ...] = ("unreadable", "malformed")
 
 
 class Unfit(Exception):
-    """An example that gives no sample. Its message, kind first, is the reason that is listed."""
+    """An example yields no sample. The message, which starts with the kind, is the listed reason."""
 
-    def __init__(self, kind: Kind, found: str) -> None:
-        super().__init__(f"{kind}: {found}")
+    def __init__(self, kind: Kind, reason: str) -> None:
+        super().__init__(f"{kind}: {reason}")
         self.kind = kind
 
 
 class Dropped:
-    """A tally of the examples that were left out, by kind of reason, fed with what the collator says of each batch.
+    """Counts dropped examples by kind of reason, from the collator's `dropped` lists.
 
-    Past `max_damaged_frac` of the examples seen (0 to 1; pictures that cannot be read, records that are no conversations) it raises, once
-    `min_seen` have been seen. `listed` holds a reason for each example, the first `num_listed` of them.
+    Raises if the fraction of unreadable or malformed examples among those seen exceeds `max_damaged_frac` (0 to 1), once `min_seen` have
+    been seen. `listed` maps the first `num_listed` dropped examples' keys to reasons.
     """
 
     def __init__(self, max_damaged_frac: float = 0.01, min_seen: int = 100, num_listed: int = 1000) -> None:
@@ -37,7 +37,7 @@ class Dropped:
         self.listed: dict[str, str] = {}
 
     def add(self, dropped: Sequence[tuple[str, str]], num_seen: int) -> None:
-        """Counts the (key, reason) pairs of a batch made from `num_seen` examples. Raises `BadInput` past the fraction."""
+        """Counts the (key, reason) pairs of a batch made from `num_seen` examples. Raises `BadInput` above the fraction."""
         self.num_seen += num_seen
         for key, reason in dropped:
             self.counts[reason.partition(":")[0]] += 1
@@ -52,5 +52,5 @@ class Dropped:
             )
 
     def lines(self) -> list[str]:
-        """The counts in words, one line a kind; no line if nothing was left out."""
+        """One line of text per kind; empty if no example was dropped."""
         return [f"{count} of {self.num_seen} examples left out: {kind}" for kind, count in sorted(self.counts.items())]

@@ -1,4 +1,4 @@
-"""In which order examples are visited, and for which time: the draw of a picture's masks depends on both example and epoch."""
+"""The order of examples, each with its epoch: the masks of a picture are drawn from the example's key and the epoch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from theodolite.data.sources import Malformed, TrainingExample
 
 @dataclass(frozen=True, eq=False)
 class EpochExample:
-    """An example, and how many times it was seen before."""
+    """An example and its epoch: how many times it was seen before."""
 
     example: TrainingExample | Malformed
     epoch: int = 0
@@ -32,7 +32,7 @@ class Source(Protocol):
 
 
 class EpochDataset(Dataset[EpochExample]):
-    """The examples of a source, asked for by (epoch, index)."""
+    """The examples of a source, indexed by (epoch, index)."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -46,9 +46,9 @@ class EpochDataset(Dataset[EpochExample]):
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """(epoch, index) of every example once, in an order drawn from seed and epoch: the same in every process.
+    """(epoch, index) of every example once, in an order drawn from seed and epoch, the same in every process.
 
-    `set_epoch` is called by accelerate before each pass.
+    accelerate calls `set_epoch` before each pass.
     """
 
     def __init__(self, num_examples: int, seed: int) -> None:
@@ -67,7 +67,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 @runtime_checkable
 class Stream(Protocol):
-    """Examples that can be passed over again and again, such as `tables.DatasetStream`; a loader's worker processes must share them."""
+    """Examples that can be iterated repeatedly, such as `tables.DatasetStream`; a loader's worker processes must share them."""
 
     def __iter__(self) -> Iterator[TrainingExample | Malformed]: ...
 
@@ -75,14 +75,14 @@ class Stream(Protocol):
 
 
 class StreamedEpochs(IterableDataset[EpochExample]):
-    """The examples of a stream, with the epoch that was set before the pass.
+    """The examples of a stream, with the epoch set before the pass.
 
-    accelerate must leave batches whole (`dispatch_batches=False`): it would cut every tensor of a batch to the number of its rows.
+    accelerate needs `dispatch_batches=False`: otherwise it cuts every tensor of a batch to the number of its rows.
     """
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
-        # In shared memory: workers that outlive a pass would not hear of the next one otherwise.
+        # In shared memory, so that persistent workers see the new epoch.
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
 
     def __iter__(self) -> Iterator[EpochExample]:
@@ -95,10 +95,7 @@ class StreamedEpochs(IterableDataset[EpochExample]):
 
 
 class FixedOrder(Dataset[tuple[int, int]]):
-    """(epoch, index) of the examples of a fixed order, as `examples.training_order` gives it.
-
-    An example's epoch is how many times it came before.
-    """
+    """(epoch, index) along a fixed order, such as that of `examples.training_order`; epochs are `times_before`."""
 
     def __init__(self, order: Int[np.ndarray, " draw"]) -> None:
         self.order = order
@@ -112,7 +109,7 @@ class FixedOrder(Dataset[tuple[int, int]]):
 
 
 def times_before(order: Int[np.ndarray, " draw"]) -> Int[np.ndarray, " draw"]:
-    """How many times each entry of an order came before it there."""
+    """For each entry of an order, how many earlier entries equal it."""
     places = np.argsort(order, kind="stable")
     _, starts, counts = np.unique(order[places], return_index=True, return_counts=True)
     times = np.empty(len(order), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Training examples: one picture, several questions about it, and what proves that two arms saw the same."""
+"""Training examples: one picture with several questions, and hashes that show whether two arms trained on the same data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from theodolite.worlds.factors import Scenes
 from theodolite.worlds.query import Policy
 from theodolite.worlds.world import World, picture_hash
 
-# Pictures of easy-VQA have 2 to 21 official questions; rows of like length waste less on padding.
+# Pictures of easy-VQA have 2 to 21 official questions; rows of similar length need less padding.
 MAX_QUESTIONS = 8
 
 
@@ -27,9 +27,9 @@ class QuestionAnswer:
 
 @dataclass(frozen=True, eq=False)
 class ExampleSet:
-    """Pictures and, for each, the questions asked of it in training.
+    """Pictures and, for each, its training questions.
 
-    A picture may stand there more than once; `num_distinct` says how many there are, if not all differ.
+    Pictures may repeat; `num_distinct` is then the number of distinct ones (None: all are distinct).
     """
 
     pictures: UInt8[np.ndarray, "picture height width 3"]
@@ -44,7 +44,7 @@ class ExampleSet:
         return len(self.questions)
 
     def key(self, index: int) -> str:
-        """The name under which an example's masks are drawn."""
+        """The key from which an example's masks are drawn."""
         return str(index)
 
     @property
@@ -62,7 +62,7 @@ class ExampleSet:
 
 
 def draw_questions(world: World, scenes: Scenes, policy: Policy, seed: int) -> tuple[tuple[QuestionAnswer, ...], ...]:
-    """The questions that a policy asks of each scene, each in a wording drawn from the seed, with true answers."""
+    """The questions that a policy asks of each scene, with true answers; wordings are drawn from the seed."""
     rng = np.random.default_rng([seed, 1])
     drawn = policy.draw(scenes, world.prior, rng)
     truths = {query.name: query.truth(scenes) for query in policy.queries}
@@ -74,14 +74,14 @@ def draw_questions(world: World, scenes: Scenes, policy: Policy, seed: int) -> t
 
 
 def official_examples(world: World, size: int, num_pictures: int) -> ExampleSet:
-    """The official questions of the first training pictures. One with more than `MAX_QUESTIONS` stands there again with the rest."""
+    """The official questions of the first training pictures. A picture repeats for every further `MAX_QUESTIONS` questions."""
     official = world.official_split("train")
-    asked: list[list[QuestionAnswer]] = [[] for _ in range(len(official.scenes))]
+    by_picture: list[list[QuestionAnswer]] = [[] for _ in range(len(official.scenes))]
     for number, question, answer in zip(official.scene, official.text, official.answer, strict=True):
-        asked[number].append(QuestionAnswer(question, answer))
+        by_picture[number].append(QuestionAnswer(question, answer))
     parts = [
         (number, tuple(items[at : at + MAX_QUESTIONS]))
-        for number, items in enumerate(asked[:num_pictures])
+        for number, items in enumerate(by_picture[:num_pictures])
         for at in range(0, len(items), MAX_QUESTIONS)
     ]
     scenes = official.scenes.take(np.array([number for number, _ in parts]))
@@ -89,7 +89,7 @@ def official_examples(world: World, size: int, num_pictures: int) -> ExampleSet:
 
 
 def training_order(num_examples: int, num_draws: int, seed: int) -> Int[np.ndarray, " draw"]:
-    """Indices of examples in the order in which training sees them: whole shuffles, one after the other, cut at `num_draws`."""
+    """Indices of examples in training order: full permutations, concatenated and cut at `num_draws`."""
     rng = np.random.default_rng([seed, 2])
     rounds = -(-num_draws // num_examples)
     return np.concatenate([rng.permutation(num_examples) for _ in range(rounds)])[:num_draws]

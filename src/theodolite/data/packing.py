@@ -1,4 +1,4 @@
-"""Batches: samples packed into rows, each to itself, with the layout of their pictures and what their masks are drawn from."""
+"""Batches: samples packed into rows without attending to each other, with the layout of their pictures and the draws of their masks."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from theodolite.models.pictures import PictureReader
 from theodolite.objectives.masking import draw_ranks
 from theodolite.records.errors import BadInput
 
-# Tokens of a sample, unless another number is given: the paper's length of context.
+# Default limit on a sample's tokens: the paper's context length.
 MAX_LENGTH = 2048
 
 
 class PackingCollator:
-    """Batches of visited examples, several to a row of at most `row_length` tokens; one to a row (padded) if that is None.
+    """Batches of examples: several per row of at most `row_length` tokens, or one per padded row if that is None.
 
     A batch holds, as (row, token): `input_ids`, `sample`, `branch`, `picture`, `cell` (the fields of `layout.Layout`), `rank` and
-    `dither` (see `objectives.masking`); flat places `predicts` of the tokens that predict an answer's, and those as `labels`; the pixel
-    inputs under the model's own names, if there are pictures; `dropped`, the (key, reason) pairs of examples that were left out, and
-    `num_seen`. What an example gives does not depend on its neighbours, the batch, the worker or the process.
+    `dither` (see `objectives.masking`); `predicts`, the flat positions that predict answer tokens, and these tokens as `labels`; the
+    pixel inputs under the model's own names, if there are pictures; `dropped`, the (key, reason) pairs of dropped examples, and
+    `num_seen`. A sample does not depend on its neighbours, the batch, the worker or the process.
 
-    Raises `BadInput` for a tokenizer without a pad token of its own, and for rows shorter than a sample may be.
+    Raises `BadInput` for a tokenizer without a distinct pad token, and for `row_length` below `max_length`.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class PackingCollator:
         too_long: TooLong = "drop",
     ) -> None:
         if tokenizer.pad_token_id in (None, image_token_id(reader.config)):
-            found = "no pad token" if tokenizer.pad_token_id is None else f"the image token {tokenizer.pad_token!r} for its pad token"
-            raise BadInput(f"the tokenizer has {found}; set tokenizer.pad_token, such as to its end token")
+            problem = "no pad token" if tokenizer.pad_token_id is None else f"the image token {tokenizer.pad_token!r} for its pad token"
+            raise BadInput(f"the tokenizer has {problem}; set tokenizer.pad_token, for example to its end token")
         if row_length is not None and row_length < max_length:
             raise BadInput(f"rows of {row_length} tokens cannot hold samples of {max_length}; give row_length {max_length} or more")
         self.maker = SampleMaker(tokenizer, reader, max_length, chat_template, too_long)
@@ -57,7 +57,7 @@ class PackingCollator:
 
     @classmethod
     def of_processor(cls, processor: Any, config: Any, *, max_length: int = MAX_LENGTH, **options: Any) -> PackingCollator:
-        """The collator of a model's own processor and configuration; `options` are those of the constructor."""
+        """The collator for a model's processor and configuration; `options` are those of the constructor."""
         reader = PictureReader(processor.image_processor, processor.tokenizer, config)
         template = getattr(processor, "chat_template", None)
         return cls(processor.tokenizer, reader, max_length=max_length, **{"chat_template": template, **options})
@@ -83,7 +83,7 @@ class PackingCollator:
             self.maker.conversation_tokenizer.image_token_id,
             self.seed,
         )
-        pixels = self.reader.join([read for row in placed for sample in row for read in sample.reads])
+        pixels = self.reader.join([picture for row in placed for sample in row for picture in sample.processed])
         return {**batch, **pixels, "dropped": dropped, "num_seen": len(visits)}
 
     def _sample(self, example: TrainingExample | Malformed) -> Sample:
@@ -93,9 +93,9 @@ class PackingCollator:
 
 
 def first_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
-    """Numbers of samples by row: each in the first row that has room for it. Raises `ValueError` for a sample longer than a row."""
+    """Indices of samples by row, each in the first row with room for it. Raises `ValueError` for a sample longer than a row."""
     if max(lengths, default=0) > row_length:
-        raise ValueError(f"a sample of {max(lengths)} tokens fits in no row of {row_length}; cut it before it is packed")
+        raise ValueError(f"a sample of {max(lengths)} tokens fits in no row of {row_length}; truncate it before packing")
     rows: list[list[int]] = []
     room: list[int] = []
     for number, length in enumerate(lengths):
@@ -110,10 +110,10 @@ def first_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
 
 
 def pack(rows: Sequence[Sequence[Sample]], epochs: Sequence[Sequence[int]], pad: int, image: int, seed: int) -> dict[str, Tensor]:
-    """The tensors of a batch but for pixels (see `PackingCollator`), from the samples of each row and their epochs.
+    """The tensors of a batch except pixels (see `PackingCollator`), from the samples of each row and their epochs.
 
-    Samples and pictures are numbered row by row. Without samples there is one row of one padding token. Raises `ValueError` if a text has
-    other places for pictures than the pictures have tokens.
+    Samples and pictures are numbered row by row. Without samples there is one row of one padding token. Raises `ValueError` if the number
+    of image tokens in a text differs from that of its pictures.
     """
     rows = rows or [[]]
     width = max(1, *(sum(len(sample.tokens) for sample in row) for row in rows))
@@ -147,7 +147,7 @@ def _padded(rows: Sequence[list[int]], filler: int, width: int) -> Int[Tensor, "
 
 
 def _draws(pairs: Sequence[tuple[Sample, int]], seed: int) -> tuple[Int[Tensor, " vision"], Float[Tensor, " vision"]]:
-    """Rank and dither of every vision token of samples in order, each with its epoch: drawn by picture, whatever stands beside it."""
+    """Rank and dither of every vision token, in order. Each picture's draw depends only on seed, key, epoch and its index in the sample."""
     ranks, dithers = [np.empty(0, dtype=np.int64)], [np.empty(0)]
     for sample, epoch in pairs:
         for picture, grid in enumerate(sample.grids):

@@ -1,4 +1,4 @@
-"""Samples: an example's pictures and conversations as one sequence that branches behind the last picture."""
+"""Samples: an example's pictures and conversations as one token sequence that branches after the last picture."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from theodolite.records.errors import BadInput
 from theodolite.worlds.exif_orientation import apply_exif_orientation
 
 TooLong = Literal["drop", "refuse"]
-# What Pillow raises on missing, foreign, cut and damaged files (13.0, found by damaging files of 12 formats at random), and on huge ones.
+# What Pillow 13.0 raises on missing, foreign, truncated and huge files, and on files of 12 formats damaged at random.
 UNREADABLE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -31,9 +31,8 @@ UNREADABLE = (OSError, SyntaxError, ValueError, RuntimeError, Image.Decompressio
 class Sample:
     """One sequence: a trunk (branch 0) up to the last picture's last token, then each conversation's rest as a branch (1, 2 ...).
 
-    A single conversation is all trunk. `targets[i]` is the token that follows token i in its own conversation, `IGNORE` where none is
-    trained; so the last token of an answer needs no place. `grids` are the (tokens, 2) cells of each picture in order, `reads` the pixel
-    inputs in the same order.
+    A single conversation is all trunk. `targets[i]` is the token after token i in its conversation, `IGNORE` where untrained; so an
+    answer's last token takes no position. `grids` are the (tokens, 2) cells of each picture, `processed` its pixel inputs, both in order.
     """
 
     key: str
@@ -41,14 +40,14 @@ class Sample:
     targets: tuple[int, ...]
     branch: tuple[int, ...]
     grids: tuple[Tensor, ...] = ()
-    reads: tuple[ProcessedPicture, ...] = ()
+    processed: tuple[ProcessedPicture, ...] = ()
 
 
 class SampleMaker:
     """Samples of at most `max_length` tokens from examples.
 
-    What is longer is cut at the end if the cut lies behind the last picture and leaves something to learn. Otherwise it is dropped, or
-    refused (`too_long`): a picture is never cut.
+    A longer sample is truncated if the cut is after the last picture and leaves a target. Otherwise it is dropped, or an error
+    (`too_long`): pictures are never cut.
     """
 
     def __init__(
@@ -60,23 +59,23 @@ class SampleMaker:
         self.conversation_tokenizer = ConversationTokenizer(tokenizer, image_token_id(reader.config), reader.marker, chat_template)
 
     def make(self, example: TrainingExample) -> Sample:
-        """The sample of an example. Raises `Unfit` with the reason if there is none, and `BadInput` if what is too long is refused."""
+        """The sample of an example. Raises `Unfit` with the reason if there is none, `BadInput` if it is too long and that is refused."""
         if not example.conversations:
             raise Unfit("malformed", "there is no conversation")
-        reads = self._read(example.pictures)
-        placeholders = [read.placeholder for read in reads]
+        processed = self._process(example.pictures)
+        placeholders = [picture.placeholder for picture in processed]
         try:
             conversations = [self.conversation_tokenizer.tokenize(conversation, placeholders) for conversation in example.conversations]
         except MalformedConversation as error:
             raise Unfit("malformed", str(error)) from error
-        grids = tuple(grid for read in reads for grid in picture_grids(self.reader.config, read.inputs))
+        grids = tuple(grid for picture in processed for grid in picture_grids(self.reader.config, picture.inputs))
         image = self.conversation_tokenizer.image_token_id
         if conversations[0].tokens.count(image) != sum(len(grid) for grid in grids):
             raise Unfit("malformed", "a text holds an image token of its own")
-        sample = join_conversations(example.key, conversations, image, grids, reads)
+        sample = join_conversations(example.key, conversations, image, grids, processed)
         return sample if len(sample.tokens) <= self.max_length else self._cut(sample)
 
-    def _read(self, pictures: Sequence[Picture]) -> tuple[ProcessedPicture, ...]:
+    def _process(self, pictures: Sequence[Picture]) -> tuple[ProcessedPicture, ...]:
         opened = [open_picture(picture) for picture in pictures]
         try:
             return tuple(self.reader.read_conversation(opened)) if opened else ()
@@ -89,14 +88,14 @@ class SampleMaker:
         targets = sample.targets[: self.max_length]
         length = max((at + 1 for at, target in enumerate(targets) if target != IGNORE), default=0)
         if length >= end and length:
-            return Sample(sample.key, sample.tokens[:length], targets[:length], sample.branch[:length], sample.grids, sample.reads)
+            return Sample(sample.key, sample.tokens[:length], targets[:length], sample.branch[:length], sample.grids, sample.processed)
         inside = f"its pictures end at token {end}" if end > self.max_length else "no answer begins before"
-        found = f"{len(sample.tokens)} tokens where {self.max_length} are allowed, and {inside}"
+        problem = f"{len(sample.tokens)} tokens where {self.max_length} are allowed, and {inside}"
         if self.too_long == "refuse":
             raise BadInput(
-                f"example {sample.key} has {found}; raise max_length, make pictures smaller, or let too long examples be dropped"
+                f"example {sample.key} has {problem}; raise max_length, make pictures smaller, or let too long examples be dropped"
             )
-        raise Unfit("too long", found)
+        raise Unfit("too long", problem)
 
 
 def join_conversations(
@@ -104,12 +103,12 @@ def join_conversations(
     conversations: Sequence[TokenizedConversation],
     image: int,
     grids: tuple[Tensor, ...] = (),
-    reads: tuple[ProcessedPicture, ...] = (),
+    processed: tuple[ProcessedPicture, ...] = (),
 ) -> Sample:
-    """A sample of conversations that share their tokens up to the last image token. Raises `Unfit` if they do not."""
+    """A sample of conversations with the same tokens up to the last image token. Raises `Unfit` if these differ."""
     first = conversations[0]
     if len(conversations) == 1:
-        return Sample(key, first.tokens, first.targets, (0,) * len(first.tokens), grids, reads)
+        return Sample(key, first.tokens, first.targets, (0,) * len(first.tokens), grids, processed)
     end = _trunk_length(first.tokens, image)
     tokens, targets = list(first.tokens[:end]), list(first.targets[:end])
     branch = [0] * end
@@ -121,11 +120,11 @@ def join_conversations(
         tokens += one.tokens[end:]
         targets += one.targets[end:]
         branch += [number] * (len(one.tokens) - end)
-    return Sample(key, tuple(tokens), tuple(targets), tuple(branch), grids, reads)
+    return Sample(key, tuple(tokens), tuple(targets), tuple(branch), grids, processed)
 
 
 def open_picture(picture: Picture) -> Image.Image:
-    """A picture in RGB, the right way up. Raises `Unfit` if it cannot be read, or holds so many pixels that it may be an attack."""
+    """A picture in RGB, upright. Raises `Unfit` if it is unreadable, or so large that it may be a decompression bomb."""
     name = f"{picture}" if isinstance(picture, Path) else "a picture"
     try:
         with warnings.catch_warnings(), ExitStack() as stack:
@@ -138,5 +137,5 @@ def open_picture(picture: Picture) -> Image.Image:
 
 
 def _trunk_length(tokens: Sequence[int], image: int) -> int:
-    """How many tokens there are up to the last image token; 0 if there is none."""
+    """Number of tokens up to and including the last image token; 0 without one."""
     return next((at + 1 for at in range(len(tokens) - 1, -1, -1) if tokens[at] == image), 0)

@@ -1,4 +1,4 @@
-"""Where examples come from: LLaVA-format JSON with a folder of pictures, and worlds. Hugging Face data sets are in `tables`."""
+"""Sources of examples: LLaVA-format JSON with a folder of pictures, and worlds. Hugging Face data sets are in `tables`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from theodolite.data.conversations import IMAGE, BadConversation, Conversation, 
 from theodolite.data.examples import ExampleSet
 from theodolite.records.errors import BadInput
 
-# A picture, or where it lies: a file, or a file's content. Opened only when a sample is made of it.
+# A picture, its file, or the file's bytes. Opened when a sample is made.
 Picture = Image.Image | Path | bytes
 
 
@@ -24,8 +24,8 @@ Picture = Image.Image | Path | bytes
 class TrainingExample:
     """Pictures and conversations about them, as messages of a chat template ({"role", "content": [{"type": "image"}, ...]}).
 
-    Several conversations about the same pictures share them in one sequence, each blind to the others. `key` names the example wherever
-    and whenever it is met: what is drawn for its masks depends on it.
+    Several conversations share the pictures in one sequence and do not attend to each other. `key` identifies the example in every epoch
+    and process: its masks are drawn from it.
     """
 
     key: str
@@ -35,14 +35,14 @@ class TrainingExample:
 
 @dataclass(frozen=True)
 class Malformed:
-    """What stands in a source where a record cannot be read as an example; it is dropped and counted like an unreadable picture."""
+    """Placeholder for a record that is not an example; dropped and counted like an unreadable picture."""
 
     key: str
     problem: str
 
 
 def example_of(key: Any, turns: Any, pictures: tuple[Picture, ...]) -> TrainingExample | Malformed:
-    """An example of one conversation. Without a key its content names it."""
+    """An example of one conversation, or `Malformed`. Without a key, its content gives one."""
     name = name_of(key, turns, pictures)
     try:
         return TrainingExample(name, pictures, (conversation_of(turns, len(pictures)),))
@@ -51,7 +51,7 @@ def example_of(key: Any, turns: Any, pictures: tuple[Picture, ...]) -> TrainingE
 
 
 def name_of(key: Any, turns: Any, pictures: tuple[Picture, ...] = ()) -> str:
-    """The key in words. Without one, 16 hex digits of the SHA-256 of the turns and of the pictures' paths or bytes (if open: sizes)."""
+    """The key as text. Without one, 16 hex digits of the SHA-256 of the turns and of the pictures' paths or bytes (if open: sizes)."""
     if key is not None:
         return str(key)
     digest = hashlib.sha256(json.dumps(turns, sort_keys=True, default=str).encode())
@@ -63,16 +63,16 @@ def name_of(key: Any, turns: Any, pictures: tuple[Picture, ...] = ()) -> str:
 class LlavaJson(Dataset[TrainingExample | Malformed]):
     """Records of the LLaVA format: {id, image (one or a list, or none), conversations: [{from, value}, ...]}, `<image>` in the text.
 
-    `json_path` is a JSON list, or a file of one record a line if it ends in .jsonl. Raises `BadInput` if it is neither, or if there is no
-    such file or folder. A record that is no conversation becomes `Malformed`; pictures are not looked at before they are needed.
+    `json_path` is a JSON list, or one record per line if it ends in .jsonl. Raises `BadInput` if it is neither, or if a path does not
+    exist. A record that is not a conversation becomes `Malformed`; pictures are opened later, when a sample is made.
     """
 
     def __init__(self, json_path: Path | str, picture_folder: Path | str) -> None:
         self.path, self.folder = Path(json_path), Path(picture_folder)
         if not self.folder.is_dir():
-            raise BadInput(f"there is no folder {self.folder}; give the folder that the records' image paths start from")
+            raise BadInput(f"there is no folder {self.folder}; give the folder to which the records' image paths are relative")
         lines = [json.dumps(record).encode() for record in _records(self.path)]
-        # One block of bytes: a list of dicts would be copied, page by page, into every worker process of a loader that touches it.
+        # One block of bytes: reference counts of a list of dicts would make every loader worker copy its memory pages.
         self._ends = np.cumsum([0, *map(len, lines)])
         self._lines = b"".join(lines)
 
@@ -83,15 +83,15 @@ class LlavaJson(Dataset[TrainingExample | Malformed]):
         if not 0 <= index < len(self):
             raise IndexError(f"there is no record {index}; {self.path} holds {len(self)}")
         record = json.loads(self._lines[self._ends[index] : self._ends[index + 1]])
-        named = record.get("image", record.get("images"))
-        names = [named] if isinstance(named, str) else (named or [])
+        paths = record.get("image", record.get("images"))
+        names = [paths] if isinstance(paths, str) else (paths or [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            return Malformed(str(record.get("id", index)), f"image is {str(named)[:60]!r}; expected a path, or a list of paths")
+            return Malformed(str(record.get("id", index)), f"image is {str(paths)[:60]!r}; expected a path, or a list of paths")
         return example_of(record.get("id"), record.get("conversations"), tuple(self.folder / name for name in names))
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
-    expected = "a list of records {id, image, conversations}; a file of one record a line must end in .jsonl"
+    expected = "a list of records {id, image, conversations}; a file of one record per line must end in .jsonl"
     try:
         text = path.read_text(encoding="utf-8")
         records = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else json.loads(text)
@@ -103,7 +103,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 
 class WorldExamples(Dataset[TrainingExample]):
-    """A world's pictures as examples, each question a conversation of its own. For pictures of one size `collate.Collator` is faster."""
+    """A world's pictures as examples, one conversation per question. For pictures of one size `collate.Collator` is faster."""
 
     def __init__(self, examples: ExampleSet) -> None:
         self.examples = examples
@@ -112,12 +112,11 @@ class WorldExamples(Dataset[TrainingExample]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> TrainingExample:
-        asked = self.examples.questions[index]
         conversations = tuple(
             (
                 {"role": "user", "content": [IMAGE, text_part(item.question)]},
                 {"role": "assistant", "content": [text_part(item.answer)]},
             )
-            for item in asked
+            for item in self.examples.questions[index]
         )
         return TrainingExample(self.examples.key(index), (Image.fromarray(self.examples.pictures[index]),), conversations)

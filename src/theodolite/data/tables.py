@@ -1,4 +1,4 @@
-"""Examples from Hugging Face data sets, whole or streamed."""
+"""Examples from Hugging Face data sets, in memory or streamed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from theodolite.records.errors import BadInput
 TEXT_COLUMNS = ("messages", "conversations", "texts")
 PICTURE_COLUMNS = ("images", "image")
 KEY_COLUMNS = ("id",)
-# So many rows are looked at to tell whether a data set is of a known form.
+# Rows read to check the format of a data set.
 NUM_PROBED = 8
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column holds the conversation, the pictures (None: text only) and the key (None: the content names the example)."""
+    """Names of the columns of the conversation, the pictures (None: text only) and the key (None: a hash of the content)."""
 
     text: str
     pictures: str | None
@@ -45,12 +45,12 @@ class Columns:
 
 
 class DatasetExamples(Dataset[TrainingExample | Malformed]):
-    """The rows of a `datasets.Dataset` as examples. Pictures are taken as they are stored: reading them is left to whoever needs them."""
+    """The rows of a `datasets.Dataset` as examples. Pictures stay encoded until a sample is made."""
 
     def __init__(self, dataset: Any, columns: Columns) -> None:
         self.columns = columns
         self._texts = dataset.select_columns([name for name in columns.names if name != columns.pictures])
-        # In Arrow's form the stored bytes come undecoded, so that one broken picture is one example dropped.
+        # Arrow rows hold the stored bytes, so a broken picture drops one example instead of raising here.
         self._pictures = None if columns.pictures is None else dataset.select_columns(columns.pictures).with_format("arrow")
 
     def __len__(self) -> int:
@@ -62,10 +62,10 @@ class DatasetExamples(Dataset[TrainingExample | Malformed]):
 
 
 class DatasetStream(IterableDataset[TrainingExample | Malformed]):
-    """The rows of a `datasets.IterableDataset` as examples, once a pass. In a loader's worker processes each reads its own shards.
+    """The rows of a `datasets.IterableDataset` as examples, once per pass. Each worker process of a loader reads its own shards.
 
-    Several training processes share a stream by batches (accelerate's `IterableDatasetShard`): each reads all rows, and opens only the
-    pictures of its own.
+    Training processes split a stream by batches (accelerate's `IterableDatasetShard`): each reads all rows, and decodes only the pictures
+    of its own batches.
     """
 
     def __init__(self, dataset: Any, columns: Columns) -> None:
@@ -78,7 +78,7 @@ class DatasetStream(IterableDataset[TrainingExample | Malformed]):
             yield self.columns.example(row)
 
     def set_epoch(self, epoch: int) -> None:
-        """Another order, where the stream is shuffled."""
+        """Reshuffles the stream, if it is shuffled."""
         self.dataset.set_epoch(epoch)
 
 
@@ -93,60 +93,60 @@ def from_datasets(
 ) -> Dataset[TrainingExample | Malformed]:
     """Examples of a `datasets.Dataset` (`DatasetExamples`), or of an `IterableDataset` (`DatasetStream`).
 
-    The conversation is a list of {role, content}, {from, value} or {user, assistant}, in the column `text` (else messages, conversations or
-    texts); pictures stand in the column `pictures` (else images or image), one or a list, as pictures, bytes, or paths below
-    `picture_folder`. The column `key` (else id) names the example; without one its content does. Raises `BadInput`, with the columns that
-    there are, if these are not found, or if no row at the beginning is such a conversation.
+    The conversation is a list of {role, content}, {from, value} or {user, assistant}, in the column `text` (default: messages,
+    conversations or texts). The column `pictures` (default: images or image) holds one picture or a list, as pictures, bytes, or paths
+    below `picture_folder`. The column `key` (default: id, else a hash of the content) identifies the example. Raises `BadInput` if a
+    column is missing, with those present, or if none of the first rows is a conversation.
     """
     import datasets
 
     if not isinstance(dataset, datasets.Dataset | datasets.IterableDataset):
-        raise BadInput(f"a {type(dataset).__name__} was given; expected a Dataset or an IterableDataset (of several splits, choose one)")
+        raise BadInput(f"a {type(dataset).__name__} was given; expected a Dataset or an IterableDataset (choose one of several splits)")
     if text_only and pictures is not None:
-        raise BadInput(f"pictures are in the column {pictures!r}, and text_only is set; leave one of them out")
-    found = _columns_of(dataset)
+        raise BadInput(f"pictures is the column {pictures!r}, but text_only is set; leave one of them out")
+    names = _columns_of(dataset)
     columns = Columns(
-        text=_chosen("text", text, TEXT_COLUMNS, found),
-        pictures=None if text_only else _chosen("pictures", pictures, PICTURE_COLUMNS, found),
-        key=_chosen("key", key, KEY_COLUMNS, found) if key is not None or set(KEY_COLUMNS) & set(found) else None,
+        text=_column("text", text, TEXT_COLUMNS, names),
+        pictures=None if text_only else _column("pictures", pictures, PICTURE_COLUMNS, names),
+        key=_column("key", key, KEY_COLUMNS, names) if key is not None or set(KEY_COLUMNS) & set(names) else None,
         folder=Path(picture_folder),
     )
     if isinstance(dataset, datasets.IterableDataset):
         stream = DatasetStream(dataset, columns)
-        _refuse_unknown(list(islice(stream, NUM_PROBED)), found)
+        _refuse_non_examples(list(islice(stream, NUM_PROBED)), names)
         return stream
     examples = DatasetExamples(dataset, columns)
-    _refuse_unknown([examples[index] for index in range(min(NUM_PROBED, len(examples)))], found)
+    _refuse_non_examples([examples[index] for index in range(min(NUM_PROBED, len(examples)))], names)
     return examples
 
 
 def _columns_of(dataset: Any) -> list[str]:
-    """Names of the columns; of a stream that does not tell, those of its first row."""
+    """Names of the columns; those of the first row, if a stream does not list them."""
     if dataset.column_names is not None:
         return list(dataset.column_names)
     return [name for row in islice(dataset, 1) for name in row]
 
 
-def _chosen(parameter: str, named: str | None, known: tuple[str, ...], found: list[str]) -> str:
-    """The column that was named, or the one that is known by its name."""
-    candidates = [name for name in ((named,) if named is not None else known) if name in found]
+def _column(parameter: str, requested: str | None, defaults: tuple[str, ...], names: list[str]) -> str:
+    """The requested column, or the first of the default names in the data set."""
+    candidates = [name for name in ((requested,) if requested is not None else defaults) if name in names]
     if not candidates:
-        wanted = f"there is no column {named!r}" if named is not None else f"no column is called {' or '.join(known)}"
+        problem = f"there is no column {requested!r}" if requested is not None else f"no column is called {' or '.join(defaults)}"
         hint = ", or set text_only" if parameter == "pictures" else ""
-        raise BadInput(f"{wanted}; the data set has {', '.join(found) or 'no columns'}: name one with {parameter}={hint}")
+        raise BadInput(f"{problem}; the data set has {', '.join(names) or 'no columns'}: name one with {parameter}={hint}")
     return candidates[0]
 
 
-def _refuse_unknown(probes: list[TrainingExample | Malformed], found: list[str]) -> None:
+def _refuse_non_examples(probes: list[TrainingExample | Malformed], names: list[str]) -> None:
     """Raises `BadInput` if none of the first rows is an example."""
     problems = [probe.problem for probe in probes if isinstance(probe, Malformed)]
     if len(problems) == len(probes):
-        first = problems[0] if problems else "there are none"
-        raise BadInput(f"none of the first {len(probes)} rows is a conversation ({first}); the data set has the columns {', '.join(found)}")
+        first = problems[0] if problems else "the data set is empty"
+        raise BadInput(f"none of the first {len(probes)} rows is a conversation ({first}); the data set has the columns {', '.join(names)}")
 
 
 def _pictures(value: Any, folder: Path) -> tuple[Picture, ...]:
-    """A row's pictures, unopened. Raises `BadConversation` on what is none."""
+    """A row's pictures, unopened. Raises `BadConversation` for a value of another type."""
     values = [] if value is None else value if isinstance(value, list | tuple) else [value]
     return tuple(_picture(one, folder) for one in values)
 

@@ -1,6 +1,6 @@
-"""Questions about one picture as token ids, split where the picture ends.
+"""Token ids of questions about one picture, split after its last token.
 
-Everything up to the last picture token is the same for all questions about one picture: trainers and askers share it.
+The prefix up to there is the same for all questions about the picture; training and asking share it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from theodolite.records.errors import BadInput
 
 @dataclass(frozen=True)
 class TokenizedQuestion:
-    """One question about one picture: `prefix` ends with the picture's last token, then `question`, then `answer` with its end token."""
+    """Token ids of a question and its answer: `prefix` up to the picture's last token, `question`, and `answer` with its end token."""
 
     prefix: tuple[int, ...]
     question: tuple[int, ...]
     answer: tuple[int, ...]
 
     def as_conversation(self) -> TokenizedConversation:
-        """The same with targets; the last answer token is only ever predicted, so it needs no place of its own."""
+        """As one sequence with targets; the last answer token is only predicted, so it is not in the sequence."""
         untrained = len(self.prefix) + len(self.question) - 1
         return TokenizedConversation(self.prefix + self.question + self.answer[:-1], (IGNORE,) * untrained + self.answer)
 
@@ -35,8 +35,8 @@ class TokenizedQuestion:
 class QuestionTokenizer:
     """Token ids of questions and answers about pictures of `num_picture_tokens` tokens, by a processor's chat template.
 
-    The template's `marker` (the image token by default) is replaced by `placeholder`, which holds all tokens of a picture. Raises
-    `BadInput` if the processor has no chat template.
+    `placeholder`, all tokens of a picture, replaces the template's `marker` (default: the image token). Raises `BadInput` if the
+    processor has no chat template.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class QuestionTokenizer:
         if not template:
             raise BadInput("the processor has no chat template; set processor.chat_template to the model's conversation format")
         self.processor, self.num_picture_tokens = processor, num_picture_tokens
-        # The configuration's where it is given: to Gemma 3's Processor the image token is what stands before a picture.
+        # The configuration's id comes first: the `image_token_id` of Gemma 3's processor is the token before a picture.
         image = processor.image_token_id if image_token_id is None else image_token_id
         self._conversations = ConversationTokenizer(processor.tokenizer, image, marker, template)
         self._placeholder = placeholder or processor.tokenizer.convert_ids_to_tokens(image) * num_picture_tokens
         self._cache: dict[tuple[str, str], TokenizedQuestion] = {}
 
     def tokenize(self, question: str, answer: str) -> TokenizedQuestion:
-        """The token ids of a question and an answer to it. Raises `BadInput` if question and answer do not split cleanly."""
+        """Token ids of a question and an answer. Raises `BadInput` if the template does not allow splitting them."""
         key = (question, answer)
         if key not in self._cache:
             self._cache[key] = self._tokenize(question, answer)

@@ -56,7 +56,7 @@ class Enumeration:
         """The distinct queries; the rates of all policy lines with the same query are summed."""
 
         def merge(query: Query) -> QueryTable:
-            lines = [line for line in self.policy.asks if line.query.name == query.name]
+            lines = [line for line in self.policy.lines if line.query.name == query.name]
             rate = reduce(np.add, [self._rate(line) for line in lines])
             return QueryTable(query, spread(query.answers, query.depends_on, self.names), rate)
 

@@ -1,4 +1,4 @@
-"""The Hugging Face Trainer's arguments of a stage: the only place where they are built."""
+"""The Hugging Face training arguments of a stage, built only here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from theodolite.training.recipes import Stage, StagedRecipe
 def training_arguments(recipe: StagedRecipe, stage: Stage, folder: str | Path, seed: int) -> TrainingArguments:
     """The arguments of a stage: its batch divided among processes and micro-batches, checkpoints every `stage.save_every` steps (0: none).
 
-    On a machine without an accelerator the run is told so (docs/training.md). Raises `BadInput` if the batch does not divide.
+    Without an accelerator `use_cpu` is set (docs/training.md). Raises `BadInput` if the batch does not divide.
     """
     accelerated = torch.accelerator.is_available()
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -41,7 +41,7 @@ def training_arguments(recipe: StagedRecipe, stage: Stage, folder: str | Path, s
         logging_nan_inf_filter=False,
         save_strategy="steps" if stage.save_every else "no",
         save_steps=stage.save_every or 1,
-        # Two: while the newest is being written, the one before it is the last whole one.
+        # While the newest is being written, the one before it is the last complete one.
         save_total_limit=2,
         report_to="none",
         disable_tqdm=True,

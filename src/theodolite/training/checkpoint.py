@@ -1,4 +1,4 @@
-"""Checkpoints: what is trained, written so that a whole one can be told from one that was cut off."""
+"""Checkpoints of trained parameters and buffers; a marker file, written last, identifies complete ones."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from theodolite.records.errors import BadInput
 
 WEIGHTS = "model.safetensors"
-# The last file of a checkpoint to be written.
+# Marker of a complete checkpoint.
 WHOLE = "whole"
 
 
 def trained_state(objective_module: nn.Module) -> dict[str, Tensor]:
-    """Trained parameters and all buffers by name. Frozen parameters stay out: they are the base model's."""
+    """Trained parameters and all buffers by name. Frozen parameters are left out: the base model has them."""
     frozen = {name for name, parameter in objective_module.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
     seen: set[int] = set()
     state = {}
@@ -37,25 +37,25 @@ def save_trained(objective_module: nn.Module, folder: Path) -> None:
 
 
 def load_trained(objective_module: nn.Module, folder: Path) -> None:
-    """Reads the trained state of a checkpoint back. Raises `BadInput` if other parameters are trained now."""
-    saved, wanted = load_file(folder / WEIGHTS), trained_state(objective_module)
-    if saved.keys() != wanted.keys():
-        changed = sorted(saved.keys() ^ wanted.keys())
+    """Loads the trained state of a checkpoint in place. Raises `BadInput` if other parameters are trained now."""
+    saved, state = load_file(folder / WEIGHTS), trained_state(objective_module)
+    if saved.keys() != state.keys():
+        changed = sorted(saved.keys() ^ state.keys())
         raise BadInput(f"{folder} was written by a run that trained other parameters ({changed[0]} ...); resume with the same recipe")
     with torch.no_grad():
         for name, value in saved.items():
-            wanted[name].copy_(value)
+            state[name].copy_(value)
 
 
 def mark_whole(folder: Path) -> None:
-    """Says that everything of a checkpoint is written."""
+    """Marks a checkpoint as complete."""
     (folder / WHOLE).touch()
 
 
 def last_whole(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end, or None; newer ones that were cut off are removed."""
-    found = sorted(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for path in found:
+    """The newest complete checkpoint, or None; newer incomplete ones are deleted."""
+    newest_first = sorted(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for path in newest_first:
         if (path / WHOLE).is_file():
             return path
         shutil.rmtree(path)

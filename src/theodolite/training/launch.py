@@ -1,4 +1,4 @@
-"""How a run was launched: on one process or several, and whether that is what is happening."""
+"""Checks of a run's processes against its launcher, and a clean exit from the process group."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from theodolite.records.errors import BadInput
 
 
 def refuse_undistributed(world_size: int, kind: DistributedType, fsdp_plugin: Any = None) -> None:
-    """Raises `BadInput` where a launcher started several processes that would each train alone, or asked for FSDP and got none.
+    """Raises `BadInput` if several launched processes would each train alone, or if FSDP was requested and is not active.
 
-    Both happen without a word: torchrun on a machine without an accelerator leaves each process a world of its own unless the Trainer is
-    told `use_cpu=True`, and on a CPU accelerate ignores its FSDP plug-in.
+    Neither gives an error otherwise: under torchrun without an accelerator each process is a world of size 1 unless the Trainer has
+    `use_cpu=True`, and on a CPU accelerate ignores its FSDP plug-in.
     """
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != world_size:
@@ -31,18 +31,18 @@ def refuse_undistributed(world_size: int, kind: DistributedType, fsdp_plugin: An
 
 
 def refuse_many_processes() -> None:
-    """Raises `BadInput` where a launcher started several processes: this run is made for one, and each would train its own model."""
-    found = int(os.environ.get("WORLD_SIZE", "1"))
-    if found > 1:
-        raise BadInput(f"WORLD_SIZE is {found}; tours train in one process: start theodolite without a launcher")
+    """Raises `BadInput` if a launcher started several processes, each of which would train its own model."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1:
+        raise BadInput(f"WORLD_SIZE is {started}; tours train in one process: start theodolite without a launcher")
 
 
 def leave_together() -> None:
-    """Ends this process's group, if it is in one: the last thing a launched command does, once its model and Trainer have gone.
+    """Destroys the process group, if there is one. Call it last in a launched command, after model and Trainer are released.
 
-    A gloo group's threads may hold the last tensors that went through them. One that is still letting go of a tensor when the interpreter
-    ends aborts the process (exit -6, "terminate called without an active exception"), now and then, with all its work done. Destroying the
-    group joins those threads only where nothing else holds the group, as wrapped modules do, in cycles.
+    A gloo thread that still releases its last tensor at interpreter exit sometimes aborts the process (exit -6, "terminate called without
+    an active exception"). Destroying the group joins the threads only if nothing else references it; wrapped modules do, in cycles, hence
+    the garbage collection.
     """
     if dist.is_available() and dist.is_initialized():
         gc.collect()

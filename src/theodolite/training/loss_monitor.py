@@ -1,4 +1,4 @@
-"""The losses of a run: shown as progress, kept for the record, and the reason to stop where they are not finite."""
+"""Losses of a run: reported as progress, collected for the record, and checked for non-finite values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class NonFiniteLoss(BadInput):
 
 
 class LossMonitor(TrainerCallback):
-    """Reports every step as progress, keeps the losses (nats a token), and stops a run on three non-finite losses in a row."""
+    """Reports every step as progress, collects losses in nats a token, and raises on three non-finite ones in a row."""
 
     def __init__(self, progress: Progress = silent) -> None:
         self.progress = progress
@@ -44,11 +44,11 @@ class LossMonitor(TrainerCallback):
             raise NonFiniteLoss(f"the loss was {loss} at step {state.global_step}, the third time in a row; lower the learning rate")
 
     def refuse_unfinished(self) -> None:
-        """Raises `NonFiniteLoss` if training ended on a non-finite loss: such weights are worth nothing."""
+        """Raises `NonFiniteLoss` if the last loss was not finite: the weights are unusable."""
         if self.losses and not np.isfinite(self.losses[-1][1]):
             raise NonFiniteLoss(f"the loss was {self.losses[-1][1]} when training ended; lower the learning rate")
 
     def thinned(self, every: int = 10) -> tuple[tuple[int, float], ...]:
-        """(last step, mean loss in nats a token) of each run of `every` steps."""
-        runs = [self.losses[at : at + every] for at in range(0, len(self.losses), every)]
-        return tuple((run[-1][0], float(np.mean([loss for _, loss in run]))) for run in runs)
+        """(last step, mean loss in nats a token) of each block of `every` steps."""
+        blocks = [self.losses[at : at + every] for at in range(0, len(self.losses), every)]
+        return tuple((block[-1][0], float(np.mean([loss for _, loss in block]))) for block in blocks)

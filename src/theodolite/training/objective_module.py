@@ -1,4 +1,4 @@
-"""The one module that the Trainer wraps: its forward calls the objective and does nothing else."""
+"""The module that the Trainer wraps; its forward only calls the objective."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from theodolite.objectives.terms import Objective, Terms
 
 
 class ObjectiveModule(nn.Module):
-    """A VLM and an objective with what it trains. Wrapped whole, so that DDP and FSDP2 see every parameter; only the VLM is exported."""
+    """A VLM with its objective and the objective's parameters, so DDP and FSDP2 wrap all of them; only the VLM is exported."""
 
     def __init__(self, vlm: Any, objective: Objective) -> None:
         super().__init__()
         self.vlm, self.objective = vlm, objective
 
     def forward(self, batch: Mapping[str, Any], step: int, teaching: bool = False) -> Terms | TeacherOutputs:
-        """The objective's terms; with `teaching`, what it has to say as a teacher (the caller puts the teacher's weights in place)."""
+        """The objective's terms; with `teaching`, the teacher's outputs (the caller swaps in the teacher's weights)."""
         if teaching:
             if not isinstance(self.objective, LaVer):
-                raise TypeError(f"{type(self.objective).__name__} has no teacher")
+                raise TypeError(f"{type(self.objective).__name__} has no teacher; expected LaVer")
             return self.objective.teach(self.vlm, batch)
         return self.objective(self.vlm, batch, step)
 
     @property
     def _no_split_modules(self) -> Any:
-        """What FSDP wraps one by one: the VLM's own layers."""
+        """The layer classes that FSDP wraps: the VLM's."""
         return self.vlm._no_split_modules
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
-        """What the Trainer calls for `gradient_checkpointing=True`: the VLM's own layers are recomputed in the backward pass."""
+        """Called by the Trainer for activation checkpointing: the VLM's layers are recomputed in the backward pass."""
         self.vlm.activation_checkpointing_enable(**options)

@@ -1,4 +1,4 @@
-"""The recipes of tours and grids: one stage of next-token prediction on a small model. Variants change a field or two."""
+"""Recipes of tours and grids: one stage of next-token prediction on a small model."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from theodolite.training.recipes import Stage, StagedRecipe, TinyModel
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what training does to a model, data apart.
+    """Every setting of a training run except its data.
 
-    A batch is so many pictures with all their questions. The learning rate warms up linearly and decays to 0 along a cosine.
+    `batch` counts pictures, each with all its questions. The learning rate warms up linearly and decays to 0 along a cosine.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Recipe:
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     precision: Literal["bf16", "fp32"] = "bf16"
-    # For sequences of about a hundred tokens on a CPU, eager takes half the time of sdpa, whose backward pass in bf16 is slow there.
+    # On a CPU, at about a hundred tokens, eager takes half the time of sdpa, whose bf16 backward pass is slow there.
     attention: Literal["eager", "sdpa"] = "eager"
     decoder: DecoderSize = field(default_factory=DecoderSize)
     frontend: FrontEnd = "conv"
@@ -36,7 +36,7 @@ class Recipe:
 
     @property
     def stage(self) -> Stage:
-        """The only stage: connector and language model on a policy's questions, without checkpoints."""
+        """The only stage: trains connector and language model on a policy's questions, without checkpoints."""
         return Stage(
             name="train",
             trains=("connector", "language_model"),
@@ -53,7 +53,7 @@ class Recipe:
 
     @property
     def staged(self) -> StagedRecipe:
-        """The same as a recipe of one stage, on the stock model."""
+        """The equivalent staged recipe, of one stage on the unadapted model."""
         return StagedRecipe(
             self.name,
             TinyModel(self.decoder, self.frontend),
@@ -71,15 +71,15 @@ def tour_shapes() -> Recipe:
 
 
 def tour_easy_vqa() -> Recipe:
-    """The tour of easy-VQA with policies: few pictures survive the selection, so each is seen some twenty times."""
+    """The tour of easy-VQA with policies: the selection leaves few pictures, so each is seen about twenty times."""
     return Recipe(name="tour-easy-vqa", steps=160)
 
 
 def easy_vqa_official() -> Recipe:
     """All official easy-VQA training questions.
 
-    Text alone answers 0.825 of the yes/no questions, and a decoder that starts from weights of 0.02 stays there (500 steps of 64); to
-    find that a named value is the picture's takes many small steps and larger weights (1 / sqrt(width)) to start from.
+    Text alone answers 0.825 of the yes/no questions, and a decoder initialised at 0.02 does no better after 500 steps of 64. Matching a
+    named value to the picture takes many small steps and a larger initialisation (1 / sqrt(width)).
     """
     decoder = DecoderSize(initial_std=0.088)
     return Recipe(name="easy-vqa-official", steps=1800, batch=16, learning_rate=1.5e-3, beta2=0.98, decoder=decoder)

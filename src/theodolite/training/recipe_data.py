@@ -1,4 +1,4 @@
-"""What the named recipes train on: the shapes world for the tiny one, LLaVA-format files and Hugging Face data sets for the others."""
+"""Models and data of the named recipes: the shapes world for tiny-laver, LLaVA-format files and Hugging Face data sets for others."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from theodolite.worlds.shapes.world import Shapes
 from theodolite.worlds.world import World
 
 NUM_PICTURES = 12_000
-# Examples that a stream is shuffled among.
+# Examples in the shuffle buffer of a stream.
 SHUFFLE_BUFFER = 10_000
 DESCRIBE = "describe the picture."
 
 
 def shapes_recipe_data(recipe: StagedRecipe, seed: int, num_pictures: int = NUM_PICTURES) -> RecipeData:
-    """A small LLaVA from scratch on the shapes world of the tour (shape and colour correlated): captions that name every factor, then the
-    recipe's questions. Pictures of which it asks nothing are left out. Raises `BadInput`."""
+    """A small LLaVA from scratch on the tour's shapes world (shape and colour correlated): captions that name every factor, then the
+    recipe's questions. Pictures without questions are left out. Raises `BadInput`."""
     model = recipe.model
     if not isinstance(model, TinyModel) or recipe.world is None:
-        raise BadInput(f"{recipe.name} is no recipe of a tiny model; it needs data of its own")
+        raise BadInput(f"{recipe.name} is no recipe of a tiny model on the shapes world; use file_recipe_data or packaged_recipe_data")
     world = Shapes().correlate("shape", "colour", recipe.world.strength)
     policy = world.policy(recipe.world.policy)
 
     @cache
     def examples(data: str) -> ExampleSet:
         scenes = world.sample(num_pictures, np.random.default_rng([seed, 0]))
-        asked = factor_captions(world, scenes) if data == "captions" else draw_questions(world, scenes, policy, seed)
-        some = np.array([bool(items) for items in asked])
-        if not some.any():
+        questions = factor_captions(world, scenes) if data == "captions" else draw_questions(world, scenes, policy, seed)
+        asked = np.array([bool(items) for items in questions])
+        if not asked.any():
             raise BadInput(f"{policy} asks nothing of any of {num_pictures:,} pictures; raise its rates")
-        return ExampleSet(world.render(scenes.take(some)), tuple(items for items in asked if items))
+        return ExampleSet(world.render(scenes.take(asked)), tuple(items for items in questions if items))
 
     def start() -> tuple[nn.Module, Any]:
         return build_vlm([*world.texts, DESCRIBE, *_every_caption(world)], seed, decoder=model.decoder, frontend=model.frontend)
@@ -57,7 +57,7 @@ def shapes_recipe_data(recipe: StagedRecipe, seed: int, num_pictures: int = NUM_
 
 
 def factor_captions(world: World, scenes: Any) -> tuple[tuple[QuestionAnswer, ...], ...]:
-    """One caption a scene, which names the value of every factor that can be named."""
+    """One caption per scene, which names the value of every nameable factor."""
     factors = [factor for factor in world.space.factors if factor.nameable]
     names = [[factor.values[level] for level in scenes.of_factor(factor.name)] for factor in factors]
     return tuple((QuestionAnswer(DESCRIBE, " ".join(values)),) for values in zip(*names, strict=True))
@@ -68,22 +68,22 @@ def _every_caption(world: World) -> list[str]:
 
 
 def file_recipe_data(recipe: StagedRecipe, sources: Mapping[str, str], seed: int) -> RecipeData:
-    """The model of a recipe, and data named for its stages: `FILE.json:PICTURES` or a Hugging Face data set.
+    """A recipe's pretrained model, and the data of its stages by name: `FILE.json:PICTURES` or a Hugging Face data set.
 
-    Raises `BadInput` if a stage's data is not named, or a name is that of no stage.
+    Raises `BadInput` if the data of a stage is missing, or if no stage uses a name.
     """
-    wanted = tuple(dict.fromkeys(stage.data for stage in recipe.stages))
-    if missing := [name for name in wanted if name not in sources]:
+    expected = tuple(dict.fromkeys(stage.data for stage in recipe.stages))
+    if missing := [name for name in expected if name not in sources]:
         raise BadInput(f"{recipe.name} needs data named {', '.join(missing)}; give --data {missing[0]}=FILE.json:PICTURES or =DATASET")
-    if extra := [name for name in sources if name not in wanted]:
-        raise BadInput(f"no stage of {recipe.name} trains on data named {extra[0]!r}; its stages train on {', '.join(wanted)}")
+    if extra := [name for name in sources if name not in expected]:
+        raise BadInput(f"no stage of {recipe.name} trains on data named {extra[0]!r}; its stages train on {', '.join(expected)}")
 
     def start() -> tuple[nn.Module, Any]:
         if isinstance(recipe.model, WholeModel):
             return load_vlm(recipe.model.name, attention=recipe.attention)
         if isinstance(recipe.model, JoinedModel):
             return join_vlm(recipe.model.tower, recipe.model.language_model, recipe.attention, seed)
-        raise BadInput(f"{recipe.name} is the recipe of a tiny model; it brings its own data")
+        raise BadInput(f"{recipe.name} is the recipe of a tiny model, which renders its own data; use shapes_recipe_data")
 
     def feed(stage: Stage, vlm: nn.Module, processor: Any) -> StageData:
         collator = PackingCollator.of_processor(processor, vlm.config, max_length=stage.max_length, row_length=stage.row_length, seed=seed)
@@ -93,7 +93,7 @@ def file_recipe_data(recipe: StagedRecipe, sources: Mapping[str, str], seed: int
 
 
 def source_named(text: str, seed: int) -> Any:
-    """The examples that `FILE.json:PICTURES` (LLaVA format) or the name or folder of a Hugging Face data set stands for.
+    """The examples of `FILE.json:PICTURES` (LLaVA format), or of a Hugging Face data set by name or folder.
 
     `stream:NAME` streams it, shuffled within a buffer; `NAME@CONFIG` chooses a configuration. The split is `train`.
     """
@@ -106,10 +106,10 @@ def source_named(text: str, seed: int) -> Any:
     name, _, configuration = text.removeprefix("stream:").partition("@")
     try:
         if Path(name).is_dir() and (Path(name) / "dataset_info.json").is_file():
-            found = datasets.load_from_disk(name)
+            dataset = datasets.load_from_disk(name)
         else:
-            found = datasets.load_dataset(name, configuration or None, split="train", streaming=streaming)
+            dataset = datasets.load_dataset(name, configuration or None, split="train", streaming=streaming)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise BadInput(f"no data set can be loaded from {text!r}: {str(error).splitlines()[0]}") from error
-    # Whole data sets are shuffled by the sampler, streams only here.
-    return from_datasets(found.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER) if streaming else found)
+    # The sampler shuffles data sets in memory; streams are shuffled only here.
+    return from_datasets(dataset.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER) if streaming else dataset)

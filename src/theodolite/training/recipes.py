@@ -1,6 +1,6 @@
-"""Training in stages, as LaVer has it: align the connector, train with the visual losses, then instruct without them.
+"""Recipes of LaVer's stages (arXiv 2512.06281, its table of stages): align the connector, train with visual losses, instruct without.
 
-A recipe is a function that returns its whole configuration; variants change a field or two of it (arXiv 2512.06281, its table of stages).
+A recipe is a function that returns its whole configuration; variants change a field or two.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ AtLeast0, AtLeast1, AtLeast3 = (Annotated[int, Field(ge=least)] for least in (0,
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: what it trains, on what, and for how long.
+    """One training stage: trained parts, name of its data, length and hyperparameters.
 
-    `batch` counts samples of a whole optimizer step, over all processes and accumulated micro-batches. `laver` None is plain next-token
-    prediction on the adapted model. With `lora_rank` above 0 adapters of that rank on the language model are trained in its place, and
-    merged when the stage ends. A checkpoint is written every `save_every` steps; 0 means none.
+    `batch` counts samples per optimizer step, over all processes and accumulated micro-batches. `laver` None is plain next-token
+    prediction on the adapted model. `lora_rank` above 0 trains LoRA adapters of that rank instead of the language model, merged at the end
+    of the stage. A checkpoint is written every `save_every` steps; 0 means none.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Stage:
     warmup_steps: int
     laver: LaverConfig | None = None
     max_length: int = 2048
-    # Samples are packed into rows of this many tokens; None is one sample a row.
+    # Samples are packed into rows of this many tokens; None means one sample per row.
     row_length: int | None = None
     weight_decay: float = 0.0
     clip_norm: float = 1.0
@@ -51,7 +51,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class TinyModel:
-    """The small LLaVA of the tours, built from scratch."""
+    """The small LLaVA of the tours, trained from scratch."""
 
     decoder: DecoderSize = field(default_factory=DecoderSize)
     frontend: FrontEnd = "conv"
@@ -59,7 +59,7 @@ class TinyModel:
 
 @dataclass(frozen=True)
 class WorldQuestions:
-    """What a recipe on the shapes world asks of its pictures, and how strongly shape sets colour in them."""
+    """Query policy and shape-colour correlation strength (0 to 1) of a recipe on the shapes world."""
 
     policy: str = "shape,row"
     strength: float = 0.8
@@ -67,7 +67,7 @@ class WorldQuestions:
 
 @dataclass(frozen=True)
 class JoinedModel:
-    """A pretrained vision tower and a pretrained language model, joined by a new connector into a LLaVA. Names of folders or hubs."""
+    """A LLaVA of pretrained vision tower and language model (folders or hub names) with a new connector."""
 
     tower: str
     language_model: str
@@ -75,14 +75,14 @@ class JoinedModel:
 
 @dataclass(frozen=True)
 class WholeModel:
-    """A pretrained VLM, to be fine-tuned."""
+    """A pretrained VLM to fine-tune."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class StagedRecipe:
-    """A model, how it is adapted, and the stages that it goes through."""
+    """A model, its adaptation, and its training stages in order."""
 
     name: str
     model: TinyModel | JoinedModel | WholeModel
@@ -91,24 +91,24 @@ class StagedRecipe:
     precision: Literal["bf16", "fp32"] = "bf16"
     attention: Literal["eager", "sdpa"] = "sdpa"
     gradient_checkpointing: bool = False
-    # Samples that one process runs at once; the rest of a batch is accumulated.
+    # Samples per process and forward pass; gradients of the rest of a batch are accumulated.
     micro_batch: int = 4
-    # Of recipes that render their own pictures.
+    # For recipes that render their own pictures.
     world: WorldQuestions | None = None
-    # Of recipes whose pictures and questions come in installed packages: the world that asks them.
+    # For recipes whose pictures and questions come from installed packages: the world with the questions.
     questions: Literal["easy_vqa"] | None = None
-    # Whether the frozen encoder's features are kept on disk, by the content of pictures.
+    # Whether the frozen encoder's features are cached on disk, keyed by picture content.
     remembers_features: bool = False
 
 
 def tiny_laver() -> StagedRecipe:
-    """All three stages on the shapes world in minutes on two cores.
+    """All three stages on the shapes world, in minutes on two cores.
 
-    It differs from the paper where a model from scratch must: stage 1 trains the decoder too, which has read nothing yet, and learning
-    rates are those of small models. The branch is the joint one, the teacher's period the published fraction of the run, and eager
-    attention in bf16 is the fastest for short sequences on a CPU.
+    Differs from the paper as a model from scratch requires: stage 1 also trains the untrained decoder, and learning rates suit small
+    models. It uses the joint branch, the teacher's period as the published fraction of the run, and eager attention in bf16, the
+    fastest for short sequences on a CPU.
     """
-    # 62 updates over the run, as 6,250 steps with a period of 100 make; a period of 100 steps would make one.
+    # 62 updates over the run, as in the paper's 6,250 steps with a period of 100; a period of 100 steps would make one.
     ema = EMASchedule(every=0.016)
     laver = LaverConfig(branch="joint", head_hidden=294, ema=ema)
     both: tuple[Part, ...] = ("connector", "language_model")
@@ -130,11 +130,11 @@ def tiny_laver() -> StagedRecipe:
 def smol(
     data: Literal["easy_vqa"] = "easy_vqa", laver: bool = True, lora_rank: AtLeast0 = 0, steps: AtLeast3 = 600, batch: AtLeast1 = 8
 ) -> StagedRecipe:
-    """SmolLM2-135M-Instruct with EfficientNet-Lite0, both pretrained and both from packages, in under 90 minutes on two cores.
+    """SmolLM2-135M-Instruct with EfficientNet-Lite0, both pretrained, from packages, in under 90 minutes on two cores.
 
-    Stage 1 aligns the connector on captions of OpenMoji and easy-VQA; stages 2 and 3 ask the official training questions, stage 2 with
-    LaVer unless `laver` is off, which is the control: the same pictures, questions, order and steps. `steps` are those of stages 2 and 3
-    together. Pictures of 96 pixels are 6 x 6 tokens, since a token of this language model costs more than the whole encoder.
+    Stage 1 aligns the connector on captions of OpenMoji and easy-VQA; stages 2 and 3 train on the official training questions, stage 2
+    with LaVer. `laver` off is the control, with the same pictures, questions, order and steps. `steps` is the sum over stages 2 and 3.
+    Pictures of 96 pixels give 6 x 6 tokens, since one token costs more in this language model than the whole encoder.
     """
     visual = LaverConfig(branch="joint", head_hidden=1316, ema=EMASchedule(every=0.016)) if laver else None
     both: tuple[Part, ...] = ("connector", "language_model")
@@ -167,31 +167,31 @@ def paper_stages() -> tuple[Stage, ...]:
 
 
 def laver_siglip2() -> StagedRecipe:
-    """The paper's model with SigLIP2 and Qwen2.5-7B, from the alignment on."""
+    """The paper's model with SigLIP2 and Qwen2.5-7B, all three stages."""
     model = JoinedModel("google/siglip2-so400m-patch14-384", "Qwen/Qwen2.5-7B-Instruct")
     return StagedRecipe("laver-siglip2", model, paper_stages(), gradient_checkpointing=True)
 
 
 def laver_clip() -> StagedRecipe:
-    """The paper's model with CLIP and Qwen2.5-7B, from the alignment on."""
+    """The paper's model with CLIP and Qwen2.5-7B, all three stages."""
     model = JoinedModel("openai/clip-vit-large-patch14-336", "Qwen/Qwen2.5-7B-Instruct")
     return StagedRecipe("laver-clip", model, paper_stages(), gradient_checkpointing=True)
 
 
 def laver_qwen2_5_vl() -> StagedRecipe:
-    """Fine-tuning Qwen2.5-VL-7B: its connector is trained already, so the alignment is left out; M-RoPE is its own."""
+    """Fine-tuning of Qwen2.5-VL-7B without the alignment stage, since its connector is trained; M-RoPE is the model's own."""
     model = WholeModel("Qwen/Qwen2.5-VL-7B-Instruct")
     return StagedRecipe("laver-qwen2.5-vl", model, _any_size(paper_stages()[1:]), gradient_checkpointing=True, micro_batch=1)
 
 
 def laver_llava_onevision() -> StagedRecipe:
-    """Fine-tuning LLaVA-OneVision-7B: its connector is trained already, so the alignment is left out."""
+    """Fine-tuning of LLaVA-OneVision-7B without the alignment stage, since its connector is trained."""
     model = WholeModel("llava-hf/llava-onevision-qwen2-7b-ov-hf")
     return StagedRecipe("laver-llava-onevision", model, _any_size(paper_stages()[1:]), gradient_checkpointing=True, micro_batch=1)
 
 
 def _any_size(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
-    """The stages for models that take pictures at their own size, thousands of tokens each: 2,048 would leave most samples out."""
+    """The stages with longer samples, for models whose pictures take thousands of tokens: 2,048 would drop most samples."""
     return tuple(replace(stage, max_length=8192) for stage in stages)
 
 

@@ -1,4 +1,4 @@
-"""One training run of a tour or a grid: a model, examples and a recipe in; a trained model and the facts of its training out."""
+"""A training run of a tour or a grid: trains a model on examples by a recipe and returns facts on its training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from theodolite.training.stage_runner import prepare_model, train_stage
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What a run leaves beside the trained model: facts for the record, and (step, mean loss in nats a token) since the last entry."""
+    """Facts of a run for the record, and its losses: (last step, mean nats a token) of each block of steps."""
 
     facts: TrainingFacts
     losses: tuple[tuple[int, float], ...]
@@ -31,7 +31,7 @@ class TrainingOutcome:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a run's questions come from: for the record, not for the training."""
+    """Provenance of a run's questions, for the record only."""
 
     arm: str
     comparison: str
@@ -53,7 +53,7 @@ def train_on_examples(
 ) -> TrainingOutcome:
     """Trains connector and language model by next-token prediction on the examples' answers, in place: a recipe of one stage.
 
-    Raises `NonFiniteLoss`, and `BadInput` where a launcher started several processes.
+    Raises `NonFiniteLoss`, and `BadInput` if a launcher started several processes.
     """
     refuse_many_processes()
     staged, stage = recipe.staged, recipe.stage
@@ -66,18 +66,18 @@ def train_on_examples(
 
 
 def _facts(examples: ExampleSet, data: StageData, recipe: Recipe, origin: Origin, seed: int) -> TrainingFacts:
-    """What the run saw: counts over all its steps, and hashes of pictures, order and questions."""
+    """Counts over all steps of a run, and hashes of its pictures, order and questions."""
     order: Int[np.ndarray, " draw"] = data.dataset.order
     collator: Collator = data.collator  # type: ignore[assignment]
-    asked = [item for index in order for item in examples.questions[index]]
+    questions = [item for index in order for item in examples.questions[index]]
     return TrainingFacts(
         **asdict(origin),
         recipe=recipe.name,
         seed=seed,
         num_pictures=examples.num_pictures,
         num_steps=recipe.steps,
-        num_questions=len(asked),
-        num_answer_tokens=sum(len(collator.tokenizer.tokenize(item.question, item.answer).answer) for item in asked),
+        num_questions=len(questions),
+        num_answer_tokens=sum(len(collator.tokenizer.tokenize(item.question, item.answer).answer) for item in questions),
         pictures_sha256=examples.pictures_sha256,
         order_sha256=order_hash(order),
         questions_sha256=examples.questions_sha256,

@@ -1,4 +1,4 @@
-"""What the recipe smol trains on: captions of OpenMoji and of easy-VQA, then easy-VQA's own training questions, from installed packages."""
+"""Model and data of the recipe smol: captions of OpenMoji and easy-VQA, then easy-VQA's training questions, from installed packages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from theodolite.worlds.openmoji.data import captioned_emoji, draw_emoji
 from theodolite.worlds.registry import world_named
 from theodolite.worlds.world import World
 
-# The roles' marks of SmolLM2 without its standing system message, which would cost 20 tokens a picture.
+# SmolLM2's role markers without its default system message, which would cost 20 tokens a picture.
 CHAT = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -30,16 +30,16 @@ GROUNDS = ((255, 255, 255), (240, 240, 240), (250, 246, 236), (236, 244, 250))
 
 
 def packaged_recipe_data(recipe: StagedRecipe, seed: int) -> RecipeData:
-    """A joined model of installed weights, and data from installed packages. Raises `BadInput` that names what is missing."""
+    """A joined model of installed weights, and data from installed packages. Raises `BadInput` that names a missing package."""
     model, name = recipe.model, recipe.questions
     if not isinstance(model, JoinedModel) or name is None:
-        raise BadInput(f"{recipe.name} is no recipe of packaged data; it needs data of its own")
+        raise BadInput(f"{recipe.name} is no recipe of packaged data; use file_recipe_data or shapes_recipe_data")
     world = world_named(name)
 
     @cache
     def examples(data: str, size: int) -> ExampleSet:
         if data == "captions":
-            return _joined(emoji_captions(size, seed), world_captions(world, size))
+            return _concatenated(emoji_captions(size, seed), world_captions(world, size))
         return official_examples(world, size, len(world.official_split("train").scenes))
 
     def start() -> tuple[nn.Module, Any]:
@@ -56,15 +56,15 @@ def packaged_recipe_data(recipe: StagedRecipe, seed: int) -> RecipeData:
 
 
 def emoji_captions(size: int, seed: int) -> ExampleSet:
-    """OpenMoji's pictures, each on a light ground drawn from the seed, with the name that the package gives it."""
-    named = captioned_emoji()
-    grounds = np.random.default_rng([seed, 4]).integers(len(GROUNDS), size=len(named))
-    pictures = draw_emoji([code for code, _ in named], size, [GROUNDS[number] for number in grounds])
-    return ExampleSet(pictures, tuple((QuestionAnswer(DESCRIBE, text),) for _, text in named))
+    """OpenMoji's pictures with their names as captions, each on a light background drawn from the seed."""
+    emoji = captioned_emoji()
+    backgrounds = np.random.default_rng([seed, 4]).integers(len(GROUNDS), size=len(emoji))
+    pictures = draw_emoji([code for code, _ in emoji], size, [GROUNDS[number] for number in backgrounds])
+    return ExampleSet(pictures, tuple((QuestionAnswer(DESCRIBE, text),) for _, text in emoji))
 
 
 def world_captions(world: World, size: int) -> ExampleSet:
-    """A world's official training pictures, each with a caption of its colour and shape."""
+    """A world's official training pictures, with captions of colour and shape."""
     scenes = world.official_split("train").scenes
     words = [[world.space[name].values[level] for level in scenes.of_factor(name)] for name in ("colour", "shape")]
     return ExampleSet(
@@ -72,5 +72,5 @@ def world_captions(world: World, size: int) -> ExampleSet:
     )
 
 
-def _joined(*parts: ExampleSet) -> ExampleSet:
+def _concatenated(*parts: ExampleSet) -> ExampleSet:
     return ExampleSet(np.concatenate([part.pictures for part in parts]), tuple(items for part in parts for items in part.questions))

@@ -1,4 +1,4 @@
-"""What a stage trains on: a data set, the collator that makes batches of it, and the cache of the frozen encoder's features."""
+"""The data of a stage: data set, collator, and the cache of the frozen encoder's features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from theodolite.training.recipes import Stage
 
 @dataclass(frozen=True)
 class StageData:
-    """A data set and its collator; `features` None means that a frozen encoder runs in every step."""
+    """A data set and its collator; without `features` a frozen encoder runs in every step."""
 
     dataset: Any
     collator: Callable[[Any], Any]
@@ -28,14 +28,14 @@ class StageData:
 
 @dataclass(frozen=True)
 class RecipeData:
-    """Where a run begins: the model and its processor, and the data of each stage."""
+    """`start` returns the initial model and its processor, `feed` the data of a stage for them."""
 
     start: Callable[[], tuple[nn.Module, Any]]
     feed: Callable[[Stage, nn.Module, Any], StageData]
 
 
 def stage_data(examples: ExampleSet, stage: Stage, vlm: Any, processor: Any, seed: int, features: FeatureCache | None = None) -> StageData:
-    """Examples in the fixed order of a seed, every question about a picture in one row."""
+    """Examples in the order of a seed, all questions about a picture in one row."""
     order = training_order(len(examples), stage.steps * stage.batch, seed)
     tokenizer = QuestionTokenizer(processor, num_picture_tokens=vlm.config.image_seq_length)
     return StageData(FixedOrder(order), Collator(examples, tokenizer, Pixels(processor.image_processor), seed), features)

@@ -1,4 +1,4 @@
-"""Runs recipes in stages: each trains from the model that the one before wrote, and an interrupted run continues where it stopped."""
+"""Runs the stages of a recipe: each starts from the previous stage's model, and an interrupted run resumes from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from theodolite.training.step_metrics import JsonLinesLog
 from theodolite.training.trainer import LaverTrainer, ObjectiveTrainer
 
 RECIPE = "recipe.json"
-# Examples that were left out, with reasons.
+# Dropped examples, with reasons.
 DROPPED = "dropped.json"
-# The progress of a stage, by the stage's name.
+# Maps a stage's name to its progress.
 StageProgress = Callable[[str], Progress]
 
 
@@ -53,7 +53,7 @@ def run_stages(
 ) -> Path:
     """Trains all stages and returns the folder of the finished model, `out/model`, a Hugging Face directory.
 
-    Finished stages are left as they are, and an interrupted one continues from its last complete checkpoint, to the same weights. Raises
+    Finished stages are skipped, and an interrupted one resumes from its last complete checkpoint, with the same final weights. Raises
     `BadInput` if `out` holds a run of another recipe or seed.
     """
     processes = PartialState(cpu=not torch.accelerator.is_available())
@@ -67,8 +67,8 @@ def run_stages(
         before = folder / "model"
     final = out / "model"
     if before is not None and not (final / "config.json").is_file() and processes.is_main_process:
-        with whole_folder(final, overwrite=True) as part:
-            shutil.copytree(before, part, dirs_exist_ok=True)
+        with whole_folder(final, overwrite=True) as target:
+            shutil.copytree(before, target, dirs_exist_ok=True)
     processes.wait_for_everyone()
     return final
 
@@ -86,9 +86,9 @@ def train_stage(
     callbacks: Sequence[TrainerCallback] = (),
     resumed: Path | None = None,
 ) -> tuple[ObjectiveTrainer, LossMonitor]:
-    """Trains one stage of a recipe, in place; `model` is prepared by `prepare_model`. Checkpoints go into `folder`.
+    """Trains one stage of a recipe in place, on a `model` from `prepare_model`; checkpoints go into `folder`.
 
-    Raises `NonFiniteLoss`. The trainer's `dropped` counts the examples that were left out.
+    The returned trainer's `dropped` counts dropped examples. Raises `NonFiniteLoss`.
     """
     monitor = LossMonitor(progress)
     options: dict[str, Any] = {
@@ -98,7 +98,7 @@ def train_stage(
         "processing_class": processor,
         "callbacks": [monitor, *callbacks],
     }
-    torch.manual_seed(seed)  # head and mask embedding
+    torch.manual_seed(seed)  # for head and mask embedding
     if stage.laver is not None:
         trainer: ObjectiveTrainer = LaverTrainer(model, replace(stage.laver, adaptation=recipe.adaptation), **options)
     else:
@@ -115,7 +115,7 @@ def train_stage(
 
 
 def prepare_model(model: nn.Module, recipe: StagedRecipe, stage: Stage) -> nn.Module:
-    """The model with the recipe's attention back end and adaptation, and gradients for what the stage trains (maybe a peft wrapper)."""
+    """The model with the recipe's attention back end and adaptation; only the stage's parts are trainable. Under LoRA a peft wrapper."""
     if base_model(model).config._attn_implementation != recipe.attention:
         model.set_attn_implementation(recipe.attention)
     adapt(model, recipe.adaptation)
@@ -124,7 +124,7 @@ def prepare_model(model: nn.Module, recipe: StagedRecipe, stage: Stage) -> nn.Mo
 
 
 def _cached(model: nn.Module, features: FeatureCache | None) -> AbstractContextManager[None]:
-    """Within, the frozen encoder's features come from the cache, if there is one."""
+    """A context in which the frozen encoder's features come from the cache, if there is one."""
     if features is None:
         return nullcontext()
     base = base_model(model)
@@ -132,7 +132,7 @@ def _cached(model: nn.Module, features: FeatureCache | None) -> AbstractContextM
 
 
 def _claim(recipe: StagedRecipe, seed: int, out: Path, *, overwrite: bool) -> None:
-    """Writes the recipe into the folder; refuses another run's unless it may be overwritten, and clears what a killed run left."""
+    """Writes the recipe into the folder and deletes partial files. Raises `BadInput` on another run's folder, unless `overwrite`."""
     if overwrite and (out / RECIPE).is_file():
         shutil.rmtree(out)
     text = _as_json(recipe, seed)
@@ -142,17 +142,17 @@ def _claim(recipe: StagedRecipe, seed: int, out: Path, *, overwrite: bool) -> No
                 f"{out} holds a run of another recipe or seed ({out / RECIPE}); give another folder, or --overwrite to start over"
             )
     elif out.is_dir() and any(out.iterdir()):
-        raise BadInput(f"{out} holds files that are no training run; give another folder, or --overwrite to replace it")
+        raise BadInput(f"{out} holds files that are no training run; give another folder")
     if _is_first_process():
         write_whole(out / RECIPE, text)
-        for part in out.rglob(".*.part-*"):
-            shutil.rmtree(part) if part.is_dir() else part.unlink()
+        for partial in out.rglob(".*.part-*"):
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
 
 
 def _as_json(recipe: StagedRecipe, seed: int) -> str:
     settings = asdict(recipe)
     for stage in settings["stages"]:
-        # Recipes written before this field came do not have it, and their runs go on.
+        # Recipes written before this field existed lack it, and their runs must still resume.
         if stage["beta2"] == BETA2:
             del stage["beta2"]
     return json.dumps({"seed": seed, "model_kind": type(recipe.model).__name__, **settings}, indent=1) + "\n"
@@ -184,18 +184,18 @@ def _run_stage(
 
 
 def _write_model(trainer: ObjectiveTrainer, folder: Path) -> None:
-    """The stage's model, complete or not at all, written once and waited for by every process."""
-    state = trainer.vlm_state()  # every process has a part to give
+    """Writes the stage's model atomically, from one process; all processes wait."""
+    state = trainer.vlm_state()  # collective: every process must call it
     if trainer.args.should_save:
-        with whole_folder(folder / "model", overwrite=True) as part:
-            trainer.write_vlm(part, state)
+        with whole_folder(folder / "model", overwrite=True) as target:
+            trainer.write_vlm(target, state)
     trainer.accelerator.wait_for_everyone()
     if trainer.args.should_save:
         shutil.rmtree(folder / "checkpoints")
 
 
 def _tensorboard(folder: Path, resumed: Path | None) -> list[TensorBoardCallback]:
-    """TensorBoard's callback on the first process; entries past the checkpoint that a run resumes from are dropped."""
+    """TensorBoard's callback on the first process; entries after the resumed checkpoint are dropped."""
     from torch.utils.tensorboard import SummaryWriter
 
     if not _is_first_process():

@@ -1,4 +1,4 @@
-"""Metrics of each step for the log: the mean of every loss term, the seconds of every part, and the log as JSON lines."""
+"""Training metrics for the log: mean loss terms, seconds per part of a step, and the log as JSON lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from theodolite.records.folder import write_whole
 
 
 class StepMetrics:
-    """Terms and seconds since the last entry of the log."""
+    """Loss terms and seconds, accumulated since the last log entry."""
 
     def __init__(self) -> None:
         self.counts: Mapping[str, int] = {}
@@ -34,27 +34,27 @@ class StepMetrics:
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
-        """Adds the wall-clock seconds of the block to a part. On an accelerator these are the seconds of launching, not of running."""
+        """Adds the wall-clock seconds of the block to a part. On an accelerator these are kernel-launch times, not run times."""
         started = time.perf_counter()
         yield
         self._seconds[part] += time.perf_counter() - started
 
     def begin_step(self, counts: Mapping[str, int]) -> None:
-        """A step begins, whose terms have these global counts."""
+        """Begins a step whose terms have these global counts."""
         self.counts = counts
         self._num_steps += 1
         for name, count in counts.items():
             self._steps[name] += count > 0
 
     def add(self, terms: Terms) -> None:
-        """One micro-batch's terms, each as a share of its step's mean."""
+        """Adds a micro-batch's terms, each divided by the step's global count."""
         for name, term in terms.items():
             share = term.total.detach().float() / max(self.counts[name], 1)
             self._sums[name] = self._sums[name] + share if name in self._sums else share
             self._weights[name] = term.weight
 
     def entry(self, over_processes: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Means over the steps in which there was anything to sum (`loss/...` where a term has a weight), seconds a step; then anew."""
+        """Each term's mean over steps where its count is above 0 (`loss/...` if it has a weight), and seconds a step; then resets."""
         entry: dict[str, float] = {}
         names = sorted(self._sums)
         sums = over_processes(torch.stack([self._sums[name] for name in names])) if names else torch.zeros(0)
@@ -62,17 +62,17 @@ class StepMetrics:
             if self._steps[name]:
                 entry[name if self._weights[name] is None else f"loss/{name}"] = value / self._steps[name]
         seconds = dict(self._seconds)
-        # The whole of a micro-batch is timed, and its two forward passes within it.
-        within = seconds.get("student", 0.0) + seconds.get("teacher", 0.0)
+        # The time of a micro-batch includes that of its student and teacher passes.
+        forward = seconds.get("student", 0.0) + seconds.get("teacher", 0.0)
         if "forward_backward" in seconds:
-            seconds["backward"] = seconds.pop("forward_backward") - within
+            seconds["backward"] = seconds.pop("forward_backward") - forward
         entry |= {f"time/{part}_s": value / max(self._num_steps, 1) for part, value in seconds.items()}
         self._reset()
         return entry
 
 
 class JsonLinesLog(TrainerCallback):
-    """The log as one JSON object a line: what was logged, and the step. A resumed run goes on where its checkpoint was."""
+    """Writes the log as one JSON object per line, with the step. A resumed run drops entries after its checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -80,12 +80,12 @@ class JsonLinesLog(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
-        kept = []
+        lines = []
         if self.path.is_file():
-            # A run that was killed may have logged past its last checkpoint, and may have left half a line.
-            whole = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            kept = [line for line in whole if json.loads(line)["step"] <= state.global_step]
-        write_whole(self.path, "".join(kept))
+            # A killed run may have logged past its last checkpoint, and may have left a partial line.
+            complete = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            lines = [line for line in complete if json.loads(line)["step"] <= state.global_step]
+        write_whole(self.path, "".join(lines))
 
     def on_log(
         self,

@@ -1,4 +1,4 @@
-"""The teacher's part in training, as a Trainer callback: it teaches before each student pass, and follows after each step."""
+"""LaVer's teacher as a Trainer callback: its outputs before each student pass, its EMA update after each step."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ NAME = "teacher.safetensors"
 
 
 class TeacherCallback(TrainerCallback):
-    """Teacher and centre of a run with LaVer. Add it to a Trainer's callbacks and call `teach` before each student pass.
+    """Teacher and centre of a LaVer run. Add it to a Trainer's callbacks and call `teach` before each student pass.
 
-    The centre is moved once a step, by the mean over all its micro-batches and processes, so that evaluating changes nothing and any way to
-    split a batch gives the same step.
+    The centre is updated once per step, by the mean over all micro-batches and processes, so any split of a batch gives the same step.
     """
 
     def __init__(self, objective_module: ObjectiveModule, objective: LaVer) -> None:
@@ -34,7 +33,7 @@ class TeacherCallback(TrainerCallback):
         self._count = 0
 
     def teach(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> dict[str, Any]:
-        """The batch with the teacher's `teacher_outputs`. `model` is the learner as it was wrapped (DDP, FSDP2, autocast)."""
+        """The batch with `teacher_outputs` added. `model` is the `ObjectiveModule` as wrapped (DDP, FSDP2, autocast)."""
         with self._present().teaching(self.objective_module):
             teacher_outputs: TeacherOutputs = model(batch, step, teaching=True)
             total = teacher_outputs.outputs.float().sum(dim=0)
@@ -46,7 +45,7 @@ class TeacherCallback(TrainerCallback):
         self.follow(state.global_step, state.max_steps)
 
     def follow(self, step: int, num_steps: int) -> None:
-        """After optimizer step number `step` (from 1): moves the centre, and the teacher if it is due."""
+        """Updates the centre, and the teacher if due, after optimizer step number `step` (from 1)."""
         if self._total is not None:
             total, count = self._total, torch.tensor(self._count, device=self._total.device)
             if dist.is_available() and dist.is_initialized():
@@ -58,13 +57,13 @@ class TeacherCallback(TrainerCallback):
             self._present().update(self.objective_module, self.objective.settings.ema.decay)
 
     def save(self, folder: Path, *, write: bool) -> None:
-        """Writes the teacher beside a checkpoint's weights. To be called on every process; one writes."""
+        """Writes the teacher beside a checkpoint's weights. Call it on every process; `write` on one."""
         state = self._present().state_dict()
         if write:
             save_file({name: value.contiguous().cpu() for name, value in state.items()}, folder / NAME)
 
     def _present(self) -> Teacher:
-        """The teacher; made when first needed, since only then are weights loaded, wrapped and where they belong."""
+        """The teacher, created on first use: only then are the weights loaded, wrapped and on their device."""
         if self.teacher is None:
             self.teacher = Teacher.of(self.objective_module)
             if self.resumed is not None:

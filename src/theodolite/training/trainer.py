@@ -1,4 +1,4 @@
-"""Training on the Hugging Face Trainer: losses as sums over global counts, whole checkpoints, and LaVer's teacher."""
+"""Subclasses of the Hugging Face Trainer: losses as sums over global counts, marked checkpoints, and LaVer's teacher."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from theodolite.training.teacher_callback import TeacherCallback
 class ObjectiveTrainer(Trainer):
     """A Trainer whose loss is the objective's sums, each divided by its count over the whole optimizer step.
 
-    The counts are taken over gradient accumulation and over processes, so any way to split a batch gives the same step. Its checkpoints
-    hold what is trained, and a complete one is recognised; `save_model` writes a Hugging Face directory of the VLM alone. Without a
-    `data_collator`, examples are packed by the `PackingCollator` of the `processing_class`, `max_length` tokens a sample at most.
+    Counts are summed over gradient accumulation and processes, so any split of a batch gives the same step. Checkpoints hold the trained
+    state, and complete ones are marked; `save_model` writes a Hugging Face directory of the VLM alone. Without a `data_collator`, the
+    `PackingCollator` of the `processing_class` packs examples, at most `max_length` tokens a sample.
     """
 
-    # Tells the Trainer not to divide by the number of micro-batches once more.
+    # Keeps the Trainer from dividing by the number of micro-batches again.
     loss_is_scaled_for_ga = True
 
     def __init__(
@@ -55,13 +55,13 @@ class ObjectiveTrainer(Trainer):
         processor = options.get("processing_class")
         if options.get("data_collator") is None and processor is not None:
             options["data_collator"] = PackingCollator.of_processor(processor, base_model(model.vlm).config, max_length=max_length)
-        super().__init__(model=model, train_dataset=_visited(train_dataset), **options)
+        super().__init__(model=model, train_dataset=_with_epochs(train_dataset), **options)
         if self.args.n_gpu > 1:
             self.args._n_gpu = 1  # several GPUs in one process would mean DataParallel, which cuts packed batches apart
         plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
         refuse_undistributed(self.args.world_size, self.accelerator.distributed_type, plugin)
         if self.eval_dataset is not None or self.args.eval_strategy != "no":
-            raise BadInput("losses are sums over a training step, so there is no evaluation here; survey the saved model instead")
+            raise BadInput("losses are sums over a training step, so evaluation is not supported; leave eval_dataset and eval_strategy out")
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any] | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
@@ -72,7 +72,7 @@ class ObjectiveTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[Mapping[str, Any]], Tensor | None]:
-        """The prepared micro-batches of one step, and what each term sums over in all of them on all processes, by sorted name."""
+        """The prepared micro-batches of one step, and each term's count over all of them and all processes, by sorted name."""
         with self._metrics.timed("data"):
             batches = list(islice(epoch_iterator, num_batches))
         if not batches:
@@ -81,9 +81,9 @@ class ObjectiveTrainer(Trainer):
         objective, state = self.objective_module.objective, self.state
         self._refuse_unequal_passes(batches)
         prepared = [objective.prepare(batch, state.global_step, state.max_steps) for batch in batches]
-        counted = [objective.counts(batch) for batch in prepared]
-        names = tuple(sorted(counted[0]))
-        counts = self._over_processes(torch.tensor([sum(part[name] for part in counted) for name in names], device=device))
+        micro_counts = [objective.counts(batch) for batch in prepared]
+        names = tuple(sorted(micro_counts[0]))
+        counts = self._over_processes(torch.tensor([sum(each[name] for each in micro_counts) for name in names], device=device))
         self._metrics.begin_step(dict(zip(names, counts.tolist(), strict=True)))
         return prepared, counts
 
@@ -95,7 +95,7 @@ class ObjectiveTrainer(Trainer):
         with self._metrics.timed("student"):
             terms = model(inputs, self.state.global_step)
         self._metrics.add(terms)
-        # DDP averages gradients over processes; sums over a global count want their sum.
+        # DDP averages gradients over processes; losses over a global count need their sum.
         return combine(terms, self._metrics.counts) * self.args.world_size
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None) -> Tensor:
@@ -103,13 +103,13 @@ class ObjectiveTrainer(Trainer):
             return super().training_step(model, inputs, num_items_in_batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds every term (its mean over the steps since the last entry) and the seconds a step of each part."""
+        """Adds every term's mean over the steps since the last entry, and the seconds a step of each part."""
         if "loss" in logs:
             logs = {**logs, **self._metrics.entry(self._over_processes)}
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Writes the VLM alone as a Hugging Face directory: no teacher, no head. (Checkpoints, an internal call, hold what is trained.)"""
+        """Writes the VLM alone, without head and teacher, as a Hugging Face directory. Internal calls write checkpoints."""
         if _internal_call:
             super().save_model(output_dir, _internal_call=True)
             return
@@ -118,14 +118,14 @@ class ObjectiveTrainer(Trainer):
             self.write_vlm(Path(output_dir or self.args.output_dir), state)
 
     def vlm_state(self) -> dict[str, Tensor] | None:
-        """The VLM's whole weights where they are sharded (to be called on every process), else None: they are in the model."""
+        """The VLM's full weights under FSDP (call it on every process), else None: the model holds them."""
         if not self.is_fsdp_enabled:
             return None
-        whole = self.accelerator.get_state_dict(self.model)
-        return {name.removeprefix("vlm."): value for name, value in whole.items() if name.startswith("vlm.")}
+        state = self.accelerator.get_state_dict(self.model)
+        return {name.removeprefix("vlm."): value for name, value in state.items() if name.startswith("vlm.")}
 
     def write_vlm(self, folder: Path, state: dict[str, Tensor] | None) -> None:
-        """The Hugging Face directory, from one process, with what `vlm_state` gave."""
+        """Writes the Hugging Face directory, on one process, with the `state` of `vlm_state`."""
         export_vlm(self.objective_module.vlm, self.processing_class, folder, state_dict=state)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
@@ -142,7 +142,7 @@ class ObjectiveTrainer(Trainer):
             mark_whole(folder)
 
     def _save_beside(self, folder: Path) -> None:
-        """Writes what else a resumed run needs, before the checkpoint is called whole."""
+        """Writes other state that a resumed run needs, before the checkpoint is marked complete."""
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled:
@@ -151,32 +151,32 @@ class ObjectiveTrainer(Trainer):
             load_trained(self.objective_module, Path(resume_from_checkpoint))
 
     def _tallied(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The batch without its list of examples that were left out; these are counted over all processes, and may stop the run."""
+        """The batch without its list of dropped examples, which are counted over all processes and may stop the run."""
         rest = dict(batch)
-        told = [(rest.pop("dropped", []), rest.pop("num_seen", 0))]
-        for dropped, num_seen in gather_object(told) if self.args.world_size > 1 else told:
+        tallies = [(rest.pop("dropped", []), rest.pop("num_seen", 0))]
+        for dropped, num_seen in gather_object(tallies) if self.args.world_size > 1 else tallies:
             self.dropped.add(dropped, num_seen)
         return rest
 
     def _refuse_unequal_passes(self, batches: list[dict[str, Any]]) -> None:
-        """Under FSDP every process must run the same modules: one without a picture would leave the others waiting for its encoder."""
+        """Under FSDP every process must run the same modules: without a picture, a process skips the encoder and the others hang."""
         if self.is_fsdp_enabled:
             lacking = torch.tensor([sum(not bool((batch["picture"] >= 0).any()) for batch in batches)], device=self.args.device)
             if int(self._over_processes(lacking)):
                 raise BadInput("under FSDP each process's batch needs a picture; mix text-only samples with others, or use DDP")
 
     def _over_processes(self, values: Tensor) -> Tensor:
-        """The sum over all processes of a vector."""
+        """The sum of a vector over all processes."""
         if self.args.world_size == 1:
             return values
         return self.accelerator.gather(values).view(self.args.world_size, -1).sum(dim=0)
 
 
 class LaverTrainer(ObjectiveTrainer):
-    """A Trainer that trains a Hugging Face VLM by LaVer (arXiv 2512.06281), on the examples of a LLaVA-format source or data set.
+    """A Trainer of a Hugging Face VLM with LaVer (arXiv 2512.06281), on the examples of a LLaVA-format source or data set.
 
-    The model is adapted in place (mixed attention, 2D positions, as the settings say). Raises `BadInput` for a family or an attention back
-    end that cannot do it.
+    The model is adapted in place (mixed attention, 2D positions, as configured). Raises `BadInput` for a family or an attention back end
+    that does not support it.
     """
 
     def __init__(self, model: Any, laver: LaverConfig | None = None, **options: Any) -> None:
@@ -192,12 +192,12 @@ class LaverTrainer(ObjectiveTrainer):
         self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Tensor:
         with self._metrics.timed("teacher"):
-            taught = self.teacher_callback.teach(model, inputs, self.state.global_step)
-        return super().compute_loss(model, taught, return_outputs, num_items_in_batch)
+            inputs = self.teacher_callback.teach(model, inputs, self.state.global_step)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def train(self, resume_from_checkpoint: Any = None, **options: Any) -> Any:
         if resume_from_checkpoint and self.is_deepspeed_enabled:
-            raise BadInput("DeepSpeed reads its own checkpoints, which hold no teacher, so LaVer cannot go on from one; use FSDP2 or DDP")
+            raise BadInput("DeepSpeed's checkpoints hold no teacher, so LaVer cannot resume from them; use FSDP2 or DDP")
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
 
     def _save_beside(self, folder: Path) -> None:
@@ -208,17 +208,17 @@ class LaverTrainer(ObjectiveTrainer):
         self.teacher_callback.resumed = Path(resume_from_checkpoint)
 
 
-def _visited(dataset: Any) -> Any:
-    """A data set whose examples come with the epoch in which they are met."""
+def _with_epochs(dataset: Any) -> Any:
+    """A data set that yields examples with their epochs."""
     if dataset is None or isinstance(dataset, FixedOrder | EpochDataset | StreamedEpochs):
         return dataset
     return StreamedEpochs(dataset) if isinstance(dataset, Stream) else EpochDataset(dataset)
 
 
 def _keep_batches_whole(arguments: TrainingArguments | None) -> None:
-    """Tells accelerate not to deal out one process's batches of a stream: it would cut every tensor to the number of rows.
+    """Turns accelerate's `dispatch_batches` off, which would cut every tensor of a stream's batch to the number of rows.
 
-    Raises `BadInput` if the arguments ask for it.
+    Raises `BadInput` if the arguments set it.
     """
     if arguments is None:
         return

@@ -107,20 +107,20 @@ class PolicyLine:
 class Policy:
     """p(q|s): which queries are asked, how often, and of which scenes. Lines with the same query add up."""
 
-    asks: tuple[PolicyLine, ...]
+    lines: tuple[PolicyLine, ...]
 
     def __str__(self) -> str:
-        return ",".join(str(line) for line in self.asks)
+        return ",".join(str(line) for line in self.lines)
 
     @property
     def queries(self) -> tuple[Query, ...]:
         """The distinct queries, in order of first mention."""
-        return tuple({line.query.name: line.query for line in self.asks}.values())
+        return tuple({line.query.name: line.query for line in self.lines}.values())
 
     @property
     def depends_on(self) -> frozenset[str]:
         """All factors that an answer depends on or a region names."""
-        return frozenset().union(*(line.depends_on for line in self.asks))
+        return frozenset().union(*(line.depends_on for line in self.lines))
 
     def supported(self, prior: Prior) -> tuple[Query, ...]:
         """The queries that are asked of at least one scene of non-zero probability: "shape:odd" of none at strength 1."""
@@ -129,7 +129,7 @@ class Policy:
             names = tuple(name for name in prior.space.names if name in prior.correlated | line.depends_on)
             return bool(np.any(prior.table(names) * line.inside_table(prior, names) > 0))
 
-        return tuple({line.query.name: line.query for line in self.asks if is_supported(line)}.values())
+        return tuple({line.query.name: line.query for line in self.lines if is_supported(line)}.values())
 
     @classmethod
     def parse(cls, text: str, query: Callable[[str], Query]) -> Policy:
@@ -151,7 +151,7 @@ class Policy:
 
     def rates(self, scenes: Scenes, prior: Prior) -> Float[np.ndarray, "line scene"]:
         """Expected number of questions of each line about each scene."""
-        return np.stack([line.rate * line.inside(scenes, prior) for line in self.asks])
+        return np.stack([line.rate * line.inside(scenes, prior) for line in self.lines])
 
     def draw(self, scenes: Scenes, prior: Prior, rng: np.random.Generator) -> list[list[Query]]:
         """The queries asked of each scene: rates are counts, with fractions rounded at random (systematic sampling).
@@ -164,7 +164,7 @@ class Policy:
         # Sums of fractions such as 0.1 miss the whole number by rounding errors, which must not remove a question.
         levels = np.floor(np.round(sums, 9) + offset)
         counts = np.diff(levels, axis=0, prepend=np.floor(offset)).astype(int)
-        return [[line.query for line, count in zip(self.asks, column, strict=True) for _ in range(count)] for column in counts.T]
+        return [[line.query for line, count in zip(self.lines, column, strict=True) for _ in range(count)] for column in counts.T]
 
 
 def open_query(space: FactorSpace, name: str, wordings: Sequence[str]) -> Query:

@@ -137,7 +137,7 @@ def capture(
         with touching(asker.base, {site: reducer.tap(site) for site in layers}):
             scored = asker.score(batch, vision_features)
         reducer.answers(batch, scored, questions)
-        return len(batch.asks), reducer.reductions
+        return len(batch.questions), reducer.reductions
 
     done = 0
     with torch.no_grad():
@@ -175,7 +175,7 @@ class _Reducer:
         """Starts a batch: reduces encoder, connector and text embeddings; drops the reductions of a failed attempt at it."""
         self.batch, self.pictures, self.reductions = batch, batch.pictures.numpy(), []
         # Rows whose vision tokens count: all, or the rows with the first question where vision tokens attend to the question.
-        first = batch.row_of_ask.cpu().numpy()[np.array(batch.asks) % num_questions == 0]
+        first = batch.row_of_question.cpu().numpy()[np.array(batch.questions) % num_questions == 0]
         self.vision_rows = np.arange(len(self.pictures)) if self.asker.sharing != "nothing" else first
         assert vision_features.patches is not None
         self._vision("encoder", vision_features.patches)
@@ -193,8 +193,8 @@ class _Reducer:
 
     def answers(self, batch: Batch, scored: Scored, questions: Sequence[FactorQuestion]) -> None:
         """Hidden states at answer positions and the chosen answers; asks are sorted by picture, then in the order of the questions."""
-        about = torch.tensor(batch.asks) % len(questions)
-        owner, row = batch.ask_of_choice.cpu(), batch.row_of_ask.cpu().numpy()
+        about = torch.tensor(batch.questions) % len(questions)
+        owner, row = batch.question_of_choice.cpu(), batch.row_of_question.cpu().numpy()
         for number, question in enumerate(questions):
             asks = (about == number).numpy()
             if asks.any():

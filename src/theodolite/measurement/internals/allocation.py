@@ -74,7 +74,7 @@ def _batch_shares(asker: LocalAsker, batch: Batch, pictures: np.ndarray) -> Atte
 
     with torch.no_grad(), watching_attention(asker.base, reduce):  # not inference mode: a model may go on training afterwards
         asker.score(batch, asker.encode_batch(batch, pictures))
-    return AttentionShares(len(batch.asks), batch.pictures.cpu().numpy(), batch.text.sum(dim=1).cpu().numpy(), shares, baselines)
+    return AttentionShares(len(batch.questions), batch.pictures.cpu().numpy(), batch.text.sum(dim=1).cpu().numpy(), shares, baselines)
 
 
 def _shares(context: MeasureContext, cases: ReaskedCases) -> tuple[Float[np.ndarray, "layer case head"], Float[np.ndarray, "layer case"]]:
@@ -87,14 +87,14 @@ def _shares(context: MeasureContext, cases: ReaskedCases) -> tuple[Float[np.ndar
     def run(rows: Sequence[TokenRow]) -> AttentionShares:
         return _batch_shares(asker, asker.collate(rows, pictures), pictures)
 
-    for rows in asker.groups(pictures, cases.asks):
+    for rows in asker.groups(pictures, cases.questions):
         for sums in asker.fitting(rows, run):
             np.add.at(tokens, sums.picture, sums.tokens)
             for number in range(num_layers):
                 np.add.at(shares[number], sums.picture, sums.shares[number])
                 np.add.at(baselines[number], sums.picture, sums.baselines[number])
             done += sums.num_asks
-            context.progress(done, len(cases.asks))
+            context.progress(done, len(cases.questions))
     return shares / tokens[:, None], baselines / tokens
 
 

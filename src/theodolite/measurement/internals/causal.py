@@ -161,7 +161,7 @@ def _erase(context: MeasureContext, split: HeldOut, sites: tuple[str, ...], coun
     for site in sites:
         states = []
         for eraser in erasers[site]:
-            answers = {side: ask_edited(context.asker, pictures[side], cases[side].asks, {site: eraser}) for side in cases}
+            answers = {side: ask_edited(context.asker, pictures[side], cases[side].questions, {site: eraser}) for side in cases}
             states.append(PairAnswers(rows, answers, split.factor, context.confidence))
             counter.step()
         lost = {query: states[0].lost(unchanged, keep) for query, keep in _by_query(rows).items()}
@@ -191,7 +191,7 @@ def _fit(context: MeasureContext, split: HeldOut, rows: pl.DataFrame, sites: tup
         paired_labels(training.level_before, training.level_after, number),
         random_labels(training.level_before, training.level_after, training.scene, number, rng),
     ]
-    question = cases_of(rows.head(1), "before", apart=False).asks[0]
+    question = cases_of(rows.head(1), "before", apart=False).questions[0]
     fitted = fit_erasers(context.asker, pictures, question, labels, sites)
     return {site: [own, random.first(own.rank)] for site, (own, random) in fitted.items()}
 
@@ -260,7 +260,7 @@ def _disturb(
     scenes, every_row = rows["scene"].to_numpy(), np.ones(len(rows), dtype=bool)
 
     def disturb(site: str, edit: Edit) -> SiteDisturbance:
-        answers = ask_edited(context.asker, pictures, cases.asks, {site: edit})
+        answers = ask_edited(context.asker, pictures, cases.questions, {site: edit})
         counter.step()
 
         def of(keep: Bool[np.ndarray, " row"]) -> Disturbance:

@@ -180,7 +180,7 @@ def _accumulate(context: MeasureContext, rows: pl.DataFrame, afters: Int[np.ndar
     sums, num_tokens, done = None, 0, 0
     eps = torch.finfo(asker.base.dtype).eps
     displacements: dict[int, Tensor] = {}
-    for slopes in _slopes(asker, pictures, cases.asks):
+    for slopes in _slopes(asker, pictures, cases.questions):
         for case, scores, gradients, tokens in slopes.cases():
             moved = displacements.get(before := int(cases.before[case]))
             if moved is None:
@@ -197,7 +197,7 @@ def _accumulate(context: MeasureContext, rows: pl.DataFrame, afters: Int[np.ndar
             sums.trace.append(float(flat.square().sum()))
             loss = -gradients[truth[case]].flatten()
             sums.along.append(along(rooted.flatten(1), loss, moved, np.random.default_rng(draws[case])))
-        done += len(slopes.batch.asks)
+        done += len(slopes.batch.questions)
         context.progress(done, len(rows))
     context.asker.notices += [notice for notice in asker.notices if notice not in context.asker.notices]
     assert sums is not None
@@ -228,8 +228,8 @@ class ChoiceGradients:
 
     def cases(self) -> Iterator[tuple[int, Float[Tensor, " choice"], Float[Tensor, "choice token dim"], Float[Tensor, "token dim"]]]:
         """Each case's number, scores, their gradients and the tokens."""
-        owner, by_row = self.batch.ask_of_choice.cpu(), self.batch.pictures.cpu()
-        for position, case in enumerate(self.batch.asks):
+        owner, by_row = self.batch.question_of_choice.cpu(), self.batch.pictures.cpu()
+        for position, case in enumerate(self.batch.questions):
             rows, choices = by_row == case, owner == position  # one row, or one a choice where nothing is shared
             gradients = torch.stack([self.gradients[number][rows].sum(dim=0) for number in range(int(choices.sum()))])
             yield case, self.scores[choices], gradients, self.tokens[rows][0]
@@ -253,7 +253,7 @@ def _differentiate(asker: LocalAsker, batch: Batch, pictures: np.ndarray) -> Cho
     leaf = vision_features.tokens.detach().clone().requires_grad_()
     with torch.enable_grad():
         scored = asker.score(batch, replace(vision_features, tokens=leaf))
-    owner = batch.ask_of_choice
+    owner = batch.question_of_choice
     # A choice's number within its ask; choices of one ask are adjacent.
     order = torch.arange(len(owner), device=owner.device) - torch.searchsorted(owner, owner)
     gradients = tuple(

@@ -52,9 +52,9 @@ class Patcher:
             after = self._states(chunk, sites)
             for site, named in bases.items():
                 for name, basis in named.items():
-                    answers = ask_edited(self.asker, self.pictures[chunk.before], chunk.asks, {site: _patching(after[site], basis)})
+                    answers = ask_edited(self.asker, self.pictures[chunk.before], chunk.questions, {site: _patching(after[site], basis)})
                     chunks.setdefault((site, name), []).append((asks, answers))
-        return {key: _joined(parts, len(cases.asks)) for key, parts in chunks.items()}
+        return {key: _joined(parts, len(cases.questions)) for key, parts in chunks.items()}
 
     def _cases_at_once(self, cases: ReaskedCases, num_sites: int) -> int:
         tokens = self.asker.model_inputs(self.pictures[:1]).num_tokens

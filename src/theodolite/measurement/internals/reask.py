@@ -83,19 +83,19 @@ def truth_in(rows: pl.DataFrame, side: str) -> Int[np.ndarray, " ask"]:
 class ReaskedCases:
     """Rows as asks about cases: an ask's `picture` is the number of its case; case i has pictures before[i] and after[i] of the plan."""
 
-    asks: tuple[Question, ...]
+    questions: tuple[Question, ...]
     before: Int[np.ndarray, " case"]
     after: Int[np.ndarray, " case"]
 
     def part(self, start: int, stop: int) -> tuple[ReaskedCases, Int[np.ndarray, " ask"]]:
         """The cases start to stop, renumbered from 0, and the numbers of their asks."""
-        numbers = np.array([number for number, ask in enumerate(self.asks) if start <= ask.picture < stop], dtype=np.int64)
-        asks = tuple(replace(self.asks[number], picture=self.asks[number].picture - start) for number in numbers)
+        numbers = np.array([number for number, ask in enumerate(self.questions) if start <= ask.picture < stop], dtype=np.int64)
+        asks = tuple(replace(self.questions[number], picture=self.questions[number].picture - start) for number in numbers)
         return ReaskedCases(asks, self.before[start:stop], self.after[start:stop]), numbers
 
     def first_asks(self) -> list[Question]:
         """One ask of each case."""
-        return list({ask.picture: ask for ask in reversed(self.asks)}.values())[::-1]
+        return list({ask.picture: ask for ask in reversed(self.questions)}.values())[::-1]
 
 
 def cases_of(rows: pl.DataFrame, side: str, *, apart: bool) -> ReaskedCases:

@@ -97,7 +97,7 @@ def _training_rows(world: World, policy: Policy, offset: int, rng: np.random.Gen
     rows: list[tuple[Any, ...]] = []
     drawn: list[int] = []
     for query in policy.queries:
-        lines = [number for number, ask in enumerate(policy.asks) if ask.query.name == query.name]
+        lines = [number for number, ask in enumerate(policy.lines) if ask.query.name == query.name]
         weight = rates[lines].sum(axis=0)
         if not weight.any():
             continue

@@ -1,4 +1,4 @@
-"""A plan's questions put to an asker: the rows of a survey, answered."""
+"""A survey's rows: a plan's questions with the asker's answers."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from theodolite.stats.rates import total_variation
 
 
 def answer_plan(plan: Plan, asker: Asker, progress: Progress = silent) -> pl.DataFrame:
-    """The plan's rows with both answers, their probabilities in the order of `choices`, and whether anything moved.
+    """The plan's rows with both answers, their probabilities in the order of `choices`, and whether the answer changed (`moved`).
 
-    The same question about the same picture is asked once, however many rows it stands in. What was not answered is null, and so is
-    whatever depends on it.
+    A question about a picture is asked once, even if several rows hold it. Missing answers, and values that depend on them, are null.
     """
     sides = [
         [Question(picture, question, tuple(choices)) for picture, question, choices in plan.rows.select(
             f"picture_{side}", f"question_{side}", "choices").iter_rows()]
         for side in ("before", "after")
     ]  # fmt: skip
-    unique = list(dict.fromkeys(ask for side in sides for ask in side))
-    unique.sort(key=lambda ask: ask.picture)
-    found = dict(zip(unique, asker.ask(plan.pictures, unique, progress), strict=True))
+    unique = list(dict.fromkeys(question for side in sides for question in side))
+    unique.sort(key=lambda question: question.picture)
+    answers = dict(zip(unique, asker.ask(plan.pictures, unique, progress), strict=True))
     rows = plan.rows
-    for side, asks in zip(("before", "after"), sides, strict=True):
-        rows = rows.with_columns(_answer_columns(asks, [found[ask] for ask in asks], side))
+    for side, questions in zip(("before", "after"), sides, strict=True):
+        rows = rows.with_columns(_answer_columns(questions, [answers[question] for question in questions], side))
+    variations = [_variation(*(answers[question] for question in pair)) for pair in zip(*sides, strict=True)]
     answered = pl.col("answer_before").is_not_null() & pl.col("answer_after").is_not_null()
     right = (pl.col("answer_before") == pl.col("truth_before")) & (pl.col("answer_after") == pl.col("truth_after"))
     return rows.with_columns(
         moved=pl.col("answer_before") != pl.col("answer_after"),
-        right=pl.when(answered).then(right),  # else a wrong answer beside a missing one would count
-        variation=pl.Series(_variations([found[ask] for ask in sides[0]], [found[ask] for ask in sides[1]]), dtype=pl.Float64),
+        right=pl.when(answered).then(right),  # else one wrong and one missing answer would count as not right
+        variation=pl.Series(variations, dtype=pl.Float64),
     )
 
 
-def _answer_columns(asks: Sequence[Question], answers: Sequence[Answer], side: str) -> list[pl.Series]:
-    chosen = [None if answer.chosen is None else ask.choices[answer.chosen] for ask, answer in zip(asks, answers, strict=True)]
+def _answer_columns(questions: Sequence[Question], answers: Sequence[Answer], side: str) -> list[pl.Series]:
+    pairs = zip(questions, answers, strict=True)
+    chosen = [None if answer.chosen is None else question.choices[answer.chosen] for question, answer in pairs]
     probabilities = [None if answer.probabilities is None else answer.probabilities.tolist() for answer in answers]
     return [
         pl.Series(f"answer_{side}", chosen, pl.String),
@@ -48,11 +49,7 @@ def _answer_columns(asks: Sequence[Question], answers: Sequence[Answer], side: s
     ]
 
 
-def _variations(before: Sequence[Answer], after: Sequence[Answer]) -> list[float | None]:
-    return [_variation(one, other) for one, other in zip(before, after, strict=True)]
-
-
-def _variation(one: Answer, other: Answer) -> float | None:
-    if one.probabilities is None or other.probabilities is None:
+def _variation(before: Answer, after: Answer) -> float | None:
+    if before.probabilities is None or after.probabilities is None:
         return None
-    return float(total_variation(one.probabilities[None], other.probabilities[None])[0])
+    return float(total_variation(before.probabilities[None], after.probabilities[None])[0])

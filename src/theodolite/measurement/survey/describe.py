@@ -1,4 +1,4 @@
-"""What a survey's record says of its world, its pictures and its model; and the pairs that it shows."""
+"""The parts of a survey's record that describe its world, pictures and model, and its example pairs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from theodolite.worlds.world import World
 
 NUM_EXAMPLES = 2
 Picture = UInt8[np.ndarray, "height width 3"]
-# Example pairs of a record, and their pictures by the names that the examples give.
+# Example pairs of a record, and their pictures by file name.
 Examples = tuple[tuple[Example, ...], dict[str, Picture]]
 
 
 def rows_hash(rows: pl.DataFrame) -> str:
-    """SHA-256, in hex, of the rows as JSON lines; made in slices, since the text of a large survey is larger than its rows."""
+    """SHA-256, in hex, of the rows as JSON lines; computed in slices, since the text of a large survey exceeds its rows in memory."""
     digest = hashlib.sha256()
     for part in rows.iter_slices(20_000):
         digest.update(part.write_ndjson().encode())
@@ -31,7 +31,7 @@ def rows_hash(rows: pl.DataFrame) -> str:
 
 
 def describe_world(world: World, pair_kind: str) -> WorldConfig:
-    """What the record says of the world."""
+    """The record's description of a world."""
     return WorldConfig.model_validate(
         {
             "name": world.name,
@@ -40,20 +40,15 @@ def describe_world(world: World, pair_kind: str) -> WorldConfig:
             "groups": {factor.name: dict(factor.groups) for factor in world.space.factors if factor.groups},
             "unnameable": tuple(name for name in world.space.names if name not in world.space.nameable),
             "correlations": tuple(
-                {
-                    "cause": known.cause,
-                    "effect": known.effect,
-                    "strength": known.strength,
-                    "map": known.describe(world.space),
-                }
-                for known in world.prior.correlations
+                {"cause": link.cause, "effect": link.effect, "strength": link.strength, "map": link.describe(world.space)}
+                for link in world.prior.correlations
             ),
         }
     )
 
 
 def describe_gallery(gallery: Gallery) -> WorldConfig:
-    """What the record says of given pictures."""
+    """The record's description of a gallery of annotated pictures."""
     return WorldConfig(
         name=gallery.name,
         pair_kind=gallery.kind,
@@ -67,7 +62,7 @@ def describe_gallery(gallery: Gallery) -> WorldConfig:
 
 
 def describe_model(model: nn.Module) -> ModelConfig:
-    """What the record says of the model."""
+    """The record's description of a model."""
     return ModelConfig(
         family=family_of(model.config).name,
         weights_sha256=weights_hash(model),
@@ -77,13 +72,13 @@ def describe_model(model: nn.Module) -> ModelConfig:
 
 
 def examples_of_world(plan: Plan, rows: pl.DataFrame, world: World) -> Examples:
-    """The first pairs, by scene, in which a correlated factor moves: never chosen by their answers."""
+    """The first pairs by scene in which a correlated factor changes; the choice does not depend on answers."""
     correlated = world.prior.correlated or frozenset(world.space.nameable[:2])
     return _examples(plan, rows.filter(pl.col("factor").is_in(sorted(correlated)) & pl.col("query").is_in(sorted(correlated))))
 
 
 def examples_of_pairs(plan: Plan, rows: pl.DataFrame) -> Examples:
-    """The first pairs, by scene, of every factor and query: never chosen by their answers."""
+    """The first pairs by scene of every factor and query; the choice does not depend on answers."""
     return _examples(plan, rows)
 
 

@@ -107,7 +107,7 @@ def world_problem(prior: Prior, queries: Sequence[Query], asked: Policy | None, 
 
     A question is asked of a picture at most `repeats` times. Raises `BadInput` if the involved factors span too many scenes to enumerate.
     """
-    lines = asked.asks if asked else ()
+    lines = asked.lines if asked else ()
     involved = prior.correlated.union(*(query.depends_on for query in queries), *(line.depends_on for line in lines))
     names = tuple(name for name in prior.space.names if name in involved)
     shape = tuple(len(prior.space[name].values) for name in names)
