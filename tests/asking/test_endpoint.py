@@ -86,9 +86,9 @@ def test_what_is_shown_arrives_to_the_pixel_and_answers_do_not_depend_on_their_o
 
     with serving(slow_first) as server:
         asker = asker_at(server)
-        done: list[int] = []
-        answers = asker.ask(PICTURES, ASKS, done.append)
-        assert sum(done) == len(ASKS) and 1 < server.most_at_once <= 3
+        calls: list[tuple[int, int]] = []
+        answers = asker.ask(PICTURES, ASKS, lambda done, total, note="": calls.append((done, total)))
+        assert calls == sorted(set(calls)) and calls[-1] == (len(ASKS), len(ASKS)) and 1 < server.most_at_once <= 3
         for ask, answer in zip(ASKS, answers, strict=True):
             assert answer.chosen == (int(PICTURES[ask.picture].astype(np.int64).sum()) + len(ask.question)) % 4
             assert answer.outside is None
