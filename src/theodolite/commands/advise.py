@@ -34,8 +34,7 @@ def advise_on(
 ) -> Advice:
     """Advice on a world by name, or on a Parquet file of annotated examples; `about` and `factors` are names joined by commas.
 
-    `about`: the factors for whose sake to ask (default: all); `factors`: the factor columns of the file (default: all but query, answer and
-    example). Raises `BadInput`.
+    `about`: the factors to ask about (default: all); `factors`: the factor columns of the file (default: all others). Raises `BadInput`.
     """
     if not repeats > 0:
         raise BadInput(f"repeats is {repeats}; give how often a picture may be asked the same question, 1 or more")
