@@ -13,7 +13,7 @@ from rich.console import Console
 from helpers.endpoint_askers import ASKS, PICTURES, asker_at, questions
 from helpers.endpoint_server import Asked, Reply, by_pixels, refused, said, serving
 from theodolite.asking.endpoint.capabilities import top_of
-from theodolite.asking.endpoint.channel import EndpointSettings, _told_wait
+from theodolite.asking.endpoint.channel import EndpointSettings, _retry_after_s
 from theodolite.commands.endpoint import run_endpoint_survey
 from theodolite.commands.progress import Steps
 from theodolite.commands.targets import TargetArguments
@@ -23,9 +23,9 @@ from theodolite.worlds.easy_vqa.world import EasyVQA
 
 def test_retry_after_is_read_as_seconds_or_a_date_and_a_long_one_ends_the_run() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    assert _told_wait({"retry-after": "2.5"}) == 2.5 and _told_wait({}) is None and _told_wait({"retry-after": "soon"}) is None
-    assert _told_wait({"retry-after": "nan"}) is None
-    assert _told_wait({"retry-after": format_datetime(now + timedelta(seconds=7), usegmt=True)}, lambda: now) == 7.0
+    assert _retry_after_s({"retry-after": "2.5"}) == 2.5 and _retry_after_s({}) is None and _retry_after_s({"retry-after": "soon"}) is None
+    assert _retry_after_s({"retry-after": "nan"}) is None
+    assert _retry_after_s({"retry-after": format_datetime(now + timedelta(seconds=7), usegmt=True)}, lambda: now) == 7.0
     with serving(lambda asked: Reply({}, 429, {"Retry-After": "9999"})) as server, pytest.raises(BadInput, match="wait 9999 s"):
         asker_at(server).ask(PICTURES, ASKS)
 
@@ -83,7 +83,7 @@ def test_what_is_no_web_address_is_refused(address: str) -> None:
 
 def test_a_key_with_signs_that_no_key_has_is_refused_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "\u201csk-12345678\u201d")
-    with pytest.raises(BadInput, match="OPENAI_API_KEY holds signs") as caught:
+    with pytest.raises(BadInput, match="OPENAI_API_KEY holds characters") as caught:
         EndpointSettings("http://localhost:1/v1", "m").key()
     assert "12345678" not in str(caught.value)
 
