@@ -1,7 +1,7 @@
-"""Asking a model behind an OpenAI-compatible chat endpoint; docs/endpoint.md says what its answers mean.
+"""Answers of a model behind an OpenAI-compatible chat endpoint (docs/endpoint.md).
 
-Where the server tells log-probabilities, an answer is the distribution of the first token over the options' letters: not the same quantity
-as a local model's probabilities of whole choices. Else it is read from the text.
+If the server returns log-probabilities, an answer is the distribution of the first token over the options' letters, which differs from a
+local model's probabilities of whole choices. Otherwise the choice is read from the text.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ Pictures = UInt8[np.ndarray, "picture height width 3"]
 MILLION = 1_000_000
 UNKNOWN = Capabilities(logprobs=0, seed=True, temperature=True, limit_name="max_tokens")
 
-# What servers answer where one picture or question is too much for them, or not to be answered.
+# HTTP statuses by which servers refuse a single picture or question (its size or content).
 OF_ONE_QUESTION = (400, 413, 422)
 
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What a round of questions will take: requests left after the cache, and tokens by the rules of `endpoint_prompt`."""
+    """Cost of a batch of questions: requests not in the cache, and tokens as estimated in `prompt`."""
 
     num_questions: int
     num_requests: int
@@ -56,7 +56,7 @@ class CostEstimate:
         )
 
     def words(self, price_in: float | None = None, price_out: float | None = None) -> str:
-        """In a line; prices are USD for a million tokens."""
+        """The estimate in one line; prices are USD per million tokens."""
         line = (
             f"{self.num_questions:,} questions, {self.num_requests:,} requests after the cache, about {self.tokens_in:,} tokens sent "
             f"and at most {self.tokens_out:,} received"
@@ -69,7 +69,7 @@ class CostEstimate:
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """A request that is to be sent, if the cache does not hold its answer."""
+    """One request, to be sent unless its answer is in the cache."""
 
     key: str
     prompt: str
@@ -77,11 +77,11 @@ class _Job:
 
 
 class EndpointAsker:
-    """Answers of a model behind an endpoint, as the `Asker` contract has it; several requests run at once.
+    """An `Asker` of a model behind an endpoint; several requests run at once.
 
-    What the server offers is found out before the first question. `announce` is told what a round will take before it starts. Answers do
-    not depend on the order in which they arrive. Every answer goes into the cache at once; the first failure for good ends the round, and
-    what was answered stays. Raises `BadInput` then, and where the `openai` package is missing.
+    The server's capabilities are detected before the first question. `announce` gets the cost of a batch before it starts. Answers do not
+    depend on their order of arrival, and each is cached at once. The first permanent failure ends the batch and raises `BadInput`; answers
+    so far stay cached. Raises `BadInput` if the `openai` package is missing.
     """
 
     def __init__(
@@ -90,30 +90,24 @@ class EndpointAsker:
         self.settings, self.cache, self.announce = settings, cache, announce
         self.channel = Channel(settings)
         self.notices: list[str] = []
-        self._offers: Capabilities | None = None
+        self._capabilities: Capabilities | None = None
         self._served: set[str] = set()
 
-    @property
-    def offers(self) -> Capabilities:
-        """What the server offers."""
-        return self.detect()
-
     def detect(self) -> Capabilities:
-        """Finds out what the server offers: from the cache, else by asking it."""
-        if self._offers is None:
-            self._offers = stored_offers(self.settings, self.cache)
-        if self._offers is None:
-            found = detect_capabilities(self.channel)
-            self._offers = Capabilities.model_validate(self.cache.put(_offers_key(self.settings), found.model_dump(mode="json")))
-        return self._offers
+        """The server's capabilities, from the cache, else by a few requests with a blank picture."""
+        if self._capabilities is None:
+            self._capabilities = stored_capabilities(self.settings, self.cache)
+        if self._capabilities is None:
+            detected = detect_capabilities(self.channel).model_dump(mode="json")
+            self._capabilities = Capabilities.model_validate(self.cache.put(_capabilities_key(self.settings), detected))
+        return self._capabilities
 
-    def ask(self, pictures: Pictures, asks: Sequence[Question], progress: Progress = silent) -> list[Answer]:
-        """Answers in the order of `asks`; unanswered where what came back says no choice."""
-        offers = self.offers
-        reading = reading_of(self.settings, offers)
-        jobs = jobs_of(self.settings, offers, reading, pictures, asks)
-        found = self.cache.find(list(dict.fromkeys(job.key for job in jobs)))
-        todo = list({job.key: job for job in jobs if job.key not in found}.values())
+    def ask(self, pictures: Pictures, questions: Sequence[Question], progress: Progress = silent) -> list[Answer]:
+        """Answers in the order of `questions`; unanswered where the response gives no choice."""
+        capabilities = self.detect()
+        reading = reading_of(self.settings, capabilities)
+        jobs = jobs_of(self.settings, capabilities, reading, pictures, questions)
+        by_key, todo = _cached(self.cache, jobs)
         self.announce(estimate(self.settings, reading, pictures, jobs, todo))
         waiting = {job.key: 0 for job in todo}
         for job in jobs:
@@ -121,34 +115,35 @@ class EndpointAsker:
                 waiting[job.key] += 1
         done = len(jobs) - sum(waiting.values())
         progress(done, len(jobs))
-        for key, response in self._fetch(offers, reading, pictures, todo):
-            found[key] = response
+        for key, response in self._fetch(capabilities, reading, pictures, todo):
+            by_key[key] = response
             done += waiting[key]
             progress(done, len(jobs))
-        self.notices.append(f"{len(asks):,} questions: {len(todo):,} asked of the endpoint, the rest known from the cache or asked twice")
-        responses = [found[job.key] for job in jobs]
-        if refused := [found[key]["refused"] for key in waiting if "refused" in found[key]]:
-            self.notices.append(f"{len(refused):,} of them the endpoint refused, which counts as unanswered; it said: {refused[0]}")
+        self.notices.append(f"{len(questions):,} questions: {len(todo):,} sent to the endpoint, the rest in the cache or repeated")
+        responses = [by_key[job.key] for job in jobs]
+        if refused := [by_key[key]["refused"] for key in waiting if "refused" in by_key[key]]:
+            self.notices.append(f"the endpoint refused {len(refused):,} of them, which count as unanswered; the first reason: {refused[0]}")
         self._served |= {response["model"] for response in responses if response["model"]}
-        return [_read(reading, response, ask) for response, ask in zip(responses, asks, strict=True)]
+        return [_answer_of(reading, response, question) for response, question in zip(responses, questions, strict=True)]
 
     def describe(self) -> EndpointConfig:
-        """What a record says of the endpoint; nothing secret."""
-        offers = self.offers
+        """The endpoint's entry in a record; nothing secret."""
+        capabilities = self.detect()
+        reading = reading_of(self.settings, capabilities)
         return EndpointConfig(
             base_url=self.settings.public_url,
             name=self.settings.model,
             served_as=tuple(sorted(self._served)),
-            offers=offers,
-            answers=reading_of(self.settings, offers),
+            offers=capabilities,
+            answers=reading,
             prompt_sha256=PROMPT_SHA256,
             picture_size=self.settings.picture_size,
-            max_tokens=1 if reading_of(self.settings, offers) == "logprobs" else self.settings.max_tokens,
-            seed=self.settings.seed if offers.seed else None,
+            max_tokens=1 if reading == "logprobs" else self.settings.max_tokens,
+            seed=self.settings.seed if capabilities.seed else None,
         )
 
-    def _fetch(self, offers: Capabilities, reading: Reading, pictures: Pictures, todo: Sequence[_Job]) -> Iterator[tuple[str, Any]]:
-        """Keys and responses as they arrive, each in the cache already."""
+    def _fetch(self, capabilities: Capabilities, reading: Reading, pictures: Pictures, todo: Sequence[_Job]) -> Iterator[tuple[str, Any]]:
+        """Keys and responses as they arrive, each already cached."""
 
         failures: list[BaseException] = []
 
@@ -156,19 +151,19 @@ class EndpointAsker:
             try:
                 return answer(job)
             except BaseException as error:
-                failures.append(error)  # the first is the cause; the others only stop because of it
-                self.channel.stop()  # here, since this thread would take the next question before anybody hears of it
+                failures.append(error)  # the first is the cause; the others stop because of it
+                self.channel.stop()  # in this thread, or it would take the next question before the main thread stops it
                 raise
 
         def answer(job: _Job) -> tuple[str, Any]:
-            request = request_of(self.settings, offers, reading, messages_of(job.prompt, pictures[job.picture]))
+            request = request_of(self.settings, capabilities, reading, messages_of(job.prompt, pictures[job.picture]))
             try:
-                response = _kept(self.channel.send(request))
+                response = _cached_fields(self.channel.send(request))
             except Refused as error:
                 if error.status not in OF_ONE_QUESTION:
                     raise
-                # The server took the probe of this form, so it is this picture or these words that it will not answer.
-                response = {"text": None, "top": None, "model": None, "refused": f"HTTP {error.status}: {error.said}"}
+                # Requests of this form passed detection, so the refusal concerns this picture or question.
+                response = {"text": None, "top": None, "model": None, "refused": f"HTTP {error.status}: {error.reason}"}
             return job.key, self.cache.put(job.key, response)
 
         with ThreadPoolExecutor(self.settings.concurrency) as pool:
@@ -177,37 +172,35 @@ class EndpointAsker:
                     if future.exception() is not None:
                         raise failures[0]
                     yield future.result()
-            except BaseException:  # Ctrl-C, too: requests on their way are kept, and no more are sent
+            except BaseException:  # Ctrl-C, too: answers to requests under way are cached, and no more are sent
                 self.channel.stop()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
 
 class CostAsker:
-    """Asks nothing and leaves everything unanswered, but tells what it would take: for trial runs."""
+    """An `Asker` for dry runs: sends nothing, announces the cost, and leaves every question unanswered."""
 
     def __init__(self, settings: EndpointSettings, cache: ResponseCache, announce: Callable[[CostEstimate], None]) -> None:
         self.settings, self.cache, self.announce = settings, cache, announce
-        self._offers = stored_offers(settings, cache)
+        self._capabilities = stored_capabilities(settings, cache)
 
-    def ask(self, pictures: Pictures, asks: Sequence[Question], progress: Progress = silent) -> list[Answer]:
-        """No answers. Where the server was never asked, nothing is in the cache, and answers are taken to be text: the dearer way."""
-        offers = self._offers or UNKNOWN
-        reading = reading_of(self.settings, offers) if self._offers else "text"
-        jobs = jobs_of(self.settings, offers, reading, pictures, asks)
-        found = self.cache.find(list(dict.fromkeys(job.key for job in jobs)))
-        todo = list({job.key: job for job in jobs if job.key not in found}.values())
-        self.announce(estimate(self.settings, reading, pictures, jobs, todo))
-        progress(len(asks), len(asks))
-        return [UNANSWERED] * len(asks)
+    def ask(self, pictures: Pictures, questions: Sequence[Question], progress: Progress = silent) -> list[Answer]:
+        """No answers. If the capabilities are not cached, the cost is that of answers as text, the more expensive reading."""
+        capabilities = self._capabilities or UNKNOWN
+        reading = reading_of(self.settings, capabilities) if self._capabilities else "text"
+        jobs = jobs_of(self.settings, capabilities, reading, pictures, questions)
+        self.announce(estimate(self.settings, reading, pictures, jobs, _cached(self.cache, jobs)[1]))
+        progress(len(questions), len(questions))
+        return [UNANSWERED] * len(questions)
 
     def describe(self) -> EndpointConfig:
-        """Of an endpoint that nobody has asked."""
+        """The entry of an endpoint to which nothing was sent."""
         return EndpointConfig(
             base_url=self.settings.public_url,
             name=self.settings.model,
             served_as=(),
-            offers=self._offers or UNKNOWN,
+            offers=self._capabilities or UNKNOWN,
             answers="text",
             prompt_sha256=PROMPT_SHA256,
             picture_size=self.settings.picture_size,
@@ -216,21 +209,29 @@ class CostAsker:
         )
 
 
-def jobs_of(settings: EndpointSettings, offers: Capabilities, reading: Reading, pictures: Pictures, asks: Sequence[Question]) -> list[_Job]:
-    """A job for each ask, with a key over everything that is sent: where, to whom, in which words, about which pixels."""
+def jobs_of(
+    settings: EndpointSettings, capabilities: Capabilities, reading: Reading, pictures: Pictures, questions: Sequence[Question]
+) -> list[_Job]:
+    """A job for each question; its key hashes all that is sent: address, model, settings, prompt and pixels."""
     digests: dict[int, str] = {}
     jobs = []
-    for ask in asks:
-        if ask.picture not in digests:
-            digests[ask.picture] = picture_digest(pictures[ask.picture])
-        prompt = prompt_of(ask.question, ask.choices)
-        content = request_of(settings, offers, reading, [{"text": prompt, "picture": digests[ask.picture]}])
-        jobs.append(_Job(content_key([settings.public_url, content]), prompt, ask.picture))
+    for question in questions:
+        if question.picture not in digests:
+            digests[question.picture] = picture_digest(pictures[question.picture])
+        prompt = prompt_of(question.question, question.choices)
+        content = request_of(settings, capabilities, reading, [{"text": prompt, "picture": digests[question.picture]}])
+        jobs.append(_Job(content_key([settings.public_url, content]), prompt, question.picture))
     return jobs
 
 
+def _cached(cache: ResponseCache, jobs: Sequence[_Job]) -> tuple[dict[str, Any], list[_Job]]:
+    """The cached responses by key, and the jobs without one, each key once."""
+    by_key = cache.find(list(dict.fromkeys(job.key for job in jobs)))
+    return by_key, list({job.key: job for job in jobs if job.key not in by_key}.values())
+
+
 def estimate(settings: EndpointSettings, reading: Reading, pictures: Pictures, jobs: Sequence[_Job], todo: Sequence[_Job]) -> CostEstimate:
-    """What the jobs to do will take."""
+    """The cost of the jobs in `todo`."""
     of_picture = picture_tokens(*pictures.shape[1:3])
     return CostEstimate(
         num_questions=len(jobs),
@@ -240,19 +241,19 @@ def estimate(settings: EndpointSettings, reading: Reading, pictures: Pictures, j
     )
 
 
-def stored_offers(settings: EndpointSettings, cache: ResponseCache) -> Capabilities | None:
-    """What the server offered when it was first asked; None where the cache knows nothing of it."""
-    key = _offers_key(settings)
-    found = cache.find([key])
-    return Capabilities.model_validate(found[key]) if found else None
+def stored_capabilities(settings: EndpointSettings, cache: ResponseCache) -> Capabilities | None:
+    """The server's capabilities as cached; None if it was never asked."""
+    key = _capabilities_key(settings)
+    by_key = cache.find([key])
+    return Capabilities.model_validate(by_key[key]) if by_key else None
 
 
-def _offers_key(settings: EndpointSettings) -> str:
+def _capabilities_key(settings: EndpointSettings) -> str:
     return content_key(["offers", settings.public_url, settings.model, settings.answers == "text"])
 
 
-def _kept(response: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of a response: text, likeliest first tokens, and the model's name as the server has it."""
+def _cached_fields(response: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a response that are cached: text, likeliest first tokens, and the server's name of the model."""
     message = response["choices"][0].get("message")
     text = message.get("content") if isinstance(message, dict) else None
     model = response.get("model")
@@ -263,7 +264,7 @@ def _kept(response: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read(reading: Reading, response: dict[str, Any], ask: Question) -> Answer:
+def _answer_of(reading: Reading, response: dict[str, Any], question: Question) -> Answer:
     if reading == "logprobs":
-        return UNANSWERED if response["top"] is None else answer_of_logprobs(response["top"], len(ask.choices))
-    return answer_of_text(response["text"], ask.choices)
+        return UNANSWERED if response["top"] is None else answer_of_logprobs(response["top"], len(question.choices))
+    return answer_of_text(response["text"], question.choices)

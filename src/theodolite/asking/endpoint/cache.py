@@ -1,4 +1,4 @@
-"""Answers of endpoints on disk, by the content of the request: what was paid for once is never asked again."""
+"""Cache of endpoint answers on disk, by the content of the request: no request is paid for twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from theodolite.records.errors import BadInput
 
 WAIT_S = 60.0  # for other processes that write to the same file
-AT_ONCE = 500  # keys in one look-up
+KEYS_AT_ONCE = 500  # of one SELECT
 
 
 def content_key(content: Any) -> str:
@@ -23,10 +23,9 @@ def content_key(content: Any) -> str:
 
 
 class ResponseCache:
-    """A SQLite file of answers by key. Every answer is written as it arrives, whole or not at all; processes may share the file.
+    """A SQLite file of answers by key, in memory if the path is None. Each answer is one atomic write; processes may share the file.
 
-    The first answer to a request stands: `put` gives what is kept. None as path keeps answers in memory. Raises `BadInput` for a file
-    that is something else.
+    The first answer to a request stays: `put` returns the stored one. Raises `BadInput` for a file of another kind.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -39,29 +38,29 @@ class ResponseCache:
             self._base.execute("CREATE TABLE IF NOT EXISTS responses (key TEXT PRIMARY KEY, response TEXT NOT NULL) WITHOUT ROWID")
 
     def put(self, key: str, response: Any) -> Any:
-        """Keeps an answer, unless there is one; gives the one that is kept."""
+        """Stores an answer unless the key has one; returns the stored one."""
         with self._refusing(), self._lock:
             self._base.execute("INSERT OR IGNORE INTO responses VALUES (?, ?)", (key, json.dumps(response)))
         return self.find([key])[key]
 
     def find(self, keys: Sequence[str]) -> dict[str, Any]:
-        """The answers that there are."""
-        found: dict[str, Any] = {}
+        """The stored answers to these keys; keys without one are left out."""
+        responses: dict[str, str] = {}
         with self._refusing(), self._lock:
-            for start in range(0, len(keys), AT_ONCE):
-                part = list(keys[start : start + AT_ONCE])
-                marks = ",".join("?" * len(part))
-                found |= dict(self._base.execute(f"SELECT key, response FROM responses WHERE key IN ({marks})", part))
-        return {key: json.loads(response) for key, response in found.items()}
+            for start in range(0, len(keys), KEYS_AT_ONCE):
+                some = list(keys[start : start + KEYS_AT_ONCE])
+                marks = ",".join("?" * len(some))
+                responses |= dict(self._base.execute(f"SELECT key, response FROM responses WHERE key IN ({marks})", some))
+        return {key: json.loads(response) for key, response in responses.items()}
 
     @property
     def num_kept(self) -> int:
-        """How many answers there are."""
+        """Number of stored answers."""
         with self._refusing(), self._lock:
             return int(self._base.execute("SELECT COUNT(*) FROM responses").fetchone()[0])
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         self._base.close()
 
     @contextmanager

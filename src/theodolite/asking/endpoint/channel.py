@@ -1,4 +1,4 @@
-"""Requests to a chat endpoint: one way in and out, with its limit of requests, its second tries, and its secrets kept."""
+"""Requests to a chat endpoint: rate limit, retries, and removal of secrets from everything that comes back."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from theodolite.records.errors import BadInput
 
 KEY_ENV = "OPENAI_API_KEY"
-NO_KEY = "none"  # the client sends some word; servers without keys do not look at it
-AGAIN = (408, 409, 425, 429)  # and everything from 500 on
-LEAST_SECRET = 6  # characters; shorter ones would blot out ordinary words
-MOST_SAID = 300
+NO_KEY = "none"  # the client must send a key; servers without keys ignore it
+AGAIN = (408, 409, 425, 429)  # retried, as is everything from 500 on
+LEAST_SECRET = 6  # characters; hiding shorter secrets would blot out ordinary words
+MOST_SHOWN = 300
 
 
 class Refused(BadInput):
-    """A server's final no; `status` is its HTTP status, `said` what it said."""
+    """A refusal that no retry can change, with the server's HTTP status and reason."""
 
-    def __init__(self, status: int, said: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message)
-        self.status, self.said = status, said
+        self.status, self.reason = status, reason
 
 
 @dataclass(frozen=True)
 class EndpointSettings:
-    """Where and how a model behind an endpoint is asked.
+    """Address, model and request settings of an endpoint.
 
-    `key_env` names the environment variable that holds the key; the key itself is never here. Waits between tries double from
-    `first_wait_s` up to `longest_wait_s`, with jitter, unless the server says how long. `max_tokens` limits an answer that is read from
-    text. `answers`: logprobs, text, or auto, which is logprobs where they are offered.
+    `key_env` names the environment variable with the key; the key itself is never stored. Waits between tries double from `first_wait_s`
+    up to `longest_wait_s`, with jitter, unless the server sends Retry-After. `max_tokens` limits answers read from text. `answers`:
+    logprobs, text, or auto (logprobs where the server returns them).
     """
 
     base_url: str = field(repr=False)  # it may hold a password
@@ -53,7 +53,7 @@ class EndpointSettings:
     retries: int = 6
     first_wait_s: float = 1.0
     longest_wait_s: float = 60.0
-    most_told_s: float = 600.0  # a server that says to wait longer than this ends the run
+    longest_retry_after_s: float = 600.0  # a longer Retry-After ends the run
     max_tokens: int = 32
     seed: int = 0
 
@@ -61,12 +61,12 @@ class EndpointSettings:
         try:
             parts = urlsplit(self.base_url)
             usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:  # brackets that do not close, a port that is no number
+        except ValueError:  # unclosed brackets, a port that is no number
             usable = False
         if not usable:
             raise BadInput("the endpoint is no web address; give one such as http://localhost:8000/v1")
         if parts.query or parts.fragment:
-            raise BadInput(f"the endpoint {self.public_url} has a query behind it; a key belongs into an environment variable (--key-env)")
+            raise BadInput(f"the endpoint {self.public_url} has a query or fragment: leave it out, and give a key by --key-env")
 
     @property
     def public_url(self) -> str:
@@ -75,24 +75,24 @@ class EndpointSettings:
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 
     def key(self) -> str | None:
-        """The key, from the environment. Raises `BadInput` where a variable was named that is not there."""
-        found = os.environ.get(self.key_env)
-        if not found and self.key_env != KEY_ENV:
+        """The key from the environment; None if `OPENAI_API_KEY` is unset. Raises `BadInput` if another variable is, or on a bad key."""
+        key = os.environ.get(self.key_env)
+        if not key and self.key_env != KEY_ENV:
             raise BadInput(f"the environment variable {self.key_env} is not set; put the endpoint's key into it")
-        if found and not (found.isascii() and found.isprintable()):
-            raise BadInput(f"the key in {self.key_env} holds signs that no key has (quotation marks, line ends); copy it anew")
-        return found or None
+        if key and not (key.isascii() and key.isprintable()):
+            raise BadInput(f"the key in {self.key_env} holds characters that no key has (curly quotes, line ends); copy it again")
+        return key or None
 
 
 class Exhausted(BadInput):
-    """A question on which the server failed every time."""
+    """A request on which the server failed every time."""
 
 
 class Channel:
-    """Sends requests, from several threads at once, and gives back what the server answered, with no secret in it.
+    """Sends requests from several threads and returns the server's responses, secrets hidden.
 
-    Stalls, dropped connections, nonsense, 408, 409, 425, 429 and 5xx are tried again; Retry-After holds all threads back. Raises
-    `Refused` for any other refusal, `BadInput` after the last try, or where the `openai` package is missing.
+    Stalls, dropped connections, invalid responses, 408, 409, 425, 429 and 5xx are retried; Retry-After holds back all threads. Raises
+    `Refused` on any other refusal, `BadInput` after the last try or if the `openai` package is missing.
     """
 
     def __init__(self, settings: EndpointSettings) -> None:
@@ -115,25 +115,25 @@ class Channel:
         self.num_sent = 0
 
     def send(self, request: Mapping[str, Any], retries: int | None = None) -> dict[str, Any]:
-        """The server's answer to a chat request, as decoded JSON with a list of choices."""
+        """The server's response to a chat request, as decoded JSON with a list of choices."""
         trouble, most = "", self.settings.retries if retries is None else retries
         for attempt in range(most + 1):
             self._await_turn()
             try:
                 return self._once(request)
             except self._openai.APIStatusError as error:
-                trouble = f"HTTP {error.status_code}: {self._said(error)}"
-                if not _passing(error.status_code, error.code):
-                    raise self._refusal(error.status_code, self._said(error)) from None  # its chain may hold what must not show
-                told = _told_wait(error.response.headers)
+                trouble = f"HTTP {error.status_code}: {self._reason(error)}"
+                if not _is_temporary(error.status_code, error.code):
+                    raise self._refusal(error.status_code, self._reason(error)) from None  # its chain may contain secrets
+                retry_after = _retry_after_s(error.response.headers)
             except self._openai.OpenAIError as error:  # stalls, dropped connections
-                trouble, told = self.hide(str(error) or type(error).__name__), None
-            except Nonsense as error:
-                trouble, told = self.hide(str(error)), None
+                trouble, retry_after = self.hide(str(error) or type(error).__name__), None
+            except InvalidResponse as error:
+                trouble, retry_after = self.hide(str(error)), None
             if attempt < most:
-                self._hold_back(attempt, told)
+                self._wait(attempt, retry_after)
         raise Exhausted(
-            f"{self.settings.public_url} failed {most + 1} times on one question ({trouble}); what was answered is kept, "
+            f"{self.settings.public_url} failed {most + 1} times on one question ({trouble}); the answers so far are cached, "
             "and running the command again goes on from there"
         )
 
@@ -144,7 +144,7 @@ class Channel:
         return text
 
     def stop(self) -> None:
-        """Lets no further request go; threads that wait end with `BadInput`."""
+        """Stops all further requests; waiting threads raise `BadInput`."""
         self._stopped.set()
 
     def _once(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,75 +152,76 @@ class Channel:
             self.num_sent += 1
         raw = self._client.chat.completions.with_raw_response.create(**request)
         text = raw.text if isinstance(raw.text, str) else raw.text()
-        shown = self.hide(text)[:MOST_SAID]  # cut after hiding, or half a key might show
+        shown = self.hide(text)[:MOST_SHOWN]  # cut after hiding, or half a key might show
         try:
-            # Hidden once it is decoded: a server may write a key's signs escaped.
-            found = json.loads(self.hide(json.dumps(json.loads(text), ensure_ascii=False)))
+            # Hidden after decoding, since a server may escape the characters of a key.
+            response = json.loads(self.hide(json.dumps(json.loads(text), ensure_ascii=False)))
         except ValueError:
-            raise Nonsense(f"it answered no JSON: {shown!r}") from None
-        choices = found.get("choices") if isinstance(found, dict) else None
+            raise InvalidResponse(f"its response is no JSON: {shown!r}") from None
+        choices = response.get("choices") if isinstance(response, dict) else None
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            raise Nonsense(f"it answered without choices: {shown!r}")
-        return dict(found)
+            raise InvalidResponse(f"its response has no choices: {shown!r}")
+        return dict(response)
 
     def _await_turn(self) -> None:
-        """Waits until this request may go, by the limit of requests a minute and by what the server said."""
+        """Waits until this request may be sent, by the limit of requests a minute and the server's Retry-After."""
         with self._lock:
             start = max(monotonic(), self._free_at)
             if self.settings.per_minute is not None:
                 self._free_at = start + 60.0 / self.settings.per_minute
         self._pause(start - monotonic())
 
-    def _hold_back(self, attempt: int, told: float | None) -> None:
+    def _wait(self, attempt: int, retry_after: float | None) -> None:
+        """Waits before the next try; a Retry-After longer than the own wait holds back all threads."""
         own = min(self.settings.first_wait_s * 2.0**attempt, self.settings.longest_wait_s) * random.uniform(0.5, 1.0)
-        if told is None or told < own:  # at random, so that threads do not all come back at once
+        if retry_after is None or retry_after < own:  # jittered, so that threads do not all return at once
             self._pause(own)
             return
-        if told > self.settings.most_told_s:
+        if retry_after > self.settings.longest_retry_after_s:
             raise BadInput(
-                f"{self.settings.public_url} says to wait {told:.0f} s; what was answered is kept, and running the command again then "
-                "goes on from there"
+                f"{self.settings.public_url} asks to wait {retry_after:.0f} s; the answers so far are cached, and running the command "
+                "again then goes on from there"
             )
         with self._lock:
-            self._free_at = max(self._free_at, monotonic() + told)
+            self._free_at = max(self._free_at, monotonic() + retry_after)
 
     def _pause(self, seconds: float) -> None:
         if self._stopped.wait(max(seconds, 0.0)):
             raise BadInput("stopped, since another question failed")
 
-    def _refusal(self, status: int, said: str) -> Refused:
+    def _refusal(self, status: int, reason: str) -> Refused:
         more = f"; put the key into the environment variable {self.settings.key_env}" if status in (401, 403) else ""
-        return Refused(status, said, f"{self.settings.public_url} refused {self.settings.model!r}: HTTP {status}: {said}{more}")
+        return Refused(status, reason, f"{self.settings.public_url} refused {self.settings.model!r}: HTTP {status}: {reason}{more}")
 
-    def _said(self, error: Any) -> str:
-        """What the server said, as short as it can be had."""
+    def _reason(self, error: Any) -> str:
+        """The server's message, cut short and without secrets."""
         body = error.body
         if isinstance(body, dict):
             inner = body.get("error", body)
             body = inner.get("message") or inner.get("detail") or inner if isinstance(inner, dict) else inner
-        return self.hide(str(body or error.message))[:MOST_SAID]
+        return self.hide(str(body or error.message))[:MOST_SHOWN]
 
 
-class Nonsense(Exception):
-    """An answer that is none: tried again."""
+class InvalidResponse(Exception):
+    """A response without valid choices; the request is retried."""
 
 
-def _passing(status: int, code: object) -> bool:
+def _is_temporary(status: int, code: object) -> bool:
     """Whether a refusal may pass with time."""
     return (status in AGAIN or status >= 500) and code != "insufficient_quota"
 
 
-def _told_wait(headers: Mapping[str, str], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float | None:
-    """Seconds that the server says to wait: Retry-After as a number or a date; None where it says nothing that can be read."""
-    told = headers.get("retry-after")
-    if told is None:
+def _retry_after_s(headers: Mapping[str, str], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float | None:
+    """Seconds of the header Retry-After, given as a number or a date; None if it is missing or invalid."""
+    text = headers.get("retry-after")
+    if text is None:
         return None
     try:
-        seconds = float(told)
+        seconds = float(text)
         return max(seconds, 0.0) if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:
-        return max((parsedate_to_datetime(told) - now()).total_seconds(), 0.0)
+        return max((parsedate_to_datetime(text) - now()).total_seconds(), 0.0)
     except (TypeError, ValueError):
         return None

@@ -1,4 +1,4 @@
-"""What is sent to an endpoint: a question with lettered options about one picture, and about how many tokens that is."""
+"""Prompts for endpoints: a question with lettered options about one picture, and estimates of its tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LETTERS = ascii_uppercase
 TEMPLATE = "{question}\n{options}\nAnswer with the letter only."
 OPTION = "{letter}. {choice}"
 PROMPT_SHA256 = hashlib.sha256(f"{TEMPLATE}\0{OPTION}".encode()).hexdigest()
-# Rules of thumb for estimates: letters of English in a token, and a hosted model's fine pictures (85 tokens, and 170 a tile).
+# Rules of thumb: characters of English per token, and the side in pixels of a hosted model's picture tiles.
 LETTERS_A_TOKEN = 4
 TILE = 512
 
@@ -27,13 +27,13 @@ TILE = 512
 def prompt_of(question: str, choices: Sequence[str]) -> str:
     """The question with its choices as lettered options, in their order. Raises `BadInput` for more choices than letters."""
     if len(choices) > len(LETTERS):
-        raise BadInput(f"{question!r} has {len(choices)} choices, and options have {len(LETTERS)} letters; ask a question with fewer")
+        raise BadInput(f"{question!r} has {len(choices)} choices, but there are only {len(LETTERS)} letters; ask a question with fewer")
     options = "\n".join(OPTION.format(letter=letter, choice=choice) for letter, choice in zip(LETTERS, choices, strict=False))
     return TEMPLATE.format(question=question, options=options)
 
 
 def messages_of(prompt: str, picture: UInt8[np.ndarray, "height width 3"] | None) -> list[dict[str, Any]]:
-    """The chat messages of a prompt about a picture, as a PNG data URL; None sends text alone."""
+    """The chat messages of a prompt and its picture as a PNG data URL; None: text alone."""
     text = {"type": "text", "text": prompt}
     if picture is None:
         return [{"role": "user", "content": [text]}]
@@ -41,17 +41,17 @@ def messages_of(prompt: str, picture: UInt8[np.ndarray, "height width 3"] | None
 
 
 def picture_digest(picture: UInt8[np.ndarray, "height width 3"]) -> str:
-    """SHA-256 of a picture's size and pixels: of what is shown, whatever writes the PNG."""
+    """SHA-256 of a picture's size and pixels, independent of the PNG encoder."""
     return hashlib.sha256(f"{picture.shape}\0".encode() + np.ascontiguousarray(picture).tobytes()).hexdigest()
 
 
 def text_tokens(text: str) -> int:
-    """About how many tokens a text is: one for every four characters."""
+    """Estimated tokens of a text: one for every four characters."""
     return -(-len(text) // LETTERS_A_TOKEN)
 
 
 def picture_tokens(height: int, width: int) -> int:
-    """About how many tokens a picture is: 85, and 170 for every tile of 512 x 512 pixels that it touches."""
+    """Estimated tokens of a picture: 85, and 170 for every tile of 512 x 512 pixels that it touches."""
     return 85 + 170 * -(-height // TILE) * -(-width // TILE)
 
 

@@ -1,4 +1,4 @@
-"""Answers of an endpoint as probabilities of choices: from the log-probabilities of option letters, or from the text alone."""
+"""Answers of an endpoint as probabilities of choices, from the log-probabilities of option letters or from the text."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ DOUBT = re.compile(r"\b(?:cannot|can['’]t|unable|sure|unsure|certain|uncertain
 
 
 def answer_of_logprobs(top: Mapping[str, float], num_choices: int) -> Answer:
-    """An answer from the log-probabilities in nats of the likeliest first tokens: each letter's mass, renormalised.
+    """The answer from log-probabilities, in nats, of the likeliest first tokens: the probability of each letter, renormalised.
 
-    Tokens that write one letter (with a space before it, in brackets, with a full stop) count together; a letter that is not among the
-    likeliest has mass 0. What lies on no letter is `outside`. No letter at all is unanswered.
+    Tokens of one letter (after a space, in brackets, with a full stop) are summed; a letter that is not among the likeliest has probability
+    0. The rest of the mass is `outside`. No letter at all is unanswered.
     """
     mass = np.zeros(num_choices)
     for token, logprob in top.items():
-        found = LETTER_TOKEN.fullmatch(token.strip(MARKS))
-        position = LETTERS.index(found[1]) if found else num_choices
+        letter = LETTER_TOKEN.fullmatch(token.strip(MARKS))
+        position = LETTERS.index(letter[1]) if letter else num_choices
         if position < num_choices and math.isfinite(logprob):
             mass[position] += math.exp(min(logprob, 0.0))
     total = float(mass.sum())
@@ -43,7 +43,7 @@ def answer_of_logprobs(top: Mapping[str, float], num_choices: int) -> Answer:
 
 
 def answer_of_text(text: str | None, choices: Sequence[str]) -> Answer:
-    """An answer from what was written: probability 1 for the choice it says, which at temperature 0 is all there is; else unanswered."""
+    """The answer from generated text: probability 1 for the choice that `read_choice` reads, else unanswered."""
     chosen = read_choice(text or "", choices)
     if chosen is None:
         return UNANSWERED
@@ -53,58 +53,55 @@ def answer_of_text(text: str | None, choices: Sequence[str]) -> Answer:
 
 
 def read_choice(text: str, choices: Sequence[str]) -> int | None:
-    """Position of the one choice that a text says; None where it says none, several, or denies something.
+    """Position of the one choice that a text names; None if it names none or several, or contains a denial or doubt.
 
     A letter alone ("A", "(a)", "B."), a choice alone ("Red."), a letter with its choice ("A. red"), or a sentence that names exactly one
-    ("The answer is red"). A letter beside another choice's words is ambiguous. Nothing is guessed.
+    ("The answer is red"). A letter with the words of another choice is ambiguous. Nothing is guessed.
     """
-    said = THOUGHT.sub("", text)
-    if "<think>" in said:
-        return None  # it was cut off before it said anything
-    said = said.strip()
+    answer = THOUGHT.sub("", text)
+    if "<think>" in answer:
+        return None  # cut off before the answer
+    answer = answer.strip()
     names = [choice.strip(EDGES).casefold() for choice in choices]
-    bare = said.strip(EDGES)
+    bare = answer.strip(EDGES)
     exact = {at for at, name in enumerate(names) if name == bare.casefold()}
     letter = re.fullmatch(r"\(?([A-Za-z])\)?", bare)
     if letter:
         exact |= _position(letter[1], len(choices))
     if exact:
         return exact.pop() if len(exact) == 1 else None
-    opened = said.lstrip(OPENING)
+    opened = answer.lstrip(OPENING)
     lettered = DELIMITED.match(opened)
     rest = opened[lettered.end() :].strip(EDGES).casefold() if lettered else ""
     if lettered and rest in names:
         return names.index(rest) if _position(lettered[1], len(choices)) == {names.index(rest)} else None
-    if DOUBT.search(said):
+    if DOUBT.search(answer):
         return None
     first = {at for at, name in enumerate(names) if re.match(rf"{re.escape(name)}\s*[,.;\n]", opened.casefold())}
-    if len(first) == 1 and _mentions(said, names) == first:
+    if len(first) == 1 and _mentions(answer, names) == first:
         return first.pop()  # "No, it is not"
-    return None if DENIAL.search(said) else _only(_mentions(said, names))
+    mentioned = _mentions(answer, names)
+    return next(iter(mentioned)) if len(mentioned) == 1 and not DENIAL.search(answer) else None
 
 
-def _mentions(said: str, names: Sequence[str]) -> set[int]:
-    """Positions of all choices that a text names, by their words or by a letter that is set apart."""
-    found: set[int] = set()
-    start = DELIMITED.match(said.lstrip(OPENING))
+def _mentions(answer: str, names: Sequence[str]) -> set[int]:
+    """Positions of all choices that a text names, by their words or by a separate letter."""
+    positions: set[int] = set()
+    start = DELIMITED.match(answer.lstrip(OPENING))
     letters = [start[1]] if start else []
-    letters += [match[1] for match in INTRODUCED.finditer(said)]
-    letters += [match[1] or match[2] for match in SET_APART.finditer(said)]
-    letters += [match[1] for match in BARE.finditer(said)]
+    letters += [match[1] for match in INTRODUCED.finditer(answer)]
+    letters += [match[1] or match[2] for match in SET_APART.finditer(answer)]
+    letters += [match[1] for match in BARE.finditer(answer)]
     for letter in letters:
-        found |= _position(letter, len(names))
-    rest = said.casefold()
+        positions |= _position(letter, len(names))
+    rest = answer.casefold()
     for at in sorted(range(len(names)), key=lambda at: -len(names[at])):
-        # The longest first, and what was found is taken out: "light red" does not say red.
+        # The longest first, and each match is removed: "light red" does not name red.
         pattern = rf"(?<!\w){re.escape(names[at])}(?!\w)"
         if len(names[at]) > 1 and re.search(pattern, rest):
-            found.add(at)
+            positions.add(at)
             rest = re.sub(pattern, " \0 ", rest)
-    return found
-
-
-def _only(found: set[int]) -> int | None:
-    return next(iter(found)) if len(found) == 1 else None
+    return positions
 
 
 def _position(letter: str, num_choices: int) -> set[int]:

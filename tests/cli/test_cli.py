@@ -1,0 +1,137 @@
+"""The command line as people meet it: help, bad input, interruption. Real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from PIL import Image
+
+from helpers.command_line import theodolite
+from theodolite.cli import main
+
+
+@pytest.mark.parametrize("command", ["tour", "coverage", "advise", "survey", "train", "compare", "report", "world"])
+def test_help_says_what_a_command_does(command: str) -> None:
+    whole, one = theodolite("--help"), theodolite(command, "--help")
+    assert whole.returncode == one.returncode == 0
+    assert command in whole.stdout
+    assert "Usage:" in one.stdout
+
+
+def test_help_says_what_a_default_comes_from() -> None:
+    command = [sys.executable, "-m", "theodolite", "survey", "--help"]
+    wide = {**os.environ, "COLUMNS": "200", "TERMINAL_WIDTH": "200"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=wide)
+    for words in ("(default: as trained, else all open questions)", "(default: as trained, else 0)", "(default: 200)", "(default: 0)"):
+        assert words in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("coverage", "shpes", "--ask", "shape"), ("shpes", "shapes, easy_vqa")),
+        (("coverage", "shapes", "--ask", "shap"), ("shap", "shape, colour")),
+        (("coverage", "shapes", "--ask", "shape=oval"), ("oval", "round, square")),
+        (("coverage", "shapes", "--ask", "shape:evn"), ("evn", "all, agree, odd")),
+        (("coverage", "shapes", "--ask", "sheen"), ("sheen", "no query can name")),
+        (("coverage", "shapes", "--ask", ","), ("asks nothing",)),
+        (("coverage", "shapes", "--ask", "shape*often"), ("often", "give a number")),
+        (("coverage", "shapes", "--ask", "shape", "--strength", "1.5"), ("1.5", "0 to 1")),
+        (("coverage", "shapes"), ("--ask",)),
+        (("coverage", "shapes", "--ask", "shape", "--factors", "shape"), ("--factors", "leave it out")),
+        (("coverage", "none.parquet"), ("none.parquet is no file",)),
+        (("coverage", "none.parquet", "--ask", "shape"), ("--ask", "leave them out")),
+        (("advise", "moon", "--budget", "3"), ("moon", "shapes, easy_vqa")),
+        (("advise", "shapes", "--budget", "3", "--about", "sheen2"), ("sheen2",)),
+        (("compare", "nowhere", "elsewhere"), ("nowhere", "survey.json")),
+        (("survey", "nowhere", "--out", "x", "--world", "shapes", "--measures", "lader"), ("lader", "ladder, likeness")),
+        (("survey", "nowhere", "--out", "x", "--world", "shapes", "--measures", ","), ("no measure is named",)),
+        (("survey", "nowhere", "--out", "x", "--world", "shapes", "--inside-scenes", "9"), ("--inside-scenes", "leave it out")),
+        (("train", "laver-clip", "--ask", "shape", "--data", "a=b.json:c"), ("leave --ask and --strength out",)),
+        (("train", "tiny-laver", "--ask", "shap"), ("shap", "shape, colour")),
+        (("tour", "--world", "moon"), ("moon", "shapes, easy_vqa")),
+        (("survey", "nowhere", "--out", "x"), ("--world", "--pairs")),
+        (("world", "shapes", "--out", "x", "--pairs", "--pictures", "3"), ("--pictures", "leave")),
+        (("train", "smol", "--set", "steps=-5"), ("steps=-5", "greater")),
+        (("survey", "nowhere", "--out", "x", "--world", "shapes"), ("nowhere",)),
+        (("survey", "nowhere", "--out", "x", "--pairs", "p", "--ask", "shape"), ("--ask:", "leave them out")),
+        (("survey", "nowhere", "--out", "x", "--pairs", "p", "--scenes", "200", "--seed", "0"), ("--scenes, --seed:", "leave them out")),
+        (("survey", "nowhere", "--out", "x", "--pairs", "p"), ("p",)),  # before any model is looked for
+        (("survey", "nowhere", "--out", "taken/file/x", "--world", "shapes"), ("taken/file is a file",)),
+        (("world", "shapes", "--out", ".", "--overwrite"), ("current directory",)),
+        (("report", "nowhere", "--out", "page.html"), ("nowhere", "survey.json")),
+        (("world", "shapes", "--out", "taken"), ("taken", "--overwrite")),
+    ],
+)
+def test_bad_input_ends_with_status_2_and_a_reason(
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    words: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["theodolite", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.out == ""
+    for word in words:
+        assert word in said.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["taken"]
+
+
+def test_bad_input_shows_no_traceback_and_a_bad_option_lists_the_right_ones() -> None:
+    for arguments in (("coverage", "shpes", "--ask", "shape"), ("survey", "m", "--world", "shapes", "--out", "x", "--dtype", "int3")):
+        done = theodolite(*arguments)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+    assert "bfloat16" in done.stderr
+
+
+def test_a_world_on_disk_holds_pictures_questions_and_pairs(tmp_path: Path) -> None:
+    done = theodolite("world", "shapes", "--out", tmp_path / "w", "--pictures", "6", "--scenes", "3", "--size", "48", "--strength", "0.9")
+    assert done.returncode == 0, done.stderr
+    scenes, questions = (pl.read_parquet(tmp_path / "w" / f"{name}.parquet") for name in ("scenes", "questions"))
+    pairs = pl.read_ndjson(tmp_path / "w" / "manifest.jsonl", infer_schema_length=None)
+    assert len(scenes) == 6
+    assert len(questions) == 6 * 9  # every open question of every picture
+    assert set(pairs["factor"]) == {*scenes.columns} - {"picture", "nuisance"} | {""}
+    for name in (*scenes["picture"], *pairs["picture"], *pairs["edited"].drop_nulls()):
+        with Image.open(tmp_path / "w" / name) as picture:
+            assert picture.size == (48, 48)
+
+
+def test_ctrl_c_leaves_no_half_written_folder(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+import polars as pl
+from theodolite import cli
+def interrupt(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGINT)
+pl.DataFrame.write_parquet = interrupt  # Ctrl-C arrives when pictures are written and tables are not
+sys.argv = ["theodolite", "world", "shapes", "--out", "w", "--pictures", "4", "--scenes", "2"]
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 130, (done.returncode, done.stderr)
+    assert done.stderr.strip() == "theodolite: stopped; no record was left half-written"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_coverage_prints_json_that_parses_and_a_table_that_reads() -> None:
+    as_json = theodolite("coverage", "easy_vqa", "--strength", "0.9", "--ask", "shape,colour:odd", "--json")
+    found = json.loads(as_json.stdout)
+    assert set(found["coverage"]) == {"shape", "colour", "size", "column", "row"}
+    table = theodolite("coverage", "easy_vqa", "--strength", "0.9", "--ask", "shape,colour:odd")
+    assert f"{found['coverage']['shape']:.4f}" in table.stdout
+    assert "unasked" in table.stdout

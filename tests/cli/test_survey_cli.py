@@ -1,0 +1,63 @@
+"""Surveys with measures, comparisons and advised training as commands run them: real processes and real files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from helpers.command_line import theodolite
+from helpers.tiny_llava import tiny_vlm
+from theodolite.models.export import export_vlm
+from theodolite.records.survey import read_survey
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Surveys of two models on the same pairs, one with measures of the inside."""
+    home = tmp_path_factory.mktemp("surveys")
+    for seed in (0, 1):
+        export_vlm(*tiny_vlm(seed), home / f"model-{seed}")
+    base = ("--world", "shapes", "--ask", "shape,row", "--scenes", "6", "--batch", "8")
+    measures = "ladder,likeness,gap,causal"
+    first = theodolite("survey", home / "model-0", "--out", home / "one", "--measures", measures, *base)
+    assert first.returncode == 0, first.stderr
+    for words in (
+        "questions: 472 pictures",
+        "capture: one pass over 66 pictures, 9 questions each",
+        "causal: about",
+        "pairs a second",
+    ):
+        assert words in first.stdout, first.stdout
+    assert theodolite("survey", home / "model-1", "--out", home / "other", *base).returncode == 0
+    return home / "one", home / "other"
+
+
+def test_a_survey_looks_inside_says_its_cost_and_records_how_fast_it_was(records: tuple[Path, Path]) -> None:
+    found, run = read_survey(records[0]), json.loads((records[0] / "run.json").read_text())
+    assert found.inside is not None and found.inside.measures == ("ladder", "likeness", "causal", "gap")
+    assert found.inside.geometry is None and found.inside.causal is not None
+    assert run["pairs_per_s"] > 0 and run["rows_at_once"] == 8 and {"capture", "ladder", "causal"} <= set(run["seconds_by_part"])
+    assert read_survey(records[1]).inside is None
+
+
+def test_two_surveys_are_compared_pair_by_pair(records: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "comparison.json"
+    done = theodolite("compare", *records, "--json", "--out", out)
+    assert done.returncode == 0 and done.stdout == out.read_text()
+    rows = [
+        pl.read_parquet(folder / "rows.parquet").filter(kind="intervention", form="open", factor="shape", query="shape")
+        for folder in records
+    ]
+    cell = next(each for each in json.loads(done.stdout)["cells"] if (each["factor"], each["query"]) == ("shape", "shape"))
+    assert cell["moved"]["difference"]["value"] == pytest.approx(rows[1]["moved"].mean() - rows[0]["moved"].mean(), abs=1e-6)  # type: ignore[operator]
+    again = theodolite("compare", *records, "--out", out)
+    assert again.returncode == 2 and "exists" in again.stderr
+    assert "do(shape)" in theodolite("compare", *records).stdout
+
+
+def test_the_report_of_a_survey_that_looked_inside_opens_with_it(records: tuple[Path, Path], tmp_path: Path) -> None:
+    done = theodolite("report", *records, "--out", tmp_path / "page.html")
+    assert done.returncode == 0 and "Inside the model" in (tmp_path / "page.html").read_text()

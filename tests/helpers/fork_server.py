@@ -1,0 +1,74 @@
+"""Runs of one script, each in a process of its own, that share the seconds its imports take: a server that has made them forks for each.
+
+A run starts with fresh modules' state, as the server never does anything but import. What the runs do share is the seed of Python's hashes:
+where that could matter (a run against one that was killed and resumed) start a process without this.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+MOST_S = 500
+
+
+class Forked:
+    """A server for the runs of a script with a function `main` that reads `sys.argv`."""
+
+    def __init__(self, script: Path, environment: Mapping[str, str]) -> None:
+        self.script = script
+        command = [sys.executable, __file__, str(script)]
+        self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(environment))
+
+    def run(self, said: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """One run; all that it prints goes to the file `said`, and comes back as its stderr."""
+        assert self.server.stdin is not None and self.server.stdout is not None
+        print(json.dumps([str(said), *arguments]), file=self.server.stdin, flush=True)
+        code = self.server.stdout.readline()
+        if not code:
+            raise RuntimeError(f"the server of {self.script} ended with {self.server.wait()}")
+        return subprocess.CompletedProcess([str(self.script), *arguments], int(code), "", said.read_text())
+
+    def close(self) -> None:
+        self.server.communicate()
+
+
+def arguments_of_a_run() -> list[str] | None:
+    """Serves run after run, and comes back in each child with its arguments; in the server at the end, with None."""
+    for line in sys.stdin:
+        said, *arguments = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            out, nothing = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), os.open(os.devnull, os.O_RDONLY)
+            for taken, place in ((nothing, 0), (out, 1), (out, 2)):
+                os.dup2(taken, place)
+            signal.alarm(MOST_S)
+            return list(arguments)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    return None
+
+
+def thread_names() -> list[str]:
+    """Of this process, where the system tells."""
+    return [(task / "comm").read_text().strip() for task in Path("/proc/self/task").glob("*")]
+
+
+def main() -> None:
+    script = Path(sys.argv[1])
+    module = importlib.import_module(f"helpers.{script.stem}")
+    others = [name for name in thread_names() if name != "jemalloc_bg_thd"]  # which sees to forks itself
+    assert len(others) <= 1, f"these threads run after the imports, and a fork would lose all but one: {', '.join(others)}"
+    arguments = arguments_of_a_run()
+    if arguments is not None:
+        sys.argv = [str(script), *arguments]
+        module.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""Identifiability: mixtures of known factors, with known answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr
+
+from helpers.measure_contexts import array_context
+from theodolite.measurement.internals.context import MeasureContext
+from theodolite.measurement.internals.identifiability import (
+    MAX_AXES,
+    KnownPictures,
+    choose_axes,
+    correlation,
+    dci,
+    identify,
+    known_pictures,
+    match_coordinates,
+    measure_identifiability,
+    r_squared,
+)
+from theodolite.measurement.internals.probes import assign_folds
+from theodolite.measurement.pairs.interventions import Interventions
+from theodolite.records.identifiability import SiteIdentifiability
+from theodolite.stats.rates import clustered_mean
+
+FACTORS = ("colour", "shape", "size", "texture")
+NUM_ROWS = 500
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def a_table(num_levels: int = 2) -> KnownPictures:
+    levels = rng(1).integers(num_levels, size=(NUM_ROWS, len(FACTORS)))
+    rows = np.arange(NUM_ROWS)
+    return KnownPictures(FACTORS, (num_levels,) * len(FACTORS), rows, levels, rows // 2)
+
+
+@cache
+def identified(mixture: str, num_levels: int = 2) -> SiteIdentifiability:
+    table = a_table(num_levels)
+    training = table.scene % 5 < 3
+    site = identify(MIXTURES[mixture](table), table, training, assign_folds(table.scene[training], rng(2)), 0.95)
+    assert site is not None
+    return site
+
+
+def values(table: KnownPictures) -> np.ndarray:
+    """The levels of each factor as numbers of mean 0, with a little noise."""
+    return np.asarray(table.levels - table.levels.mean(axis=0) + 0.01 * rng(3).standard_normal(table.levels.shape))
+
+
+def exclusive(table: KnownPictures) -> np.ndarray:
+    """Each pair of factors as one of them and their exclusive or: invertible, but not linearly."""
+    signs = 1.0 - 2 * table.levels
+    mixed = np.stack([signs[:, 0], signs[:, 0] * signs[:, 1], signs[:, 2], signs[:, 2] * signs[:, 3]], axis=1)
+    return np.asarray(mixed + 0.01 * rng(4).standard_normal(mixed.shape))
+
+
+MIXTURES: dict[str, Callable[[KnownPictures], np.ndarray]] = {
+    "identity": values,
+    "permutation": lambda table: values(table)[:, [2, 0, 3, 1]] * np.array([1, -3, 0.1, -1]) + 5,
+    "rotation": lambda table: values(table) @ np.kron(np.eye(2), [[1.0, 1.0], [-1.0, 1.0]]) / np.sqrt(2),
+    "exclusive or": exclusive,
+    "noise": lambda table: rng(5).standard_normal((NUM_ROWS, 12)),
+    "wide": lambda table: values(table) @ rng(6).standard_normal((len(FACTORS), 60)) + 0.01 * rng(7).standard_normal((NUM_ROWS, 60)),
+}
+
+
+@pytest.mark.parametrize("mixture", ["identity", "permutation"])
+def test_the_factors_themselves_are_identified_in_any_order_and_scale(mixture: str) -> None:
+    site = identified(mixture)
+    scores = (site.disentanglement, site.completeness, site.informativeness, site.mcc, site.linear_r2, site.nonlinear_r2)
+    assert scores == pytest.approx((1,) * 6, abs=0.02)
+    assert not site.principal and site.num_axes == len(FACTORS) and site.kept_variance_frac == 1
+
+
+def test_a_rotation_costs_mcc_and_dci_and_no_linear_r2() -> None:
+    site = identified("rotation")
+    assert site.linear_r2 == pytest.approx(1, abs=0.01)
+    assert site.mcc == pytest.approx(np.sqrt(0.5), abs=0.05)  # each axis is half of each of its two factors
+    assert site.disentanglement == pytest.approx(0.5, abs=0.15)  # two factors of four: 1 - log 2 / log 4
+
+
+def test_an_invertible_map_that_is_not_linear_is_seen_by_nonlinear_r2_alone() -> None:
+    site = identified("exclusive or")
+    for bent in ("shape", "texture"):
+        assert site.factors[bent].linear_r2.value < 0.05 and site.factors[bent].nonlinear_r2.value > 0.95
+    for straight in ("colour", "size"):
+        assert site.factors[straight].linear_r2.value > 0.95
+
+
+def test_levels_on_one_line_are_one_hot_only_after_a_bend() -> None:
+    site = identified("identity", 4)
+    assert site.linear_r2 < 0.5 and site.nonlinear_r2 > 0.9 and site.mcc > 0.98 and site.informativeness > 0.98
+
+
+def test_noise_is_none_of_the_factors() -> None:
+    site = identified("noise")
+    assert site.disentanglement is not None and site.completeness is not None
+    assert site.disentanglement < 0.1 and site.completeness < 0.1 and abs(site.informativeness) < 0.2
+    assert site.mcc < 0.15 and abs(site.linear_r2) < 0.1 and abs(site.nonlinear_r2) < 0.1
+
+
+def test_many_dimensions_are_read_by_principal_components_and_the_record_says_so() -> None:
+    site = identified("wide")
+    assert site.principal and (site.num_dims, site.num_axes) == (60, MAX_AXES) and 0.99 < site.kept_variance_frac < 1
+    assert site.linear_r2 > 0.99
+
+
+def test_intervals_hold_their_values() -> None:
+    for block in identified("noise").factors.values():
+        for estimate in (block.linear_r2, block.nonlinear_r2):
+            assert estimate.low is not None and estimate.high is not None
+            assert estimate.low < estimate.value < estimate.high and estimate.num_scenes == 100
+
+
+# Closed forms
+
+
+def test_dci_of_known_importances() -> None:
+    assert dci(np.eye(3)) == (pytest.approx(1), pytest.approx((1, 1, 1)))
+    assert dci(np.ones((4, 3))) == (pytest.approx(0), pytest.approx((0, 0, 0)))
+    two_axes = dci(np.array([[1.0, 0.0], [0.5, 0.5]]))
+    assert two_axes[0] == pytest.approx(0.5)  # rows weigh alike: 1 and 0
+    assert two_axes[1] == pytest.approx((1 + (2 / 3 * np.log2(2 / 3) + 1 / 3 * np.log2(1 / 3)), 1))
+    assert dci(np.array([[1.0, 1.0, 0.0]]))[1] is None and dci(np.array([[1.0], [2.0]]))[0] is None
+
+
+def test_the_correlation_of_two_levels_is_pearson_s() -> None:
+    levels = rng(1).integers(2, size=400)
+    axis = np.exp(rng(2).standard_normal(400) + levels)
+    r = pearsonr(axis, levels).statistic
+    freed = np.sqrt(1 - (1 - r**2) * 399 / 398)
+    assert correlation(axis[:, None], levels)[0] == pytest.approx(freed)
+
+
+def test_the_correlation_is_1_for_a_function_of_the_level_and_about_0_for_noise() -> None:
+    levels = rng(1).integers(5, size=400)
+    assert correlation(np.array([3.0, -1.0, 9.0, 0.0, 2.0])[levels][:, None], levels)[0] == pytest.approx(1)
+    assert correlation(rng(2).standard_normal((400, 50)), levels).mean() < 0.05
+    assert correlation(np.ones((400, 1)), levels)[0] == 0
+
+
+def test_matching_is_one_to_one() -> None:
+    """One axis that holds both factors serves one of them only."""
+    levels = rng(1).integers(2, size=(300, 2))
+    both = levels @ np.array([[1.0], [0.8]])
+    axes = choose_axes(np.hstack([both, levels[:, [0]] + 0.0]), np.hstack([both, levels[:, [0]] + 0.0]))
+    assert match_coordinates(axes, levels, levels)[0] == pytest.approx(1) and 0.3 < match_coordinates(axes, levels, levels)[1] < 0.9
+    alone = choose_axes(both, both)
+    assert sorted(match_coordinates(alone, levels, levels) > 0) == [False, True]
+
+
+def test_r2_has_the_interval_of_its_linearised_ratio() -> None:
+    error, total, scenes = np.array([0.1, 0.2, 0.3, 0.4]), np.ones(4), np.arange(4)
+    site = r_squared(error, total, scenes, 0.9)
+    expected = clustered_mean(1 - error, scenes, 0.9)
+    assert site.value == 0.75 and (site.low, site.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+# Pictures with known values of all factors
+
+
+def changes(before: list[int], shape_before: list[int]) -> dict[str, Interventions]:
+    """Colour and shape of two scenes, changed from the given pictures to pictures 10 to 13."""
+
+    def of(factor: str, base: list[int], after: list[int], levels: list[int]) -> Interventions:
+        pairs = (base, after, levels, [1 - level for level in levels], [5, 6])
+        return Interventions(factor, ("a", "b"), *(np.array(each) for each in pairs))
+
+    return {"shape": of("shape", shape_before, [12, 13], [1, 1]), "colour": of("colour", before, [10, 11], [0, 1])}
+
+
+def test_base_pictures_come_first_and_changed_ones_differ_in_one_factor() -> None:
+    table = known_pictures(changes([0, 1], [0, 1]))
+    assert isinstance(table, KnownPictures) and table.factors == ("colour", "shape")
+    assert table.picture.tolist() == [0, 1, 10, 12, 11, 13] and table.scene.tolist() == [5, 6, 5, 5, 6, 6]
+    assert table.levels.tolist() == [[0, 1], [1, 1], [1, 1], [0, 0], [0, 1], [1, 0]]
+
+
+def test_without_one_base_picture_there_is_a_reason_and_no_number() -> None:
+    reason = known_pictures(changes([0, 1], [0, 7]))
+    assert isinstance(reason, str) and "shape" in reason and "6" in reason
+    assert isinstance(known_pictures({}), str)
+
+
+def test_where_pictures_are_too_many_factors_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("theodolite.measurement.internals.identifiability.MAX_PICTURES", 4)
+    table = known_pictures(changes([0, 1], [0, 1]))
+    assert isinstance(table, KnownPictures) and table.picture.tolist() == [0, 1, 10, 12], "one of colour, one of shape"
+
+
+def context(vectors: dict[str, np.ndarray]) -> MeasureContext:
+    """Twenty scenes of two factors, and the vectors of their 60 pictures by site."""
+    scene, base = np.arange(20), np.arange(20) % 4
+    levels = {"colour": base % 2, "shape": base // 2}
+    interventions = {
+        name: Interventions(name, ("a", "b"), scene, scene + 20 * (number + 1), level, 1 - level, scene)
+        for number, (name, level) in enumerate(levels.items())
+    }
+    return array_context(
+        interventions=interventions,
+        activations=SimpleNamespace(sites=tuple(vectors), mean=vectors.__getitem__),
+        rng=lambda name: rng(),
+        progress=lambda done, total: None,
+    )
+
+
+def test_a_collapsed_site_is_left_out_and_said_and_the_others_are_measured() -> None:
+    alike, varied = np.ones((60, 3), dtype=np.float32), rng(8).standard_normal((60, 3)).astype(np.float32)
+    some = measure_identifiability(context({"connector": alike, "layer.1": varied}))
+    assert tuple(some.sites) == ("layer.1",) and some.reason is None
+    assert some.left_out == {"connector": "it is the same for every training picture"}
+    none = measure_identifiability(context({"connector": alike}))
+    assert not none.sites and none.reason is not None and tuple(none.left_out) == ("connector",) and none.num_pictures == 60

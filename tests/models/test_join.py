@@ -1,0 +1,81 @@
+"""A pretrained tower and a pretrained language model joined into a stock LLaVA, weights as they were, pictures in the template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers as hf
+from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+
+from helpers.joinable_parts import TEMPLATE, save_language_model, save_tower
+from theodolite.data.packing import PackingCollator
+from theodolite.data.sources import TrainingExample
+from theodolite.models.construction.join import join_vlm, with_pictures
+from theodolite.models.exported.grids import picture_grids
+from theodolite.models.pictures import PictureReader
+from theodolite.objectives.language import Language
+from theodolite.records.errors import BadInput
+
+
+@pytest.mark.parametrize(("kind", "strategy", "layer"), [("clip", "default", -2), ("siglip", "full", -1)])
+def test_both_keep_their_weights_and_pictures_are_read(tmp_path: Path, kind: str, strategy: str, layer: int) -> None:
+    tower, language = save_tower(tmp_path / kind, kind), save_language_model(tmp_path / "language")
+    model, processor = join_vlm(str(tower), str(language))
+    assert (model.config.vision_feature_select_strategy, model.config.vision_feature_layer) == (strategy, layer)
+    alone = hf.AutoModelForCausalLM.from_pretrained(language)
+    ids = torch.tensor([[2, 4, 5, 6]])
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids).logits[..., :10], alone(input_ids=ids).logits)
+        pixels = torch.rand(1, 3, 32, 32)
+        whole = hf.AutoModel.from_pretrained(tower)
+        assert torch.equal(model.model.vision_tower(pixels).last_hidden_state, whole.vision_model(pixels).last_hidden_state)
+    (grid,) = picture_grids(model.config, {"pixel_values": pixels})
+    assert len(grid) == model.config.image_seq_length == 16
+    reader = PictureReader(processor.image_processor, processor.tokenizer, model.config)
+    collator = PackingCollator(processor.tokenizer, reader, max_length=64, chat_template=processor.chat_template)
+    user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": " what is it"}]}
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "round"}]}
+    batch = collator([TrainingExample("a", (Image.new("RGB", (50, 40)),), ((user, answer),))])
+    assert batch["labels"].tolist() == [8, 1]
+    assert torch.isfinite(Language()(model, batch, 0)["language"].total)
+
+
+def test_plain_texts_go_through_the_template_as_before() -> None:
+    tokenizer = hf.PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"<unk>": 0}, unk_token="<unk>")))
+    messages = [{"role": "user", "content": "what"}, {"role": "assistant", "content": "two"}]
+    texts = [tokenizer.apply_chat_template(messages, chat_template=one, tokenize=False) for one in (TEMPLATE, with_pictures(TEMPLATE))]
+    assert texts[0] == texts[1] == "user : what </s> assistant : two </s> "
+
+
+def test_a_language_model_without_a_template_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no chat template; take an instruction-tuned"):
+        join_vlm("unused", str(save_language_model(tmp_path / "language", None)))
+
+
+def test_the_connector_is_drawn_from_the_seed_alone(tmp_path: Path) -> None:
+    language = save_language_model(tmp_path / "language")
+
+    def connector(encoder: str, seed: int) -> torch.Tensor:
+        model, _ = join_vlm(encoder, str(language), seed=seed)
+        return model.model.multi_modal_projector.linear_2.weight
+
+    torch.manual_seed(0)
+    first, state = connector("patches:16/8", 5), torch.random.get_rng_state()
+    assert torch.equal(first, connector("patches:16/8", 5)) and not torch.equal(first, connector("patches:16/8", 6))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert 0.015 < float(first.detach().std()) < 0.025 and not model_is_meta(join_vlm("conv", str(language))[0])
+
+
+def model_is_meta(model: torch.nn.Module) -> bool:
+    return any(value.is_meta for value in (*model.parameters(), *model.buffers()))
+
+
+def test_the_picture_token_starts_as_the_mean_of_all_others(tmp_path: Path) -> None:
+    model, processor = join_vlm("patches:16/8", str(save_language_model(tmp_path / "language")))
+    assert processor.tokenizer.convert_tokens_to_ids("<image>") == model.config.image_token_id == 10
+    for table in (model.get_input_embeddings().weight, model.lm_head.weight):
+        torch.testing.assert_close(table[10], table[:10].mean(dim=0))

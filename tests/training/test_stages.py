@@ -1,0 +1,207 @@
+"""Staged runs: what each stage trains and leaves behind, what a killed run goes on from, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from helpers import HELPERS, script_environment, tiny_families
+from helpers.staged_run import STEPS, short
+from theodolite.commands.progress import Steps
+from theodolite.commands.train import train_recipe
+from theodolite.models.fingerprint import weights_hash
+from theodolite.models.freezing import set_trainable
+from theodolite.models.load import load_vlm
+from theodolite.objectives.laver import LaverConfig
+from theodolite.records.errors import BadInput
+from theodolite.training.arguments import training_arguments
+from theodolite.training.recipe_data import factor_captions, file_recipe_data, shapes_recipe_data
+from theodolite.training.recipes import RECIPES, laver_siglip2, paper_stages
+from theodolite.training.stage_runner import run_stages
+from theodolite.worlds.factors import Scene, Scenes
+from theodolite.worlds.shapes.world import Shapes
+
+
+def start(folder: Path, *deadly: str) -> subprocess.CompletedProcess[str]:
+    environment = script_environment({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
+    command = [sys.executable, str(HELPERS / "staged_run.py"), str(folder), *deadly]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("staged") / "whole"
+    done = start(folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def test_each_stage_leaves_a_model_and_its_log_and_no_checkpoint(whole: Path) -> None:
+    assert sorted(path.name for path in whole.iterdir()) == ["align", "instruct", "laver", "model", "recipe.json"]
+    for stage in ("align", "laver", "instruct"):
+        assert sorted(path.name for path in (whole / stage).iterdir()) == ["log.jsonl", "model", "tensorboard"]
+        log = [json.loads(line) for line in (whole / stage / "log.jsonl").read_text().splitlines()]
+        assert [entry["step"] for entry in log] == list(range(1, STEPS + 1))
+        assert all(("loss/gram" in entry) == (stage == "laver") for entry in log)
+    assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(whole / "instruct").items())
+
+
+def test_neither_teacher_nor_head_is_in_the_model(whole: Path) -> None:
+    model, _ = load_vlm(whole / "model")
+    assert set(weights(whole / "laver")) <= set(model.state_dict()) | {"lm_head.weight"}
+    assert not list(whole.rglob("*teacher*"))
+
+
+def test_tensorboard_holds_what_the_json_lines_hold(whole: Path) -> None:
+    events = EventAccumulator(str(whole / "laver" / "tensorboard"))
+    events.Reload()
+    log = [json.loads(line) for line in (whole / "laver" / "log.jsonl").read_text().splitlines()]
+    names = ("loss/language", "loss/masked_latent", "loss/gram", "student_cosine", "teacher_cosine", "mask_frac", "time/teacher_s")
+    for name in names:
+        shown = {event.step: event.value for event in events.Scalars(f"train/{name}")}
+        assert shown == pytest.approx({entry["step"]: entry[name] for entry in log if name in entry}), name
+
+
+@pytest.mark.parametrize("deadly", [("align", "1"), ("laver", "3"), ("laver", str(STEPS)), ("instruct", "5")])
+def test_a_killed_run_goes_on_to_the_same_weights(whole: Path, tmp_path: Path, deadly: tuple[str, str]) -> None:
+    folder = tmp_path / "killed"
+    killed = start(folder, *deadly)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    done = start(folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    mine, straight = weights(folder), weights(whole)
+    assert mine.keys() == straight.keys()
+    assert all(torch.equal(value, straight[name]) for name, value in mine.items())
+    log = (folder / deadly[0] / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == list(range(1, STEPS + 1))
+
+
+def test_a_finished_run_is_left_alone(whole: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file() and path.name != "recipe.json"}
+    run_stages(short(), shapes_recipe_data(short(), 0, num_pictures=32), whole)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_another_recipe_in_the_folder_is_refused(whole: Path) -> None:
+    with pytest.raises(BadInput, match="of another recipe or seed"):
+        run_stages(short(), shapes_recipe_data(short(), 1, num_pictures=32), whole, seed=1)
+
+
+def test_a_folder_with_other_files_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(BadInput, match="no training run"):
+        run_stages(short(), shapes_recipe_data(short(), 0, num_pictures=32), tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.contract("stages")
+@pytest.mark.parametrize("name", tiny_families.NAMES)
+def test_the_alignment_trains_the_connector_alone_and_the_others_leave_the_encoder_frozen(name: str) -> None:
+    model, _, _ = tiny_families.tiny(name)
+    connector = {path for path, value in set_trainable(model, ("connector",)).named_parameters() if value.requires_grad}
+    both = {path for path, value in set_trainable(model, ("connector", "language_model")).named_parameters() if value.requires_grad}
+    assert connector and connector < both
+    assert not any("layers" in path and "language_model" in path for path in connector)
+    assert any("language_model" in path or "text_model" in path for path in both)
+    frozen = {path for path, _ in model.named_parameters()} - both
+    assert frozen and all("vis" in path for path in frozen)
+
+
+def test_adapters_are_all_that_is_trained_of_a_language_model_under_lora() -> None:
+    model, _, _ = tiny_families.tiny("llava")
+    before = weights_hash(model)
+    wrapped = set_trainable(model, ("connector", "language_model"), lora_rank=2)
+    trained = {path for path, value in wrapped.named_parameters() if value.requires_grad}
+    assert all("lora_" in path or "multi_modal_projector" in path for path in trained)
+    assert sum("lora_" in path for path in trained) == 2 * 2 * 7  # two matrices for each of seven linear layers in two blocks
+    assert before != weights_hash(wrapped)
+
+
+def test_the_papers_numbers_are_the_recipes() -> None:
+    align, laver, instruct = paper_stages()
+    assert (align.trains, align.steps, align.learning_rate, align.warmup_steps, align.batch) == (("connector",), 4360, 2e-3, 500, 128)
+    for stage in (laver, instruct):
+        assert (stage.steps, stage.learning_rate, stage.warmup_steps, stage.batch, stage.max_length) == (6250, 2e-5, 100, 128, 2048)
+    assert (align.laver, laver.laver, instruct.laver) == (None, LaverConfig(), None)
+    settings = LaverConfig()
+    assert (settings.masked_latent_weight, settings.gram_weight, settings.mask_ratio, settings.head_hidden) == (1.0, 1.0, 0.05, 8192)
+    assert (settings.student_temperature, settings.teacher_temperature, settings.centre_momentum) == (0.1, 0.04, 0.9)
+    assert (settings.ema.decay, settings.ema.period(6250), settings.branch, settings.gram) == (0.95, 100, "separate", "clipped")
+    assert (settings.adaptation.attention, settings.adaptation.positions) == ("mixed", "2d")
+
+
+def test_a_batch_is_divided_among_processes_and_micro_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, stage = laver_siglip2(), paper_stages()[1]
+    found = training_arguments(replace(recipe, gradient_checkpointing=False), stage, tmp_path, 0)
+    assert (found.per_device_train_batch_size, found.gradient_accumulation_steps) == (4, 32)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    with pytest.raises(BadInput, match="128 cannot be divided among 8 processes in parts of 5"):
+        training_arguments(replace(recipe, micro_batch=5), stage, tmp_path, 0)
+
+
+def test_captions_name_every_factor_that_can_be_named() -> None:
+    world = Shapes()
+    scene: dict[str, Any] = {factor.name: factor.values[0] for factor in world.space.factors}
+    ((caption,),) = factor_captions(world, Scenes.of(world.space, [Scene(scene, 0)]))
+    assert caption.answer.split() == [value for name, value in scene.items() if name != "sheen"]
+
+
+def test_missing_and_unknown_data_are_named() -> None:
+    recipe = RECIPES["laver-siglip2"]()
+    with pytest.raises(BadInput, match="needs data named visual, instructions"):
+        file_recipe_data(recipe, {"captions": "a.json:b"}, 0)
+    with pytest.raises(BadInput, match="no stage of laver-siglip2 trains on data named 'other'"):
+        file_recipe_data(recipe, {"captions": "a", "visual": "b", "instructions": "c", "other": "d"}, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("tiny", []), "no recipe is called 'tiny'; there is tiny-laver"),
+        (("tiny-laver", ["a=b"]), "renders its own pictures"),
+        (("laver-clip", ["captions"]), "is not NAME=SOURCE"),
+    ],
+)
+def test_bad_words_on_the_command_line_are_refused_before_anything_is_made(arguments: Any, message: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(BadInput, match=message):
+        train_recipe(arguments[0], out, arguments[1], seed=0, overwrite=False, steps=Steps(Console()))
+    assert not out.exists()
+
+
+def test_two_processes_train_the_same_stages_to_the_same_model(whole: Path, tmp_path: Path) -> None:
+    """Under torchrun: one process claims the folder and writes, both train, and the losses are those of one process."""
+    environment = script_environment({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*command, str(HELPERS / "staged_run.py"), str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for stage in ("align", "laver", "instruct"):
+        logs = [
+            [json.loads(line) for line in (folder / stage / "log.jsonl").read_text().splitlines()] for folder in (whole, tmp_path / "run")
+        ]
+        assert [entry["step"] for entry in logs[1]] == list(range(1, STEPS + 1))
+        # bf16 sums in another order.
+        assert [entry["loss"] for entry in logs[1]] == pytest.approx([entry["loss"] for entry in logs[0]], rel=0.02)
