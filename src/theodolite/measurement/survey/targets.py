@@ -29,7 +29,7 @@ Target = World | Gallery | Plan | Path | str
 
 @dataclass(frozen=True, eq=False)
 class ShadowQuestions:
-    """What `measure_shadows` is told of the rows: the factors, those that each query's answer depends on, and the queries asked."""
+    """Arguments of `measure_shadows`: the factors, those that each query's answer depends on, and the queries asked."""
 
     factors: Sequence[str]
     dependence: Mapping[str, frozenset[str]]
