@@ -10,7 +10,7 @@ import typer
 Model = Annotated[str, typer.Argument(help="folder or hub name of a Hugging Face VLM; with --endpoint, its name there", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="folder for the record (default: runs/survey-MODEL-WORLD)", show_default=False)]
 WorldOrGallery = Annotated[str | None, typer.Option(help="source of the pairs: shapes, easy_vqa, or a gallery such as openmoji:skin_tone")]
-PairsFile = Annotated[Path | None, typer.Option(help="or a file of pairs: a manifest in JSONL or Parquet (docs/manifest.md)")]
+PairsFile = Annotated[Path | None, typer.Option(help="or a file of pairs: a manifest in JSONL or Parquet (docs/reference/manifest.md)")]
 Asked = Annotated[
     str | None,
     typer.Option(help="query policy to judge by (default: as trained, else all open questions)"),

@@ -155,7 +155,7 @@ class WorldConfig(Part):
 class ModelConfig(Part):
     """The model that was surveyed; `weights_sha256` is over its parameters and buffers by name."""
 
-    family: str = Field(description="the family of models, as docs/families.md names it")
+    family: str = Field(description="the family of models, as docs/reference/families.md names it")
     weights_sha256: str = Field(description="over parameters and buffers by name")
     num_parameters: int = Field(description="total number of parameters")
     dtype: str = Field(description="precision of the parameters, float32 for example")

@@ -1,4 +1,4 @@
-"""Answers of a model behind an OpenAI-compatible chat endpoint (docs/endpoint.md).
+"""Answers of a model behind an OpenAI-compatible chat endpoint (docs/howto/endpoint.md).
 
 If the server returns log-probabilities, an answer is the distribution of the first token over the options' letters, which differs from a
 local model's probabilities of whole choices. Otherwise the choice is read from the text.
