@@ -257,14 +257,3 @@ def read_survey(folder: Path) -> SurveyRecord:
         return SurveyRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise BadRecord(f"{path} is no survey record of version {VERSION}: {first_fault(error)}; survey the model again") from error
-
-
-def read_run_record(folder: Path) -> RunRecord:
-    """The run record beside a survey. Raises `BadRecord` if there is none or it is of another version."""
-    path = (folder if folder.is_dir() else folder.parent) / "run.json"
-    try:
-        return RunRecord.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise BadRecord(f"{path} cannot be read ({error.strerror}); give a folder as it was written") from error
-    except ValidationError as error:
-        raise BadRecord(f"{path} is no run record of version {VERSION}: {first_fault(error)}; survey the model again") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from theodolite.measurement.pairs.plan import Plan, plan_gallery, plan_world
-from theodolite.measurement.survey.describe import Examples, describe_gallery, describe_world, examples_of_pairs, examples_of_world
+from theodolite.measurement.survey.describe import Examples, describe_gallery, describe_world, example_pairs_of
 from theodolite.measurement.survey.options import SurveyOptions
 from theodolite.records.survey import WorldConfig
 from theodolite.records.training import TrainingRecord
@@ -81,7 +81,7 @@ class GalleryTarget(SurveyTarget):
         return describe_gallery(self.source)
 
     def examples(self, plan: Plan, rows: pl.DataFrame) -> Examples:
-        return examples_of_pairs(plan, rows)
+        return example_pairs_of(plan, rows)
 
 
 class WorldTarget(SurveyTarget):
@@ -105,7 +105,8 @@ class WorldTarget(SurveyTarget):
         return self.source.space.names, dependence, asked
 
     def examples(self, plan: Plan, rows: pl.DataFrame) -> Examples:
-        return examples_of_world(plan, rows, self.source)
+        names = sorted(self.source.prior.correlated or self.source.space.nameable[:2])
+        return example_pairs_of(plan, rows.filter(pl.col("factor").is_in(names) & pl.col("query").is_in(names)))
 
 
 def target_of(target: Target | SurveyTarget, options: SurveyOptions, training: TrainingRecord | None = None) -> SurveyTarget:
