@@ -84,11 +84,7 @@ class Embedder:
 
 
 def embed(
-    embedder: Embedder,
-    store: VectorStore,
-    pictures: Mapping[str, Callable[[], Image.Image | None]],
-    batch: int,
-    progress: Progress,
+    embedder: Embedder, store: VectorStore, pictures: Mapping[str, Callable[[], Image.Image | None]], batch: int, progress: Progress
 ) -> list[str]:
     """Adds the missing vectors of pictures to the store; returns the keys of unreadable pictures (those that open as None).
 

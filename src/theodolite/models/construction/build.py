@@ -8,13 +8,7 @@ from dataclasses import dataclass
 import torch
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
-from transformers import (
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-)
+from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
 
 from theodolite.models.construction.frontends import PATCH, SIZE, FrontEnd, front_end, image_processor
 from theodolite.models.exported.connectors import CONNECTORS, Connector, exchange_connector

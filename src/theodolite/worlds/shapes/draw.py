@@ -105,10 +105,7 @@ def _stencil(shape: str, scale: str, texture: str, letter: str, tilt: str, size:
     glyph, plate = _layer("letter", letter, scale, tilt, size), _layer("plate", letter, scale, tilt, size)
     paint = body - (1 - SHADE) * np.minimum(shade, body)
     return Stencil(
-        ground=(1 - body) * (1 - plate),
-        colour=paint * (1 - plate),
-        ink=glyph * INK + np.maximum(plate - glyph, 0) * RIM,
-        letter=plate > 0,
+        ground=(1 - body) * (1 - plate), colour=paint * (1 - plate), ink=glyph * INK + np.maximum(plate - glyph, 0) * RIM, letter=plate > 0
     )
 
 
