@@ -98,7 +98,7 @@ def test_odd_scenes_are_asked_twice_and_four_times_as_often_as_agreeing_ones() -
     agrees = world.prior.agrees(scenes)
     for name, times in (("all", 1), ("odd2", 2), ("odd4", 4)):
         rates = world.policy(flip.policies()[name]).rates(scenes, world.prior)
-        target = [index for index, ask in enumerate(world.policy(flip.policies()[name]).asks) if ask.query.name == "shape"]
+        target = [index for index, ask in enumerate(world.policy(flip.policies()[name]).lines) if ask.query.name == "shape"]
         asked = rates[target].sum(axis=0)
         assert asked[~agrees].mean() / asked[agrees].mean() == pytest.approx(times), name
 
