@@ -193,11 +193,7 @@ def measure(arm: str, vision_frac: float, dtype: str, steps: int) -> dict[str, f
     teacher = (
         sum(value.nbytes for value in teacher_callback.teacher.shadow.values()) if teacher_callback and teacher_callback.teacher else 0
     )
-    return {
-        "step_s": statistics.median(seconds[1:]),
-        "peak_gib": (resident("VmHWM") - baseline) / GIB,
-        "teacher_gib": teacher / GIB,
-    }
+    return {"step_s": statistics.median(seconds[1:]), "peak_gib": (resident("VmHWM") - baseline) / GIB, "teacher_gib": teacher / GIB}
 
 
 def resident(field: str) -> int:

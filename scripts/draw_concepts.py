@@ -85,11 +85,7 @@ def draw_shadows() -> Image.Image:
 def draw_verdicts() -> alt.Chart:
     """Every model of the flip study on shapes: how far it reads shape and how far colour leaks, with colour's verdict."""
     rows = [
-        {
-            "read": moved(run, "shape", "shape"),
-            "leak": moved(run, "colour", "shape"),
-            "verdict of colour": run["verdicts"]["colour"],
-        }
+        {"read": moved(run, "shape", "shape"), "leak": moved(run, "colour", "shape"), "verdict of colour": run["verdicts"]["colour"]}
         for run in runs_of("flip")
         if run["setup"]["world"] == "shapes" and any(cell["query"] == "shape" for cell in run["cells"])
     ]

@@ -21,16 +21,17 @@ def test_every_public_name_is_there_by_its_own_name_and_says_what_it_is() -> Non
         assert value.__name__ == name and value.__doc__, name
         assert value is getattr(th, name)
     assert set(th.__all__) <= set(dir(th))
-    with pytest.raises(AttributeError, match="no attribute 'survey_world'"):
+    with pytest.raises(AttributeError, match="No theodolite attribute survey_world"):
         th.survey_world  # noqa: B018
 
 
 def test_type_checkers_see_the_names_that_are_loaded_lazily() -> None:
-    tree = ast.parse(Path(th.__file__).read_text())
-    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
-    seen = {alias.asname: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert seen == {name: f"theodolite.{home}" for name, home in th._HOMES.items()}
-    assert (Path(th.__file__).parent / "py.typed").is_file()
+    package = Path(th.__file__).parent
+    imports = [node for node in ast.parse((package / "__init__.pyi").read_text()).body if isinstance(node, ast.ImportFrom)]
+    modules = {alias.asname: f"theodolite.{node.module}" for node in imports for alias in node.names}
+    assert sorted(modules) == sorted(th.__all__) and all(node.level == 1 for node in imports)
+    assert modules == {name: getattr(th, name).__module__ for name in th.__all__}
+    assert (package / "py.typed").is_file()
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

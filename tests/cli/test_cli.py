@@ -70,11 +70,7 @@ def test_help_says_what_a_default_comes_from() -> None:
     ],
 )
 def test_bad_input_ends_with_status_2_and_a_reason(
-    tmp_path: Path,
-    arguments: tuple[str, ...],
-    words: tuple[str, ...],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("x")

@@ -24,12 +24,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     measures = "ladder,likeness,gap,causal"
     first = theodolite("survey", home / "model-0", "--out", home / "one", "--measures", measures, *base)
     assert first.returncode == 0, first.stderr
-    for words in (
-        "questions: 472 pictures",
-        "capture: one pass over 66 pictures, 9 questions each",
-        "causal: about",
-        "pairs a second",
-    ):
+    for words in ("questions: 472 pictures", "capture: one pass over 66 pictures, 9 questions each", "causal: about", "pairs a second"):
         assert words in first.stdout, first.stdout
     assert theodolite("survey", home / "model-1", "--out", home / "other", *base).returncode == 0
     return home / "one", home / "other"

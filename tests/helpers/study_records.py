@@ -7,17 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from theodolite.records.study import (
-    AnsweredRight,
-    Claim,
-    Figure,
-    GridRun,
-    MovedCell,
-    Point,
-    PredictedByCoverage,
-    StudyRecord,
-    write_runs,
-)
+from theodolite.records.study import AnsweredRight, Claim, Figure, GridRun, MovedCell, Point, PredictedByCoverage, StudyRecord, write_runs
 from theodolite.records.survey import RunRecord, TrainingFacts
 from theodolite.records.training import TrainedOn
 

@@ -264,10 +264,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Any]], str]] = 
         lambda given: {**given, "position_ids": torch.arange(given["input_ids"].shape[1])[None]},
         "positions by axis here",
     ),
-    "mask alone": (
-        lambda given: {**given, "attention_mask": torch.zeros(1, 1, *2 * given["input_ids"].shape[1:])},
-        "needs position_ids",
-    ),
+    "mask alone": (lambda given: {**given, "attention_mask": torch.zeros(1, 1, *2 * given["input_ids"].shape[1:])}, "needs position_ids"),
 }
 
 

@@ -213,7 +213,7 @@ def test_a_base_model_takes_the_template_that_is_given(parts: Path, tmp_path: Pa
     build(str(language), tmp_path / "vlm", template)
     assert load_vlm(tmp_path / "vlm")[1].chat_template.endswith(TEMPLATE)
     template.write_text("{% for message in messages %}{{ message['content'] }}{% endfor %}{{ 'so :' if add_generation_prompt }}")
-    with pytest.raises(BadInput, match="does not continue the prompt"):
+    with pytest.raises(BadInput, match="does not continue its prompt"):
         build(str(language), tmp_path / "other", template)
     assert not (tmp_path / "other").exists()
     with pytest.raises(BadInput, match="no chat template can be read from"):

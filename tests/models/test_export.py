@@ -90,13 +90,7 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     blocked = 'import sys; sys.modules["theodolite"] = None'  # importing ours would fail
     code = f"{blocked}; from helpers import exported_model_process as script; script.main({str(root)!r})"
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=TESTS,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", code], cwd=TESTS, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return {name: torch.load(root / name / "answered.pt") for name in EVERY}

@@ -18,14 +18,7 @@ def sees(place: Layout, mixed: bool = True, window: int | None = None) -> list[s
 
 
 def test_mixed_attention_by_hand() -> None:
-    assert sees(layout([["tvt"]])) == [
-        "#.....",
-        "#####.",
-        "#####.",
-        "#####.",
-        "#####.",
-        "######",
-    ]
+    assert sees(layout([["tvt"]])) == ["#.....", "#####.", "#####.", "#####.", "#####.", "######"]
 
 
 def test_pictures_see_earlier_pictures_and_never_later_ones() -> None:

@@ -151,16 +151,7 @@ def test_verdicts_scores_and_provenance_are_there(source: Page, records: Sequenc
         assert found == dict(survey.shadows.verdicts)
     chip = next(found for found in source.of("span") if found.get("data-verdict") == "shadow")
     assert "Largest leak 0.97" in chip["title"] and "the threshold is 0.12" in chip["title"]
-    for text in (
-        "cannot be asked",
-        "0.91",
-        "0.34",
-        "transformers 5.23.0",
-        "2026-01-02",
-        "12" * 6,
-        "above 0.5 of pairs",
-        "strength 0.9",
-    ):
+    for text in ("cannot be asked", "0.91", "0.34", "transformers 5.23.0", "2026-01-02", "12" * 6, "above 0.5 of pairs", "strength 0.9"):
         assert text in source.text
     assert "round → red" in source.text and "exact" in source.text
 
@@ -297,16 +288,9 @@ def test_hostile_text_is_text(foreign_opened: tuple[Page, list[str], str]) -> No
     assert "owned" not in "".join(re.findall(r"<script>(.*?)</script>", html, re.DOTALL))
 
 
-def test_without_coverage_training_and_world_the_page_says_what_is_missing(
-    foreign_opened: tuple[Page, list[str], str],
-) -> None:
+def test_without_coverage_training_and_world_the_page_says_what_is_missing(foreign_opened: tuple[Page, list[str], str]) -> None:
     page, console, _ = foreign_opened
-    for text in (
-        "no world is known",
-        "Nothing is recorded of the training",
-        "There is no coverage",
-        "what was asked is unknown",
-    ):
+    for text in ("no world is known", "Nothing is recorded of the training", "There is no coverage", "what was asked is unknown"):
         assert text in page.text
     assert "training seed unknown" in page.text and "one seed" not in page.text
     assert "picture not in the record's folder" in page.text

@@ -164,10 +164,7 @@ def unasked(causal: Causal) -> Causal:
             ),
             "erase": tuple(
                 one.model_copy(
-                    update={
-                        "lost": None,
-                        **{name: getattr(one, name).model_copy(update=empty) for name in ("before", "after", "control")},
-                    }
+                    update={"lost": None, **{name: getattr(one, name).model_copy(update=empty) for name in ("before", "after", "control")}}
                 )
                 for one in causal.erase
             ),

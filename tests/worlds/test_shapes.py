@@ -11,7 +11,7 @@ from scipy import stats
 
 from theodolite.records.errors import BadInput
 from theodolite.worlds.factors import Scene, Scenes, UnknownName
-from theodolite.worlds.shapes.draw import CENTRES, PAINT, RADIUS, drawn_at
+from theodolite.worlds.shapes.draw import CENTRES, PAINT, RADIUS, _place, _stencil_of
 from theodolite.worlds.shapes.world import SPACE, Shapes
 
 BASE = {
@@ -31,6 +31,20 @@ BASE = {
 @pytest.fixture(scope="module")
 def world() -> Shapes:
     return Shapes()
+
+
+def drawn_at(scenes: Scenes, factor: str, size: int) -> np.ndarray:
+    """Mask of the pixels that show a factor's value in each scene: ground, letter, paint, or the object (place, size, shape, tilt)."""
+    masks = np.zeros((len(scenes), size, size), dtype=bool)
+    for index in range(len(scenes)):
+        values = scenes.scene(index).values
+        top, left, _ = _place(scenes, index, size)
+        stencil = _stencil_of(values, size)
+        visible = {"ground": stencil.ground > 0, "sheen": stencil.ground > 0, "letter": stencil.letter, "colour": stencil.colour > 0}
+        masks[index] = factor in ("ground", "sheen")
+        side = len(stencil.ground)
+        masks[index, top : top + side, left : left + side] = visible.get(factor, stencil.ground < 1)
+    return masks
 
 
 def scenes_of(*changes: dict[str, str], nuisance: int = 5) -> Scenes:

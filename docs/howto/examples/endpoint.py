@@ -16,13 +16,7 @@ class AlwaysA(BaseHTTPRequestHandler):
         message = {"role": "assistant", "content": "A"}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         body = json.dumps(
-            {
-                "id": "1",
-                "object": "chat.completion",
-                "created": 0,
-                "model": "always-a",
-                "choices": [choice],
-            }
+            {"id": "1", "object": "chat.completion", "created": 0, "model": "always-a", "choices": [choice]}
         ).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

@@ -19,10 +19,7 @@ records = []
 for index, pixels in enumerate(world.render(scenes)):
     Image.fromarray(pixels).save(f"pictures/{index}.png")
     shape = scenes.scene(index).values["shape"]
-    turns = [
-        {"from": "human", "value": "<image>\nwhat is its shape?"},
-        {"from": "gpt", "value": shape},
-    ]
+    turns = [{"from": "human", "value": "<image>\nwhat is its shape?"}, {"from": "gpt", "value": shape}]
     records.append({"id": str(index), "image": f"{index}.png", "conversations": turns})
 Path("data.json").write_text(json.dumps(records))
 
@@ -39,11 +36,7 @@ args = TrainingArguments(
 )
 laver = th.LaverConfig(branch="joint", head_hidden=64)  # the paper's: branch="separate", head_hidden=8192
 trainer = th.LaverTrainer(
-    model,
-    laver,
-    args=args,
-    train_dataset=th.LlavaJson("data.json", "pictures"),
-    processing_class=processor,
+    model, laver, args=args, train_dataset=th.LlavaJson("data.json", "pictures"), processing_class=processor
 )
 
 options = th.SurveyOptions(policy="shape", num_scenes=4)

@@ -36,10 +36,7 @@ class Decorrelate(Objective):
     def counts(self, batch: Mapping[str, Any]) -> Mapping[str, int]:
         """What each term sums over, known before the pass: the trainer adds these over micro-batches and processes."""
         sizes = layout_in(batch).sizes()
-        return {
-            "language": int(batch["labels"].numel()),
-            "alike": sum(size * size for size in sizes),
-        }
+        return {"language": int(batch["labels"].numel()), "alike": sum(size * size for size in sizes)}
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> Terms:
         """Sums, never means: the trainer divides by the global counts."""

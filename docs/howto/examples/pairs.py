@@ -33,13 +33,7 @@ def write_manifest(folder: Path) -> Path:
         mug(other, "left", scene).save(folder / names["colour"])
         mug(colour, "right", scene).save(folder / names["handle"])
         mug(colour, "left", scene + 2).save(folder / names["again"])
-        common = {
-            "scene": scene,
-            "picture": names["base"],
-            "question": QUESTION,
-            "choices": CHOICES,
-            "query": "colour",
-        }
+        common = {"scene": scene, "picture": names["base"], "question": QUESTION, "choices": CHOICES, "query": "colour"}
         rows += [
             # Read: the colour changes, and so should the answer.
             {
@@ -62,13 +56,7 @@ def write_manifest(folder: Path) -> Path:
                 "answer_after": colour,
             },
             # Noise: nothing changes but the place of the mug.
-            {
-                **common,
-                "factor": "",
-                "edited": names["again"],
-                "answer_before": colour,
-                "answer_after": colour,
-            },
+            {**common, "factor": "", "edited": names["again"], "answer_before": colour, "answer_after": colour},
         ]
     path = folder / "manifest.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -44,10 +44,7 @@ class TrafficLights(World):
         pen.rectangle((24 + shift, 8, 40 + shift, 56), fill="#222")
         for place, (name, lamp) in enumerate(LAMPS.items()):
             top = 11 + 15 * place
-            pen.ellipse(
-                (26 + shift, top, 38 + shift, top + 12),
-                fill=lamp if name == scene.values["light"] else "#444",
-            )
+            pen.ellipse((26 + shift, top, 38 + shift, top + 12), fill=lamp if name == scene.values["light"] else "#444")
         return np.asarray(picture.resize((size, size)))
 
     def pairs(self, num_scenes: int, rng: np.random.Generator) -> Pairs:

@@ -73,11 +73,7 @@ class LocalAsker:
         return self._model_inputs[height, width]
 
     def ask(
-        self,
-        pictures: Pictures,
-        questions: Sequence[Question],
-        progress: Progress = silent,
-        edits: Mapping[str, Edit] | None = None,
+        self, pictures: Pictures, questions: Sequence[Question], progress: Progress = silent, edits: Mapping[str, Edit] | None = None
     ) -> list[Answer]:
         """Answers in the order of `questions`. Batches depend on questions and memory alone, so a repeated call repeats bit for bit.
 

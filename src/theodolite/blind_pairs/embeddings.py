@@ -73,7 +73,7 @@ class Embedder:
             vectors = self._encoder.vectors([inputs[index] for index in group])
             if not isinstance(vectors, Tensor) or vectors.ndim != 2 or len(vectors) != len(group):
                 raise BadInput(
-                    f"{self.name} does not give one vector per picture; use CLIP, SigLIP, DINOv2, ViT or a VLM of docs/families.md"
+                    f"{self.name} does not give one vector per picture; use CLIP, SigLIP, DINOv2, ViT or a VLM (docs/reference/families.md)"
                 )
             for index, vector in zip(group, vectors.float().cpu(), strict=True):
                 by_picture[index] = vector
@@ -84,11 +84,7 @@ class Embedder:
 
 
 def embed(
-    embedder: Embedder,
-    store: VectorStore,
-    pictures: Mapping[str, Callable[[], Image.Image | None]],
-    batch: int,
-    progress: Progress,
+    embedder: Embedder, store: VectorStore, pictures: Mapping[str, Callable[[], Image.Image | None]], batch: int, progress: Progress
 ) -> list[str]:
     """Adds the missing vectors of pictures to the store; returns the keys of unreadable pictures (those that open as None).
 

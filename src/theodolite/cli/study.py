@@ -16,8 +16,7 @@ SEEDS, QUICK_SEEDS = 5, 1
 def study_command(
     name: Annotated[str, typer.Argument(help="flip, lock or forecast", show_default=False)],
     seeds: Annotated[
-        int | None,
-        typer.Option(min=1, help=f"number of training runs of each arm, one a seed (default: {SEEDS}; quick: {QUICK_SEEDS})"),
+        int | None, typer.Option(min=1, help=f"number of training runs of each arm, one a seed (default: {SEEDS}; quick: {QUICK_SEEDS})")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="folder of the study (default: runs/studies/NAME); finished runs in it are not repeated")

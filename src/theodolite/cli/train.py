@@ -20,8 +20,7 @@ def train_command(
         typer.Option(help="NAME=FILE.json:PICTURES (LLaVA format) or NAME=DATASET, once for each data name of the recipe's stages"),
     ] = None,
     ask: Annotated[
-        str | None,
-        typer.Option(help="recipes on a world: query policy, as `theodolite advise` prints it (default: shape,row)"),
+        str | None, typer.Option(help="recipes on a world: query policy, as `theodolite advise` prints it (default: shape,row)")
     ] = None,
     strength: Annotated[float | None, typer.Option(help="recipes on a world: how often shape sets colour, 0 to 1 (default: 0.8)")] = None,
     settings: Annotated[

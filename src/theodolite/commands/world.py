@@ -36,7 +36,7 @@ def write_world(
     Scenes follow the prior, and their questions the policy; base scenes of pairs follow the independent prior. `pairs_only` writes only
     the manifest and its pictures. Raises `FolderTaken`.
     """
-    policy = world.policy(ask or ",".join(query.name for query in world.queries if query.form == "open"))
+    policy = world.policy(ask or world.open_policy)
     counts = []
     with whole_folder(out, overwrite=overwrite) as folder:
         if not pairs_only:

@@ -113,10 +113,7 @@ class WorldExamples(Dataset[TrainingExample]):
 
     def __getitem__(self, index: int) -> TrainingExample:
         conversations = tuple(
-            (
-                {"role": "user", "content": [IMAGE, text_part(item.question)]},
-                {"role": "assistant", "content": [text_part(item.answer)]},
-            )
+            ({"role": "user", "content": [IMAGE, text_part(item.question)]}, {"role": "assistant", "content": [text_part(item.answer)]})
             for item in self.examples.questions[index]
         )
         return TrainingExample(self.examples.key(index), (Image.fromarray(self.examples.pictures[index]),), conversations)

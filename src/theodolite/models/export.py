@@ -13,17 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
-from theodolite.models.exported import (
-    adapted,
-    attention,
-    cells_tower,
-    connectors,
-    conv_tower,
-    grids,
-    layout,
-    lite0_tower,
-    positions,
-)
+from theodolite.models.exported import adapted, attention, cells_tower, connectors, conv_tower, grids, layout, lite0_tower, positions
 from theodolite.models.exported.connectors import STOCK, ConnectorLlava, connector_of
 from theodolite.models.families import EXPORTED, Family, family_of
 from theodolite.models.forward import Adaptation, adaptation_of, base_model

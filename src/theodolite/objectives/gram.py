@@ -25,11 +25,7 @@ SHORTEST = 1e-12  # a row of smaller norm counts as zeros: cosine 0 with all row
 
 
 def gram_loss(
-    student: Float[Tensor, "token dim"],
-    teacher: Float[Tensor, "token dim"],
-    sizes: Sequence[int],
-    form: Form = "clipped",
-    tile: int = 256,
+    student: Float[Tensor, "token dim"], teacher: Float[Tensor, "token dim"], sizes: Sequence[int], form: Form = "clipped", tile: int = 256
 ) -> Float[Tensor, ""]:
     """Squared excess of the student's cosines over the teacher's, 0 or more, summed over pictures and all ordered token pairs of each.
 

@@ -32,7 +32,7 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class LaverConfig:
-    """Hyperparameters of LaVer. Defaults are the published ones; docs/papers.md explains the choices that the sources leave open.
+    """Hyperparameters of LaVer. Defaults are the published ones; docs/reference/papers.md explains the choices that the sources leave open.
 
     * `head_width` None is the width of the language model. `head_hidden` is 8,192, for language models of width 3,584.
     * `gram_reduction`: *entries* divides the summed squares by the number of token pairs (so that a weight means the same at any number of

@@ -1,8 +1,8 @@
 """Coverage of a query policy: which factors its questions alone determine. Exact, by enumeration; needs no model and no torch.
 
-Definitions: docs/measures.md, after the essay "The Coverage Lock" (Y. Cai). Two scenes are *distinguished* if some query supported at
-both has different answers. Every array has one axis for each *involved* factor (one that a query or a correlation touches), of length 1
-where it does not depend on it. Any other factor is independent of all answers: its quantities are 0 and it has no axis.
+Definitions: docs/reference/measures.md, after the essay "The Coverage Lock" (Y. Cai). Two scenes are *distinguished* if some query
+supported at both has different answers. Every array has one axis for each *involved* factor (one that a query or a correlation touches),
+of length 1 where it does not depend on it. Any other factor is independent of all answers: its quantities are 0 and it has no axis.
 """
 
 from __future__ import annotations

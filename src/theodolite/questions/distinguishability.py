@@ -24,9 +24,7 @@ class Distinguishability(NamedTuple):
 
 
 def measure_distinguishability(
-    weights: Float[np.ndarray, "..."],
-    asked: Sequence[tuple[Int[np.ndarray, "..."], Bool[np.ndarray, "..."]]],
-    seed: int = 0,
+    weights: Float[np.ndarray, "..."], asked: Sequence[tuple[Int[np.ndarray, "..."], Bool[np.ndarray, "..."]]], seed: int = 0
 ) -> Distinguishability:
     """Chance that two scenes drawn from `weights` are distinguished by some query supported at both.
 

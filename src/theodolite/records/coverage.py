@@ -1,4 +1,4 @@
-"""Coverage in a survey's record: what the questions alone determine. Definitions: docs/measures.md, "Coverage"."""
+"""Coverage in a survey's record: what the questions alone determine. Definitions: docs/reference/measures.md, "Coverage"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text of docs/records.md, generated from the record models: every field with its type in plain words and its meaning."""
+"""The text of docs/reference/records.md, generated from the record models: every field with its type in plain words and its meaning."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ from run to run, and `pictures/` the pictures of the examples. A model trained w
 
 In JSON a *map* is an object and a *list* an array; *null* means not known or not applicable. Fractions (`*_frac`) lie
 in 0 to 1, `*_bits` are bits, `num_*` are counts, and `*_sha256` are hashes in hex: equal hashes mean equal contents. The
-quantities are defined in docs/measures.md.
+quantities are defined in docs/reference/measures.md.
 """
 
 
 def records_text() -> str:
-    """The whole of docs/records.md. Raises `ValueError` where a part or a field lacks its description, or two parts share a name."""
+    """The text of docs/reference/records.md. Raises `ValueError` where a description is missing, or two parts share a name."""
     missing = undescribed(FILES.values())
     if missing:
         raise ValueError(f"{', '.join(missing)} lack a description; give the class a docstring and the field a Field(description=...)")

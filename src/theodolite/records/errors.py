@@ -4,7 +4,7 @@ from pydantic import ValidationError
 
 
 class BadInput(ValueError):
-    """Input that cannot be used; the message says what was found, what was expected, and what to change."""
+    """Input that cannot be used; the message names what was given, what was expected, and what to change."""
 
 
 class UnknownName(BadInput):

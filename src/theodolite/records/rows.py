@@ -24,8 +24,7 @@ PLANNED: Mapping[str, Column] = {
         "paraphrase: only the wording changes; training: one question as asked in training, its after side repeats its before",
     ),
     "scene": Column(
-        pl.Int64(),
-        "number of the base scene, by which intervals are clustered; rows of kind training have scenes and numbers of their own",
+        pl.Int64(), "number of the base scene, by which intervals are clustered; rows of kind training have scenes and numbers of their own"
     ),
     "factor": Column(pl.String(), "the factor that changes; empty where none does"),
     "value_before": Column(pl.String(), "value of that factor before; null where no factor changes"),

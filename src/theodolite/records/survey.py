@@ -155,7 +155,7 @@ class WorldConfig(Part):
 class ModelConfig(Part):
     """The model that was surveyed; `weights_sha256` is over its parameters and buffers by name."""
 
-    family: str = Field(description="the family of models, as docs/families.md names it")
+    family: str = Field(description="the family of models, as docs/reference/families.md names it")
     weights_sha256: str = Field(description="over parameters and buffers by name")
     num_parameters: int = Field(description="total number of parameters")
     dtype: str = Field(description="precision of the parameters, float32 for example")
@@ -257,14 +257,3 @@ def read_survey(folder: Path) -> SurveyRecord:
         return SurveyRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise BadRecord(f"{path} is no survey record of version {VERSION}: {first_fault(error)}; survey the model again") from error
-
-
-def read_run_record(folder: Path) -> RunRecord:
-    """The run record beside a survey. Raises `BadRecord` if there is none or it is of another version."""
-    path = (folder if folder.is_dir() else folder.parent) / "run.json"
-    try:
-        return RunRecord.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise BadRecord(f"{path} cannot be read ({error.strerror}); give a folder as it was written") from error
-    except ValidationError as error:
-        raise BadRecord(f"{path} is no run record of version {VERSION}: {first_fault(error)}; survey the model again") from error

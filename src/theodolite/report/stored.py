@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -21,10 +21,10 @@ class StoredSurvey:
 
     record: SurveyRecord
     run: RunRecord | None = None
-    pictures: Mapping[str, bytes] | None = None
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
 
     def picture(self, name: str) -> bytes | None:
-        return (self.pictures or {}).get(name)
+        return self.pictures.get(name)
 
 
 @runtime_checkable

@@ -22,12 +22,12 @@ def tour_table(records: Sequence[SurveyRecord]) -> Table:
         table.add_column(f"do({factor})\n-> {query} answer\n({'read' if moves else 'leak'})", justify="right")
     table.add_column("verdicts")
     for record in records:
-        found = {_key(cell): cell for cell in record.shadows.cells if cell.form == "open"}
+        cells_by_key = {_key(cell): cell for cell in record.shadows.cells if cell.form == "open"}
         verdicts = {name: word for name, word in record.shadows.verdicts.items() if not correlated or name in correlated}
         seed = f"\nseed {record.training.seed}" if record.training and num_seeds > 1 else ""
         table.add_row(
             record.title + seed,
-            *(_show(found[key]) if key in found else "" for key in cells),
+            *(_show(cells_by_key[key]) if key in cells_by_key else "" for key in cells),
             "\n".join(f"{name}: {word.replace('_', ' ')}" for name, word in verdicts.items()),
         )
     return table
@@ -62,8 +62,8 @@ def score_table(records: Sequence[SurveyRecord]) -> Table | None:
     for form in forms:
         table.add_column(form.replace("_", "/"), justify="right")
     for record in records:
-        found = {score.form: f"{score.accuracy_frac:.3f} ({score.text_only_frac:.3f})" for score in record.scores}
-        table.add_row(record.title, *(found.get(form, "") for form in forms))
+        accuracies = {score.form: f"{score.accuracy_frac:.3f} ({score.text_only_frac:.3f})" for score in record.scores}
+        table.add_row(record.title, *(accuracies.get(form, "") for form in forms))
     return table
 
 
@@ -78,7 +78,7 @@ def gallery_table(record: SurveyRecord) -> Table:
     for column in ("answer moves", "noise floor", "total variation", "right before\nand after", "pairs", "scenes"):
         table.add_column(column, justify="right")
     table.add_column("verdict on\nthe factor")
-    told: set[str] = set()
+    shown: set[str] = set()
     for cell in shadows.cells:
         table.add_row(
             f"do({cell.factor})\n-> {cell.query}",
@@ -89,9 +89,9 @@ def gallery_table(record: SurveyRecord) -> Table:
             _interval(cell.right_frac, cell.right_low, cell.right_high),
             f"{cell.num_pairs:,}",
             f"{cell.num_scenes:,}",
-            "" if cell.factor in told else shadows.verdicts.get(cell.factor, "").replace("_", " "),
+            "" if cell.factor in shown else shadows.verdicts.get(cell.factor, "").replace("_", " "),
         )
-        told.add(cell.factor)
+        shown.add(cell.factor)
     return table
 
 
@@ -126,8 +126,10 @@ def accuracy_table(record: SurveyRecord) -> Table | None:
         share = getattr(record.accuracy, name)
         if share is not None:
             rate = share.rate
-            told = ("nothing answered", "0") if rate is None else (_interval(rate.frac, rate.low, rate.high), f"{rate.num_pairs:,}")
-            table.add_row(name, what, told[0], f"{share.chance_frac:.2f}", told[1], f"{share.num_unanswered:,}")
+            rate_text, number = (
+                ("nothing answered", "0") if rate is None else (_interval(rate.frac, rate.low, rate.high), f"{rate.num_pairs:,}")
+            )
+            table.add_row(name, what, rate_text, f"{share.chance_frac:.2f}", number, f"{share.num_unanswered:,}")
     return table
 
 
@@ -178,4 +180,4 @@ def proxy_lines(result: Coverage) -> list[str]:
     """What a shadow could earn, in bits, for every query; and how much of the world the questions resolve."""
     lines = [f"{name}: a shadow could earn {bits:.4f} bits" for name, bits in result.proxy_bits.items() if bits > 0]
     estimated = "" if result.resolved_exact else f" [{result.resolved_low:.4f}, {result.resolved_high:.4f}], estimated"
-    return [*lines, f"two scenes drawn from the prior are told apart with chance {result.resolved_frac:.4f}{estimated}"]
+    return [*lines, f"two scenes drawn from the prior are distinguished with chance {result.resolved_frac:.4f}{estimated}"]

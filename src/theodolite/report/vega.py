@@ -10,7 +10,7 @@ import altair as alt
 import vl_convert
 from markupsafe import Markup
 
-# Blue and orange can be told from each other under every common colour blindness.
+# Blue and orange are distinguishable under every common colour blindness.
 READ_MARK, LEAK_MARK = "#1f6fb5", "#d1580a"
 INK, PAPER, GRID = "#1b1f24", "#ffffff", "#ececE8"
 LETTER_PIXELS = 6.4

@@ -133,11 +133,6 @@ def predict_rates(fitted: pl.DataFrame, unseen: pl.DataFrame, columns: Sequence[
     return np.asarray(model.predict_proba(unseen.select(columns).to_numpy())[:, 1])
 
 
-def absolute_error(forecast: Float[np.ndarray, " row"], measured: Float[np.ndarray, " row"]) -> float:
-    """Mean absolute difference of forecast and measured rates, 0 to 1."""
-    return float(np.abs(forecast - measured).mean())
-
-
 def calibration_error(forecast: Float[np.ndarray, " row"], measured: Float[np.ndarray, " row"]) -> float:
     """Mean, over bins of equal width and weighted by their rows, of |mean forecast - mean measured|, 0 to 1.
 

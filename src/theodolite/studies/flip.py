@@ -173,10 +173,7 @@ ASKED = {
     "both": f"both: {TARGET} and {PROXY} of all scenes",
     "odd": "odd: again of odd scenes",
 }
-PANELS = (
-    (f"leak: do({PROXY}) → {TARGET} answer", LEAK),
-    (f"read: do({TARGET}) → {TARGET} answer", READ),
-)
+PANELS = ((f"leak: do({PROXY}) → {TARGET} answer", LEAK), (f"read: do({TARGET}) → {TARGET} answer", READ))
 
 
 def draw_flip(runs: FinishedRuns) -> tuple[Figure, ...]:
@@ -232,10 +229,4 @@ def _lines(runs: FinishedRuns) -> Figure:
     )
 
 
-FLIP = Study(
-    name="flip",
-    question="Does a factor's status turn on the questions alone?",
-    grid=flip_grid,
-    judge=judge_flip,
-    draw=draw_flip,
-)
+FLIP = Study(name="flip", question="Does a factor's status turn on the questions alone?", grid=flip_grid, judge=judge_flip, draw=draw_flip)

@@ -95,11 +95,7 @@ SIGNS = {
 }  # fmt: skip
 RHO = "Spearman's rho over runs, queries and factors, interval by policy"
 NEARER = "mean absolute error of the forecast from the questions less that from {rival}, interval by policy"
-RIVALS = {
-    "accuracy": "accuracy on questions as in training",
-    "frequency": "how often each question is asked",
-    "gap": "the modality gap",
-}
+RIVALS = {"accuracy": "accuracy on questions as in training", "frequency": "how often each question is asked", "gap": "the modality gap"}
 UNSEEN = {"policies": "policies that it was never fitted on", "world": "a world that it was never fitted on (easy-VQA)"}
 LINE = 0.5
 

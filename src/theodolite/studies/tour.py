@@ -130,11 +130,7 @@ def tour_named(name: str, num_seeds: int = 1, *, short: bool = False) -> Tour:
     arms = TOURS[name]()
     if short:
         arms = tuple(
-            replace(
-                arm,
-                recipe=replace(arm.recipe, name=f"{arm.recipe.name}-short", steps=10),
-                num_pictures=min(arm.num_pictures, 640),
-            )
+            replace(arm, recipe=replace(arm.recipe, name=f"{arm.recipe.name}-short", steps=10), num_pictures=min(arm.num_pictures, 640))
             for arm in arms
         )
     return Tour(name, arms, tuple(range(num_seeds)), num_scenes=20 if short else NUM_SCENES)

@@ -15,7 +15,7 @@ from theodolite.training.recipes import Stage, StagedRecipe
 def training_arguments(recipe: StagedRecipe, stage: Stage, folder: str | Path, seed: int) -> TrainingArguments:
     """The arguments of a stage: its batch divided among processes and micro-batches, checkpoints every `stage.save_every` steps (0: none).
 
-    Without an accelerator `use_cpu` is set (docs/training.md). Raises `BadInput` if the batch does not divide.
+    Without an accelerator `use_cpu` is set (docs/reference/training.md). Raises `BadInput` if the batch does not divide.
     """
     accelerated = torch.accelerator.is_available()
     processes = int(os.environ.get("WORLD_SIZE", "1"))

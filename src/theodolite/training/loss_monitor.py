@@ -28,12 +28,7 @@ class LossMonitor(TrainerCallback):
         self.progress(state.global_step, state.max_steps, f"loss {self.losses[-1][1]:.3f}" if self.losses else "")
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Mapping[str, float] | None = None, **kwargs: Any
     ) -> None:
         loss = (logs or {}).get("loss")
         if loss is None:

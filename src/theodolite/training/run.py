@@ -42,14 +42,7 @@ class Origin:
 
 
 def train_on_examples(
-    model: nn.Module,
-    processor: Any,
-    examples: ExampleSet,
-    recipe: Recipe,
-    *,
-    origin: Origin,
-    seed: int,
-    progress: Progress = silent,
+    model: nn.Module, processor: Any, examples: ExampleSet, recipe: Recipe, *, origin: Origin, seed: int, progress: Progress = silent
 ) -> TrainingOutcome:
     """Trains connector and language model by next-token prediction on the examples' answers, in place: a recipe of one stage.
 

@@ -88,12 +88,7 @@ class JsonLinesLog(TrainerCallback):
         write_whole(self.path, "".join(lines))
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Mapping[str, float] | None = None, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero and logs and "loss" in logs:
             with self.path.open("a") as file:

@@ -187,8 +187,7 @@ def conjunction_query(space: FactorSpace, conditions: Sequence[tuple[str, str]],
     if first == second:
         raise BadInput(f"a conjunction needs two different factors; both are {first!r}")
     holds = np.logical_and.outer(
-        np.arange(len(space[first].values)) == space[first].level(value),
-        np.arange(len(space[second].values)) == space[second].level(other),
+        np.arange(len(space[first].values)) == space[first].level(value), np.arange(len(space[second].values)) == space[second].level(other)
     )
     label = f"{first}={value}&{second}={other}"
     return Query(label, "conjunction", f"{first}&{second}", tuple(wordings), ("yes", "no"), (first, second), 1 - holds)

@@ -82,10 +82,7 @@ def test_set_accuracy_takes_all_pictures_of_a_scene() -> None:
     """Four pictures under one question, as in What'sUp: two pairs of one scene."""
     wrong = pair(1, "q", ("yes", "yes"), ("yes", "no"), picture_before=12, picture_after=13)
     accuracy = measured(
-        pair(1, "q", YES_NO, YES_NO),
-        wrong,
-        pair(2, "q", YES_NO, YES_NO),
-        pair(2, "q", YES_NO, YES_NO, picture_before=22, picture_after=23),
+        pair(1, "q", YES_NO, YES_NO), wrong, pair(2, "q", YES_NO, YES_NO), pair(2, "q", YES_NO, YES_NO, picture_before=22, picture_after=23)
     )
     assert fracs(accuracy) == {"item": 7 / 8, "pair": 3 / 4, "question": 1 / 2, "picture": None, "group": 1 / 2}
     assert accuracy.group is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,6 @@ def test_rows_as_frames_and_verdicts_as_a_table() -> None:
     result = surveyed()
     assert result.to_polars() is result.rows
     assert list(result.to_pandas().columns) == result.rows.columns and len(result.to_pandas()) == len(result.rows)
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=200, record=True, file=StringIO())
     console.print(result.table())
     assert "do(shape)" in console.export_text()

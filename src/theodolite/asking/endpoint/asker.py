@@ -1,4 +1,4 @@
-"""Answers of a model behind an OpenAI-compatible chat endpoint (docs/endpoint.md).
+"""Answers of a model behind an OpenAI-compatible chat endpoint (docs/howto/endpoint.md).
 
 If the server returns log-probabilities, an answer is the distribution of the first token over the options' letters, which differs from a
 local model's probabilities of whole choices. Otherwise the choice is read from the text.
@@ -18,14 +18,7 @@ from theodolite.asking.answer import UNANSWERED, Answer, Question
 from theodolite.asking.endpoint.cache import ResponseCache, content_key
 from theodolite.asking.endpoint.capabilities import Reading, detect_capabilities, reading_of, request_of, top_of
 from theodolite.asking.endpoint.channel import Channel, EndpointSettings, Refused
-from theodolite.asking.endpoint.prompt import (
-    PROMPT_SHA256,
-    messages_of,
-    picture_digest,
-    picture_tokens,
-    prompt_of,
-    text_tokens,
-)
+from theodolite.asking.endpoint.prompt import PROMPT_SHA256, messages_of, picture_digest, picture_tokens, prompt_of, text_tokens
 from theodolite.asking.endpoint.reading import answer_of_logprobs, answer_of_text
 from theodolite.records.endpoint import Capabilities, EndpointConfig
 from theodolite.records.progress import Progress, silent
@@ -257,11 +250,7 @@ def _cached_fields(response: dict[str, Any]) -> dict[str, Any]:
     message = response["choices"][0].get("message")
     text = message.get("content") if isinstance(message, dict) else None
     model = response.get("model")
-    return {
-        "text": text if isinstance(text, str) else None,
-        "top": top_of(response),
-        "model": model if isinstance(model, str) else None,
-    }
+    return {"text": text if isinstance(text, str) else None, "top": top_of(response), "model": model if isinstance(model, str) else None}
 
 
 def _answer_of(reading: Reading, response: dict[str, Any], question: Question) -> Answer:

@@ -53,12 +53,6 @@ class ResponseCache:
                 responses |= dict(self._base.execute(f"SELECT key, response FROM responses WHERE key IN ({marks})", some))
         return {key: json.loads(response) for key, response in responses.items()}
 
-    @property
-    def num_kept(self) -> int:
-        """Number of stored answers."""
-        with self._refusing(), self._lock:
-            return int(self._base.execute("SELECT COUNT(*) FROM responses").fetchone()[0])
-
     def close(self) -> None:
         """Closes the file."""
         self._base.close()

@@ -112,7 +112,6 @@ class Channel:
         self._lock = threading.Lock()
         self._free_at = 0.0  # on the monotonic clock: when the next request may go
         self._stopped = threading.Event()
-        self.num_sent = 0
 
     def send(self, request: Mapping[str, Any], retries: int | None = None) -> dict[str, Any]:
         """The server's response to a chat request, as decoded JSON with a list of choices."""
@@ -148,8 +147,6 @@ class Channel:
         self._stopped.set()
 
     def _once(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        with self._lock:
-            self.num_sent += 1
         raw = self._client.chat.completions.with_raw_response.create(**request)
         text = raw.text if isinstance(raw.text, str) else raw.text()
         shown = self.hide(text)[:MOST_SHOWN]  # cut after hiding, or half a key might show

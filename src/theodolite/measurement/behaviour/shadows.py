@@ -25,11 +25,7 @@ MEASURED = (
 
 
 def measure_shadows(
-    rows: pl.DataFrame,
-    factors: Sequence[str],
-    dependence: Mapping[str, frozenset[str]],
-    asked: frozenset[str],
-    thresholds: Thresholds,
+    rows: pl.DataFrame, factors: Sequence[str], dependence: Mapping[str, frozenset[str]], asked: frozenset[str], thresholds: Thresholds
 ) -> Shadows:
     """All shadow quantities of a survey's rows. Unanswered rows are counted and left out of all other quantities.
 

@@ -76,11 +76,7 @@ def measure_geometry(context: MeasureContext) -> Geometry | None:
         )
     context.progress(len(sites), len(sites))
     return Geometry(
-        pooling="mean of vision tokens",
-        num_shuffles=NUM_SHUFFLES,
-        num_words=product.num_words,
-        unembedding_rank=product.rank,
-        sites=sites,
+        pooling="mean of vision tokens", num_shuffles=NUM_SHUFFLES, num_words=product.num_words, unembedding_rank=product.rank, sites=sites
     )
 
 
@@ -159,10 +155,7 @@ def _overlaps(
     )
     return tuple(
         Overlap(
-            first=one,
-            second=other,
-            overlap=tests[one, other],
-            random=round(max(ranks[one], ranks[other]) / bases[one].shape[2], DIGITS),
+            first=one, second=other, overlap=tests[one, other], random=round(max(ranks[one], ranks[other]) / bases[one].shape[2], DIGITS)
         )
         for one, other in pairs
         if (one, other) in tests

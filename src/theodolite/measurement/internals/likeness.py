@@ -36,10 +36,7 @@ def measure_likeness(context: MeasureContext) -> Likeness | None:
 
 
 def average(
-    values: Float[np.ndarray, " picture"],
-    scenes: Int[np.ndarray, " picture"],
-    confidence: float,
-    bounds: tuple[float, float] | None = None,
+    values: Float[np.ndarray, " picture"], scenes: Int[np.ndarray, " picture"], confidence: float, bounds: tuple[float, float] | None = None
 ) -> Estimate | None:
     """Mean over the pictures that have a value, with its interval clustered by scene; None where no picture has one."""
     present = np.isfinite(values)

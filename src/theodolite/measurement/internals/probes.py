@@ -74,12 +74,7 @@ class Folds:
     without the fold would reveal the fold's labels by lacking them. Slopes would do the same with folds of one scene each.
     """
 
-    def __init__(
-        self,
-        factorisation: Factorisation,
-        folds: Int[np.ndarray, " train"],
-        penalties: Sequence[float] = PENALTIES,
-    ) -> None:
+    def __init__(self, factorisation: Factorisation, folds: Int[np.ndarray, " train"], penalties: Sequence[float] = PENALTIES) -> None:
         self.factorisation = factorisation
         self.penalties = tuple(factorisation.scale * penalty for penalty in penalties)
         self.rows = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]

@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
-from theodolite.measurement.survey.result import SurveyResult
+from theodolite.measurement.survey.result import SurveyResult, read_rows
 from theodolite.records.comparison import CellChange, Change, Compared, Comparison, Finding, Measure
 from theodolite.records.errors import BadInput
-from theodolite.records.survey import BadRecord, SurveyRecord, read_survey
+from theodolite.records.survey import SurveyRecord, read_survey
 from theodolite.stats.rates import benjamini_hochberg, difference_p, paired_difference, scenes_needed
 
 POWER = 0.8
@@ -33,21 +33,11 @@ def compare(one: SurveyResult | str | Path, other: SurveyResult | str | Path, co
 
     Raises `BadRecord` for a folder without a complete survey, `BadInput` for surveys of different pairs or without a common question.
     """
-    sides = [(each.record, each.rows) if isinstance(each, SurveyResult) else _read(Path(each)) for each in (one, other)]
-    return compare_records(*sides[0], *sides[1], confidence)
-
-
-def _read(folder: Path) -> tuple[SurveyRecord, pl.DataFrame]:
-    """The record of a survey's folder, and the columns of `rows.parquet` that a comparison needs."""
-    record, path = read_survey(folder), (folder if folder.is_dir() else folder.parent) / "rows.parquet"
-    if not path.is_file():
-        raise BadRecord(
-            f"{path.parent} holds no rows.parquet; a comparison needs the rows of both surveys, so give folders as they were written"
-        )
-    try:
-        return record, pl.read_parquet(path, columns=list(COLUMNS))
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise BadRecord(f"{path} cannot be read as the rows of a survey ({error}); survey the model again") from error
+    surveys = [
+        (each.record, each.rows) if isinstance(each, SurveyResult) else (read_survey(Path(each)), read_rows(Path(each), COLUMNS))
+        for each in (one, other)
+    ]
+    return compare_records(*surveys[0], *surveys[1], confidence)
 
 
 def compare_records(

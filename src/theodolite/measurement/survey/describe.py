@@ -71,18 +71,8 @@ def describe_model(model: nn.Module) -> ModelConfig:
     )
 
 
-def examples_of_world(plan: Plan, rows: pl.DataFrame, world: World) -> Examples:
-    """The first pairs by scene in which a correlated factor changes; the choice does not depend on answers."""
-    correlated = world.prior.correlated or frozenset(world.space.nameable[:2])
-    return _examples(plan, rows.filter(pl.col("factor").is_in(sorted(correlated)) & pl.col("query").is_in(sorted(correlated))))
-
-
-def examples_of_pairs(plan: Plan, rows: pl.DataFrame) -> Examples:
+def example_pairs_of(plan: Plan, rows: pl.DataFrame) -> Examples:
     """The first pairs by scene of every factor and query; the choice does not depend on answers."""
-    return _examples(plan, rows)
-
-
-def _examples(plan: Plan, rows: pl.DataFrame) -> Examples:
     shown = rows.filter((pl.col("kind") == "intervention") & (pl.col("form") == "open"))
     first = shown.sort("scene", maintain_order=True).group_by(["query", "factor"], maintain_order=True).head(NUM_EXAMPLES)
     examples, pictures = [], {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from PIL import Image
 from rich.console import Group
 
 from theodolite.records.folder import whole_folder
-from theodolite.records.survey import BadRecord, RunRecord, SurveyRecord, read_run_record, read_survey
+from theodolite.records.survey import BadRecord, RunRecord, SurveyRecord
 from theodolite.records.writing import png_bytes, write_survey
-from theodolite.report.stored import StoredSurvey
+from theodolite.report.stored import StoredSurvey, read_stored
 from theodolite.report.tables import survey_tables
 
 Picture = UInt8[np.ndarray, "height width 3"]
@@ -76,23 +77,24 @@ class SurveyResult:
         """The same with the run's command named, and the seconds of further parts beside its own."""
         parts = {**{name: round(value, 3) for name, value in seconds.items()}, **self.run.seconds_by_part}
         run = self.run.model_copy(update={"command": command, "seconds_by_part": parts})
-        return SurveyResult(self.record, self.rows, self.pictures, run)
+        return replace(self, run=run)
 
 
 def load_survey(folder: str | Path) -> SurveyResult:
     """The survey in a folder, as `SurveyResult.save` wrote it. Raises `BadRecord` where a file is missing or of another version."""
-    folder = Path(folder)
-    record = read_survey(folder)
-    path = folder / "rows.parquet"
+    stored = read_stored(Path(folder))
+    if stored.run is None:
+        raise BadRecord(f"{folder} holds no run.json; give a folder as it was written")
+    pictures = {name: np.asarray(Image.open(BytesIO(png)).convert("RGB")) for name, png in stored.pictures.items()}
+    return SurveyResult(stored.record, read_rows(Path(folder)), pictures, stored.run)
+
+
+def read_rows(folder: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """The rows in a survey's folder (or beside its `survey.json`), some columns or all. Raises `BadRecord`."""
+    path = (folder if folder.is_dir() else folder.parent) / "rows.parquet"
+    if not path.is_file():
+        raise BadRecord(f"{path.parent} holds no rows.parquet; give a folder as it was written")
     try:
-        rows = pl.read_parquet(path)
+        return pl.read_parquet(path, columns=None if columns is None else list(columns))
     except (OSError, pl.exceptions.PolarsError) as error:
         raise BadRecord(f"{path} cannot be read as the rows of a survey ({error}); survey the model again") from error
-    names = dict.fromkeys(name for example in record.examples for name in (example.picture_before, example.picture_after))
-    pictures = {name: _read_picture(folder / name) for name in names if (folder / name).is_file()}
-    return SurveyResult(record, rows, pictures, read_run_record(folder))
-
-
-def _read_picture(path: Path) -> Picture:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -16,6 +16,7 @@ from torch import nn
 from theodolite.asking.answer import Asker
 from theodolite.asking.local import LocalAsker
 from theodolite.asking.model_inputs import survey_size
+from theodolite.measurement.behaviour.accuracy import measure_accuracy
 from theodolite.measurement.behaviour.shadows import measure_shadows
 from theodolite.measurement.internals.context import MeasureContext, questions_of
 from theodolite.measurement.internals.registry import look_inside, measures_named
@@ -28,11 +29,12 @@ from theodolite.measurement.survey.options import SurveyOptions
 from theodolite.measurement.survey.result import SurveyResult
 from theodolite.measurement.survey.targets import SurveyTarget, Target, target_of
 from theodolite.models.load import load_vlm
+from theodolite.questions.coverage import measure_coverage
 from theodolite.records.endpoint import EndpointConfig
 from theodolite.records.errors import BadInput
 from theodolite.records.inside import Inside
 from theodolite.records.progress import ProgressSteps, silent_steps
-from theodolite.records.survey import ModelConfig, Score, SurveyRecord
+from theodolite.records.survey import ModelConfig, RunRecord, Score, SurveyRecord, WorldConfig
 from theodolite.records.training import TrainingRecord, read_training
 from theodolite.records.writing import run_record
 from theodolite.worlds.world import picture_hash
@@ -84,8 +86,7 @@ def survey_model(
     measures_named(",".join(options.measures) or "shadows")
     if training is None and isinstance(model, str | Path):
         training = read_training(Path(model))
-    if not isinstance(target, SurveyTarget):
-        target = target_of(target, options, training)
+    target = target_of(target, options, training)
     if isinstance(model, SurveyedModel) and model.local is None:
         refuse_inside(options.measures)
     started, before, seconds = datetime.now(UTC), monotonic(), {}
@@ -124,7 +125,7 @@ class SurveySession:
     steps: ProgressSteps
     plan: Plan
     rows: pl.DataFrame
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float]
 
     @classmethod
     def ask(
@@ -141,26 +142,25 @@ class SurveySession:
         """The finished survey: everything measured of the answers, and inside the model where that was asked for."""
         target, plan, rows, options = self.target, self.plan, self.rows, self.options
         scores = self._official_scores()
-        questions = target.shadow_questions(rows)
-        world = target.describe(plan)
+        world, policy, description = target.world, target.policy, target.describe(plan)
         examples, pictures = target.examples(plan, rows)
         record = SurveyRecord(
             title=title,
-            world=world,
+            world=description,
             model=self.surveyed.describe(),
-            policy=None if target.policy is None else str(target.policy),
+            policy=None if policy is None else str(policy),
             seed=options.seed,
             num_scenes=target.num_scenes(options, rows),
             pictures_sha256=picture_hash(plan.pictures[: plan.num_pair_pictures]),
             rows_sha256=rows_hash(rows),
-            coverage=target.coverage(),
-            shadows=measure_shadows(rows, questions.factors, questions.dependence, questions.asked, options.thresholds),
+            coverage=None if world is None or policy is None else measure_coverage(world, policy),
+            shadows=measure_shadows(rows, *target.shadow_questions(rows), options.thresholds),
             training=None if training is None else training.facts,
-            accuracy=target.accuracy(rows),
+            accuracy=measure_accuracy(rows) if world is None else None,
             left_out=dict(target.left_out),
             scores=scores,
             examples=examples,
-            inside=self._inside(),
+            inside=self._inside(description),
         )
         return SurveyResult(record, rows, pictures, self._run(started))
 
@@ -171,33 +171,26 @@ class SurveySession:
         with self.steps("official questions", "the world's own test questions") as progress:
             return score_official(world, self.surveyed.asker, self.surveyed.size, progress)
 
-    def _inside(self) -> Inside | None:
+    def _inside(self, description: WorldConfig | None) -> Inside | None:
         """The measures of the inside that were asked for, if any."""
         asker, options = self.surveyed.local, self.options
         if not options.measures or asker is None:
             return None
-        world = self.target.describe(self.plan)
         plan, rows = first_scenes(self.plan, self.rows, options.inside_scenes)
+        values, groups = (None, {}) if description is None else (description.factors, description.groups)
+        questions = questions_of(self.rows, self.target.world)
+        interventions = interventions_of(rows, values)
         context = MeasureContext(
-            asker.model,
-            asker,
-            plan,
-            rows,
-            interventions_of(rows, None if world is None else world.factors),
-            {} if world is None else world.groups,
-            questions_of(self.rows, self.target.world),
-            options.thresholds.confidence,
-            options.seed,
+            asker.model, asker, plan, rows, interventions, groups, questions, options.thresholds.confidence, options.seed
         )
         inside, seconds = look_inside(context, options.measures, self.steps)
         self.seconds |= seconds
         return inside
 
-    def _run(self, started: datetime) -> Any:
+    def _run(self, started: datetime) -> RunRecord:
         """The run record: seconds of each part, pairs of pictures answered a second, and what was decided on the way."""
         pairs = self.rows.filter(pl.col("kind").is_in(["intervention", "nuisance"]))
-        num_pairs = pairs.select("picture_before", "picture_after").n_unique()
-        local = self.surveyed.local
+        num_pairs, local = pairs.select("picture_before", "picture_after").n_unique(), self.surveyed.local
         attention, device = (None, None) if local is None else (str(local.base.config._attn_implementation), str(local.base.device))
         threads = None if local is None else torch.get_num_threads()
         return run_record("survey", started, self.seconds, attention, device, threads=threads).model_copy(

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from theodolite.measurement.behaviour.accuracy import measure_accuracy
 from theodolite.measurement.pairs.plan import Plan, plan_gallery, plan_world
-from theodolite.measurement.survey.describe import Examples, describe_gallery, describe_world, examples_of_pairs, examples_of_world
+from theodolite.measurement.survey.describe import Examples, describe_gallery, describe_world, example_pairs_of
 from theodolite.measurement.survey.options import SurveyOptions
-from theodolite.questions.coverage import measure_coverage
-from theodolite.records.accuracy import Accuracy
-from theodolite.records.coverage import Coverage
 from theodolite.records.survey import WorldConfig
 from theodolite.records.training import TrainingRecord
 from theodolite.worlds.gallery import Gallery
@@ -25,152 +20,111 @@ from theodolite.worlds.registry import WORLDS, gallery_named, is_gallery, world_
 from theodolite.worlds.world import World
 
 Target = World | Gallery | Plan | Path | str
+# Of a survey's rows: the factors, the factors that each query's answer depends on, and the queries asked (`measure_shadows`).
+ShadowQuestions = tuple[Sequence[str], Mapping[str, frozenset[str]], frozenset[str]]
 
 
 @dataclass(frozen=True, eq=False)
-class ShadowQuestions:
-    """What `measure_shadows` is told of the rows: the factors, those that each query's answer depends on, and the queries asked."""
+class SurveyTarget:
+    """Pairs to survey on: a plan made elsewhere (this class), a world's (`WorldTarget`), or a gallery's (`GalleryTarget`).
 
-    factors: Sequence[str]
-    dependence: Mapping[str, frozenset[str]]
-    asked: frozenset[str]
+    Of given pairs every query counts as asked, and depends on the factors that move its truth in some row.
+    """
 
-
-class SurveyTarget(ABC):
-    """Pairs to survey on, and what is known of where they come from."""
-
-    world: World | None = None
+    source: Plan | Gallery | World
     policy: Policy | None = None
-    left_out: Mapping[str, int] = {}
 
-    @abstractmethod
+    @property
+    def world(self) -> World | None:
+        return self.source if isinstance(self.source, World) else None
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Rows that cannot be used, by reason."""
+        return self.source.left_out if isinstance(self.source, Gallery) else {}
+
     def plan(self, options: SurveyOptions, size: int) -> Plan:
         """The comparisons to make, with pictures of `size` pixels a side."""
+        assert isinstance(self.source, Plan)
+        return self.source
 
-    @abstractmethod
     def describe(self, plan: Plan) -> WorldConfig | None:
         """The record's description of the world or gallery; None where none is known."""
+        return None
 
-    @abstractmethod
-    def shadow_questions(self, rows: pl.DataFrame) -> ShadowQuestions:
-        """The factors and queries that verdicts are about."""
-
-    @abstractmethod
     def num_scenes(self, options: SurveyOptions, rows: pl.DataFrame) -> int:
         """The record's number of base scenes."""
+        return rows["scene"].n_unique()
+
+    def shadow_questions(self, rows: pl.DataFrame) -> ShadowQuestions:
+        """The factors and queries that verdicts are about."""
+        interventions = rows.filter(pl.col("kind") == "intervention")
+        moving = interventions.filter(pl.col("truth_before") != pl.col("truth_after"))
+        names = interventions["name"].unique(maintain_order=True).to_list()
+        dependence = {name: frozenset(moving.filter(pl.col("name") == name)["factor"]) for name in names}
+        return interventions["factor"].unique(maintain_order=True).to_list(), dependence, frozenset(names)
 
     def examples(self, plan: Plan, rows: pl.DataFrame) -> Examples:
         """Pairs to show, never chosen by their answers, with their pictures."""
         return (), {}
 
-    def coverage(self) -> Coverage | None:
-        """What the questions alone pin down; None where no prior is known."""
-        return None
 
-    def accuracy(self, rows: pl.DataFrame) -> Accuracy | None:
-        """Accuracy of given pairs; None for a world's."""
-        return None
+class GalleryTarget(SurveyTarget):
+    """The pairs of a gallery."""
+
+    source: Gallery
+
+    def plan(self, options: SurveyOptions, size: int) -> Plan:
+        return plan_gallery(self.source, size)
+
+    def describe(self, plan: Plan) -> WorldConfig:
+        return describe_gallery(self.source)
+
+    def examples(self, plan: Plan, rows: pl.DataFrame) -> Examples:
+        return example_pairs_of(plan, rows)
 
 
-@dataclass(frozen=True, eq=False)
 class WorldTarget(SurveyTarget):
     """Pairs drawn from a world's independent prior, asked the queries of the policy that verdicts are judged by."""
 
-    world: World
+    source: World
     policy: Policy
 
     def plan(self, options: SurveyOptions, size: int) -> Plan:
-        return plan_world(self.world, self.policy, options.num_scenes, options.seed, size)
+        return plan_world(self.source, self.policy, options.num_scenes, options.seed, size)
 
     def describe(self, plan: Plan) -> WorldConfig:
-        return describe_world(self.world, plan.pair_kind)
-
-    def shadow_questions(self, rows: pl.DataFrame) -> ShadowQuestions:
-        return ShadowQuestions(
-            self.world.space.names,
-            {query.name: frozenset(query.depends_on) for query in self.policy.queries},
-            frozenset(query.name for query in self.policy.supported(self.world.prior)),
-        )
+        return describe_world(self.source, plan.pair_kind)
 
     def num_scenes(self, options: SurveyOptions, rows: pl.DataFrame) -> int:
         return options.num_scenes
 
-    def examples(self, plan: Plan, rows: pl.DataFrame) -> Examples:
-        return examples_of_world(plan, rows, self.world)
-
-    def coverage(self) -> Coverage:
-        return measure_coverage(self.world.prior, self.policy)
-
-
-class _GivenPairs(SurveyTarget):
-    """Pairs that exist already: every query counts as asked, and depends on the factors that move its truth in some row."""
-
     def shadow_questions(self, rows: pl.DataFrame) -> ShadowQuestions:
-        interventions = rows.filter(pl.col("kind") == "intervention")
-        moving = interventions.filter(pl.col("truth_before") != pl.col("truth_after"))
-        names = interventions["name"].unique(maintain_order=True).to_list()
-        dependence = {name: frozenset(moving.filter(pl.col("name") == name)["factor"]) for name in names}
-        return ShadowQuestions(interventions["factor"].unique(maintain_order=True).to_list(), dependence, frozenset(names))
-
-    def num_scenes(self, options: SurveyOptions, rows: pl.DataFrame) -> int:
-        return rows["scene"].n_unique()
-
-    def accuracy(self, rows: pl.DataFrame) -> Accuracy | None:
-        return measure_accuracy(rows)
-
-
-@dataclass(frozen=True, eq=False)
-class GalleryTarget(_GivenPairs):
-    """The pairs of a gallery."""
-
-    gallery: Gallery
-
-    @property
-    def left_out(self) -> Mapping[str, int]:  # type: ignore[override]
-        return self.gallery.left_out
-
-    def plan(self, options: SurveyOptions, size: int) -> Plan:
-        return plan_gallery(self.gallery, size)
-
-    def describe(self, plan: Plan) -> WorldConfig:
-        return describe_gallery(self.gallery)
+        dependence = {query.name: frozenset(query.depends_on) for query in self.policy.queries}
+        asked = frozenset(query.name for query in self.policy.supported(self.source.prior))
+        return self.source.space.names, dependence, asked
 
     def examples(self, plan: Plan, rows: pl.DataFrame) -> Examples:
-        return examples_of_pairs(plan, rows)
+        names = sorted(self.source.prior.correlated or self.source.space.nameable[:2])
+        return example_pairs_of(plan, rows.filter(pl.col("factor").is_in(names) & pl.col("query").is_in(names)))
 
 
-@dataclass(frozen=True, eq=False)
-class PlanTarget(_GivenPairs):
-    """A plan of pairs from anywhere, whose pictures have their size already."""
-
-    given: Plan
-
-    def plan(self, options: SurveyOptions, size: int) -> Plan:
-        return self.given
-
-    def describe(self, plan: Plan) -> None:
-        return None
-
-
-def target_of(target: Target, options: SurveyOptions, training: TrainingRecord | None = None) -> SurveyTarget:
+def target_of(target: Target | SurveyTarget, options: SurveyOptions, training: TrainingRecord | None = None) -> SurveyTarget:
     """The survey target that a world, a gallery, a plan, a manifest's path, or a name of a world or gallery stands for.
 
-    Raises `BadManifest` for a file without a usable row, `UnknownName` for a name that is none.
+    A world without a policy is judged as the model was trained on it, else by every open question. Raises `BadManifest` for a file
+    without a usable row, `UnknownName` for an unknown gallery.
     """
-    if isinstance(target, str) and is_gallery(target):
-        return GalleryTarget(gallery_named(target, None, options.seed))
-    if isinstance(target, str) and target in WORLDS:
-        target = world_named(target)
-    if isinstance(target, str | Path):
-        target = read_manifest(Path(target)).gallery
+    if isinstance(target, str):
+        target = (
+            gallery_named(target, None, options.seed) if is_gallery(target) else world_named(target) if target in WORLDS else Path(target)
+        )
+    if isinstance(target, Path):
+        target = read_manifest(target).gallery
     if isinstance(target, World):
-        return WorldTarget(target, _policy(target, options.policy, training))
-    return GalleryTarget(target) if isinstance(target, Gallery) else PlanTarget(target)
-
-
-def _policy(world: World, policy: str | Policy | None, training: TrainingRecord | None) -> Policy:
-    """The policy as given, else as the model was trained on this world, else every open question."""
-    if isinstance(policy, Policy):
-        return policy
-    trained = training.setup.policy if training is not None and training.setup.world == world.name else None
-    return world.policy(policy or trained or world.open_policy)
+        trained = training.setup.policy if training is not None and training.setup.world == target.name else None
+        policy = options.policy or trained or target.open_policy
+        return WorldTarget(target, target.policy(policy) if isinstance(policy, str) else policy)
+    if isinstance(target, SurveyTarget):
+        return target
+    return GalleryTarget(target) if isinstance(target, Gallery) else SurveyTarget(target)

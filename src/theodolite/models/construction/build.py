@@ -8,13 +8,7 @@ from dataclasses import dataclass
 import torch
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
-from transformers import (
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-)
+from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
 
 from theodolite.models.construction.frontends import PATCH, SIZE, FrontEnd, front_end, image_processor
 from theodolite.models.exported.connectors import CONNECTORS, Connector, exchange_connector
@@ -36,7 +30,7 @@ class DecoderSize:
     """Layers, width and heads of the decoder; the feed-forward layers are `expansion` times as wide.
 
     `initial_std` is the standard deviation of the initial weights, by default the usual 0.02. It matters: from small weights the decoder
-    learns the one easiest feature, from larger ones it learns faster and uses several at once (docs/log.md).
+    learns the one easiest feature, from larger ones it learns faster and uses several at once (docs/results/log.md).
     """
 
     num_layers: int = 4

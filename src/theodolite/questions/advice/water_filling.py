@@ -17,10 +17,7 @@ def total_bits(asked: Float[np.ndarray, "line answer"]) -> float:
 
 
 def fill_water(
-    asked: Float[np.ndarray, "line answer"],
-    room: Float[np.ndarray, "line answer"],
-    least: Float[np.ndarray, "line answer"],
-    budget: float,
+    asked: Float[np.ndarray, "line answer"], room: Float[np.ndarray, "line answer"], least: Float[np.ndarray, "line answer"], budget: float
 ) -> Float[np.ndarray, "line answer"]:
     """Questions to add, `least` to `room` each and `budget` in all (or all the room), that maximise `total_bits(asked + added)`.
 

@@ -21,10 +21,7 @@ def column_of(cell: Cell) -> str:
 
 def explain_verdict(factor: str, evidence: Evidence, thresholds: Thresholds) -> str:
     """A verdict in sentences, with the numbers that it follows from."""
-    parts = [
-        f"{factor}: {WORD[evidence.verdict]}. {MEANING[evidence.verdict]}",
-        "Asked about." if evidence.asked else "Never asked about.",
-    ]
+    parts = [f"{factor}: {WORD[evidence.verdict]}. {MEANING[evidence.verdict]}", "Asked about." if evidence.asked else "Never asked about."]
     if evidence.asked:
         parts.append(f"Read {show_rate(evidence.read)}; the threshold is {thresholds.read_frac:g}.")
     if evidence.leak is None or evidence.leak_query is None:

@@ -12,8 +12,8 @@ from rich.table import Table
 from theodolite.models.construction.frontends import PATCH, SIZE
 from theodolite.studies.engine.execute import Run
 
-# Floating-point operations a second of one core, in training and in surveys: benchmarks/standard_run.py, docs/log.md. Machines differ; the
-# first finished runs correct it.
+# Floating-point operations a second of one core, in training and in surveys: benchmarks/standard_run.py, docs/results/log.md.
+# Machines differ; the first finished runs correct it.
 FLOPS = 8e10
 # Questions of a picture, tokens of a question with its answer, and seconds that a run of any size takes.
 NUM_QUESTIONS, QUESTION_TOKENS, FIXED_S = 2, 9, 12.0

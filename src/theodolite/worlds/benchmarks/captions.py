@@ -1,4 +1,4 @@
-"""Readers of benchmarks that pair captions with pictures: COCO-Counterfactuals and What'sUp (docs/manifest.md lists what was checked)."""
+"""Readers of benchmarks that pair captions with pictures: COCO-Counterfactuals and What'sUp (docs/reference/manifest.md)."""
 
 from __future__ import annotations
 

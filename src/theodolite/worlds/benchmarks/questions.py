@@ -1,4 +1,4 @@
-"""Readers of question benchmarks: MMVP and NaturalBench (docs/manifest.md lists what was checked)."""
+"""Readers of question benchmarks: MMVP and NaturalBench (docs/reference/manifest.md lists what was checked)."""
 
 from __future__ import annotations
 

@@ -64,18 +64,8 @@ PRESUMING_WORDINGS = {
     ("shape", "colour"): ("what is the {value} shape?",),
     ("colour", "shape"): ("what color is the {value}?", "what is the color of the {value}?"),
 }
-PLAIN_WORDINGS = (
-    "is there a {a}?",
-    "is there a {a} in the image?",
-    "does the image contain a {a}?",
-    "is a {a} present?",
-)
-NEGATED_WORDINGS = (
-    "is there not a {a}?",
-    "is there not a {a} in the image?",
-    "does the image not contain a {a}?",
-    "is no {a} present?",
-)
+PLAIN_WORDINGS = ("is there a {a}?", "is there a {a} in the image?", "does the image contain a {a}?", "is a {a} present?")
+NEGATED_WORDINGS = ("is there not a {a}?", "is there not a {a} in the image?", "does the image not contain a {a}?", "is no {a} present?")
 PHRASE = {"shape": "{value}", "colour": "{value} shape"}
 
 

@@ -189,7 +189,7 @@ class EasyVQA(World):
 
     @property
     def presuming_queries(self) -> tuple[Query, ...]:
-        """Open queries that mention the other factor's value, for scenes that have it (see `askable`); never for pairs."""
+        """Open queries that mention the other factor's value, for scenes that have it; never for pairs."""
         return tuple(presuming_queries().values())
 
     @property
@@ -214,14 +214,6 @@ class EasyVQA(World):
             return query
 
         return Policy.parse(text, neutral_query)
-
-    def askable(self, query: str, scenes: Scenes) -> Bool[np.ndarray, " scene"]:
-        """Whether each scene meets a query's presupposition: all True except for "shape@colour=red" and the like. Raises `UnknownName`."""
-        condition = presumed(self.query(query).name)
-        if condition is None:
-            return np.ones(len(scenes), dtype=bool)
-        factor, value = condition
-        return np.asarray(scenes.of_factor(factor) == self.space[factor].level(value))
 
     def official(self, split: str) -> Questions:
         """The package's own questions and answers of "train" or "test". Raises `UnknownName`."""

@@ -46,13 +46,13 @@ def read_manifest(path: Path) -> Manifest:
     if the file is missing, unreadable or empty, or every row is faulty.
     """
     if not path.is_file():
-        raise BadManifest(f"{path} is not there or is not a file; give a manifest, a .jsonl or .parquet file (docs/manifest.md)")
+        raise BadManifest(f"{path} is not there or is not a file; give a manifest, a .jsonl or .parquet file (docs/reference/manifest.md)")
     if path.stat().st_size == 0:
-        raise BadManifest(f"{path} is empty; write one row per line (docs/manifest.md)")
+        raise BadManifest(f"{path} is empty; write one row per line (docs/reference/manifest.md)")
     rows, faults = _checked_rows(path)
     if not rows:
         if not faults:
-            raise BadManifest(f"{path} holds no rows; write one row per line (docs/manifest.md)")
+            raise BadManifest(f"{path} holds no rows; write one row per line (docs/reference/manifest.md)")
         first = "\n".join(fault_lines(faults, MAX_LINES))
         raise BadManifest(f"none of the {len(faults):,} rows of {path} can be used:\n{first}")
     kind: PairKind = "exact" if all(row.kind == "exact" for row in rows) else "matched"

@@ -205,10 +205,7 @@ def alpha_of(hexcode: str, size: int) -> UInt8[np.ndarray, "size size"]:
 
 
 def draw_emoji(
-    hexcodes: Sequence[str],
-    size: int,
-    grounds: Sequence[tuple[int, int, int]],
-    shifts: Sequence[tuple[int, int]] | None = None,
+    hexcodes: Sequence[str], size: int, grounds: Sequence[tuple[int, int, int]], shifts: Sequence[tuple[int, int]] | None = None
 ) -> UInt8[np.ndarray, "picture size size 3"]:
     """RGB pictures of drawings, each on its ground colour, shifted by whole pixels (right, down) and cropped at the edges.
 

@@ -1,7 +1,7 @@
 """OpenMoji galleries: pairs of drawings that differ in skin tone, colour, direction, hair or gender, with questions.
 
 Every pair has questions whose answer the factor must change ("which skin tone is shown?") and questions whose answer it must not
-("what is this person doing?"). Drawings are symbols, not photographs: docs/openmoji.md says what follows for conclusions.
+("what is this person doing?"). Drawings are symbols, not photographs: docs/reference/openmoji.md says what follows for conclusions.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class _Question:
 def openmoji_gallery(factor: str, num_scenes: int | None = None, seed: int = 0) -> Gallery:
     """The pairs of OpenMoji drawings that differ in one factor, with questions; deterministic given the seed.
 
-    A scene is a base (see docs/openmoji.md). `num_scenes` of them are drawn, or all for None; the rows of a scene do not depend on the
-    number of scenes. Raises `UnknownName` for an unknown factor, `BadInput` where the package is not installed.
+    A scene is a base (see docs/reference/openmoji.md). `num_scenes` of them are drawn, or all for None; the rows of a scene
+    do not depend on the number of scenes. Raises `UnknownName` for an unknown factor, `BadInput` where the package is not installed.
     """
     if factor not in FACTORS:
         raise UnknownName("factor of openmoji", factor, tuple(FACTORS))

@@ -59,20 +59,6 @@ def draw_scenes(scenes: Scenes, size: int) -> UInt8[np.ndarray, "scene size size
     return pictures
 
 
-def drawn_at(scenes: Scenes, factor: str, size: int) -> Bool[np.ndarray, "scene size size"]:
-    """Mask of the pixels that show a factor's value in each scene: ground, letter, paint, or the object (place, size, shape, tilt)."""
-    masks = np.zeros((len(scenes), size, size), dtype=bool)
-    for index in range(len(scenes)):
-        values = scenes.scene(index).values
-        top, left, _ = _place(scenes, index, size)
-        stencil = _stencil_of(values, size)
-        visible = {"ground": stencil.ground > 0, "sheen": stencil.ground > 0, "letter": stencil.letter, "colour": stencil.colour > 0}
-        masks[index] = factor in ("ground", "sheen")
-        side = len(stencil.ground)
-        masks[index, top : top + side, left : left + side] = visible.get(factor, stencil.ground < 1)
-    return masks
-
-
 def _draw_scene(canvas: Float[np.ndarray, "size size 3"], scenes: Scenes, index: int, size: int) -> None:
     values = scenes.scene(index).values
     top, left, rng = _place(scenes, index, size)
@@ -119,10 +105,7 @@ def _stencil(shape: str, scale: str, texture: str, letter: str, tilt: str, size:
     glyph, plate = _layer("letter", letter, scale, tilt, size), _layer("plate", letter, scale, tilt, size)
     paint = body - (1 - SHADE) * np.minimum(shade, body)
     return Stencil(
-        ground=(1 - body) * (1 - plate),
-        colour=paint * (1 - plate),
-        ink=glyph * INK + np.maximum(plate - glyph, 0) * RIM,
-        letter=plate > 0,
+        ground=(1 - body) * (1 - plate), colour=paint * (1 - plate), ink=glyph * INK + np.maximum(plate - glyph, 0) * RIM, letter=plate > 0
     )
 
 

@@ -18,11 +18,7 @@ from theodolite.worlds.world import Pairs, World
 SPACE = FactorSpace(
     (
         Factor("shape", ("round", "square", "triangular", "crossed")),
-        Factor(
-            "colour",
-            ("red", "yellow", "blue", "green"),
-            groups={"warm": ("red", "yellow"), "cold": ("blue", "green")},
-        ),
+        Factor("colour", ("red", "yellow", "blue", "green"), groups={"warm": ("red", "yellow"), "cold": ("blue", "green")}),
         Factor("size", ("small", "medium", "large")),
         Factor("column", ("leftmost", "left", "right", "rightmost"), predicate="{value} in the picture"),
         Factor("row", ("top", "upper", "lower", "bottom"), predicate="in the {value} row"),
