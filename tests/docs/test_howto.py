@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.tiny_llava import tiny_vlm
+from theodolite.models.export import export_vlm
+
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = DOCS / "howto" / "examples"
 # What a program prints last, where that is the same on every machine.
@@ -33,9 +36,11 @@ def test_the_program_of_a_page_runs(name: str, tmp_path: Path) -> None:
         assert lines[-1] == LAST[name]
 
 
-def test_the_tutorial_runs_on_a_tour(short_tour: Path, tmp_path: Path) -> None:
-    printed = run("tutorial", tmp_path, str(short_tour))
-    assert "shape:agree,row 0.0 {'colour->shape': 2.0}" in printed
+def test_the_tutorial_runs_on_two_models(tmp_path: Path) -> None:
+    for arm, seed in (("agree", 0), ("all", 1)):
+        export_vlm(*tiny_vlm(seed, frontend="patches"), tmp_path / "tour" / arm / "model")
+    printed = run("tutorial", tmp_path, str(tmp_path / "tour"))
+    assert "shape:agree,row 0.0 2.0" in printed
     assert "shape,row 0.36" in printed
     assert (tmp_path / "report.html").stat().st_size > 10_000
 

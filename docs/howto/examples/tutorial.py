@@ -16,7 +16,7 @@ world = th.Shapes().correlate("shape", "colour", strength=0.8)
 # --8<-- [start:coverage]
 for policy in ("shape:agree,row", "shape,row"):
     found = th.measure_coverage(world, policy)
-    print(policy, found.coverage["shape"], found.proxy_bits)
+    print(policy, found.coverage["shape"], found.proxy_bits["colour->shape"])
 # --8<-- [end:coverage]
 
 # --8<-- [start:survey]
@@ -34,7 +34,7 @@ print(agree.failures(factor="colour", query="shape").head())
 # --8<-- [end:failures]
 
 # --8<-- [start:advise]
-advice = th.advise(world, "shape:agree", budget=1000)
+advice = th.advise(world, "shape:agree", budget=1000, about=["shape"])
 print(advice.together)
 # --8<-- [end:advise]
 
