@@ -16,7 +16,7 @@ from theodolite.asking.endpoint.capabilities import top_of
 from theodolite.asking.endpoint.channel import EndpointSettings, _retry_after_s
 from theodolite.commands.endpoint import run_endpoint_survey
 from theodolite.commands.progress import Steps
-from theodolite.commands.targets import TargetArguments
+from theodolite.commands.survey import TargetArguments
 from theodolite.records.errors import BadInput
 from theodolite.worlds.easy_vqa.world import EasyVQA
 

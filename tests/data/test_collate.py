@@ -11,9 +11,9 @@ from helpers.tiny_llava import examples, tiny_vlm
 from theodolite.data.collate import Collator
 from theodolite.data.examples import ExampleSet, QuestionAnswer
 from theodolite.models.construction.frontends import Pixels
+from theodolite.models.conversation_tokenizer import QuestionTokenizer
 from theodolite.models.forward import run_forward
 from theodolite.models.pass_inputs import whole_inputs
-from theodolite.models.question_tokenizer import QuestionTokenizer
 from theodolite.objectives.language import Language
 from theodolite.records.errors import BadInput
 

@@ -22,10 +22,10 @@ from theodolite.data.packing import PackingCollator, first_fit, pack
 from theodolite.data.samples import Sample
 from theodolite.data.sources import Malformed, TrainingExample, WorldExamples
 from theodolite.models.construction.frontends import Pixels
+from theodolite.models.conversation_tokenizer import QuestionTokenizer
 from theodolite.models.exported.grids import token_grid
 from theodolite.models.exported.layout import Layout
 from theodolite.models.pictures import PictureReader
-from theodolite.models.question_tokenizer import QuestionTokenizer
 from theodolite.objectives.language import IGNORE
 from theodolite.objectives.masking import draw_ranks
 from theodolite.records.errors import BadInput

@@ -15,10 +15,10 @@ from sklearn.linear_model import LogisticRegression
 from helpers.tiny_llava import WORLD, tiny_vlm
 from theodolite.models.construction import frontends
 from theodolite.models.construction.frontends import Pixels, image_processor, pretrained_tower, raw_patches
+from theodolite.models.conversation_tokenizer import QuestionTokenizer
 from theodolite.models.export import export_vlm
 from theodolite.models.families import UnknownFamily, family_of
 from theodolite.models.load import load_vlm
-from theodolite.models.question_tokenizer import QuestionTokenizer
 from theodolite.records.errors import BadInput
 from theodolite.worlds.easy_vqa.world import EasyVQA
 from theodolite.worlds.shapes.world import Shapes

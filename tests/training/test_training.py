@@ -15,8 +15,8 @@ from theodolite.data.collate import Collator
 from theodolite.data.epochs import FixedOrder
 from theodolite.data.examples import ExampleSet, draw_questions, training_order
 from theodolite.models.construction.frontends import Pixels
+from theodolite.models.conversation_tokenizer import QuestionTokenizer
 from theodolite.models.fingerprint import weights_hash
-from theodolite.models.question_tokenizer import QuestionTokenizer
 from theodolite.objectives.language import IGNORE, Language, next_token_loss
 from theodolite.objectives.terms import Term, combine
 from theodolite.records.errors import BadInput

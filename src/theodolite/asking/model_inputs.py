@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from theodolite.models.construction.frontends import Pixels, picture_size
+from theodolite.models.conversation_tokenizer import QuestionTokenizer
 from theodolite.models.exported.grids import picture_grids
 from theodolite.models.families import image_token_id
 from theodolite.models.pictures import PictureReader
-from theodolite.models.question_tokenizer import QuestionTokenizer
 from theodolite.records.errors import BadInput
 
 # In pixels, for image processors that take pictures of any size.

@@ -15,9 +15,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from theodolite.asking.answer import Question
+from theodolite.models.conversation_tokenizer import QuestionTokenizer, TokenizedQuestion
 from theodolite.models.exported.layout import NONE, Layout, mark_pictures
 from theodolite.models.pass_inputs import PassInputs
-from theodolite.models.question_tokenizer import QuestionTokenizer, TokenizedQuestion
 
 # Per row, after the picture. Attention grows with the square of the row's length, so further questions go into another row.
 MAX_BRANCH_TOKENS = 256

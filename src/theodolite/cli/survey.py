@@ -45,7 +45,7 @@ def survey_command(
 ) -> None:
     """Ask a model about counterfactual pairs and record which changes move its answers."""
     from theodolite.commands.progress import Steps
-    from theodolite.commands.targets import TargetArguments
+    from theodolite.commands.survey import TargetArguments
 
     folder = out or _default_folder(model, world, pairs)
     target = TargetArguments(world, pairs, ask, strength, scenes, seed)

@@ -10,8 +10,7 @@ from theodolite.asking.endpoint.asker import CostAsker, CostEstimate, EndpointAs
 from theodolite.asking.endpoint.cache import ResponseCache
 from theodolite.asking.endpoint.channel import KEY_ENV, EndpointSettings
 from theodolite.commands.progress import Steps
-from theodolite.commands.survey import save_result
-from theodolite.commands.targets import TargetArguments, resolve_target
+from theodolite.commands.survey import TargetArguments, resolve_target, save_result
 from theodolite.measurement.internals.registry import measures_named
 from theodolite.measurement.survey.options import SurveyOptions
 from theodolite.measurement.survey.result import SurveyResult

@@ -12,8 +12,8 @@ from theodolite.data.examples import ExampleSet
 from theodolite.data.packing import pack
 from theodolite.data.samples import Sample, join_conversations
 from theodolite.models.construction.frontends import Pixels
+from theodolite.models.conversation_tokenizer import QuestionTokenizer
 from theodolite.models.exported.grids import token_grid
-from theodolite.models.question_tokenizer import QuestionTokenizer
 from theodolite.records.errors import BadInput
 
 

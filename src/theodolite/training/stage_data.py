@@ -13,7 +13,7 @@ from theodolite.data.epochs import FixedOrder
 from theodolite.data.examples import ExampleSet, training_order
 from theodolite.models.cached_features import FeatureCache
 from theodolite.models.construction.frontends import Pixels
-from theodolite.models.question_tokenizer import QuestionTokenizer
+from theodolite.models.conversation_tokenizer import QuestionTokenizer
 from theodolite.training.recipes import Stage
 
 

@@ -20,10 +20,10 @@ from theodolite.measurement.survey.options import SurveyOptions
 from theodolite.measurement.survey.result import load_survey
 from theodolite.measurement.survey.session import survey_model
 from theodolite.models.construction.frontends import Pixels
+from theodolite.models.conversation_tokenizer import QuestionTokenizer
 from theodolite.models.export import export_vlm
 from theodolite.models.fingerprint import weights_hash
 from theodolite.models.load import load_vlm
-from theodolite.models.question_tokenizer import QuestionTokenizer
 from theodolite.objectives.language import Language
 from theodolite.records.survey import read_survey
 from theodolite.training.arguments import training_arguments
