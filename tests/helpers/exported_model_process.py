@@ -1,4 +1,4 @@
-"""Loads exported models and writes down what they give: `tests/test_export.py` runs this in a process that cannot import theodolite.
+"""Loads exported models and writes down what they give: `tests/models/test_export.py` runs this in a process that cannot import theodolite.
 
 In each folder below the one given: `model`, and `asked.pt` with batches; `answered.pt` comes beside them.
 """
