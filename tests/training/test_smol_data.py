@@ -117,7 +117,7 @@ def test_the_control_sees_the_same_pictures_questions_and_order(home: Path) -> N
 def test_captions_of_the_world_say_what_its_pictures_show() -> None:
     found, world = world_captions(EasyVQA(), 64), EasyVQA()
     scene = world.official_split("train").scenes.scene(7).values
-    assert found.asked[7][0].answer == f"a {scene['colour']} {scene['shape']}"
+    assert found.questions[7][0].answer == f"a {scene['colour']} {scene['shape']}"
 
 
 @pytest.mark.parametrize(
