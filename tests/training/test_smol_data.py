@@ -105,8 +105,8 @@ def test_the_control_sees_the_same_pictures_questions_and_order(home: Path) -> N
         recipe = tiny_smol(home, laver=laver)
         material = packaged_recipe_data(recipe, 0)
         model, processor = material.start()
-        feeds = [material.feed(stage, model, processor) for stage in recipe.stages]
-        batches.append([feed.collator([feed.dataset[number] for number in range(len(feed.dataset))]) for feed in feeds])
+        feeds = [material.for_stage(stage, model, processor) for stage in recipe.stages]
+        batches.append([for_stage.collator([for_stage.dataset[number] for number in range(len(for_stage.dataset))]) for for_stage in feeds])
     for one, other in zip(*batches, strict=True):
         assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     both = [smol(laver=laver) for laver in (True, False)]

@@ -11,7 +11,7 @@ Model = Annotated[str, typer.Argument(help="folder or hub name of a Hugging Face
 Out = Annotated[Path | None, typer.Option(help="folder for the record (default: runs/survey-MODEL-WORLD)", show_default=False)]
 WorldOrGallery = Annotated[str | None, typer.Option(help="source of the pairs: shapes, easy_vqa, or a gallery such as openmoji:skin_tone")]
 PairsFile = Annotated[Path | None, typer.Option(help="or a file of pairs: a manifest in JSONL or Parquet (docs/reference/manifest.md)")]
-Asked = Annotated[str | None, typer.Option(help="query policy to judge by (default: as trained, else all open questions)")]
+PolicyText = Annotated[str | None, typer.Option(help="query policy to judge by (default: as trained, else all open questions)")]
 PriorStrength = Annotated[
     float | None, typer.Option(help="correlation strength of the training prior, 0 to 1 (default: as trained, else 0)")
 ]

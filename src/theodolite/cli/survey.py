@@ -20,7 +20,7 @@ def survey_command(
     out: options.Out = None,
     world: options.WorldOrGallery = None,
     pairs: options.PairsFile = None,
-    ask: options.Asked = None,
+    ask: options.PolicyText = None,
     strength: options.PriorStrength = None,
     scenes: options.Scenes = None,
     seed: options.PairsSeed = None,

@@ -62,11 +62,11 @@ class PackingCollator:
         template = getattr(processor, "chat_template", None)
         return cls(processor.tokenizer, reader, max_length=max_length, **{"chat_template": template, **options})
 
-    def __call__(self, visits: Sequence[EpochExample | TrainingExample | Malformed]) -> dict[str, Any]:
+    def __call__(self, examples: Sequence[EpochExample | TrainingExample | Malformed]) -> dict[str, Any]:
         samples: list[Sample] = []
         epochs: list[int] = []
         dropped: list[tuple[str, str]] = []
-        for visit in visits:
+        for visit in examples:
             example, epoch = (visit.example, visit.epoch) if isinstance(visit, EpochExample) else (visit, 0)
             try:
                 samples.append(self._sample(example))
@@ -84,7 +84,7 @@ class PackingCollator:
             self.seed,
         )
         pixels = self.reader.join([picture for row in placed for sample in row for picture in sample.processed])
-        return {**batch, **pixels, "dropped": dropped, "num_seen": len(visits)}
+        return {**batch, **pixels, "dropped": dropped, "num_seen": len(examples)}
 
     def _sample(self, example: TrainingExample | Malformed) -> Sample:
         if isinstance(example, Malformed):

@@ -76,21 +76,21 @@ class PictureReader:
         """The processed pictures of one conversation, in order. Where there are several, LLaVA-OneVision gives each a base view only."""
         return [self._processed(output) for output in self._outputs([picture.convert("RGB") for picture in pictures])]
 
-    def expand(self, text: str, reads: Sequence[ProcessedPicture]) -> str:
+    def expand(self, text: str, processed: Sequence[ProcessedPicture]) -> str:
         """A rendered chat template with each marker replaced by a placeholder, in order. Raises `ValueError` if the counts differ."""
         start, *texts = text.split(self.marker)
-        if len(texts) != len(reads):
-            raise ValueError(f"the text holds {len(texts)} markers {self.marker!r} for {len(reads)} pictures; write one for each")
-        return start + "".join(read.placeholder + text for read, text in zip(reads, texts, strict=True))
+        if len(texts) != len(processed):
+            raise ValueError(f"the text holds {len(texts)} markers {self.marker!r} for {len(processed)} pictures; write one for each")
+        return start + "".join(read.placeholder + text for read, text in zip(processed, texts, strict=True))
 
-    def join(self, reads: Sequence[ProcessedPicture]) -> dict[str, Tensor]:
+    def join(self, processed: Sequence[ProcessedPicture]) -> dict[str, Tensor]:
         """The keyword arguments of one forward for pictures in the order of their tokens in the batch; empty without pictures.
 
         Raises `ValueError` if the pictures of a conversation are not adjacent (LLaVA-OneVision).
         """
-        if not reads:
+        if not processed:
             return {}
-        columns = {name: [read.inputs[name] for read in reads] for name in reads[0].inputs}
+        columns = {name: [read.inputs[name] for read in processed] for name in processed[0].inputs}
         return self._format.join(columns)
 
     def _outputs(self, pictures: list[Image.Image]) -> list[dict[str, Any]]:

@@ -50,10 +50,10 @@ def shapes_recipe_data(recipe: StagedRecipe, seed: int, num_pictures: int = NUM_
     def start() -> tuple[nn.Module, Any]:
         return build_vlm([*world.texts, DESCRIBE, *_every_caption(world)], seed, decoder=model.decoder, frontend=model.frontend)
 
-    def feed(stage: Stage, vlm: nn.Module, processor: Any) -> StageData:
+    def for_stage(stage: Stage, vlm: nn.Module, processor: Any) -> StageData:
         return stage_data(examples(stage.data), stage, vlm, processor, seed)
 
-    return RecipeData(start, feed)
+    return RecipeData(start, for_stage)
 
 
 def factor_captions(world: World, scenes: Any) -> tuple[tuple[QuestionAnswer, ...], ...]:
@@ -85,11 +85,11 @@ def file_recipe_data(recipe: StagedRecipe, sources: Mapping[str, str], seed: int
             return join_vlm(recipe.model.tower, recipe.model.language_model, recipe.attention, seed)
         raise BadInput(f"{recipe.name} is the recipe of a tiny model, which renders its own data; use shapes_recipe_data")
 
-    def feed(stage: Stage, vlm: nn.Module, processor: Any) -> StageData:
+    def for_stage(stage: Stage, vlm: nn.Module, processor: Any) -> StageData:
         collator = PackingCollator.of_processor(processor, vlm.config, max_length=stage.max_length, row_length=stage.row_length, seed=seed)
         return StageData(source_named(sources[stage.data], seed), collator)
 
-    return RecipeData(start, feed)
+    return RecipeData(start, for_stage)
 
 
 def source_named(text: str, seed: int) -> Any:

@@ -47,12 +47,12 @@ def packaged_recipe_data(recipe: StagedRecipe, seed: int) -> RecipeData:
         processor.chat_template = with_pictures(CHAT)
         return vlm, processor
 
-    def feed(stage: Stage, vlm: nn.Module, processor: Any) -> StageData:
+    def for_stage(stage: Stage, vlm: nn.Module, processor: Any) -> StageData:
         data = examples(stage.data, picture_size(processor.image_processor))
         features = DiskFeatureCache(cache_folder() / "features.sqlite") if recipe.remembers_features else None
         return stage_data(data, stage, vlm, processor, seed, features)
 
-    return RecipeData(start, feed)
+    return RecipeData(start, for_stage)
 
 
 def emoji_captions(size: int, seed: int) -> ExampleSet:

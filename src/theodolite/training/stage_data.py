@@ -28,10 +28,10 @@ class StageData:
 
 @dataclass(frozen=True)
 class RecipeData:
-    """`start` returns the initial model and its processor, `feed` the data of a stage for them."""
+    """`start` returns the initial model and its processor, `for_stage` the data of a stage for them."""
 
     start: Callable[[], tuple[nn.Module, Any]]
-    feed: Callable[[Stage, nn.Module, Any], StageData]
+    for_stage: Callable[[Stage, nn.Module, Any], StageData]
 
 
 def stage_data(examples: ExampleSet, stage: Stage, vlm: Any, processor: Any, seed: int, features: FeatureCache | None = None) -> StageData:

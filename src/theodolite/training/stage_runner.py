@@ -171,7 +171,7 @@ def _run_stage(
         processor,
         recipe,
         stage,
-        data.feed(stage, model, processor),
+        data.for_stage(stage, model, processor),
         seed=seed,
         folder=folder / "checkpoints",
         progress=progress,
