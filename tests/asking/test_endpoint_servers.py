@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 
 from helpers.command_line import theodolite
 from helpers.endpoint_server import Asked, Reply, by_pixels, of_asker, said, serving
+from helpers.requirements import require
 from helpers.tiny_llava import TINY, WORLD, tiny_vlm
 from theodolite.asking.answer import Question
 from theodolite.asking.endpoint.asker import EndpointAsker
@@ -88,8 +89,7 @@ def _is_up(url: str) -> bool:
 
 def test_transformers_serve_is_asked_by_text(tmp_path: Path) -> None:
     """A tiny LLaVA that can say nothing but a letter, then ends: what it says through the server is what it says here."""
-    for package in ("fastapi", "uvicorn", "opentelemetry"):
-        pytest.importorskip(package)
+    require("fastapi", "uvicorn", "opentelemetry")
     letters = LETTERS[:6]
     model, processor = build_vlm([*WORLD.texts, " ".join(letters)], 0, decoder=TINY, frontend="patches")
     with torch.random.fork_rng():

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 
-import pytest
+from helpers.requirements import require_browser
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OFFLINE = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-extensions", "--disable-dev-shm-usage",
@@ -24,22 +21,11 @@ CONSOLE = re.compile(r"^\[[^\]]*:CONSOLE[:(]\d+\)?\] (.*)$", re.MULTILINE)
 Attributes = dict[str, str]
 
 
-def browser() -> str:
-    """The browser's path; without one the test is skipped, or fails where THEODOLITE_REQUIRE_BROWSER is 1."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        missing = f"no browser: none of {', '.join(BROWSERS)} is installed"
-        if os.environ.get("THEODOLITE_REQUIRE_BROWSER") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    return found
-
-
 def open_page(path: Path, *more: str, timeout_s: float = 60) -> tuple[str, list[str]]:
     """The document after its scripts ran, as HTML, and everything that was written to its console, errors and all."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         done = subprocess.run(
-            [browser(), *OFFLINE, f"--user-data-dir={home}", "--virtual-time-budget=10000", "--enable-logging=stderr",
+            [require_browser(), *OFFLINE, f"--user-data-dir={home}", "--virtual-time-budget=10000", "--enable-logging=stderr",
              *more, "--dump-dom", path.resolve().as_uri()],
             capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=timeout_s, check=False,
         )  # fmt: skip

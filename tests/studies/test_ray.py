@@ -11,6 +11,7 @@ import pytest
 
 from helpers import HELPERS, script_environment
 from helpers.grid_runs import tiny_grid, tiny_run
+from helpers.requirements import require
 from theodolite.records.errors import BadInput
 from theodolite.records.study import read_runs
 from theodolite.studies.engine import ray_cluster
@@ -22,7 +23,7 @@ SCRIPT = HELPERS / "ray_grid.py"
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], Path]:
     """What the grid in a process of its own said, and its folder."""
-    pytest.importorskip("ray")
+    require("ray")
     out = tmp_path_factory.mktemp("ray")
     environment = script_environment()
     ran = subprocess.run([sys.executable, SCRIPT, out], capture_output=True, text=True, env=environment, timeout=500)

@@ -14,6 +14,7 @@ import pytest
 
 from helpers import REPOSITORY
 from helpers.openmoji_package import write_package
+from helpers.requirements import require, require_openmoji
 from theodolite.records.errors import BadInput, UnknownName
 from theodolite.worlds.gallery import TABLE, Gallery
 from theodolite.worlds.openmoji.bases import FACTORS, MAX_CHANGED_FRAC, changed_frac, skin_tone_alone_bases, skin_tone_bases
@@ -31,7 +32,7 @@ from theodolite.worlds.openmoji.gallery import openmoji_gallery, picture_name, r
 from theodolite.worlds.openmoji.names import TONES, excludes, topic_of
 from theodolite.worlds.registry import gallery_named, is_gallery, world_named
 
-pytest.importorskip("resvg_py", reason="resvg-py is not installed")
+require("resvg_py")
 WHITE = (255, 255, 255)
 
 
@@ -58,8 +59,8 @@ def small(small_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(params=["small", "real"])
 def package(request: pytest.FixtureRequest, small_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Either package, as the installed one."""
-    if request.param == "real" and REAL is None:
-        pytest.skip("the npm package openmoji is not installed here (theodolite fetch openmoji)")
+    if request.param == "real":
+        require_openmoji()
     home = small_home if request.param == "small" or REAL is None else REAL
     monkeypatch.setenv("THEODOLITE_OPENMOJI", str(home))
     yield home
@@ -67,8 +68,7 @@ def package(request: pytest.FixtureRequest, small_home: Path, monkeypatch: pytes
 
 @pytest.fixture
 def real(monkeypatch: pytest.MonkeyPatch) -> Path:
-    if REAL is None:
-        pytest.skip("the npm package openmoji is not installed here (theodolite fetch openmoji)")
+    require_openmoji()
     monkeypatch.setenv("THEODOLITE_OPENMOJI", str(REAL))
     return REAL
 
