@@ -88,7 +88,7 @@ def claims_of(items: Iterable[pytest.Item]) -> list[Claim]:
 
 def marked_files() -> list[Path]:
     """The files of tests in which the mark occurs."""
-    return sorted(path for path in TESTS.glob("test_*.py") if "mark.contract(" in path.read_text())
+    return sorted(path for path in TESTS.rglob("test_*.py") if "mark.contract(" in path.read_text())
 
 
 def table(claims: Sequence[Claim], ended: Mapping[str, str] | None = None) -> str:

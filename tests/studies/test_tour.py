@@ -127,8 +127,8 @@ def test_the_policies_of_easy_vqa_ask_the_same_pictures_real_questions_and_as_ma
     every, *selected = easy_vqa_arms()
     examples = {arm.name: examples_of(arm, world_named("easy_vqa", arm.strength), 64, seed=0) for arm in selected}
     assert len({found.pictures_sha256 for found in examples.values()}) == 1
-    assert {len(items) for found in examples.values() for items in found.asked} == {2}
+    assert {len(items) for found in examples.values() for items in found.questions} == {2}
     official = examples_of(every, world_named("easy_vqa"), 64, seed=0)
     texts = {item.question for items in official.questions for item in items}
     assert sum(len(items) for items in official.questions) == 38_575
-    assert {item.question for found in examples.values() for items in found.asked for item in items} <= texts
+    assert {item.question for found in examples.values() for items in found.questions for item in items} <= texts

@@ -102,7 +102,7 @@ def coverage_of(enumeration: Enumeration, factor: str) -> float:
 def split_weights(weights: Float[np.ndarray, "..."], axis: int) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "value ..."]]:
     """p(z_-k), and p(z_k | z_-k) with the axis of the factor k first; 0 where p(z_-k) is 0."""
     lines = np.moveaxis(weights, axis, 0)
-    rest = lines.sum(axis=0)
+    rest = np.asarray(lines.sum(axis=0))
     return rest, np.divide(lines, rest, out=np.zeros(lines.shape), where=rest > 0)
 
 
