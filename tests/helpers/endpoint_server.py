@@ -19,6 +19,7 @@ from PIL import Image
 
 from theodolite.asking.answer import Question
 from theodolite.asking.endpoint.prompt import LETTERS
+from theodolite.records.progress import silent
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,7 @@ def of_asker(asker: Any) -> Callable[[Asked], Reply]:
 
     def reply(asked: Asked) -> Reply:
         with lock:
-            answer = asker.ask(np.ascontiguousarray(asked.picture)[None], [Question(0, asked.question, asked.choices)], lambda done: None)[
-                0
-            ]
+            [answer] = asker.ask(np.ascontiguousarray(asked.picture)[None], [Question(0, asked.question, asked.choices)], silent)
         mass = {LETTERS[at]: float(share) * (1 - answer.outside) for at, share in enumerate(answer.probabilities)}
         return said(max(mass, key=lambda letter: mass[letter]), {**mass, "the": answer.outside})
 

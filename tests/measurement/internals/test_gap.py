@@ -11,6 +11,7 @@ from helpers.measure_contexts import array_context
 from theodolite.measurement.internals.gap import measure_gap, scene_products, separability, site_gap
 from theodolite.measurement.pairs.interventions import Interventions
 from theodolite.records.gap import SiteGap
+from theodolite.records.progress import silent
 
 
 def tokens(shift: float, number: int = 120, dim: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -97,10 +98,7 @@ def test_the_measure_leaves_out_the_encoder_and_repeats_to_the_byte() -> None:
     change = Interventions("a", ("x", "y"), np.arange(0, 120, 2), np.arange(1, 120, 2), level, level + 1, scenes[::2])
     activations = SimpleNamespace(sites=("encoder", "connector", "layer.1"), one_vision=lambda site: vision, one_text=lambda site: text)
     context = array_context(
-        interventions={"a": change},
-        activations=activations,
-        rng=lambda name: np.random.default_rng(sum(map(ord, name))),
-        progress=lambda done, total: None,
+        interventions={"a": change}, activations=activations, rng=lambda name: np.random.default_rng(sum(map(ord, name))), progress=silent
     )
     record, again = measure_gap(context), measure_gap(context)
     assert record is not None and again is not None and record.model_dump_json() == again.model_dump_json()

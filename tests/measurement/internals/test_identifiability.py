@@ -27,6 +27,7 @@ from theodolite.measurement.internals.identifiability import (
 from theodolite.measurement.internals.probes import assign_folds
 from theodolite.measurement.pairs.interventions import Interventions
 from theodolite.records.identifiability import SiteIdentifiability
+from theodolite.records.progress import silent
 from theodolite.stats.rates import clustered_mean
 
 FACTORS = ("colour", "shape", "size", "texture")
@@ -210,7 +211,7 @@ def context(vectors: dict[str, np.ndarray]) -> MeasureContext:
         interventions=interventions,
         activations=SimpleNamespace(sites=tuple(vectors), mean=vectors.__getitem__),
         rng=lambda name: rng(),
-        progress=lambda done, total: None,
+        progress=silent,
     )
 
 
