@@ -21,6 +21,7 @@ PLANNED: Mapping[str, Column] = {
     "kind": Column(
         pl.String(),
         "intervention: one factor changes; nuisance: only the nuisance seed changes (in matched pairs, the picture); "
+        "perturbation: only the picture file changes (saved again, moved by one pixel, or 2 % brighter); "
         "paraphrase: only the wording changes; training: one question as asked in training, its after side repeats its before",
     ),
     "scene": Column(

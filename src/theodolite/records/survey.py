@@ -12,10 +12,13 @@ from theodolite.records.coverage import Coverage
 from theodolite.records.endpoint import EndpointConfig
 from theodolite.records.errors import BadInput, first_fault
 from theodolite.records.inside import Inside
-from theodolite.records.part import Part, Rate
+from theodolite.records.part import Estimate, Part, Rate
 
 VERSION: Literal[1] = 1
-Verdict = Literal["identified", "entangled", "blind", "shadow", "inert", "undecided", "cannot_be_asked"]
+# Verdicts of version 1 followed other rules: a point estimate of noise, and open questions only.
+SURVEY_VERSION: Literal[2] = 2
+Verdict = Literal["identified", "entangled", "blind", "shadow", "inert", "undecided", "cannot_be_asked", "not_measured"]
+NoiseSource = Literal["nuisance", "perturbation", "paraphrase"]
 
 
 class Cell(Part):
@@ -43,24 +46,29 @@ class Noise(Part):
 
     query: str = Field(description="the factor that is asked about; two, joined by &, in a conjunction")
     form: str = Field(description="open, yes_no or conjunction")
-    source: Literal["nuisance", "paraphrase"] = Field(
-        description="what changed: the nuisance seed (in matched pairs, the picture), or the wording"
+    source: NoiseSource = Field(
+        description="what changed: the nuisance seed (in matched pairs, the picture); the picture file, saved again, moved by one pixel or "
+        "2 % brighter (perturbation); or the wording (paraphrase)"
     )
     rate: Rate = Field(description="how often the answer changes")
     variation: float = Field(description="mean total variation between the two answer distributions, 0 to 1")
 
 
 class Competence(Part):
-    """Accuracy of a query, and its chance level (the commonest true answer)."""
+    """Accuracy of a query against chance, and whether the model can be asked it."""
 
     query: str = Field(description="the factor that is asked about; two, joined by &, in a conjunction")
     form: str = Field(description="open, yes_no or conjunction")
     scenes: Literal["decorrelated", "training"] = Field(
-        description="decorrelated: base scenes of the pairs; training: scenes from the training distribution of the query"
+        description="decorrelated: both pictures of all pairs; training: scenes from the training distribution of the query"
     )
     rate: Rate = Field(description="how often the answer is right")
     chance_frac: float = Field(
-        description="how often the commonest true answer of each question is right, or guessing among its choices if that is better"
+        description="how often the commonest true answer of each question in other scenes (ten folds) is right, or guessing among the "
+        "choices if that is better"
+    )
+    state: Literal["fit", "at_chance", "unknown"] = Field(
+        description="at_chance: the upper end of the rate lies within 0.1 of chance; fit: the lower end lies above chance; else unknown"
     )
 
 
@@ -74,40 +82,96 @@ class Unanswered(Part):
     frac: float = Field(description="num_unanswered / num_questions, 0 to 1")
 
 
+class Leak(Part):
+    """How often the answer to a query moves with a factor that its truth does not depend on, and how much more often than by itself."""
+
+    factor: str = Field(description="the factor that is changed")
+    query: str = Field(description="the factor that is asked about; two, joined by &, in a conjunction")
+    form: str = Field(description="form of the question that is evidence: open where it is asked, else yes_no, else conjunction")
+    rate: Rate = Field(description="how often the answer moves though its truth does not")
+    source: NoiseSource | None = Field(description="the noise that is subtracted; null: none was measured")
+    noise: Rate | None = Field(description="how often the answer moves when only that changes")
+    above_noise: Estimate | None = Field(description="rate less noise, paired by scene, -1 to 1; null: no noise was measured")
+    adjusted: Estimate | None = Field(
+        description="the same with ends adjusted for the number of queries that the factor could leak into (Bonferroni)"
+    )
+
+
 class Evidence(Part):
-    """The numbers that a verdict follows from; read and leak are null where they are not measured."""
+    """The numbers that a verdict follows from: those of the queries that decided."""
 
     asked: bool = Field(description="whether some supported query depends on the factor")
-    read: Rate | None = Field(description="how often the answers that depend on the factor move with it")
-    leak: Rate | None = Field(
-        description="how often the answer to leak_query moves with the factor although its truth does not depend on it; "
-        "interval adjusted for taking the largest of several queries"
+    read: Rate | None = Field(description="how often the answers that depend on the factor move with it, where their truth moves")
+    read_above_noise: Estimate | None = Field(
+        default=None,
+        description="read less the noise of those queries, paired by scene: above the leak threshold if the factor is read; null: no noise",
     )
-    leak_query: str | None = Field(description="the query whose leak exceeds its own noise most")
-    noise_frac: float | None = Field(description="the noise floor of that query")
+    read_queries: tuple[str, ...] = Field(default=(), description="those queries, each with its form")
+    leak: Leak | None = Field(
+        description="the leak that decided: where some query leaks, the one whose adjusted interval lies highest; else the one that comes "
+        "closest to leaking; null: not measured"
+    )
+    missing: tuple[str, ...] = Field(default=(), description="what a verdict would need and nothing measures, in words")
+    scenes_more: int | None = Field(
+        default=None,
+        description="how many more scenes would decide an undecided verdict at the measured rates; null: decided, or over 100,000",
+    )
     verdict: Verdict = Field(description="the verdict that follows")
+
+
+class OtherVerdict(Part):
+    """A verdict that would be another at other thresholds."""
+
+    factor: str = Field(description="the factor")
+    read_frac: float = Field(description="threshold of the read rate")
+    leak_above_noise_frac: float = Field(description="threshold of the leak above noise")
+    verdict: Verdict = Field(description="the verdict at these thresholds")
+
+
+class Mislabelled(Part):
+    """A pair whose true answers contradict nearly all others of its query: likely mislabelled."""
+
+    scene: int = Field(description="number of the base scene, as in rows.parquet")
+    factor: str = Field(description="the factor that is changed")
+    query: str = Field(description="the query's own name")
+    question: str = Field(description="the question")
+    truth_before: str = Field(description="the true answer for the first picture, as given")
+    truth_after: str = Field(description="the true answer for the second picture, as given")
 
 
 class Thresholds(Part):
     """Thresholds of verdicts, as fractions of pairs."""
 
-    read_frac: float = Field(default=0.5, description="a factor is read if the interval of its read rate lies above this")
+    read_frac: float = Field(
+        default=0.5, description="a factor is read if the interval of its read rate lies above this, and not read if below"
+    )
     leak_above_noise_frac: float = Field(
-        default=0.1, description="a factor leaks if the interval of a leak exceeds that query's noise by this"
+        default=0.1, description="a factor leaks if the interval of some leak above noise lies above this, and does not if all lie below"
     )
     confidence: float = Field(default=0.95, description="level of the intervals")
 
 
 class Shadows(Part):
-    """Answers under intervention: cells, noise floor, competence, and a verdict a factor."""
+    """Answers under intervention: cells, noise, leaks above noise, competence, and a verdict a factor."""
 
     thresholds: Thresholds = Field(description="thresholds of the verdicts")
     cells: tuple[Cell, ...] = Field(description="one for each factor, query, form, and whether the truth moves")
-    noise: dict[str, float] = Field(description="floor per open query: the larger of the two sources")
     noise_cells: tuple[Noise, ...] = Field(description="one for each query, form and source of noise")
+    leaks: tuple[Leak, ...] = Field(default=(), description="one for each factor and supported query that does not depend on it")
     competence: tuple[Competence, ...] = Field(description="one for each query, form and kind of scenes")
     verdicts: dict[str, Verdict] = Field(description="the verdict of each factor")
     evidence: dict[str, Evidence] = Field(description="the evidence of each factor's verdict")
+    sensitivity: tuple[OtherVerdict, ...] = Field(
+        default=(), description="verdicts that change at a read threshold of 0.3 or 0.7, or a leak threshold of 0.05 or 0.2"
+    )
+    mislabelled: tuple[Mislabelled, ...] = Field(
+        default=(), description="pairs that contradict nearly all others of their query; at most 100"
+    )
+    num_mislabelled: int = Field(default=0, description="number of such pairs")
+    withheld: dict[str, float] = Field(
+        default={},
+        description="queries whose rates are withheld, each with its form, and the mean probability outside the choices, above 0.5",
+    )
     outside_mass: float | None = Field(
         description="mean probability that the model gives to none of the choices, 0 to 1; null: unknown, since answers were read from text"
     )
@@ -201,13 +265,17 @@ class Score(Part):
 class SurveyRecord(Part):
     """Everything measured of one model."""
 
-    version: Literal[1] = Field(default=VERSION, description="version of the format; another one is refused")
+    version: Literal[2] = Field(default=SURVEY_VERSION, description="version of the format; another one is refused")
     kind: Literal["survey"] = Field(default="survey", description="which record this is")
     title: str = Field(description="the policy's short name, or the model's folder")
     world: WorldConfig | None = Field(description="the world or gallery that the pairs come from; null: not given")
     model: ModelConfig | EndpointConfig = Field(description="the model, with a hash of its weights, or the endpoint that serves it")
     policy: str | None = Field(description="the policy that verdicts are about; null: not given")
     seed: int = Field(description="seed of the pairs; 0 where they came from a file")
+    noise: Literal["perturb", "given"] = Field(
+        default="given",
+        description="perturb: queries of given pairs without noise of their own were asked of slightly changed pictures too",
+    )
     num_scenes: int = Field(description="base scenes that were requested; in a gallery or a file of pairs, all of its scenes")
     left_out: dict[str, int] = Field(default={}, description="rows of pairs that could not be used, by reason")
     pictures_sha256: str = Field(description="over the pictures of the pairs: the same for every model and policy")
@@ -256,4 +324,4 @@ def read_survey(folder: Path) -> SurveyRecord:
     try:
         return SurveyRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise BadRecord(f"{path} is no survey record of version {VERSION}: {first_fault(error)}; survey the model again") from error
+        raise BadRecord(f"{path} is no survey record of version {SURVEY_VERSION}: {first_fault(error)}; survey the model again") from error

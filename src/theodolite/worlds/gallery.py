@@ -41,7 +41,8 @@ class Gallery:
     A row whose factor is "" changes no factor: two pictures make it a nuisance row, one picture under two questions a paraphrase row.
     `kind` is *exact* (the same picture with one thing edited) or *matched* (two pictures that agree in all other factors). `render` draws
     pictures by name. `attribution` is the credit line that the licence requires; it is printed and recorded. `left_out` counts unusable
-    rows by reason.
+    rows by reason. `dependence` holds, by a query's name, the factors that its answer is declared to depend on; it need not hold all
+    queries.
     """
 
     name: str
@@ -51,3 +52,4 @@ class Gallery:
     factors: tuple[Factor, ...] = ()
     attribution: str | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    dependence: Mapping[str, frozenset[str]] = field(default_factory=dict)

@@ -45,7 +45,7 @@ _TOGETHER = (
 
 def _items(rows: pl.DataFrame) -> pl.DataFrame:
     """Every picture under every question once: `right` (null if not answered) and `chance`."""
-    rows = rows.filter(pl.col("kind") != "training")
+    rows = rows.filter(~pl.col("kind").is_in(["training", "perturbation"]))
     sides = [
         rows.select(
             "scene",

@@ -1,4 +1,4 @@
-"""Shadows from answers to counterfactual pairs: read, right, leak, noise, competence, and a verdict for each factor.
+"""Shadows from answers to counterfactual pairs: read, right, leak above noise, competence, and a verdict for each factor.
 
 Definitions: the design of this project ("Shadows"); after the essay "The Coverage Lock" (Y. Cai), open question 3. Needs rows of answers
 only, so it also works for models behind an API.
@@ -7,21 +7,31 @@ only, so it also works for models behind an API.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import get_args
 
 import numpy as np
 import polars as pl
 
+from theodolite.measurement.behaviour.competence import Question, State, measure_competence, states
+from theodolite.measurement.behaviour.dependence import contradictions
+from theodolite.measurement.behaviour.verdicts import FactorRates, adjusted_confidence, judge, sensitivity
 from theodolite.records.part import Rate
-from theodolite.records.survey import Cell, Competence, Evidence, Noise, Shadows, Thresholds, Unanswered, Verdict
-from theodolite.stats.rates import clustered_rate
+from theodolite.records.survey import Cell, Leak, Noise, NoiseSource, Shadows, Thresholds, Unanswered
+from theodolite.stats.rates import clustered_rate, rate_difference
 
-Bit = bool | None  # None: the interval straddles the threshold
 # The columns that are used: texts and probabilities of a large survey are not copied into every group.
 MEASURED = (
     "kind", "scene", "factor", "query", "form", "name", "choices", "truth_before", "truth_after", "answer_before",
-    "answer_after", "moved", "right", "variation", "outside_before", "outside_after",
+    "answer_after", "moved", "right", "variation", "outside_before", "outside_after", "picture_before", "picture_after",
+    "question_before", "question_after",
 )  # fmt: skip
+# A query's evidence is its form that comes first here, of those that the policy asks.
+FORMS = ("open", "yes_no", "conjunction")
+# The noise of a query is that of the first source that it has. A leak compares two pictures under one wording, so noise of pictures comes
+# first: noise of the wording would hide leaks of a model that is sensitive to wording.
+# Whether each answer moved, 0 or 1, and its scene.
+Moves = tuple[np.ndarray, np.ndarray]
+SOURCES: tuple[NoiseSource, ...] = get_args(NoiseSource)
 
 
 def measure_shadows(
@@ -33,20 +43,24 @@ def measure_shadows(
     """
     unanswered = tuple(_unanswered(rows))
     rows = rows.select(MEASURED)
-    competence = tuple(_competences(rows, thresholds.confidence))
+    confidence = thresholds.confidence
+    competence = measure_competence(rows, confidence)
     answered = rows.filter(pl.col("moved").is_not_null())
-    noise_cells = tuple(_noises(answered, thresholds.confidence))
-    unfit = _cannot_be_asked(competence)
-    evidence = {factor: _judge(rows, factor, dependence, asked, noise_cells, unfit, thresholds) for factor in factors}
+    rates = [_factor_rates(rows, factor, dependence, asked, states(competence), confidence) for factor in factors]
+    evidence = {factor.factor: judge(factor, thresholds) for factor in rates}
+    mislabelled, num_mislabelled = contradictions(rows, dependence)
     outside = pl.concat([rows["outside_before"], rows["outside_after"]]).drop_nulls()
     return Shadows(
         thresholds=thresholds,
-        cells=tuple(_cells(answered, thresholds.confidence)),
-        noise=_floors(noise_cells),
-        noise_cells=noise_cells,
-        competence=competence,
+        cells=tuple(_cells(answered, confidence)),
+        noise_cells=tuple(_noises(answered, confidence)),
+        leaks=tuple(leak for factor in rates for leak in factor.leaks),
+        competence=tuple(competence),
         verdicts={factor: each.verdict for factor, each in evidence.items()},
         evidence=evidence,
+        sensitivity=sensitivity(rates, thresholds),
+        mislabelled=mislabelled,
+        num_mislabelled=num_mislabelled,
         outside_mass=float(np.mean(outside.to_numpy())) if len(outside) else None,
         unanswered=unanswered,
     )
@@ -107,9 +121,12 @@ def _cells(rows: pl.DataFrame, confidence: float) -> list[Cell]:
     return cells
 
 
+def _noise_rows(rows: pl.DataFrame) -> pl.DataFrame:
+    # Matched pictures replace a new nuisance seed; only rows whose truth is unchanged are noise.
+    return rows.filter(pl.col("kind").is_in(SOURCES) & (pl.col("truth_before") == pl.col("truth_after")))
+
+
 def _noises(rows: pl.DataFrame, confidence: float) -> list[Noise]:
-    # Matched pictures replace a new nuisance seed; only rows whose truth is unchanged are a noise floor.
-    unchanged = rows.filter(pl.col("kind").is_in(["nuisance", "paraphrase"]) & (pl.col("truth_before") == pl.col("truth_after")))
     return [
         Noise(
             query=query,
@@ -118,128 +135,97 @@ def _noises(rows: pl.DataFrame, confidence: float) -> list[Noise]:
             rate=_rate(group, "moved", confidence),
             variation=float(np.mean(group["variation"].to_numpy())),
         )
-        for (query, form, kind), group in unchanged.group_by(["query", "form", "kind"], maintain_order=True)
+        for (query, form, kind), group in _noise_rows(rows).group_by(["query", "form", "kind"], maintain_order=True)
     ]
 
 
-def _floors(noise: Sequence[Noise]) -> dict[str, float]:
-    """The larger noise rate of the two sources, for each open query."""
-    floors: dict[str, float] = {}
-    for cell in noise:
-        if cell.form == "open":
-            floors[cell.query] = max(floors.get(cell.query, 0.0), cell.rate.frac)
-    return floors
-
-
-def _competences(rows: pl.DataFrame, confidence: float) -> list[Competence]:
-    competences = []
-    kinds: tuple[tuple[str, Literal["decorrelated", "training"]], ...] = (("nuisance", "decorrelated"), ("training", "training"))
-    for kind, scenes in kinds:
-        answered = rows.filter((pl.col("kind") == kind) & pl.col("answer_before").is_not_null())
-        for (query, form), group in answered.group_by(["query", "form"], maintain_order=True):
-            correct = group.with_columns(correct=pl.col("answer_before") == pl.col("truth_before"))
-            # By question, since "is it red?" and "is it not red?" have different commonest answers.
-            commonest = group.group_by("name").agg(top=pl.col("truth_before").value_counts().struct.field("count").max())
-            # Where every scene has its own choices, no answer is common, and uniform guessing is the better rule without a picture.
-            guessing = float((1 / group["choices"].list.len()).to_numpy().mean())
-            competences.append(
-                Competence(
-                    query=query,
-                    form=form,
-                    scenes=scenes,
-                    rate=_rate(correct, "correct", confidence),
-                    chance_frac=max(float(commonest["top"].sum()) / len(group), guessing),
-                )
-            )
-    return competences
-
-
-def _cannot_be_asked(competence: Sequence[Competence]) -> frozenset[tuple[str, str]]:
-    """(query, form) at chance on the training distribution, or on decorrelated scenes where there is none.
-
-    Training rows have priority: a shadow is at chance on decorrelated scenes too, although the model understands the question.
-    """
-    by_key: dict[tuple[str, str], Competence] = {}
-    for cell in competence:
-        if (cell.query, cell.form) not in by_key or cell.scenes == "training":
-            by_key[cell.query, cell.form] = cell
-    return frozenset(key for key, cell in by_key.items() if cell.rate.low is not None and cell.rate.low <= cell.chance_frac)
-
-
-def _judge(
+def _factor_rates(
     rows: pl.DataFrame,
     factor: str,
     dependence: Mapping[str, frozenset[str]],
     asked: frozenset[str],
-    noise: Sequence[Noise],
-    unfit: frozenset[tuple[str, str]],
-    thresholds: Thresholds,
-) -> Evidence:
-    supported = any(factor in dependence[name] for name in asked)
-    moving = rows.filter(
-        (pl.col("kind") == "intervention") & (pl.col("factor") == factor) & (pl.col("form") == "open") & pl.col("name").is_in(sorted(asked))
-    )
-    fit = moving.filter(~pl.col("query").is_in(sorted(query for query, form in unfit if form == "open")))
-    usable = fit.filter(pl.col("moved").is_not_null())
-    dependent = pl.col("name").is_in(sorted(name for name in asked if factor in dependence[name]))
-    # A query that depends on the factor may keep its truth in some pairs ("is it red?" of green and blue); those are not evidence of read.
-    reads = usable.filter(dependent & (pl.col("truth_before") != pl.col("truth_after")))
-    read = _rate(reads, "moved", thresholds.confidence) if len(reads) else None
-    leaks = _leaks(usable.filter(~dependent), _floors(noise), thresholds.confidence)
-    # Where every open query depends on the factor there is none to leak into. Where none was asked, or none that was asked is fit,
-    # the leak is unknown.
-    only_dependent = len(moving) > 0 and not len(moving.filter(~dependent))
-    leaking = _any_above(leaks, thresholds.leak_above_noise_frac) if leaks else (False if only_dependent else None)
-    unanswered = set(fit.filter(~dependent)["query"]) - {leak.query for leak in leaks}
-    if leaking is False and unanswered:
-        leaking = None  # a query that was never answered may leak
-    worst = max(leaks, key=lambda leak: leak.rate.frac - leak.floor, default=None)
-    no_fit_query = supported and read is None and len(moving.filter(dependent)) > 0 and not len(fit.filter(dependent))
-    return Evidence(
-        asked=supported,
-        read=read,
-        leak=worst.rate if worst else None,
-        leak_query=worst.query if worst else None,
-        noise_frac=worst.floor if worst else None,
-        verdict="cannot_be_asked" if no_fit_query else decide(supported, _above(read, thresholds.read_frac), leaking),
+    fitness: Mapping[Question, State],
+    confidence: float,
+) -> FactorRates:
+    """What the rows measure of one factor under the queries asked, each in the form that is its evidence."""
+    rows = _in_evidence_form(rows.filter(pl.col("name").is_in(sorted(asked))))
+    dependent = pl.col("name").is_in(sorted(name for name in asked if factor in dependence.get(name, frozenset())))
+    moving = rows.filter((pl.col("kind") == "intervention") & (pl.col("factor") == factor))
+    # A query that depends on the factor may keep its truth in some pairs ("is it red?" of green and blue); those are neither read nor leak.
+    reads = moving.filter(dependent & (pl.col("truth_before") != pl.col("truth_after")))
+    leaks = moving.filter(~dependent & (pl.col("truth_before") == pl.col("truth_after")))
+    answered = reads.filter(pl.col("moved").is_not_null())
+    queries = tuple(Question(*key) for key in reads.select("query", "form").unique(maintain_order=True).iter_rows())
+    noises = [noise for query in queries if (noise := _noise_of(rows, query)[1]) is not None]
+    compared = len(noises) == len(queries) and len(answered) > 0
+    measured, missing_leaks = _leaks(leaks, rows, factor, confidence)
+    return FactorRates(
+        factor=factor,
+        asked=any(factor in dependence.get(name, frozenset()) for name in asked),
+        read=_rate(answered, "moved", confidence) if len(answered) else None,
+        read_above_noise=rate_difference(*_moves(answered), *_moves(pl.concat(noises)), confidence) if compared else None,
+        read_queries=queries,
+        missing_read=() if len(answered) else ("read: a pair that changes the true answer" if reads.is_empty() else "read: answers",),
+        leaks=measured,
+        missing_leaks=missing_leaks,
+        states=fitness,
     )
 
 
-class _Leak(NamedTuple):
-    query: str
-    rate: Rate
-    floor: float
+def _in_evidence_form(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows of each query in the form that is its evidence: open where it is asked openly, else yes/no, else conjunction."""
+    order = {form: number for number, form in enumerate(FORMS)}
+    rank = pl.col("form").replace_strict(order, default=len(FORMS), return_dtype=pl.Int64)
+    return rows.filter(rank == rank.min().over("query"))
 
 
-def _leaks(rows: pl.DataFrame, floors: Mapping[str, float], confidence: float) -> list[_Leak]:
-    """The leak into each of m queries and that query's noise; simultaneous intervals at 1 - alpha / m (Bonferroni)."""
-    groups = list(rows.group_by("query", maintain_order=True))
-    adjusted = 1 - (1 - confidence) / max(len(groups), 1)
-    return [_Leak(str(query), _rate(group, "moved", adjusted), floors.get(str(query), 0.0)) for (query,), group in groups]
+def _leaks(moving: pl.DataFrame, rows: pl.DataFrame, factor: str, confidence: float) -> tuple[tuple[Leak, ...], tuple[str, ...]]:
+    """The leak into each query against that query's own noise, and what is missing for "no query leaks"."""
+    groups = list(moving.group_by(["query", "form"], maintain_order=True))
+    if not groups:
+        return (), ("leak: a question whose true answer the change leaves alone",)
+    leaks, missing = [], []
+    adjusted = adjusted_confidence(confidence, len(groups))
+    for (about, form), group in groups:
+        query = Question(str(about), str(form))
+        answered = group.filter(pl.col("moved").is_not_null())
+        if answered.is_empty():
+            missing.append(f"leak: answers to {query.words}")
+            continue
+        source, noise = _noise_of(rows, query)
+        if noise is None:
+            missing.append(f"noise of {query.words}")
+        moves = None if noise is None else _moves(noise)
+        leaks.append(leak_of(factor, query, _moves(answered), source, moves, confidence, adjusted))
+    return tuple(leaks), tuple(missing)
 
 
-def _any_above(leaks: Sequence[_Leak], margin: float) -> Bit:
-    """Whether some query's leak exceeds its own noise by more than the margin; None where the intervals do not decide."""
-    bits = [_above(leak.rate, leak.floor + margin) for leak in leaks]
-    if any(bits):
-        return True
-    return None if None in bits else False
+def leak_of(
+    factor: str, query: Question, leak: Moves, source: NoiseSource | None, noise: Moves | None, confidence: float, adjusted: float
+) -> Leak:
+    """The leak of a factor into a query above its noise, with ends at the plain level and at the adjusted one."""
+    plain, simultaneous = (None if noise is None else rate_difference(*leak, *noise, level) for level in (confidence, adjusted))
+    return Leak(
+        factor=factor,
+        query=query.query,
+        form=query.form,
+        rate=clustered_rate(*leak, confidence),
+        source=source,
+        noise=None if noise is None else clustered_rate(*noise, confidence),
+        above_noise=plain,
+        adjusted=simultaneous,
+    )
 
 
-def _above(rate: Rate | None, threshold: float) -> Bit:
-    if rate is None or rate.low is None or rate.high is None:
-        return None
-    if rate.low > threshold:
-        return True
-    return False if rate.high < threshold else None
+def _noise_of(rows: pl.DataFrame, query: Question) -> tuple[NoiseSource | None, pl.DataFrame | None]:
+    """The answered noise rows of a query from the first source that has any."""
+    noise = _noise_rows(rows.filter((pl.col("query") == query.query) & (pl.col("form") == query.form) & pl.col("moved").is_not_null()))
+    for source in SOURCES:
+        own = noise.filter(pl.col("kind") == source)
+        if len(own):
+            return source, own
+    return None, None
 
 
-def decide(asked: bool, read: Bit, leak: Bit) -> Verdict:
-    """The verdict of a factor from three bits; *undecided* where a bit that matters straddles its threshold."""
-    if leak is None or (asked and read is None):
-        return "undecided"
-    if not asked:
-        return "shadow" if leak else "inert"
-    if read:
-        return "entangled" if leak else "identified"
-    return "shadow" if leak else "blind"
+def _moves(rows: pl.DataFrame) -> Moves:
+    return rows["moved"].cast(pl.Float64).to_numpy(), rows["scene"].to_numpy()

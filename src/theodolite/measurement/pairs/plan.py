@@ -5,13 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 import psutil
 from jaxtyping import UInt8
 
+from theodolite.measurement.pairs.perturb import add_noise
 from theodolite.records.errors import BadInput
 from theodolite.records.rows import COLUMNS
 from theodolite.worlds.factors import Scenes
@@ -27,13 +28,14 @@ class Plan:
     """Pictures and the comparisons of answers about them, one row each (columns: `COLUMNS`).
 
     Kinds of rows: *intervention* (one factor changes), *nuisance* (only the nuisance seed changes), *paraphrase* (only the wording
-    changes) and *training* (a single question on the training distribution; its "after" side equals its "before" side).
+    changes), *perturbation* (only the picture file changes, by `pairs.perturb`) and *training* (a single question on the training
+    distribution; its "after" side equals its "before" side).
     """
 
     pictures: UInt8[np.ndarray, "picture height width 3"]
     rows: pl.DataFrame
     pair_kind: str
-    num_pair_pictures: int  # they come first; the pictures of training rows, which depend on the policy, follow
+    num_pair_pictures: int  # they come first; those of training rows (which depend on the policy) and perturbed ones follow
 
 
 def plan_world(world: World, policy: Policy, num_scenes: int, seed: int, size: int) -> Plan:
@@ -112,12 +114,12 @@ def _training_rows(world: World, policy: Policy, offset: int, rng: np.random.Gen
     return rows, scenes.take(np.array(drawn, dtype=int))
 
 
-def plan_gallery(gallery: Gallery, size: int) -> Plan:
+def plan_gallery(gallery: Gallery, size: int, noise: Literal["perturb", "given"] = "given") -> Plan:
     """The comparisons of a gallery, row by row, over its pictures in the order of their names, at `size` pixels a side.
 
-    A row with a factor is an intervention; without one, a row with two pictures is nuisance and a row with one picture under two
-    questions a paraphrase. There are no training rows, since the training questions are unknown. Raises `BadInput` if the gallery has no
-    rows.
+    A row with a factor is an intervention; without one, a row with two pictures is nuisance and a row with one picture under two questions
+    a paraphrase. There are no training rows, since the training questions are unknown. With `noise` *perturb*, queries without noise rows
+    get some (`pairs.perturb`). Raises `BadInput` if the gallery has no rows.
     """
     table = gallery.table
     if table.is_empty():
@@ -132,7 +134,10 @@ def plan_gallery(gallery: Gallery, size: int) -> Plan:
         picture_before=pl.col("picture_before").replace_strict(number, return_dtype=pl.Int64),
         picture_after=pl.col("picture_after").replace_strict(number, return_dtype=pl.Int64),
     )
-    return Plan(gallery.render(names, size), rows.select(list(COLUMNS)), gallery.kind, len(names))
+    pictures, rows = gallery.render(names, size), rows.select(list(COLUMNS))
+    if noise == "perturb":
+        pictures, rows = add_noise(pictures, rows)
+    return Plan(pictures, rows, gallery.kind, len(names))
 
 
 def _refuse_too_many(name: str, num_pictures: int, size: int) -> None:

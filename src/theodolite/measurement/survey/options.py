@@ -18,8 +18,9 @@ class SurveyOptions:
     `policy` is what a world's verdicts are judged by; None means as the model was trained on that world, else every open question. Base
     scenes of a world are `num_scenes`, drawn by `seed`, which also seeds the measures of the inside. `measures` names these (see
     `internals.registry.MEASURES`); they use the first `inside_scenes` scenes. `batch` is the number of rows at once; None means as many as
-    memory allows. Without `official` a world's own test questions are not asked. `device`, `dtype` and `attention` are for models that
-    are loaded from a path. `title` None means the training arm's name, else the model folder's.
+    memory allows. `noise` *perturb* measures the noise of given pairs that bring none on slightly changed pictures; *given* uses no noise
+    but their own. Without `official` a world's own test questions are not asked. `device`, `dtype` and `attention` are for models that are
+    loaded from a path. `title` None means the training arm's name, else the model folder's.
     """
 
     policy: str | Policy | None = None
@@ -29,6 +30,7 @@ class SurveyOptions:
     measures: tuple[str, ...] = ()
     inside_scenes: int = INSIDE_SCENES
     batch: int | None = None
+    noise: Literal["perturb", "given"] = "perturb"
     thresholds: Thresholds = field(default_factory=Thresholds)
     official: bool = True
     device: str = "cpu"

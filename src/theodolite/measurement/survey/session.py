@@ -150,6 +150,7 @@ class SurveySession:
             model=self.surveyed.describe(),
             policy=None if policy is None else str(policy),
             seed=options.seed,
+            noise="perturb" if rows["kind"].eq("perturbation").any() else "given",
             num_scenes=target.num_scenes(options, rows),
             pictures_sha256=picture_hash(plan.pictures[: plan.num_pair_pictures]),
             rows_sha256=rows_hash(rows),

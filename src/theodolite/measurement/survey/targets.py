@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from theodolite.measurement.behaviour.dependence import infer_dependence
 from theodolite.measurement.pairs.plan import Plan, plan_gallery, plan_world
 from theodolite.measurement.survey.describe import Examples, describe_gallery, describe_world, example_pairs_of
 from theodolite.measurement.survey.options import SurveyOptions
@@ -28,7 +29,8 @@ ShadowQuestions = tuple[Sequence[str], Mapping[str, frozenset[str]], frozenset[s
 class SurveyTarget:
     """Pairs to survey on: a plan made elsewhere (this class), a world's (`WorldTarget`), or a gallery's (`GalleryTarget`).
 
-    Of given pairs every query counts as asked, and depends on the factors that move its truth in some row.
+    Of given pairs every query counts as asked, and depends on the factors that are declared, else on those that move its truth in 5 % of
+    its pairs or more.
     """
 
     source: Plan | Gallery | World
@@ -42,6 +44,11 @@ class SurveyTarget:
     def left_out(self) -> Mapping[str, int]:
         """Rows that cannot be used, by reason."""
         return self.source.left_out if isinstance(self.source, Gallery) else {}
+
+    @property
+    def declared(self) -> Mapping[str, frozenset[str]]:
+        """The factors that queries are declared to depend on, by the query's name."""
+        return self.source.dependence if isinstance(self.source, Gallery) else {}
 
     def plan(self, options: SurveyOptions, size: int) -> Plan:
         """The comparisons to make, with pictures of `size` pixels a side."""
@@ -58,11 +65,9 @@ class SurveyTarget:
 
     def shadow_questions(self, rows: pl.DataFrame) -> ShadowQuestions:
         """The factors and queries that verdicts are about."""
-        interventions = rows.filter(pl.col("kind") == "intervention")
-        moving = interventions.filter(pl.col("truth_before") != pl.col("truth_after"))
-        names = interventions["name"].unique(maintain_order=True).to_list()
-        dependence = {name: frozenset(moving.filter(pl.col("name") == name)["factor"]) for name in names}
-        return interventions["factor"].unique(maintain_order=True).to_list(), dependence, frozenset(names)
+        factors = rows.filter(pl.col("kind") == "intervention")["factor"].unique(maintain_order=True).to_list()
+        dependence = infer_dependence(rows, self.declared)
+        return factors, dependence, frozenset(dependence)
 
     def examples(self, plan: Plan, rows: pl.DataFrame) -> Examples:
         """Pairs to show, never chosen by their answers, with their pictures."""
@@ -75,7 +80,7 @@ class GalleryTarget(SurveyTarget):
     source: Gallery
 
     def plan(self, options: SurveyOptions, size: int) -> Plan:
-        return plan_gallery(self.source, size)
+        return plan_gallery(self.source, size, options.noise)
 
     def describe(self, plan: Plan) -> WorldConfig:
         return describe_gallery(self.source)

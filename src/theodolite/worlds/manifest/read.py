@@ -58,7 +58,8 @@ def read_manifest(path: Path) -> Manifest:
     kind: PairKind = "exact" if all(row.kind == "exact" for row in rows) else "matched"
     name = path.resolve().parent.name if path.name == FILE else path.stem
     pictures = partial(render_manifest, path.parent)
-    return Manifest(path, Gallery(name, kind, _table(rows), pictures, _factors(rows), left_out=left_out(faults)), tuple(faults))
+    gallery = Gallery(name, kind, _table(rows), pictures, _factors(rows), left_out=left_out(faults), dependence=_dependence(rows))
+    return Manifest(path, gallery, tuple(faults))
 
 
 def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -142,6 +143,15 @@ def _scene_numbers(rows: Sequence[ManifestRow]) -> dict[int | str, int]:
         return numbers
     by_text = {text: number for number, text in enumerate(dict.fromkeys(str(scene) for scene in scenes))}  # 7 and "7" are one scene
     return {scene: by_text[str(scene)] for scene in scenes}
+
+
+def _dependence(rows: Sequence[ManifestRow]) -> dict[str, frozenset[str]]:
+    """The declared factors of each query by its name; rows of one query add up."""
+    declared: dict[str, frozenset[str]] = {}
+    for row in rows:
+        if row.depends_on is not None:
+            declared[row.name] = declared.get(row.name, frozenset()) | row.depends_on
+    return declared
 
 
 def _factors(rows: Sequence[ManifestRow]) -> tuple[Factor, ...]:

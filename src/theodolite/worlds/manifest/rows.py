@@ -36,6 +36,7 @@ KEYS: Mapping[str, str] = {
     "query": f"text: what the question asks about (default: the factor if the answers differ, else {OTHER!r})",
     "form": "open, yes_no or conjunction (default: open)",
     "name": "text: distinguishes queries of one form about one thing, such as shape=round (default: the query)",
+    "depends_on": "list of texts: the factors that the answer depends on (default: those that change it in 5 % of the pairs)",
     "question_after": "text: another wording of the question, for rows that change only the wording: one picture, no factor",
     "kind": "exact (default): the picture with one thing edited; matched: two separate pictures that differ in the factor only",
 }
@@ -77,6 +78,7 @@ class ManifestRow:
     answer_before: str
     answer_after: str
     kind: str
+    depends_on: frozenset[str] | None = None
 
 
 def read_records(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | RowFault]]:
@@ -172,6 +174,7 @@ def read_row(record: Mapping[str, Any], number: int) -> ManifestRow:
         answer_before=answers[0],
         answer_after=answers[1],
         kind=_one_of(record, "kind", get_args(PairKind), "exact"),
+        depends_on=_depends_on(record.get("depends_on")),
     )
 
 
@@ -243,6 +246,14 @@ def _choices(value: object) -> tuple[str, ...]:
     if repeated := next((choice for choice, count in counts.items() if count > 1), None):
         raise RowFault("repeated choice", f"the choice {repeated!r} occurs twice", "give every choice once")
     return choices
+
+
+def _depends_on(value: object) -> frozenset[str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise RowFault("wrong type", f"depends_on is {_describe_value(value)}", 'write a list of factors: ["colour"], or [] for none')
+    return frozenset(_valid_text(factor, f"factor {place} of depends_on") for place, factor in enumerate(value, start=1))
 
 
 def _answer(record: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> str:
