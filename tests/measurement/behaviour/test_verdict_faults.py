@@ -62,7 +62,7 @@ def test_a_model_that_is_always_right_can_be_asked_though_all_bases_are_alike() 
     assert red.filter(pl.col("name") == "colour")["truth_before"].n_unique() == 1 and red["scene"].n_unique() > 36
     shadows = shadows_of(red)
     [colour] = [cell for cell in shadows.competence if cell.query == "colour"]
-    assert colour.chance_frac < 0.8 and colour.state == "fit" and shadows.verdicts["colour"] == "identified"
+    assert colour.chance_frac <= 0.8 and colour.state == "fit" and shadows.verdicts["colour"] == "identified"
 
 
 @pytest.mark.parametrize(("right", "state"), [(1.0, "fit"), (0.5, "at_chance"), (0.62, "unknown")])
@@ -73,7 +73,7 @@ def test_competence_is_fit_at_chance_or_unknown(right: float, state: str) -> Non
         answer = truth(query, look)
         return answer if chance("able", query, *look.values()) < right else {"yes": "no", "no": "yes"}[answer]
 
-    rows = answered(model, ["shape=a"], 60 if state == "unknown" else 300).filter(pl.col("kind") != "training")
+    rows = answered(model, ["shape=a"], 15 if state == "unknown" else 300).filter(pl.col("kind") != "training")
     [cell] = shadows_of(rows).competence
     expected = {"fit": 1.0, "at_chance": 0.5, "unknown": 0.62}[state]
     assert cell.rate.frac == pytest.approx(expected, abs=0.12)
