@@ -9,10 +9,12 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from theodolite.records.part import Estimate
 from theodolite.records.survey import (
     Cell,
     Competence,
     Evidence,
+    Leak,
     Example,
     ModelConfig,
     Noise,
@@ -81,6 +83,14 @@ def moves(queries: tuple[tuple[str, str], ...], special: Moves) -> Moves:
     return {**plain, **special}
 
 
+def leak(factor: str, query: str, frac: float) -> Leak:
+    """A leak at this rate, with a noise of 0.015."""
+    above = Estimate(value=frac - 0.015, low=frac - 0.06, high=frac + 0.06, num_scenes=rate(frac).num_scenes)
+    return Leak(
+        factor=factor, query=query, form="open", rate=rate(frac), source="nuisance", noise=rate(0.015), above_noise=above, adjusted=above
+    )
+
+
 def shadows(table: Moves, verdicts: Mapping[str, Verdict]) -> Shadows:
     queries = list(dict.fromkeys((query, form) for _, query, form, _ in table))
 
@@ -91,9 +101,8 @@ def shadows(table: Moves, verdicts: Mapping[str, Verdict]) -> Shadows:
         return Evidence(
             asked=bool(reads),
             read=rate(reads[0]) if reads else None,
-            leak=None if worst is None else rate(leaks[worst]),
-            leak_query=worst,
-            noise_frac=None if worst is None else 0.02,
+            read_queries=(f"{factor} (open)",) if reads else (),
+            leak=None if worst is None else leak(factor, worst, leaks[worst]),
             verdict=verdicts.get(factor, "inert"),
         )
 
@@ -101,14 +110,13 @@ def shadows(table: Moves, verdicts: Mapping[str, Verdict]) -> Shadows:
     return Shadows(
         thresholds=Thresholds(),
         cells=tuple(cell(*key, frac) for key, frac in table.items()),
-        noise={query: 0.02 for query, form in queries if form == "open"},
         noise_cells=tuple(
             Noise(query=query, form=form, source=source, rate=rate(frac), variation=frac / 2)
             for query, form in queries
             for source, frac in (("nuisance", 0.015), ("paraphrase", 0.02))
         ),
         competence=tuple(
-            Competence(query=query, form=form, scenes=scenes, rate=rate(frac), chance_frac=0.27 if form == "open" else 0.5)
+            Competence(query=query, form=form, scenes=scenes, rate=rate(frac), chance_frac=0.27 if form == "open" else 0.5, state="fit")
             for query, form in queries
             for scenes, frac in (("decorrelated", 0.62), ("training", 0.97))
         ),

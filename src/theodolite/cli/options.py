@@ -17,6 +17,18 @@ PriorStrength = Annotated[
 ]
 Scenes = Annotated[int | None, typer.Option(min=2, help="number of base scenes of the pairs (default: 200); for a gallery, all")]
 PairsSeed = Annotated[int | None, typer.Option(min=0, help="seed of the pairs that are drawn (default: 0)")]
+ReadFrac = Annotated[
+    float | None, typer.Option(min=0, max=1, help="a factor is read if its answers move in more than this share of pairs (default: 0.5)")
+]
+LeakAboveNoise = Annotated[
+    float | None, typer.Option(min=0, max=1, help="a factor leaks if answers move this much more often than by noise (default: 0.1)")
+]
+Confidence = Annotated[float | None, typer.Option(min=0.5, max=0.999, help="level of all intervals (default: 0.95)")]
+NoiseRows = Annotated[
+    Literal["perturb", "given"] | None,
+    typer.Option(help="noise of given pairs: perturb asks slightly changed pictures where there is none; given uses only what is there"),
+]
+PlanOnly = Annotated[bool, typer.Option("--plan", help="print what differences the pairs can show, by factor; ask and write nothing")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ... (default: cpu)")]
 Precision = Annotated[Literal["float32", "bfloat16", "float16"] | None, typer.Option(help="precision of the weights (default: float32)")]
 RowsAtOnce = Annotated[int | None, typer.Option(min=1, help="rows of a forward pass (default: as many as memory allows)")]

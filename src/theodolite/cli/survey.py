@@ -24,6 +24,11 @@ def survey_command(
     strength: options.PriorStrength = None,
     scenes: options.Scenes = None,
     seed: options.PairsSeed = None,
+    read_frac: options.ReadFrac = None,
+    leak_above_noise: options.LeakAboveNoise = None,
+    confidence: options.Confidence = None,
+    noise: options.NoiseRows = None,
+    plan: options.PlanOnly = False,
     device: options.Device = None,
     dtype: options.Precision = None,
     batch: options.RowsAtOnce = None,
@@ -46,6 +51,8 @@ def survey_command(
     """Ask a model about counterfactual pairs and record which changes move its answers."""
     from theodolite.commands.progress import Steps
     from theodolite.commands.survey import TargetArguments
+    from theodolite.measurement.survey.options import SurveyOptions
+    from theodolite.records.survey import Thresholds
 
     folder = out or _default_folder(model, world, pairs)
     target = TargetArguments(world, pairs, ask, strength, scenes, seed)
@@ -54,7 +61,15 @@ def survey_command(
         key_env=key_env, answers=answers, picture_size=picture_size, concurrency=concurrency, per_minute=per_minute,
         timeout_s=timeout, cache=cache, price_in=price_in, price_out=price_out, dry_run=dry_run or None,
     )  # fmt: skip
-    shared: dict[str, Any] = {"measures": measures, "overwrite": overwrite, "steps": Steps(console)}
+    thresholds = _without_none(read_frac=read_frac, leak_above_noise_frac=leak_above_noise, confidence=confidence)
+    asking = _without_none(thresholds=Thresholds(**thresholds) if thresholds else None, noise=noise)
+    if plan:
+        from theodolite.commands.survey import plan_survey
+
+        for line in plan_survey(model, target, SurveyOptions(**asking), console.print):
+            console.print(line)
+        return
+    shared: dict[str, Any] = {"measures": measures, "overwrite": overwrite, "steps": Steps(console), **asking}
     if endpoint is None:
         from theodolite.commands.survey import run_survey
 

@@ -101,6 +101,15 @@ def run_survey(
     return result
 
 
+def plan_survey(model: str, arguments: TargetArguments, options: SurveyOptions, say: Callable[[str], None]) -> list[Table]:
+    """A table of what the pairs of a survey can show, before anything is asked: no model is loaded. Raises `BadInput`."""
+    folder = Path(model)
+    target, options = resolve_target(arguments, options, read_training(folder), say)
+    rows = target.plan(options, PLANNED_SIZE).rows
+    factors, dependence, asked = target.shadow_questions(rows)
+    return [resolution_table(resolvable(rows, factors, dependence, asked, options.thresholds), options.thresholds)]
+
+
 def save_result(result: SurveyResult, out: Path, *, overwrite: bool, steps: Steps) -> None:
     """Prints the notices of a survey and writes it."""
     for notice in result.run.notices:

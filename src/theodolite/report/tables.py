@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 from rich.table import Table
 
 from theodolite.records.coverage import Coverage
-from theodolite.records.survey import Cell, SurveyRecord
+from theodolite.records.survey import Cell, NoiseSource, SurveyRecord
+from theodolite.report.survey.words import show_scenes_more, show_sensitivity
 
 
 def tour_table(records: Sequence[SurveyRecord]) -> Table:
@@ -68,14 +70,14 @@ def score_table(records: Sequence[SurveyRecord]) -> Table | None:
 
 
 def gallery_table(record: SurveyRecord) -> Table:
-    """One row a factor and query of given pairs: how often the answer moves, beside its noise floor, and what stands behind it."""
+    """One row a factor and query of given pairs: how often the answer moves, beside its noise, and what stands behind it."""
     shadows = record.shadows
     level = f"{shadows.thresholds.confidence:.0%}"
     name = "pairs from a file" if record.world is None else record.world.name
     table = Table(title=f"{name}: does the answer move when one factor moves? ({level} intervals by scene)")
     for column in ("do(factor)\n-> answer", "cell"):
         table.add_column(column, no_wrap=True)
-    for column in ("answer moves", "noise floor", "total variation", "right before\nand after", "pairs", "scenes"):
+    for column in ("answer moves", "noise", "total variation", "right before\nand after", "pairs", "scenes"):
         table.add_column(column, justify="right")
     table.add_column("verdict on\nthe factor")
     shown: set[str] = set()
@@ -84,7 +86,7 @@ def gallery_table(record: SurveyRecord) -> Table:
             f"do({cell.factor})\n-> {cell.query}",
             f"{'read' if cell.truth_moves else 'leak'},\n{cell.form.replace('_', '/')}",
             _show(cell),
-            _floor(record, cell),
+            _noise(record, cell),
             _interval(cell.variation, cell.variation_low, cell.variation_high),
             _interval(cell.right_frac, cell.right_low, cell.right_high),
             f"{cell.num_pairs:,}",
@@ -95,12 +97,12 @@ def gallery_table(record: SurveyRecord) -> Table:
     return table
 
 
-def _floor(record: SurveyRecord, cell: Cell) -> str:
-    """The noise floor of a cell's query with its source, interval, and number of pairs."""
+def _noise(record: SurveyRecord, cell: Cell) -> str:
+    """The noise of a cell's query with its source, interval, and number of pairs."""
     cells = [noise for noise in record.shadows.noise_cells if (noise.query, noise.form) == (cell.query, cell.form)]
     if not cells:
         return "none measured"
-    top = max(cells, key=lambda noise: noise.rate.frac)
+    top = min(cells, key=lambda noise: get_args(NoiseSource).index(noise.source))
     return f"{_interval(top.rate.frac, top.rate.low, top.rate.high)}\n{top.source},\n{top.rate.num_pairs:,} pairs"
 
 
@@ -149,6 +151,22 @@ def survey_lines(record: SurveyRecord) -> list[str]:
         f"({gap.frac:.1%}); they count as nothing, neither right nor wrong"
         for gap in record.shadows.unanswered
     ]
+    lines += [
+        f"withheld: the rates of {query}: {mass:.0%} of the probability lies outside its choices"
+        for query, mass in record.shadows.withheld.items()
+    ]
+    for factor, evidence in record.shadows.evidence.items():
+        if evidence.missing:
+            lines.append(f"{factor}: {'; '.join(evidence.missing)}: not measured")
+        elif evidence.verdict == "undecided":
+            lines.append(f"{factor}: {show_scenes_more(evidence)}")
+    lines.append(show_sensitivity(record.shadows))
+    if record.shadows.num_mislabelled:
+        first = record.shadows.mislabelled[0]
+        lines.append(
+            f"likely mislabelled: {record.shadows.num_mislabelled:,} pairs, of scene {first.scene} for example "
+            f"({first.question} {first.truth_before}, then {first.truth_after}); survey.json lists them"
+        )
     lines += [f"left out: {number:,} rows, {reason}" for reason, number in record.left_out.items()]
     if record.world is not None and record.world.attribution is not None:
         lines.append(record.world.attribution)

@@ -15,8 +15,10 @@ MEANING: dict[Verdict, str] = {
     "blind": "Asked about, but the answers do not follow it, and changing it moves no other answer either.",
     "shadow": "Not read, yet changing it moves answers whose truth is unchanged: a cheap proxy that misleads once the correlation breaks.",
     "inert": "Never asked about, and changing it moves no answer: undetermined, and harmless so far.",
-    "undecided": "The pairs do not decide: an interval includes a threshold, or no open question that the model can answer was asked.",
-    "cannot_be_asked": "Questions about it are answered at chance even on scenes like those of training, so answers say nothing about it.",
+    "undecided": "The pairs do not decide: an interval includes a threshold.",
+    "cannot_be_asked": "Neither read nor leaking, and questions about it are answered at chance even on scenes like those of training: "
+    "answers say nothing about it.",
+    "not_measured": "Something that the verdict needs was not measured: pairs, noise, or a question that could leak.",
 }
 NO_NUMBER = "–"
 

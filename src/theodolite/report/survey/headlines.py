@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
-from theodolite.records.survey import Cell
+from theodolite.records.survey import Cell, NoiseSource
 from theodolite.report.survey.arms import SurveyArm
 
 
@@ -23,9 +24,9 @@ class Headline:
 
     @property
     def noise_frac(self) -> float | None:
-        """Noise floor of this query and form: the larger of the two sources."""
-        cells = self.arm.record.shadows.noise_cells
-        return max((cell.rate.frac for cell in cells if (cell.query, cell.form) == (self.query, self.form)), default=None)
+        """Noise of this query and form: of pictures, or of the wording where that alone was measured."""
+        cells = {cell.source: cell for cell in self.arm.record.shadows.noise_cells if (cell.query, cell.form) == (self.query, self.form)}
+        return next((cells[source].rate.frac for source in get_args(NoiseSource) if source in cells), None)
 
     @property
     def proxy_bits(self) -> float | None:

@@ -100,6 +100,9 @@ def _environment() -> jinja2.Environment:
     return environment(
         rate=words.show_rate,
         explain=words.explain_verdict,
+        show_leak=words.show_leak,
+        show_sensitivity=words.show_sensitivity,
+        SOURCE_WORDS=words.SOURCE_WORDS,
         measured_texts=lambda number: show_measured(words.value_of(number), number.low, number.high),
         value_of=words.value_of,
         STEP_MEANING=STEP_MEANING,
