@@ -55,6 +55,7 @@ FREE_OF_TORCH = (
     "questions.pressure",
     "stats.claims",
     "stats.jackknife",
+    "stats.power",
     "stats.rates",
 )
 

@@ -18,7 +18,7 @@ def compare_command(
     as_json: AsJson = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Compare the second survey with the first on the same pairs: what grew, what shrank, and how many scenes would decide."""
+    """Compare the second survey with the first on the same pairs: what grew, what shrank, and the smallest detectable difference."""
     from theodolite.commands.compare import alone_line, comparison_table
     from theodolite.measurement.survey.compare import compare
     from theodolite.records.folder import write_whole

@@ -8,15 +8,16 @@ from theodolite.records.comparison import CellChange, Change, Comparison
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """One row per cell: moved and right in both surveys, paired differences with intervals, and scenes needed to decide `moved`."""
+    """One row per cell: moved and right in both surveys, differences with intervals, and the smallest detectable difference."""
     one, other = comparison.one.title, comparison.other.title
     table = Table(
         title=f"What {other} does differently from {one} on the same pairs "
-        f"({comparison.confidence:.0%} intervals by scene; false discovery rate {comparison.false_discovery_frac:.0%})"
+        f"({comparison.confidence:.0%} intervals by scene; false discovery rate {comparison.false_discovery_frac:.0%}; "
+        f"detectable: smallest true difference of moved found with {comparison.power:.0%} power)"
     )
     for name in ("do(factor) -> answer", "cell"):
         table.add_column(name)
-    for name in ("moved", "difference", "scenes to tell", "right", "difference"):
+    for name in ("moved", "difference", "detectable", "right", "difference"):
         table.add_column(name, justify="right")
     table.add_column("change")
     for cell in comparison.cells:
@@ -25,7 +26,7 @@ def comparison_table(comparison: Comparison) -> Table:
             f"{'read' if cell.truth_moves else 'leak'}, {cell.form.replace('_', '/')}\n{cell.num_scenes} scenes",
             _both(cell.moved),
             _difference(cell.moved),
-            "" if cell.moved.scenes_needed is None else f"{cell.moved.scenes_needed:,}",
+            "none" if cell.moved.detectable is None else f"{cell.moved.detectable:.2f}",
             _both(cell.right),
             _difference(cell.right),
             _changes(comparison, cell),

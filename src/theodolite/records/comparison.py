@@ -30,8 +30,10 @@ class Change(Part):
     difference: Estimate = Field(description="second less first, -1 to 1, with a paired interval clustered by scene")
     p: float | None = Field(description="two-sided p of a difference of 0, clustered by scene, 0 to 1; null below two scenes")
     p_adjusted: float | None = Field(description="p by Benjamini-Hochberg across the cells of this quantity, 0 to 1")
-    scenes_needed: int | None = Field(
-        description="scenes needed to detect the observed difference with the comparison's power, unadjusted; null where it is 0"
+    detectable: float | None = Field(
+        default=None,
+        description="smallest true difference, up or down, that these scenes detect with the comparison's power, unadjusted, 0 to 1; "
+        "null where they detect none",
     )
 
 
@@ -70,7 +72,7 @@ class Comparison(Part):
     pictures_sha256: str = Field(description="over the pictures of the pairs: the same in both")
     confidence: float = Field(description="level of the intervals, 0 to 1")
     false_discovery_frac: float = Field(description="p_adjusted at or below it counts as grown or shrunk, 0 to 1")
-    power: float = Field(description="the power that scenes_needed is computed for, 0 to 1")
+    power: float = Field(description="the power that detectable is computed for, 0 to 1")
     num_rows: int = Field(description="intervention rows of both surveys")
     cells: tuple[CellChange, ...] = Field(description="sorted by factor, query, form, truth_moves")
     grew: tuple[Finding, ...] = Field(description="larger in the second survey, largest difference first")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
-from scipy import stats
+from scipy import special, stats
 
 from theodolite.records.part import Estimate, Rate
 
@@ -41,69 +41,157 @@ def partition(scenes: Int[np.ndarray, " row"]) -> Partition:
 def clustered_rate(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"], confidence: float = 0.95) -> Rate:
     """Mean of values in 0 to 1 with a two-sided interval clustered by scene; ends are None for fewer than two scenes.
 
-    The variance is that of the mean of cluster totals (linearised ratio). It gives an effective sample size, at which the exact
-    binomial (Clopper-Pearson) interval is computed, after Korn and Graubard, Survey Methodology 24 (1998): valid near 0 and 1, never of
-    width 0. Where no cluster differs from the mean, the number of scenes is the sample size. Raises `ValueError` on no rows.
+    The variance is that of the mean of cluster totals (linearised ratio). It gives an effective sample size, at most the number of rows, at
+    which the exact binomial (Clopper-Pearson) interval is computed, after Korn and Graubard, Survey Methodology 24 (1998): valid near 0 and
+    1, never of width 0. Where no cluster differs from the mean, the number of scenes is the sample size. Raises `ValueError` on no rows.
     """
-    frac, variance, num_scenes = _mean_and_variance(values, scenes)
-    num_rows = len(values)
-    if variance is None:
-        return Rate(frac=frac, low=None, high=None, num_pairs=num_rows, num_scenes=num_scenes)
-    spread = frac * (1 - frac)
-    size = spread / variance if variance > NOTHING and spread > NOTHING else float(num_scenes)
-    if variance > NOTHING:  # degrees of freedom are those of the clusters, not of an infinite sample
-        tail = (1 + confidence) / 2
-        size *= (stats.norm.ppf(tail) / stats.t.ppf(tail, num_scenes - 1)) ** 2
-    low, high = exact_interval(frac, size, confidence)
-    return Rate(frac=frac, low=low, high=high, num_pairs=num_rows, num_scenes=num_scenes)
+    mean, residual, groups = _residuals(values, scenes)
+    low, high = None, None
+    if groups.num_scenes > 1:
+        low, high = exact_interval(mean, _effective_size(values, mean, residual, groups, confidence), confidence)
+    return Rate(frac=mean, low=low, high=high, num_pairs=len(values), num_scenes=groups.num_scenes)
 
 
-def _mean_and_variance(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"]) -> tuple[float, float | None, int]:
-    """Mean of the rows, the variance of that mean by linearised scene totals (None below two scenes), and the number of scenes."""
+def _residuals(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"]) -> tuple[float, Float[np.ndarray, " scene"], Partition]:
+    """Mean of the rows, the sum of (value - mean) of each scene, and the grouping. Raises `ValueError` on no rows."""
     if len(values) == 0:
         raise ValueError("found no rows; a mean needs one or more: leave the cell out")
-    groups = partition(scenes)
-    mean, number = float(np.mean(values)), groups.num_scenes
-    if number < 2:
-        return mean, None, number
-    residual = groups.totals(values - mean)
-    return mean, float((residual**2).sum() * number / (number - 1)) / len(values) ** 2, number
+    groups, mean = partition(scenes), float(np.mean(values))
+    return mean, groups.totals(values - mean), groups
 
 
-def _rounding_to_zero(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"]) -> tuple[float, float | None, int]:
-    """`_mean_and_variance` with rounding errors set to 0: the variance is 0 exactly if no scene differs from the mean."""
-    mean, variance, number = _mean_and_variance(values, scenes)
-    scale = float(np.mean(np.square(values)))
-    mean = 0.0 if abs(mean) <= ROUNDING * scale**0.5 else mean
-    return mean, 0.0 if variance is not None and variance <= ROUNDING**2 * scale else variance, number
+def _variance(residual: Float[np.ndarray, " scene"], num_rows: int) -> float:
+    """Variance of a mean of rows, by linearised scene totals, for two scenes or more."""
+    return float((residual**2).sum() * len(residual) / (len(residual) - 1)) / num_rows**2
+
+
+def degrees_of_freedom(residual: Float[np.ndarray, " scene"]) -> float:
+    """Degrees of freedom of a variance of scene totals, 1 to the number of scenes - 1, from their fourth moment.
+
+    2 V^2 / var(V), Satterthwaite, Biometrics Bulletin 2 (1946): about twice the number of scenes that differ, where few do.
+    """
+    square, fourth, number = float((residual**2).sum()), float((residual**4).sum()), len(residual)
+    spread = fourth - square**2 / number
+    return float(number - 1) if spread <= ROUNDING * fourth else min(max(2 * square**2 / spread, 1.0), number - 1.0)
+
+
+def _unit(values: Float[np.ndarray, " row"], mean: float) -> float:
+    """mean (1 - mean) over the variance of the rows: 1 for rows of 0 and 1, larger for values in between."""
+    return mean * (1 - mean) / max(float(np.mean(np.square(values - mean))), NOTHING)
+
+
+def _effective_size(
+    values: Float[np.ndarray, " row"], mean: float, residual: Float[np.ndarray, " scene"], groups: Partition, confidence: float
+) -> float:
+    """Number of independent rows of 0 and 1 whose rate is as certain as the mean of these clustered rows, for two scenes or more.
+
+    Between two sizes that need no estimate: rows of a scene all equal, and all independent (Kish, Survey Sampling, 1965, 5.4 and 8.2).
+    Student's quantile replaces the normal one: the estimated size has the degrees of freedom of its variance, since few scenes with a
+    rare answer give no reliable variance; the smaller of the sizes has those of the scenes.
+    """
+    variance, number, spread = _variance(residual, len(values)), groups.num_scenes, mean * (1 - mean)
+    if variance <= NOTHING or spread <= NOTHING:
+        return float(number)
+    size, unit, tail = spread / variance, _unit(values, mean), (1 + confidence) / 2
+    all_equal = unit * len(values) ** 2 / float(np.square(np.bincount(groups.member)).sum())
+    normal = special.ndtri(tail)
+    safe = min(size, all_equal) * (normal / special.stdtrit(number - 1, tail)) ** 2
+    estimated = size * (normal / special.stdtrit(degrees_of_freedom(residual), tail)) ** 2
+    return float(min(max(safe, estimated), unit * len(values)))
 
 
 def exact_interval(frac: float, size: float, confidence: float) -> tuple[float, float]:
     """Clopper-Pearson ends of a fraction at a sample size that need not be an integer."""
     tail, hits = (1 - confidence) / 2, frac * size
-    low = float(stats.beta.ppf(tail, hits, size - hits + 1)) if hits > 0 else 0.0
-    high = float(stats.beta.ppf(1 - tail, hits + 1, size - hits)) if hits < size else 1.0
+    low = float(special.betaincinv(hits, size - hits + 1, tail)) if hits > 0 else 0.0
+    high = float(special.betaincinv(hits + 1, size - hits, 1 - tail)) if hits < size else 1.0
     return low, high
+
+
+def rate_difference(
+    one: Float[np.ndarray, " row"],
+    scenes_one: Int[np.ndarray, " row"],
+    other: Float[np.ndarray, " other_row"],
+    scenes_other: Int[np.ndarray, " other_row"],
+    confidence: float = 0.95,
+) -> Estimate:
+    """Mean of `one` - mean of `other`, -1 to 1, for values in 0 to 1, with a two-sided interval clustered by scene.
+
+    The two may have other numbers of rows, and scenes in common or not; what a scene shares cancels. Ends are recovered from those of
+    `clustered_rate` of either side and the correlation of both over scenes (Zou and Donner, Statistics in Medicine 27, 2008), with the
+    continuity correction of a positive correlation (Newcombe, Statistics in Medicine 17, 1998, 2635, method 10): valid near 0 and 1, never
+    of width 0, None where either side has none. `num_scenes` counts the scenes of either side. Raises `ValueError` on no rows.
+    """
+    first, second = clustered_rate(one, scenes_one, confidence), clustered_rate(other, scenes_other, confidence)
+    scenes = np.union1d(scenes_one, scenes_other)
+    totals = [
+        np.bincount(np.searchsorted(scenes, own), values - rate.frac, minlength=len(scenes))
+        for own, values, rate in ((scenes_one, one, first), (scenes_other, other, second))
+    ]
+    correlation = _correlation(totals, (one, other), (first, second))
+    low, high = _difference_ends(first, second, correlation)
+    return Estimate(value=first.frac - second.frac, low=low, high=high, num_scenes=len(scenes))
+
+
+def _correlation(totals: Sequence[Float[np.ndarray, " scene"]], values: Sequence[Float[np.ndarray, " _"]], rates: Sequence[Rate]) -> float:
+    """Correlation of two means over scenes, from the sums of their residuals; a positive one less Newcombe's continuity correction.
+
+    The correction is half a hit of a scene, which matters where few scenes are hits: a positive correlation narrows the interval.
+    """
+    scale = float(np.sqrt(np.square(totals[0]).sum() * np.square(totals[1]).sum()))
+    if scale <= NOTHING:
+        return 0.0
+    product, half = float(totals[0] @ totals[1]), 0.5
+    for each, rate in zip(values, rates, strict=True):
+        half *= len(each) / rate.num_scenes / _unit(each, rate.frac) ** 0.5
+    return (product if product < 0 else max(product - half, 0.0)) / scale
+
+
+def _difference_ends(one: Rate, other: Rate, correlation: float) -> tuple[float | None, float | None]:
+    """Ends of one - other, -1 to 1, from the ends of either and their correlation (Zou and Donner 2008); None where either has none."""
+    if one.low is None or one.high is None or other.low is None or other.high is None:
+        return None, None
+    value = one.frac - other.frac
+    down, up = (one.frac - one.low, other.high - other.frac), (one.high - one.frac, other.frac - other.low)
+    below, above = (max(a**2 + b**2 - 2 * correlation * a * b, 0.0) ** 0.5 for a, b in (down, up))
+    return max(value - below, -1.0), min(value + above, 1.0)
+
+
+def _rounding_to_zero(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"]) -> tuple[float, float | None, int]:
+    """Mean, its variance and the number of scenes, rounding errors set to 0: the variance is 0 if no scene differs from the mean."""
+    mean, residual, groups = _residuals(values, scenes)
+    scale = float(np.mean(np.square(values)))
+    mean = 0.0 if abs(mean) <= ROUNDING * scale**0.5 else mean
+    if groups.num_scenes < 2:
+        return mean, None, groups.num_scenes
+    variance = _variance(residual, len(values))
+    return mean, 0.0 if variance <= ROUNDING**2 * scale else variance, groups.num_scenes
 
 
 def clustered_mean(
     values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"], confidence: float = 0.95, bounds: Bounds | None = None
 ) -> Estimate:
-    """Mean of real values with Student's interval clustered by scene, n - 1 degrees of freedom for n scenes; ends are None for n < 2.
+    """Mean of real values with a two-sided interval clustered by scene; ends are None for fewer than two scenes.
 
-    Where no scene differs from the mean, Student's interval would have width 0. With `bounds` on every value, the exact binomial replaces
-    it: none of n scenes differs, so a share up to u of all scenes may, each by as much as the bounds allow. Without bounds the ends are
-    None. `bounds` also cut the ends. Raises `ValueError` on no rows.
+    Student's with n - 1 degrees of freedom for n scenes; `bounds` on every value cut its ends. With bounds from 0 up, where rare values
+    give a skewed mean, the interval is that of `clustered_rate`, in units of the upper bound.
+
+    Where no scene differs from the mean, Student's interval would have width 0. With bounds, the exact binomial replaces it: none of n
+    scenes differs, so a share up to u of all scenes may, each by as much as the bounds allow. Without bounds the ends are None.
+    Raises `ValueError` on no rows.
     """
     mean, variance, number = _rounding_to_zero(values, scenes)
     if variance is None or (variance == 0 and bounds is None):
         return Estimate(value=mean, low=None, high=None, num_scenes=number)
-    reach = float(stats.t.ppf((1 + confidence) / 2, number - 1)) * variance**0.5
+    reach = float(special.stdtrit(number - 1, (1 + confidence) / 2)) * variance**0.5
     low, high = mean - reach, mean + reach
     if bounds is not None:
         if variance == 0:
             unseen = exact_interval(0.0, float(number), confidence)[1]
             low, high = mean - unseen * (mean - bounds[0]), mean + unseen * (bounds[1] - mean)
+        elif bounds[0] == 0:
+            rate = clustered_rate(values / bounds[1], scenes, confidence)
+            low, high = (mean if end is None else bounds[1] * end for end in (rate.low, rate.high))
         low, high = max(low, bounds[0]), min(high, bounds[1])
     return Estimate(value=mean, low=low, high=high, num_scenes=number)
 
@@ -115,11 +203,26 @@ def paired_difference(
     confidence: float = 0.95,
     bounds: Bounds | None = None,
 ) -> Estimate:
-    """Mean of `other` - `one`, paired by row, with the interval of `clustered_mean`.
+    """Mean of `other` - `one`, paired by row, with a two-sided interval clustered by scene; ends are None for fewer than two scenes.
 
-    Both have the same pairs in the same order, so effects that a pair shares cancel. `bounds` are those of a difference: (-1, 1) for rates.
+    Both have the same pairs in the same order, so effects that a pair shares cancel. Without `bounds` the interval is that of
+    `clustered_mean`. With those of a difference, (-1, 1) for rates, the mean is that of the increases less that of the decreases, each a
+    rate of the largest change; the ends are recovered from the exact intervals of the two rates and their correlation over scenes, as in
+    `rate_difference`. So rare changes that all go one way have valid ends: the other way is bounded, not absent.
     """
-    return clustered_mean(other - one, scenes, confidence, bounds)
+    difference = other - one
+    mean = clustered_mean(difference, scenes, confidence, bounds)
+    largest = float(np.abs(difference).max())
+    if bounds is None or mean.low is None or _rounding_to_zero(difference, scenes)[1] == 0:
+        return mean
+    parts = [np.maximum(sign * difference, 0.0) / largest for sign in (1, -1)]
+    rates = [clustered_rate(part, scenes, confidence) for part in parts]
+    groups = partition(scenes)
+    totals = [groups.totals(part - rate.frac) for part, rate in zip(parts, rates, strict=True)]
+    low, high = _difference_ends(rates[0], rates[1], _correlation(totals, parts, rates))
+    if low is None or high is None:
+        return mean
+    return mean.model_copy(update={"low": max(largest * low, bounds[0]), "high": min(largest * high, bounds[1])})
 
 
 def difference_p(differences: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"]) -> float | None:
@@ -133,24 +236,6 @@ def difference_p(differences: Float[np.ndarray, " row"], scenes: Int[np.ndarray,
     if variance == 0:
         return 1.0 if mean == 0 else float(2.0 ** (1 - number))
     return float(2 * stats.t.sf(abs(mean) / variance**0.5, number - 1))
-
-
-def scenes_needed(
-    differences: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"], confidence: float = 0.95, power: float = 0.8
-) -> int | None:
-    """Number of scenes, 2 or more, at which a test finds the observed mean different from 0 with chance `power`; None for a mean of 0 or
-    fewer than two scenes.
-
-    Two-sided at 1 - `confidence`, by the normal formula with Guenther's correction for Student's t (American Statistician 35, 1981). Where
-    no scene differs from the mean: the number that the sign test of `difference_p` needs.
-    """
-    mean, variance, number = _rounding_to_zero(differences, scenes)
-    if variance is None or mean == 0:
-        return None
-    if variance == 0:
-        return int(np.ceil(1 - np.log2(1 - confidence)))
-    tail, wanted = float(stats.norm.ppf((1 + confidence) / 2)), float(stats.norm.ppf(power))
-    return max(2, int(np.ceil((tail + wanted) ** 2 * variance * number / mean**2 + tail**2 / 2)))
 
 
 def bootstrap(
@@ -218,33 +303,3 @@ def permutation_p(observed: float, null: Float[np.ndarray, " draw"]) -> float:
 def total_variation(before: Float[np.ndarray, "row choice"], after: Float[np.ndarray, "row choice"]) -> Float[np.ndarray, " row"]:
     """Total variation of two distributions, row by row, 0 to 1: half the summed absolute difference."""
     return np.asarray(np.abs(before - after).sum(axis=1) / 2)
-
-
-def rate_difference(
-    one: Float[np.ndarray, " row"],
-    scenes_one: Int[np.ndarray, " row"],
-    other: Float[np.ndarray, " other_row"],
-    scenes_other: Int[np.ndarray, " other_row"],
-    confidence: float = 0.95,
-) -> Estimate:
-    """Mean of `one` - mean of `other`, -1 to 1, for values in 0 to 1, with a two-sided interval clustered by scene.
-
-    The two may have other numbers of rows, and scenes in common or not; what a scene shares cancels. Ends are recovered from those of
-    `clustered_rate` of either side and the correlation of both over scenes (Zou and Donner, Statistics in Medicine 27, 2008; for pairs
-    Newcombe, Statistics in Medicine 17, 1998): valid near 0 and 1, never of width 0, None where either side has none. `num_scenes` counts
-    the scenes of either side. Raises `ValueError` on no rows.
-    """
-    first, second = clustered_rate(one, scenes_one, confidence), clustered_rate(other, scenes_other, confidence)
-    scenes = np.union1d(scenes_one, scenes_other)
-    value = first.frac - second.frac
-    if first.low is None or first.high is None or second.low is None or second.high is None:
-        return Estimate(value=value, low=None, high=None, num_scenes=len(scenes))
-    parts = [
-        np.bincount(np.searchsorted(scenes, own), values - rate.frac, minlength=len(scenes))
-        for own, values, rate in ((scenes_one, one, first), (scenes_other, other, second))
-    ]
-    scale = float(np.sqrt(np.square(parts[0]).sum() * np.square(parts[1]).sum()))
-    shared = float(parts[0] @ parts[1]) / scale if scale > NOTHING else 0.0
-    down, up = (first.frac - first.low, second.high - second.frac), (first.high - first.frac, second.frac - second.low)
-    low, high = (np.sqrt(max(a**2 + b**2 - 2 * shared * a * b, 0.0)) for a, b in (down, up))
-    return Estimate(value=value, low=max(value - float(low), -1.0), high=min(value + float(high), 1.0), num_scenes=len(scenes))

@@ -28,7 +28,7 @@ from theodolite.measurement.internals.probes import assign_folds
 from theodolite.measurement.pairs.interventions import Interventions
 from theodolite.records.identifiability import SiteIdentifiability
 from theodolite.records.progress import silent
-from theodolite.stats.rates import clustered_mean
+from theodolite.stats.jackknife import clustered_ratio
 
 FACTORS = ("colour", "shape", "size", "texture")
 NUM_ROWS = 500
@@ -160,11 +160,11 @@ def test_matching_is_one_to_one() -> None:
     assert sorted(match_coordinates(alone, levels, levels) > 0) == [False, True]
 
 
-def test_r2_has_the_interval_of_its_linearised_ratio() -> None:
+def test_r2_has_the_interval_of_its_unexplained_part() -> None:
     error, total, scenes = np.array([0.1, 0.2, 0.3, 0.4]), np.ones(4), np.arange(4)
-    site = r_squared(error, total, scenes, 0.9)
-    expected = clustered_mean(1 - error, scenes, 0.9)
-    assert site.value == 0.75 and (site.low, site.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
+    site, rest = r_squared(error, total, scenes, 0.9), clustered_ratio(error, total, scenes, 0.9)
+    assert site.value == 0.75 and rest.low is not None and rest.high is not None
+    assert (site.low, site.high) == pytest.approx((1 - rest.high, 1 - rest.low), abs=1e-6)
 
 
 # Pictures with known values of all factors

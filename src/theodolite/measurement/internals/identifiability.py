@@ -22,8 +22,7 @@ from theodolite.measurement.internals.probes import PENALTIES, Folds, assign_fol
 from theodolite.measurement.pairs.interventions import Interventions, split_scenes
 from theodolite.records.identifiability import Blocks, Identifiability, SiteIdentifiability
 from theodolite.records.part import Estimate
-from theodolite.stats.jackknife import DIGITS, rounded
-from theodolite.stats.rates import clustered_mean
+from theodolite.stats.jackknife import DIGITS, clustered_ratio, rounded
 
 MAX_AXES = 32
 MAX_PICTURES = 1000
@@ -236,10 +235,10 @@ class Regressor:
 def r_squared(
     error: Float[np.ndarray, " row"], total: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"], confidence: float
 ) -> Estimate:
-    """1 - sum(error) / sum(total), at most 1, with an interval clustered by scene (the ratio linearised)."""
-    value = 1 - float(error.sum() / total.sum())
-    each = value + ((1 - value) * total - error) / float(total.mean())
-    return rounded(clustered_mean(each, scenes, confidence))
+    """1 - sum(error) / sum(total), at most 1, with an interval clustered by scene: that of the unexplained part, on a log scale."""
+    rest = clustered_ratio(error, total, scenes, confidence)
+    low, high = (None if end is None else 1 - end for end in (rest.high, rest.low))
+    return rounded(Estimate(value=1 - rest.value, low=low, high=high, num_scenes=rest.num_scenes))
 
 
 def linear(train: Float[np.ndarray, "train dim"], test: Float[np.ndarray, "test dim"], folds: Int[np.ndarray, " train"]) -> Regressor:

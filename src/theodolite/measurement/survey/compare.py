@@ -17,7 +17,9 @@ from theodolite.measurement.survey.result import SurveyResult, read_rows
 from theodolite.records.comparison import CellChange, Change, Compared, Comparison, Finding, Measure
 from theodolite.records.errors import BadInput
 from theodolite.records.survey import SurveyRecord, read_survey
-from theodolite.stats.rates import benjamini_hochberg, difference_p, paired_difference, scenes_needed
+from theodolite.stats.jackknife import DIGITS
+from theodolite.stats.power import detectable_difference
+from theodolite.stats.rates import benjamini_hochberg, difference_p, paired_difference
 
 POWER = 0.8
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -158,14 +160,15 @@ def _unadjusted(key: tuple[Any, ...], rows: pl.DataFrame, confidence: float) -> 
 def change_between(
     one: Float[np.ndarray, " row"], other: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"], confidence: float
 ) -> Change:
-    """Both means of a quantity in 0 to 1, and their paired difference, with an unadjusted p-value."""
+    """Both means of a quantity in 0 to 1, and their paired difference, with an unadjusted p-value and what these scenes can detect."""
+    detectable = detectable_difference(other - one, scenes, confidence, POWER)
     return Change(
         one=float(one.mean()),
         other=float(other.mean()),
         difference=paired_difference(one, other, scenes, confidence, (-1.0, 1.0)),
         p=difference_p(other - one, scenes),
         p_adjusted=None,
-        scenes_needed=scenes_needed(other - one, scenes, confidence, POWER),
+        detectable=None if detectable is None or detectable > 1 else round(detectable, DIGITS),
     )
 
 
