@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from theodolite.asking.endpoint.asker import CostAsker, CostEstimate, EndpointAsker
 from theodolite.asking.endpoint.cache import ResponseCache
@@ -37,16 +37,17 @@ def run_endpoint_survey(
     cache: Path | None = None,
     price_in: float | None = None,
     price_out: float | None = None,
+    **asking: Any,
 ) -> SurveyResult | None:
     """Surveys a model behind an endpoint and writes the result to `out`; a dry run prints the cost and returns None.
 
     Answers are stored in `cache`, by default beside the record, so that an interrupted survey continues where it stopped. Prices are USD
-    for a million tokens. Raises `BadInput` on anything that cannot be used.
+    for a million tokens; `asking` are fields of `SurveyOptions`. Raises `BadInput` on anything that cannot be used.
     """
     if not dry_run:
         refuse_taken(out, overwrite=overwrite)
     settings = EndpointSettings(url, model, key_env, answers, picture_size, concurrency, per_minute, timeout_s)
-    options = SurveyOptions(measures=measures_named(measures), title=model.rstrip("/").rpartition("/")[2])
+    options = SurveyOptions(measures=measures_named(measures), title=model.rstrip("/").rpartition("/")[2], **asking)
     target, options = resolve_target(arguments, options, None, steps.console.print)
     path = cache or _beside(out)
     refuse_inside(options.measures)  # before a file is made

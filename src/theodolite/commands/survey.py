@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from theodolite.commands.progress import Steps
 from theodolite.measurement.internals.registry import measures_named
 from theodolite.measurement.survey.options import INSIDE_SCENES, SurveyOptions
+from theodolite.measurement.survey.resolution import Resolvable, ResolvableLeak, fewest_scenes_without_leak, resolvable
 from theodolite.measurement.survey.result import SurveyResult
 from theodolite.measurement.survey.session import survey_model
 from theodolite.measurement.survey.targets import GalleryTarget, SurveyTarget, WorldTarget
 from theodolite.records.errors import BadInput
 from theodolite.records.folder import refuse_taken
+from theodolite.records.survey import Thresholds
 from theodolite.records.training import TrainingRecord, read_training
 from theodolite.worlds.manifest.faults import fault_lines
 from theodolite.worlds.manifest.read import read_manifest
 from theodolite.worlds.registry import gallery_named, is_gallery, world_named
+
+# Side in pixels of the pictures of a plan that is only counted.
+PLANNED_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -106,8 +113,40 @@ def plan_survey(model: str, arguments: TargetArguments, options: SurveyOptions, 
     folder = Path(model)
     target, options = resolve_target(arguments, options, read_training(folder), say)
     rows = target.plan(options, PLANNED_SIZE).rows
-    factors, dependence, asked = target.shadow_questions(rows)
-    return [resolution_table(resolvable(rows, factors, dependence, asked, options.thresholds), options.thresholds)]
+    return [plan_table(resolvable(rows, *target.shadow_questions(rows), options.thresholds), options.thresholds)]
+
+
+def plan_table(factors: Sequence[Resolvable], thresholds: Thresholds) -> Table:
+    """One row a factor: how many scenes its pairs have, and what they show with 80 % power; of several leaks, the least resolved."""
+    table = Table(
+        title=f"What the pairs can show ({thresholds.confidence:.0%} intervals, 80 % power)",
+        caption=f"thresholds: read {thresholds.read_frac:g}, leak {thresholds.leak_above_noise_frac:g} above noise. That a factor does not "
+        f"leak takes {fewest_scenes_without_leak(thresholds)} scenes or more, even if no answer moves.",
+    )
+    table.add_column("factor")
+    for column in ("read:\nscenes", "found as\nread from", "found as\nnot read to", "leak:\nquestions", "scenes", "noise\nscenes"):
+        table.add_column(column, justify="right")
+    for column in ("found as\nleak from", "no leak"):
+        table.add_column(column, justify="right")
+    for factor in factors:
+        read = (f"{factor.num_read_scenes:,}", _or_never(factor.smallest_read), _or_never(factor.largest_unread))
+        table.add_row(factor.factor, *(read if factor.asked else ("not asked", "", "")), *_leak_columns(factor.leaks))
+    return table
+
+
+def _leak_columns(leaks: Sequence[ResolvableLeak]) -> tuple[str, ...]:
+    if not leaks:
+        return "0", "", "", "not measured", "not measured"
+    counts = (str(len(leaks)), f"{min(leak.num_scenes for leak in leaks):,}", f"{min(leak.num_noise_scenes for leak in leaks):,}")
+    if not all(leak.num_noise_scenes for leak in leaks):
+        return *counts, "not measured", "not measured"
+    smallest = [leak.smallest for leak in leaks]
+    worst = None if None in smallest else max(rate for rate in smallest if rate is not None)
+    return *counts, _or_never(worst), "can be shown" if all(leak.none_possible for leak in leaks) else "too few scenes"
+
+
+def _or_never(rate: float | None) -> str:
+    return "never" if rate is None else f"{rate:.2f}"
 
 
 def save_result(result: SurveyResult, out: Path, *, overwrite: bool, steps: Steps) -> None:

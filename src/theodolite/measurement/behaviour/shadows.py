@@ -148,7 +148,7 @@ def _factor_rates(
     confidence: float,
 ) -> FactorRates:
     """What the rows measure of one factor under the queries asked, each in the form that is its evidence."""
-    rows = _in_evidence_form(rows.filter(pl.col("name").is_in(sorted(asked))))
+    rows = in_evidence_form(rows.filter(pl.col("name").is_in(sorted(asked))))
     dependent = pl.col("name").is_in(sorted(name for name in asked if factor in dependence.get(name, frozenset())))
     moving = rows.filter((pl.col("kind") == "intervention") & (pl.col("factor") == factor))
     # A query that depends on the factor may keep its truth in some pairs ("is it red?" of green and blue); those are neither read nor leak.
@@ -172,7 +172,7 @@ def _factor_rates(
     )
 
 
-def _in_evidence_form(rows: pl.DataFrame) -> pl.DataFrame:
+def in_evidence_form(rows: pl.DataFrame) -> pl.DataFrame:
     """The rows of each query in the form that is its evidence: open where it is asked openly, else yes/no, else conjunction."""
     order = {form: number for number, form in enumerate(FORMS)}
     rank = pl.col("form").replace_strict(order, default=len(FORMS), return_dtype=pl.Int64)
