@@ -41,6 +41,7 @@ def without_checks(module: ModuleType) -> ModuleType:
 
 
 RATES_MODULE, JACKKNIFE_MODULE = without_checks(rates), without_checks(jackknife)
+vars(JACKKNIFE_MODULE).update(partition=RATES_MODULE.partition, degrees_of_freedom=RATES_MODULE.degrees_of_freedom)
 
 
 def holds(low: float | None, high: float | None, truth: float) -> bool:
