@@ -67,7 +67,8 @@ def clustered_ratio(
     """sum(top) / sum(bottom), above 0, of positive quantities, with a two-sided interval clustered by scene.
 
     Jackknife by scene of the logarithm, whose error is near symmetric where that of the ratio is not, with Student's quantile at the
-    degrees of freedom that the fourth moment supports: a few scenes with large sums make the variance uncertain. Ends are None for fewer
+    degrees of freedom that the fourth moment supports (a few scenes with large sums make the variance uncertain); the logarithm's bias adds
+    to the error. Ends are None for fewer
     than two scenes, where a scene left out leaves nothing above or below, and where all scenes have one ratio (never width 0). Raises
     `ValueError` on no rows.
     """
@@ -81,8 +82,8 @@ def clustered_ratio(
     if number < 2 or min(each.min() for each in others) <= ROUNDING * min(above.sum(), below.sum()):
         return without_ends
     logs = np.log(others[0] / others[1])
-    residual = logs - logs.mean()
-    error = float((number - 1) / number * np.square(residual).sum()) ** 0.5
+    residual, bias = logs - logs.mean(), (number - 1) * float(logs.mean() - np.log(value))
+    error = float((number - 1) / number * np.square(residual).sum() + bias**2) ** 0.5
     if error <= ROUNDING:
         return without_ends
     reach = float(special.stdtrit(degrees_of_freedom(residual), (1 + confidence) / 2)) * error
