@@ -21,6 +21,8 @@ def survey_command(
     world: options.WorldOrGallery = None,
     pairs: options.PairsFile = None,
     ask: options.PolicyText = None,
+    prompt: options.PromptText = None,
+    score: options.ScoreOfChoices = None,
     strength: options.PriorStrength = None,
     scenes: options.Scenes = None,
     seed: options.PairsSeed = None,
@@ -49,12 +51,12 @@ def survey_command(
 
     folder = out or _default_folder(model, world, pairs)
     target = TargetArguments(world, pairs, ask, strength, scenes, seed)
-    local = _without_none(device=device, dtype=dtype, batch=batch, attention=attn, inside_scenes=inside_scenes)
+    local = _without_none(device=device, dtype=dtype, batch=batch, score=score, attention=attn, inside_scenes=inside_scenes)
     remote = _without_none(
         key_env=key_env, answers=answers, picture_size=picture_size, concurrency=concurrency, per_minute=per_minute,
         timeout_s=timeout, cache=cache, price_in=price_in, price_out=price_out, dry_run=dry_run or None,
     )  # fmt: skip
-    shared: dict[str, Any] = {"measures": measures, "overwrite": overwrite, "steps": Steps(console)}
+    shared: dict[str, Any] = {"measures": measures, "overwrite": overwrite, "steps": Steps(console), **_without_none(prompt=prompt)}
     if endpoint is None:
         from theodolite.commands.survey import run_survey
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from theodolite.asking.prompts import DEFAULT
+from theodolite.records.asking import ChoiceScore, PromptStyle
 from theodolite.records.survey import Thresholds
 from theodolite.worlds.query import Policy
 
@@ -18,8 +20,10 @@ class SurveyOptions:
     `policy` is what a world's verdicts are judged by; None means as the model was trained on that world, else every open question. Base
     scenes of a world are `num_scenes`, drawn by `seed`, which also seeds the measures of the inside. `measures` names these (see
     `internals.registry.MEASURES`); they use the first `inside_scenes` scenes. `batch` is the number of rows at once; None means as many as
-    memory allows. Without `official` a world's own test questions are not asked. `device`, `dtype` and `attention` are for models that
-    are loaded from a path. `title` None means the training arm's name, else the model folder's.
+    memory allows. Without `official` a world's own test questions are not asked. `prompt` is the style in which questions are written (see
+    `asking.prompts`), and `score` what decides between choices: their total log-probability, or that per token; a `SurveyedModel` brings
+    its own. `device`, `dtype` and `attention` are for models that are loaded from a path. `title` None means the training arm's name, else
+    the model folder's.
     """
 
     policy: str | Policy | None = None
@@ -31,6 +35,8 @@ class SurveyOptions:
     batch: int | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
     official: bool = True
+    prompt: PromptStyle = DEFAULT
+    score: ChoiceScore = "total"
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: str = "sdpa"
