@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from theodolite.cli import options
 from theodolite.cli.app import Overwrite, app, console
 from theodolite.records.errors import BadInput
+
+if TYPE_CHECKING:
+    from theodolite.records.survey import SurveyRecord
 
 # Options whose names differ from the keyword arguments that they become.
 FLAGS = {"attention": "--attn", "timeout_s": "--timeout"}
@@ -68,13 +71,17 @@ def survey_command(
         _refuse(local, "for a local model; an endpoint has its own")
         result = run_endpoint_survey(model, endpoint, folder, target, **shared, **remote)
     if result is not None:
-        from theodolite.report.tables import survey_lines, survey_tables
+        _print_record(result.record, folder)
 
-        for table in survey_tables(result.record):
-            console.print(table)
-        for line in survey_lines(result.record):
-            console.print(line, highlight=False)
-        console.print(f"record: {folder / 'survey.json'}")
+
+def _print_record(record: SurveyRecord, folder: Path) -> None:
+    from theodolite.report.tables import survey_lines, survey_tables
+
+    for table in survey_tables(record):
+        console.print(table)
+    for line in survey_lines(record):
+        console.print(line, highlight=False)
+    console.print(f"record: {folder / 'survey.json'}")
 
 
 def _default_folder(model: str, world: str | None, pairs: Path | None) -> Path:
