@@ -90,6 +90,8 @@ def _answered(rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
             pl.when(lucky).then(f"truth_{side}").otherwise(other).alias(f"answer_{side}"),
             pl.concat_list(top, rest, rest, rest).list.head(number).alias(f"probabilities_{side}"),
             pl.Series(f"outside_{side}", rng.random(len(rows)) / 100),
+            pl.concat_list(top, rest, rest, rest).list.head(number).list.eval(pl.element().log()).alias(f"total_logprob_{side}"),
+            pl.concat_list(*[pl.lit(2, pl.Int64)] * 4).list.head(number).alias(f"num_tokens_{side}"),
         )
     return rows.drop("skill").with_columns(
         moved=pl.col("answer_before") != pl.col("answer_after"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -16,13 +15,14 @@ import pytest
 from helpers.endpoint_askers import ASKS, COLOURS, PICTURES, QUICK, asker_at, questions
 from helpers.endpoint_server import Asked, Reply, Server, by_pixels, refused, said, serving
 from helpers.tiny_llava import WORLD
-from theodolite.asking.answer import UNANSWERED, Answer, Question
-from theodolite.asking.endpoint.asker import CostEstimate
+from theodolite.asking.answer import Answer, Question
+from theodolite.asking.endpoint.asker import CostEstimate, jobs_of, stored_capabilities
 from theodolite.asking.endpoint.cache import ResponseCache, content_key
 from theodolite.asking.endpoint.capabilities import detect_capabilities
 from theodolite.asking.endpoint.channel import Channel, EndpointSettings
-from theodolite.asking.endpoint.prompt import picture_tokens, prompt_of, text_tokens
-from theodolite.asking.endpoint.reading import answer_of_logprobs, answer_of_text, read_choice
+from theodolite.asking.endpoint.messages import picture_tokens, text_tokens
+from theodolite.asking.endpoint.reading import answer_of_text
+from theodolite.asking.prompts import write_prompt
 from theodolite.measurement.pairs.plan import plan_world
 from theodolite.measurement.survey.answers import answer_plan
 from theodolite.measurement.survey.compare import compare_records
@@ -37,50 +37,6 @@ def num_responses(path: Path) -> int:
     """Rows of a file of responses."""
     with closing(sqlite3.connect(path)) as base:
         return int(base.execute("SELECT COUNT(*) FROM responses").fetchone()[0])
-
-
-@pytest.mark.parametrize(
-    ("text", "position"),
-    [
-        *((text, 0) for text in ("A", "a", "(a)", "A.", "**A**", " A\n", "red", "Red.", "The answer is red", "A. red", "A red square")),
-        *((text, 1) for text in ("B)", "light red", "The answer is light red.", "Answer: B", "b. light red")),
-        *((text, 2) for text in ("(C) blue", "I think it is C.", "Option C", "<think>red or blue</think>C", "Blue, as the sky is")),
-        *((text, 3) for text in ("The answer is D", "dark green!", "D\n\nBecause it is dark green")),
-        *(
-            (text, None)
-            for text in ("A. blue", "A or B", "A, B", "red or blue", "It is not red", "E", "", "banana", "<think>red", "C\nnot red")
-        ),
-        *((text, None) for text in ("I can't tell", "Red, I am not sure", "The answer is A red or blue thing", "redder", "none of them")),
-    ],
-)
-def test_a_text_is_read_as_the_one_choice_that_it_says_and_never_guessed(text: str, position: int | None) -> None:
-    assert read_choice(text, COLOURS) == position
-
-
-@pytest.mark.parametrize(
-    ("text", "position"), [("No, it is not.", 1), ("Yes, it is.", 0), ("B. yes", None), ("yes and no", None), ("B", 1)]
-)
-def test_yes_and_no_are_read_with_what_follows_them(text: str, position: int | None) -> None:
-    assert read_choice(text, ("yes", "no")) == position
-
-
-def test_a_letter_that_is_a_choice_of_its_own_is_ambiguous_unless_both_agree() -> None:
-    assert read_choice("B", ("B", "A")) is None and read_choice("B", ("A", "B")) == 1
-
-
-def test_letters_share_their_mass_and_the_rest_is_outside() -> None:
-    top = {"A": 0.3, " A": 0.1, "▁B": 0.2, "(B": 0.1, "C": 0.05, "The": 0.2, "E": 0.01}
-    answer = answer_of_logprobs({token: math.log(mass) for token, mass in top.items()}, 3)
-    assert answer.probabilities is not None
-    np.testing.assert_allclose(answer.probabilities, np.array([0.4, 0.3, 0.05]) / 0.75)
-    assert answer.outside == pytest.approx(0.25) and answer.chosen == 0
-    assert answer_of_logprobs({"The": 0.0, "A": -math.inf}, 3) is UNANSWERED
-
-
-def test_a_prompt_gives_the_choices_letters_in_their_order() -> None:
-    assert prompt_of("which?", ("red", "blue")) == "which?\nA. red\nB. blue\nAnswer with the letter only."
-    with pytest.raises(BadInput, match="27 choices"):
-        prompt_of("which?", tuple(map(str, range(27))))
 
 
 def test_what_is_shown_arrives_to_the_pixel_and_answers_do_not_depend_on_their_order() -> None:
@@ -102,6 +58,41 @@ def test_what_is_shown_arrives_to_the_pixel_and_answers_do_not_depend_on_their_o
             assert answer.outside is None
         config = asker.describe()
     assert config.answers == "text" and config.offers.logprobs == 0 and config.offers.seed and config.served_as == ("tiny-1",)
+
+
+def test_a_bare_question_is_answered_by_the_text_that_names_a_choice() -> None:
+    """The server would score letters, but none were shown: it is read as text, and what names no choice is unanswered."""
+
+    def reply(asked: Asked) -> Reply:
+        at = int(asked.picture.astype(np.int64).sum()) % 5
+        return said(f"It is {COLOURS[at]}." if at < 4 else "A", {"A": 0.9, "B": 0.1} if asked.body.get("logprobs") else None)
+
+    with serving(reply) as server:
+        asker = asker_at(server, prompt="free")
+        answers = asker.ask(PICTURES, ASKS)
+        assert {asked.prompt for asked in server.asked if "colour" in asked.prompt} == {ask.question for ask in ASKS}
+        config = asker.describe()
+        assert asker_at(server).detect().logprobs == 20
+    found = [int(PICTURES[ask.picture].astype(np.int64).sum()) % 5 for ask in ASKS]
+    assert [answer.chosen for answer in answers] == [at if at < 4 else None for at in found] and {4} < set(found)
+    assert (config.answers, config.prompt, config.max_tokens, config.score) == ("text", "free", 32, None)
+
+
+def test_letters_cannot_be_scored_where_none_are_shown() -> None:
+    with pytest.raises(BadInput, match="give --prompt letters"):
+        EndpointSettings("http://localhost/v1", "m", answers="logprobs")
+    assert EndpointSettings("http://localhost/v1", "m", answers="logprobs", prompt="letters").may_score_letters
+
+
+def test_responses_and_capabilities_of_before_there_were_styles_are_found_again() -> None:
+    """The cache's keys, as earlier versions wrote them."""
+    settings = EndpointSettings("http://localhost/v1", "m", prompt="letters")
+    offers = Capabilities(logprobs=0, seed=True, temperature=True, limit_name="max_tokens")
+    (job,) = jobs_of(settings, offers, "text", PICTURES, ASKS[:1])
+    assert job.key == "95732b39569b5d23980e52c8b3755602f385c381c4d72e177703d897b63ff7b5"
+    cache = ResponseCache(None)
+    cache.put(content_key(["offers", "http://localhost/v1", "m", False]), offers.model_dump(mode="json"))
+    assert stored_capabilities(settings, cache) == offers
 
 
 def test_what_a_server_offers_is_found_by_asking(tmp_path: Path) -> None:
@@ -246,6 +237,8 @@ def test_the_key_of_an_answer_is_over_everything_that_is_sent() -> None:
             ({}, ASKS[:1], 0),
             ({"max_tokens": 5}, ASKS[:1], 1),
             ({"seed": 1}, ASKS[:1], 1),
+            ({"prompt": "options"}, ASKS[:1], 1),
+            ({"prompt": "free"}, ASKS[:1], 1),
             ({"concurrency": 1, "timeout_s": 3.0}, ASKS[:1], 0),
             ({}, [Question(1, ASKS[0].question, COLOURS)], 1),
             ({}, [Question(0, ASKS[0].question, COLOURS[::-1])], 1),
@@ -270,7 +263,8 @@ def test_an_estimate_counts_what_the_cache_lacks() -> None:
     (found,) = told
     left = len(ASKS) - 5
     assert (found.num_questions, found.num_requests, found.tokens_out) == (len(ASKS), left, 32 * left)
-    assert found.tokens_in == sum(picture_tokens(32, 32) + text_tokens(prompt_of(ask.question, ask.choices)) for ask in ASKS[5:])
+    prompts = [write_prompt("letters", ask.question, ask.choices).text for ask in ASKS[5:]]
+    assert found.tokens_in == sum(picture_tokens(32, 32) + text_tokens(prompt) for prompt in prompts)
     assert picture_tokens(512, 512) == 255 and picture_tokens(513, 512) == 425
     assert "about 1.50 USD" in CostEstimate(1, 1, 500_000, 250_000).words(1.0, 4.0) and "USD" not in found.words()
 

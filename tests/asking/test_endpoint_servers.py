@@ -31,8 +31,8 @@ from theodolite.asking.answer import Question
 from theodolite.asking.endpoint.asker import EndpointAsker
 from theodolite.asking.endpoint.cache import ResponseCache
 from theodolite.asking.endpoint.channel import EndpointSettings
-from theodolite.asking.endpoint.prompt import LETTERS, prompt_of
 from theodolite.asking.local import LocalAsker
+from theodolite.asking.prompts import LETTERS, write_prompt
 from theodolite.cli import app
 from theodolite.measurement.survey.session import SurveyedModel, survey_model
 from theodolite.models.construction.build import build_vlm
@@ -48,12 +48,12 @@ def test_a_server_that_tells_letters_probabilities_gives_the_survey_of_the_model
     policy = WORLD.policy("shape,row")
     own = survey_model((model, processor), WORLD, policy=policy, title="m", num_scenes=3)
     with serving(of_asker(LocalAsker(model, processor))) as server:
-        asker = EndpointAsker(EndpointSettings(server.url, "m", picture_size=64, concurrency=2), ResponseCache(None))
+        asker = EndpointAsker(EndpointSettings(server.url, "m", picture_size=64, concurrency=2, prompt="letters"), ResponseCache(None))
         found = survey_model(SurveyedModel(asker, 64, asker.describe), WORLD, policy=policy, title="m", num_scenes=3)
     assert asker.describe().answers == "logprobs" and asker.describe().offers.logprobs == 20
-    assert found.rows.drop("probabilities_before", "probabilities_after", "outside_before", "outside_after", "variation").equals(
-        own.rows.drop("probabilities_before", "probabilities_after", "outside_before", "outside_after", "variation")
-    )
+    numbers = [f"{name}_{side}" for name in ("probabilities", "outside", "total_logprob", "num_tokens") for side in ("before", "after")]
+    assert found.rows.drop(*numbers, "variation").equals(own.rows.drop(*numbers, "variation"))
+    assert found.rows["total_logprob_before"].null_count() == found.rows["num_tokens_after"].null_count() == len(found.rows)
     for side in ("before", "after"):
         pairs = zip(found.rows[f"probabilities_{side}"], own.rows[f"probabilities_{side}"], strict=True)
         assert max(float((one - other).abs().max()) for one, other in pairs) < 1e-5
@@ -104,13 +104,14 @@ def test_transformers_serve_is_asked_by_text(tmp_path: Path) -> None:
     pictures = WORLD.render(WORLD.sample(6, np.random.default_rng(5)), 64)
     asks = [Question(picture, "what is its shape?", ("round", "square", "crossed", "triangular")) for picture in range(6)]
     with transformers_serve(tmp_path / "model", tmp_path / "log") as url:
-        asker = EndpointAsker(EndpointSettings(url, str(tmp_path / "model"), picture_size=64, concurrency=2), ResponseCache(None))
+        settings = EndpointSettings(url, str(tmp_path / "model"), picture_size=64, concurrency=2, prompt="letters")
+        asker = EndpointAsker(settings, ResponseCache(None))
         answers = asker.ask(pictures, asks)
         config = asker.describe()
     assert config.answers == "text" and config.offers.logprobs == 0 and config.served_as
     said_here = []
     for ask in asks:
-        content = [{"type": "image"}, {"type": "text", "text": prompt_of(ask.question, ask.choices)}]
+        content = [{"type": "image"}, {"type": "text", "text": write_prompt("letters", ask.question, ask.choices).text}]
         prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         inputs = processor(images=[Image.fromarray(pictures[ask.picture])], text=[prompt], return_tensors="pt")
         with torch.inference_mode():
@@ -118,7 +119,8 @@ def test_transformers_serve_is_asked_by_text(tmp_path: Path) -> None:
     assert [answer.chosen for answer in answers] == [at if at < 4 else None for at in said_here]
 
 
-BASE = ("--world", "shapes", "--ask", "shape,row", "--scenes", "3", "--picture-size", "32", "--concurrency", "3", "--cache")
+PAIRS = ("--world", "shapes", "--prompt", "letters", "--ask", "shape,row", "--picture-size", "32")
+BASE = (*PAIRS, "--scenes", "3", "--concurrency", "3", "--cache")
 
 
 def test_a_survey_killed_in_the_middle_goes_on_asks_nothing_twice_and_gives_the_same_record(tmp_path: Path) -> None:
@@ -191,7 +193,7 @@ def test_the_key_reaches_the_server_and_nothing_else(tmp_path: Path, monkeypatch
         return said(f"{LETTERS[at]}. {KEY}" if at == 0 else LETTERS[at], model=f"tiny {KEY}")
 
     state = {"angry": True}
-    common = ("--world", "shapes", "--ask", "shape,row", "--scenes", "2", "--picture-size", "32", "--key-env", "LOOPBACK_KEY")
+    common = (*PAIRS, "--scenes", "2", "--key-env", "LOOPBACK_KEY")
     with serving(telling) as server:
         angry = here("survey", "tiny", "--endpoint", server.url, "--out", tmp_path / "out", *common)
         state["angry"] = False

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from helpers.command_line import theodolite
-from helpers.tiny_llava import tiny_vlm
+from helpers.tiny_llava import TINY, WORLD, tiny_vlm
+from theodolite.asking.prompts import TEMPLATES, added_text, prompt_hash
+from theodolite.models.construction.build import build_vlm
 from theodolite.models.export import export_vlm
 from theodolite.records.survey import read_survey
 
@@ -56,3 +59,22 @@ def test_two_surveys_are_compared_pair_by_pair(records: tuple[Path, Path], tmp_p
 def test_the_report_of_a_survey_that_looked_inside_opens_with_it(records: tuple[Path, Path], tmp_path: Path) -> None:
     done = theodolite("report", *records, "--out", tmp_path / "page.html")
     assert done.returncode == 0 and "Inside the model" in (tmp_path / "page.html").read_text()
+
+
+def test_the_prompt_and_the_score_are_options_that_the_record_keeps(tmp_path: Path) -> None:
+    added = [added_text(style, 6) for style in TEMPLATES]
+    export_vlm(*build_vlm([*WORLD.texts, *added], 0, decoder=TINY, frontend="patches"), tmp_path / "model")
+    base = ("--world", "shapes", "--ask", "shape", "--scenes", "3", "--batch", "8")
+    for out, how in (("plain", ()), ("other", ("--prompt", "letters", "--score", "per_token"))):
+        done = theodolite("survey", tmp_path / "model", "--out", tmp_path / out, *base, *how)
+        assert done.returncode == 0, done.stderr
+    plain, other = (read_survey(tmp_path / name).model for name in ("plain", "other"))
+    assert (plain.prompt, plain.prompt_sha256, plain.score) == ("free", prompt_hash("free"), "total")
+    assert (other.prompt, other.prompt_sha256, other.score) == ("letters", prompt_hash("letters"), "per_token")
+    rows = pl.read_parquet(tmp_path / "other" / "rows.parquet")
+    per_token = [np.array(row["total_logprob_after"]) / row["num_tokens_after"] for row in rows.iter_rows(named=True)]
+    assert [row["choices"][at.argmax()] for row, at in zip(rows.iter_rows(named=True), per_token, strict=True)] == rows[
+        "answer_after"
+    ].to_list()
+    refused = theodolite("compare", tmp_path / "plain", tmp_path / "other")
+    assert refused.returncode == 2 and "write their questions differently" in refused.stderr

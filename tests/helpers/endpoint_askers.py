@@ -14,7 +14,15 @@ from theodolite.asking.endpoint.channel import EndpointSettings
 PICTURES = WORLD.render(WORLD.sample(6, np.random.default_rng(3)), 32)
 COLOURS = ("red", "light red", "blue", "dark green")
 ASKS = [Question(picture, question, COLOURS) for picture in range(6) for question in ("which colour is it?", "what colour does it have?")]
-QUICK = {"picture_size": 32, "first_wait_s": 0.002, "longest_wait_s": 0.01, "retries": 3, "timeout_s": 5.0, "concurrency": 3}
+QUICK = {
+    "picture_size": 32,
+    "first_wait_s": 0.002,
+    "longest_wait_s": 0.01,
+    "retries": 3,
+    "timeout_s": 5.0,
+    "concurrency": 3,
+    "prompt": "letters",
+}
 
 
 def asker_at(server: Server, cache: ResponseCache | None = None, **changes: object) -> EndpointAsker:

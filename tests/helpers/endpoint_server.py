@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from theodolite.asking.answer import Question
-from theodolite.asking.endpoint.prompt import LETTERS
+from theodolite.asking.prompts import LETTERS
 from theodolite.records.progress import silent
 
 
@@ -145,7 +145,7 @@ def by_pixels(asked: Asked) -> Reply:
     """A letter that follows from the picture and the question alone, as plain text; log-probabilities are refused."""
     if "logprobs" in asked.body:
         return refused(422, "Unexpected fields in the request: {'logprobs'}")
-    at = (int(asked.picture.astype(np.int64).sum()) + len(asked.question)) % len(asked.choices)
+    at = (int(asked.picture.astype(np.int64).sum()) + len(asked.question)) % (len(asked.choices) or 1)
     return said(LETTERS[at])
 
 

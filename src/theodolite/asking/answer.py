@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
+from theodolite.records.asking import ChoiceScore
 from theodolite.records.errors import BadInput
 from theodolite.records.progress import Progress
 
@@ -27,11 +28,14 @@ class Answer:
     """Probability of each choice, renormalised to sum 1, and the model's probability mass outside all choices, 0 to 1.
 
     `probabilities` is None where the reply matches no choice or several: unanswered, never counted as wrong. An answer parsed from text
-    at temperature 0 has probability 1, and `outside` None: the mass is unknown.
+    at temperature 0 has probability 1, and `outside` None: the mass is unknown. `total_logprob` is each choice's log-probability in nats,
+    summed over its `num_tokens` tokens, the end token among them; None where they are unknown.
     """
 
     probabilities: Float[np.ndarray, " choice"] | None
     outside: float | None
+    total_logprob: Float[np.ndarray, " choice"] | None = None
+    num_tokens: Int[np.ndarray, " choice"] | None = None
 
     @property
     def chosen(self) -> int | None:
@@ -51,13 +55,21 @@ class Asker(Protocol):
         ...
 
 
-def answer_from_scores(scores: Float[np.ndarray, " choice"]) -> Answer:
-    """An answer from each choice's log-probability in nats, summed over all its tokens and the end token.
+def answer_from_scores(
+    totals: Float[np.ndarray, " choice"], num_tokens: Int[np.ndarray, " choice"] | None = None, score: ChoiceScore = "total"
+) -> Answer:
+    """An answer from each choice's log-probability in nats, summed over its `num_tokens` tokens, the end token among them.
 
-    Raises `BadInput` on non-finite scores.
+    `score` decides: the probabilities are the softmax of the totals, or of the totals divided by the numbers of tokens, which does not
+    favour short choices. The mass outside is that of the totals in both. Raises `BadInput` on non-finite scores.
     """
-    if not np.isfinite(scores).all():
+    if not np.isfinite(totals).all():
         raise BadInput("the model's scores are non-finite; use another precision, for example --dtype float32")
-    mass = np.exp(np.minimum(scores, 0.0))
+    scores = totals
+    if score == "per_token":
+        if num_tokens is None:
+            raise ValueError("a score per token needs the number of tokens of each choice")
+        scores = totals / num_tokens
+    mass = np.exp(np.minimum(totals, 0.0))
     relative = np.exp(scores - scores.max())
-    return Answer(relative / relative.sum(), float(np.clip(1.0 - mass.sum(), 0.0, 1.0)))
+    return Answer(relative / relative.sum(), float(np.clip(1.0 - mass.sum(), 0.0, 1.0)), totals, num_tokens)

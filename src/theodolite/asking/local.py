@@ -14,12 +14,14 @@ from torch import Tensor
 from theodolite.asking.answer import Answer, Question, answer_from_scores
 from theodolite.asking.batch_size import BatchSizer, out_of_memory
 from theodolite.asking.model_inputs import ModelInputs
+from theodolite.asking.prompts import DEFAULT, added_text
 from theodolite.asking.rows import Batch, Sharing, TokenRow, collate_rows, rows_of
 from theodolite.models.exported.attention import refuse_dropped_masks
 from theodolite.models.families import family_of, image_token_id
 from theodolite.models.forward import adaptation_of, base_model, run_forward
 from theodolite.models.taps import touching
 from theodolite.models.vision_features import VisionFeatures, encode_pictures
+from theodolite.records.asking import ChoiceScore, PromptStyle
 from theodolite.records.errors import BadInput
 from theodolite.records.progress import Progress, silent
 
@@ -31,25 +33,42 @@ Edit = Callable[[Float[Tensor, "row token dim"], Int[Tensor, " row"]], Float[Ten
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Log-probability in nats of every whole choice of a batch, and the last hidden state at each question's answer position."""
+    """Scores of every whole choice of a batch, and the last hidden state at each question's answer position.
+
+    `totals` are log-probabilities in nats, summed over all tokens with the end token; `choices` are the scores that decide: the totals, or
+    the totals per token.
+    """
 
     choices: Float[Tensor, " choice"]
+    totals: Float[Tensor, " choice"]
     answer: Float[Tensor, "question dim"]
 
 
 class LocalAsker:
     """Answers of a Hugging Face VLM of a known family, as probabilities over whole choices.
 
-    A choice's score is the log-probability of all its tokens and the end token, given picture and question. An adapted model (mixed
-    attention, 2D positions) runs with its adaptation. `batch` is the number of rows per pass; None fits free memory, up to a fixed number
-    of tokens. A batch that does not fit is halved. `share=False` runs every question with its own copy of the picture. `notices` lists
-    such decisions. Raises `UnknownFamily` for a model outside the families table, `BadInput` for an attention back end that drops masks.
+    A choice's score is the log-probability of all its tokens and the end token, given picture and question; with `score` "per_token" it is
+    divided by their number. `prompt` is the style in which questions are written; of prompts with letters the letters are scored. An
+    adapted model (mixed attention, 2D positions) runs with its adaptation. `batch` is the number of rows per pass; None fits free memory,
+    up to a fixed number of tokens. A batch that does not fit is halved. `share=False` runs every question with its own copy of the
+    picture. `notices` lists such decisions. Raises `UnknownFamily` for a model outside the families table, `BadInput` for an attention back
+    end that drops masks.
     """
 
-    def __init__(self, model: Any, processor: Any, batch: int | None = None, *, share: bool = True) -> None:
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        batch: int | None = None,
+        *,
+        share: bool = True,
+        prompt: PromptStyle = DEFAULT,
+        score: ChoiceScore = "total",
+    ) -> None:
         if batch is not None and batch < 1:
             raise ValueError(f"batch is {batch}; give 1 or more rows at once")
         self.model, self.processor = model.eval(), processor
+        self.prompt, self.choice_score = prompt, score
         self.base = base_model(model)
         self.family = family_of(self.base.config)
         self.adaptation = adaptation_of(self.base.config)
@@ -82,10 +101,10 @@ class LocalAsker:
         answers: dict[int, Answer] = {}
         with torch.no_grad():  # not inference mode, since the model may be trained further
             for batch, scored in self.passes(pictures, questions, edits):
-                scores = scored.choices.double().cpu().numpy()
-                owner = batch.question_of_choice.cpu().numpy()
-                by_question = np.split(scores, np.flatnonzero(np.diff(owner)) + 1)  # a question's choices are adjacent
-                answers |= {number: answer_from_scores(own) for number, own in zip(batch.questions, by_question, strict=True)}
+                totals, num_tokens = scored.totals.double().cpu().numpy(), batch.num_tokens.cpu().numpy()
+                cuts = np.flatnonzero(np.diff(batch.question_of_choice.cpu().numpy())) + 1  # a question's choices are adjacent
+                parts = zip(batch.questions, np.split(totals, cuts), np.split(num_tokens, cuts), strict=True)
+                answers |= {number: answer_from_scores(own, tokens, self.choice_score) for number, own, tokens in parts}
                 progress(len(answers), len(questions))
         return [answers[number] for number in range(len(questions))]
 
@@ -102,8 +121,17 @@ class LocalAsker:
             yield from self.fitting(rows, run)
 
     def groups(self, pictures: Pictures, questions: Sequence[Question]) -> list[list[TokenRow]]:
-        """Batches of the rows of all questions, sized to fit memory, shortest first; a question's rows share a batch."""
-        rows = list(rows_of(questions, self.model_inputs(pictures).question_tokenizer, self.sharing))
+        """Batches of the rows of all questions, sized to fit memory, shortest first; a question's rows share a batch.
+
+        Raises `BadInput` where the tokenizer has no words for the prompt.
+        """
+        tokenizer = self.model_inputs(pictures).question_tokenizer
+        if tokenizer.lacks(added_text(self.prompt, max((len(question.choices) for question in questions), default=0))):
+            raise BadInput(
+                f"the model's tokenizer has a closed vocabulary, without words of the prompt {self.prompt!r}; ask with --prompt {DEFAULT}, "
+                "which writes the question alone"
+            )
+        rows = list(rows_of(questions, tokenizer, self.sharing, self.prompt))
         return self.batch_sizer.parts(rows)
 
     def fitting(self, rows: Sequence[TokenRow], run: Callable[[Sequence[TokenRow]], Result]) -> Iterator[Result]:
@@ -160,8 +188,9 @@ class LocalAsker:
         with touching(self.base, touches):
             output = run_forward(self.model, batch.view, self.adaptation, outputs=vision_features.outputs())
         steps = output.logits.float().log_softmax(-1)[batch.place, batch.token]
-        choices = torch.zeros(len(batch.question_of_choice), device=steps.device).index_add(0, batch.choice, steps)
-        return Scored(choices, output.hidden.flatten(0, 1)[batch.answer_at])
+        totals = torch.zeros(len(batch.question_of_choice), device=steps.device).index_add(0, batch.choice, steps)
+        choices = totals if self.choice_score == "total" else totals / batch.num_tokens
+        return Scored(choices, totals, output.hidden.flatten(0, 1)[batch.answer_at])
 
 
 def _on_vision(batch: Batch, edit: Edit) -> Callable[[Tensor], Tensor]:

@@ -15,9 +15,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from theodolite.asking.answer import Question
+from theodolite.asking.prompts import DEFAULT, write_prompt
 from theodolite.models.conversation_tokenizer import QuestionTokenizer, TokenizedQuestion
 from theodolite.models.exported.layout import NONE, Layout, mark_pictures
 from theodolite.models.pass_inputs import PassInputs
+from theodolite.records.asking import PromptStyle
 
 # Per row, after the picture. Attention grows with the square of the row's length, so further questions go into another row.
 MAX_BRANCH_TOKENS = 256
@@ -77,6 +79,11 @@ class Batch:
         behind = self.vision.flip(1).cumsum(dim=1).flip(1) == 0
         return self.view.layout.real & behind
 
+    @property
+    def num_tokens(self) -> Int[Tensor, " choice"]:
+        """Tokens that are scored of each choice, the end token among them."""
+        return torch.bincount(self.choice, minlength=len(self.question_of_choice))
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         layout = self.view.layout
@@ -94,15 +101,18 @@ class Batch:
         return replace(self, view=view, **{name: getattr(self, name).to(device) for name in names})
 
 
-def rows_of(questions: Sequence[Question], question_tokenizer: QuestionTokenizer, sharing: Sharing) -> Iterator[TokenRow]:
-    """Rows of bounded length: questions grouped by picture, pictures in order of first occurrence."""
+def rows_of(
+    questions: Sequence[Question], question_tokenizer: QuestionTokenizer, sharing: Sharing, style: PromptStyle = DEFAULT
+) -> Iterator[TokenRow]:
+    """Rows of bounded length: questions grouped by picture, pictures in order of first occurrence; prompts are of one style."""
     by_picture: dict[int, list[int]] = {}
     for number, question in enumerate(questions):
         by_picture.setdefault(question.picture, []).append(number)
     for picture, numbers in by_picture.items():
         row: TokenRow | None = None
         for number in numbers:
-            choices = [question_tokenizer.tokenize(questions[number].question, choice) for choice in questions[number].choices]
+            prompt = write_prompt(style, questions[number].question, questions[number].choices)
+            choices = [question_tokenizer.tokenize(prompt.text, answer) for answer in prompt.answers]
             _refuse_split(choices)
             if sharing == "nothing":
                 yield from _choice_rows(picture, number, choices)

@@ -12,6 +12,14 @@ Out = Annotated[Path | None, typer.Option(help="folder for the record (default: 
 WorldOrGallery = Annotated[str | None, typer.Option(help="source of the pairs: shapes, easy_vqa, or a gallery such as openmoji:skin_tone")]
 PairsFile = Annotated[Path | None, typer.Option(help="or a file of pairs: a manifest in JSONL or Parquet (docs/reference/manifest.md)")]
 PolicyText = Annotated[str | None, typer.Option(help="query policy to judge by (default: as trained, else all open questions)")]
+PromptText = Annotated[
+    Literal["free", "options", "letters"] | None,
+    typer.Option(help="how questions are written: alone, with the choices listed, or with lettered choices (default: free)"),
+]
+ScoreOfChoices = Annotated[
+    Literal["total", "per_token"] | None,
+    typer.Option(help="what decides between choices: total log-probability, or per token (default: total)"),
+]
 PriorStrength = Annotated[
     float | None, typer.Option(help="correlation strength of the training prior, 0 to 1 (default: as trained, else 0)")
 ]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from theodolite.cli import options
 from theodolite.cli.app import Overwrite, app, console
 from theodolite.records.errors import BadInput
+
+if TYPE_CHECKING:
+    from theodolite.records.survey import SurveyRecord
 
 # Options whose names differ from the keyword arguments that they become.
 FLAGS = {"attention": "--attn", "timeout_s": "--timeout"}
@@ -21,6 +24,8 @@ def survey_command(
     world: options.WorldOrGallery = None,
     pairs: options.PairsFile = None,
     ask: options.PolicyText = None,
+    prompt: options.PromptText = None,
+    score: options.ScoreOfChoices = None,
     strength: options.PriorStrength = None,
     scenes: options.Scenes = None,
     seed: options.PairsSeed = None,
@@ -56,13 +61,13 @@ def survey_command(
 
     folder = out or _default_folder(model, world, pairs)
     target = TargetArguments(world, pairs, ask, strength, scenes, seed)
-    local = _without_none(device=device, dtype=dtype, batch=batch, attention=attn, inside_scenes=inside_scenes)
+    local = _without_none(device=device, dtype=dtype, batch=batch, score=score, attention=attn, inside_scenes=inside_scenes)
     remote = _without_none(
         key_env=key_env, answers=answers, picture_size=picture_size, concurrency=concurrency, per_minute=per_minute,
         timeout_s=timeout, cache=cache, price_in=price_in, price_out=price_out, dry_run=dry_run or None,
     )  # fmt: skip
     thresholds = _without_none(read_frac=read_frac, leak_above_noise_frac=leak_above_noise, confidence=confidence)
-    asking = _without_none(thresholds=Thresholds(**thresholds) if thresholds else None, noise=noise)
+    asking = _without_none(thresholds=Thresholds(**thresholds) if thresholds else None, noise=noise, prompt=prompt)
     if plan:
         from theodolite.commands.survey import plan_survey
 
@@ -81,13 +86,17 @@ def survey_command(
         _refuse(local, "for a local model; an endpoint has its own")
         result = run_endpoint_survey(model, endpoint, folder, target, **shared, **remote)
     if result is not None:
-        from theodolite.report.tables import survey_lines, survey_tables
+        _print_record(result.record, folder)
 
-        for table in survey_tables(result.record):
-            console.print(table)
-        for line in survey_lines(result.record):
-            console.print(line, highlight=False)
-        console.print(f"record: {folder / 'survey.json'}")
+
+def _print_record(record: SurveyRecord, folder: Path) -> None:
+    from theodolite.report.tables import survey_lines, survey_tables
+
+    for table in survey_tables(record):
+        console.print(table)
+    for line in survey_lines(record):
+        console.print(line, highlight=False)
+    console.print(f"record: {folder / 'survey.json'}")
 
 
 def _default_folder(model: str, world: str | None, pairs: Path | None) -> Path:

@@ -9,12 +9,14 @@ from typing import Any, Literal
 from theodolite.asking.endpoint.asker import CostAsker, CostEstimate, EndpointAsker
 from theodolite.asking.endpoint.cache import ResponseCache
 from theodolite.asking.endpoint.channel import KEY_ENV, EndpointSettings
+from theodolite.asking.prompts import DEFAULT
 from theodolite.commands.progress import Steps
 from theodolite.commands.survey import TargetArguments, resolve_target, save_result
 from theodolite.measurement.internals.registry import measures_named
 from theodolite.measurement.survey.options import SurveyOptions
 from theodolite.measurement.survey.result import SurveyResult
 from theodolite.measurement.survey.session import SurveyedModel, refuse_inside, survey_model
+from theodolite.records.asking import PromptStyle
 from theodolite.records.folder import refuse_taken
 
 
@@ -30,6 +32,7 @@ def run_endpoint_survey(
     dry_run: bool = False,
     key_env: str = KEY_ENV,
     answers: Literal["auto", "logprobs", "text"] = "auto",
+    prompt: PromptStyle = DEFAULT,
     picture_size: int = 224,
     concurrency: int = 8,
     per_minute: float | None = None,
@@ -46,8 +49,8 @@ def run_endpoint_survey(
     """
     if not dry_run:
         refuse_taken(out, overwrite=overwrite)
-    settings = EndpointSettings(url, model, key_env, answers, picture_size, concurrency, per_minute, timeout_s)
-    options = SurveyOptions(measures=measures_named(measures), title=model.rstrip("/").rpartition("/")[2], **asking)
+    settings = EndpointSettings(url, model, key_env, answers, picture_size, concurrency, per_minute, timeout_s, prompt=prompt)
+    options = SurveyOptions(measures=measures_named(measures), title=model.rstrip("/").rpartition("/")[2], prompt=prompt, **asking)
     target, options = resolve_target(arguments, options, None, steps.console.print)
     path = cache or _beside(out)
     refuse_inside(options.measures)  # before a file is made

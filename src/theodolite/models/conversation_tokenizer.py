@@ -232,6 +232,11 @@ class QuestionTokenizer:
             self._cache[key] = self._tokenize(question, answer)
         return self._cache[key]
 
+    def lacks(self, text: str) -> bool:
+        """Whether the tokenizer has no tokens for some part of a text, and writes the unknown token instead."""
+        tokenizer = self.processor.tokenizer
+        return tokenizer.unk_token_id is not None and tokenizer.unk_token_id in tokenizer(text, add_special_tokens=False)["input_ids"]
+
     def _tokenize(self, question: str, answer: str) -> TokenizedQuestion:
         user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
         reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}

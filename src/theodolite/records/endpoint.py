@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from theodolite.records.asking import PROMPT_MEANING, PromptStyle
 from theodolite.records.part import Part
 
 
@@ -28,6 +29,7 @@ class EndpointConfig(Part):
     answers: Literal["logprobs", "text"] = Field(
         description="logprobs: probabilities of the options' letters as first token; text: the answer's text, read as one of the choices"
     )
+    prompt: PromptStyle = Field(default="letters", description=f"style of the prompts. {PROMPT_MEANING}")
     prompt_sha256: str = Field(description="over the template of the prompts")
     picture_size: int = Field(description="side of the pictures in pixels, as they were sent")
     max_tokens: int = Field(description="limit of tokens in an answer")
@@ -39,7 +41,12 @@ class EndpointConfig(Part):
         other = [name for name in self.served_as if name != self.name]
         served = f" (served as {', '.join(other)})" if other else ""
         how = "answers by the letters' log-probabilities" if self.answers == "logprobs" else "answers read from text"
-        return f"{self.name}{served} at {self.base_url}, {how}"
+        return f"{self.name}{served} at {self.base_url}, {how}, prompt {self.prompt}"
+
+    @property
+    def score(self) -> None:
+        """Always None: whole choices are not scored by endpoints."""
+        return None
 
     @property
     def weights_sha256(self) -> None:

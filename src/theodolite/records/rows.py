@@ -53,6 +53,14 @@ def _answered(side: str) -> dict[str, Column]:
         f"outside_{side}": Column(
             pl.Float64(), f"probability {side} that the model gives to none of the choices, 0 to 1; null: not known, or unanswered"
         ),
+        f"total_logprob_{side}": Column(
+            pl.List(pl.Float64()),
+            f"log-probability {side} of each choice in nats, in their order, summed over all its tokens with the end token "
+            "(with letters: of its letter); null: not known",
+        ),
+        f"num_tokens_{side}": Column(
+            pl.List(pl.Int64()), f"tokens of each choice {side}, the end token among them: total_logprob / num_tokens is per token"
+        ),
     }
 
 

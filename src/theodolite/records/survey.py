@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from theodolite.records.accuracy import Accuracy
+from theodolite.records.asking import BARE_QUESTION_SHA256, PROMPT_MEANING, SCORE_MEANING, ChoiceScore, PromptStyle
 from theodolite.records.coverage import Coverage
 from theodolite.records.endpoint import EndpointConfig
 from theodolite.records.errors import BadInput, first_fault
@@ -223,11 +224,15 @@ class ModelConfig(Part):
     weights_sha256: str = Field(description="over parameters and buffers by name")
     num_parameters: int = Field(description="total number of parameters")
     dtype: str = Field(description="precision of the parameters, float32 for example")
+    prompt: PromptStyle = Field(default="free", description=f"style of the prompts. {PROMPT_MEANING}")
+    prompt_sha256: str = Field(default=BARE_QUESTION_SHA256, description="over the template of the prompts")
+    score: ChoiceScore = Field(default="total", description=f"score of a choice that decides its probability. {SCORE_MEANING}")
 
     @property
     def words(self) -> str:
         """Description in one line."""
-        return f"{self.family}, {self.num_parameters:,} parameters, {self.dtype}"
+        how = f"prompt {self.prompt}, choices scored {'in total' if self.score == 'total' else 'per token'}"
+        return f"{self.family}, {self.num_parameters:,} parameters, {self.dtype}, {how}"
 
 
 class TrainingFacts(Part):

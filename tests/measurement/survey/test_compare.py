@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
@@ -13,9 +14,11 @@ from rich.console import Console
 from scipy import stats
 
 from helpers.survey_records import record
+from theodolite.asking.prompts import prompt_hash
 from theodolite.commands.compare import alone_line, comparison_table
 from theodolite.measurement.survey.compare import adjust, compare, compare_records
 from theodolite.records.comparison import CellChange, Comparison
+from theodolite.records.endpoint import Capabilities, EndpointConfig
 from theodolite.records.errors import BadInput
 from theodolite.records.survey import BadRecord, SurveyRecord
 from theodolite.stats.rates import difference_p, paired_difference
@@ -174,6 +177,37 @@ def test_different_pairs_are_refused_with_the_reason() -> None:
     strange = OTHER.model_copy(update={"pictures_sha256": "99" * 32})
     with pytest.raises(BadInput, match=r"different pairs.*before.*1212.*after.*9999.*same world"):
         compare_records(ONE, FIRST, strange, SECOND)
+
+
+def asked(survey: SurveyRecord, **how: str) -> SurveyRecord:
+    return survey.model_copy(update={"model": survey.model.model_copy(update=how)})
+
+
+def test_surveys_that_write_their_questions_differently_are_refused() -> None:
+    lettered = asked(OTHER, prompt="letters", prompt_sha256=prompt_hash("letters"))
+    with pytest.raises(BadInput, match=r"write their questions differently.*before are of style free.*after of style letters.*--prompt"):
+        compare_records(ONE, FIRST, lettered, SECOND)
+    assert compare_records(asked(ONE, prompt="letters", prompt_sha256=prompt_hash("letters")), FIRST, lettered, SECOND).num_rows == 480
+
+
+def test_surveys_that_score_choices_differently_are_refused_and_an_endpoint_scores_none() -> None:
+    by_token = asked(OTHER, score="per_token")
+    with pytest.raises(BadInput, match=r"score choices differently: before by total, after by per_token.*--score"):
+        compare_records(ONE, FIRST, by_token, SECOND)
+    offers = Capabilities(logprobs=0, seed=True, temperature=True, limit_name="max_tokens")
+    remote = EndpointConfig(
+        base_url="http://localhost/v1", name="m", served_as=(), offers=offers, answers="text", prompt="free",
+        prompt_sha256=prompt_hash("free"), picture_size=32, max_tokens=32, seed=0,
+    )  # fmt: skip
+    assert compare_records(by_token, FIRST, OTHER.model_copy(update={"model": remote}), SECOND).num_rows == 480
+
+
+def test_records_from_before_prompts_were_recorded_count_as_asked_then() -> None:
+    """A model in this process was asked the bare question, its choices scored in total."""
+    old = json.loads(ONE.to_json())
+    for name in ("prompt", "prompt_sha256", "score"):
+        del old["model"][name]
+    assert SurveyRecord.model_validate(old) == ONE and ONE.model.prompt_sha256 == prompt_hash("free")
 
 
 def test_surveys_without_a_common_question_are_refused() -> None:

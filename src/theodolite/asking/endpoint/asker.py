@@ -1,7 +1,7 @@
 """Answers of a model behind an OpenAI-compatible chat endpoint (docs/howto/endpoint.md).
 
-If the server returns log-probabilities, an answer is the distribution of the first token over the options' letters, which differs from a
-local model's probabilities of whole choices. Otherwise the choice is read from the text.
+Where the prompt has letters and the server returns log-probabilities, an answer is the distribution of the first token over the letters,
+which differs from a local model's probabilities of whole answers. Otherwise the choice is read from the text.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from theodolite.asking.answer import UNANSWERED, Answer, Question
 from theodolite.asking.endpoint.cache import ResponseCache, content_key
 from theodolite.asking.endpoint.capabilities import Reading, detect_capabilities, reading_of, request_of, top_of
 from theodolite.asking.endpoint.channel import Channel, EndpointSettings, Refused
-from theodolite.asking.endpoint.prompt import PROMPT_SHA256, messages_of, picture_digest, picture_tokens, prompt_of, text_tokens
+from theodolite.asking.endpoint.messages import messages_of, picture_digest, picture_tokens, text_tokens
 from theodolite.asking.endpoint.reading import answer_of_logprobs, answer_of_text
+from theodolite.asking.prompts import prompt_hash, write_prompt
+from theodolite.records.asking import PromptStyle
 from theodolite.records.endpoint import Capabilities, EndpointConfig
 from theodolite.records.progress import Progress, silent
 
@@ -117,7 +119,8 @@ class EndpointAsker:
         if refused := [by_key[key]["refused"] for key in waiting if "refused" in by_key[key]]:
             self.notices.append(f"the endpoint refused {len(refused):,} of them, which count as unanswered; the first reason: {refused[0]}")
         self._served |= {response["model"] for response in responses if response["model"]}
-        return [_answer_of(reading, response, question) for response, question in zip(responses, questions, strict=True)]
+        style = self.settings.prompt
+        return [_answer_of(reading, style, response, question) for response, question in zip(responses, questions, strict=True)]
 
     def describe(self) -> EndpointConfig:
         """The endpoint's entry in a record; nothing secret."""
@@ -129,7 +132,8 @@ class EndpointAsker:
             served_as=tuple(sorted(self._served)),
             offers=capabilities,
             answers=reading,
-            prompt_sha256=PROMPT_SHA256,
+            prompt=self.settings.prompt,
+            prompt_sha256=prompt_hash(self.settings.prompt),
             picture_size=self.settings.picture_size,
             max_tokens=1 if reading == "logprobs" else self.settings.max_tokens,
             seed=self.settings.seed if capabilities.seed else None,
@@ -195,7 +199,8 @@ class CostAsker:
             served_as=(),
             offers=self._capabilities or UNKNOWN,
             answers="text",
-            prompt_sha256=PROMPT_SHA256,
+            prompt=self.settings.prompt,
+            prompt_sha256=prompt_hash(self.settings.prompt),
             picture_size=self.settings.picture_size,
             max_tokens=self.settings.max_tokens,
             seed=None,
@@ -211,7 +216,7 @@ def jobs_of(
     for question in questions:
         if question.picture not in digests:
             digests[question.picture] = picture_digest(pictures[question.picture])
-        prompt = prompt_of(question.question, question.choices)
+        prompt = write_prompt(settings.prompt, question.question, question.choices).text
         content = request_of(settings, capabilities, reading, [{"text": prompt, "picture": digests[question.picture]}])
         jobs.append(_Job(content_key([settings.public_url, content]), prompt, question.picture))
     return jobs
@@ -242,7 +247,7 @@ def stored_capabilities(settings: EndpointSettings, cache: ResponseCache) -> Cap
 
 
 def _capabilities_key(settings: EndpointSettings) -> str:
-    return content_key(["offers", settings.public_url, settings.model, settings.answers == "text"])
+    return content_key(["offers", settings.public_url, settings.model, not settings.may_score_letters])
 
 
 def _cached_fields(response: dict[str, Any]) -> dict[str, Any]:
@@ -253,7 +258,7 @@ def _cached_fields(response: dict[str, Any]) -> dict[str, Any]:
     return {"text": text if isinstance(text, str) else None, "top": top_of(response), "model": model if isinstance(model, str) else None}
 
 
-def _answer_of(reading: Reading, response: dict[str, Any], question: Question) -> Answer:
+def _answer_of(reading: Reading, style: PromptStyle, response: dict[str, Any], question: Question) -> Answer:
     if reading == "logprobs":
         return UNANSWERED if response["top"] is None else answer_of_logprobs(response["top"], len(question.choices))
-    return answer_of_text(response["text"], question.choices)
+    return answer_of_text(response["text"], question.choices, lettered=style == "letters")

@@ -9,14 +9,16 @@ from typing import Any, Literal
 import numpy as np
 
 from theodolite.asking.endpoint.channel import Channel, EndpointSettings, Exhausted, Refused
-from theodolite.asking.endpoint.prompt import messages_of, prompt_of
+from theodolite.asking.endpoint.messages import messages_of
 from theodolite.asking.endpoint.reading import answer_of_logprobs
+from theodolite.asking.prompts import write_prompt
 from theodolite.records.endpoint import Capabilities
 from theodolite.records.errors import BadInput
 
 MOST_LOGPROBS = (20, 5)  # known limits of servers
 SHAPE_OF_REQUEST = (400, 415, 422, 501)  # statuses that may refuse a field of the request, rather than the model or the key
-PROMPT = prompt_of("Is this picture grey or red?", ("grey", "red"))
+# With letters, whatever the style of the survey's prompts: only a first token that is a letter shows that letters can be scored.
+PROMPT = write_prompt("letters", "Is this picture grey or red?", ("grey", "red")).text
 Reading = Literal["logprobs", "text"]
 
 
@@ -50,7 +52,7 @@ def top_of(response: Mapping[str, Any]) -> dict[str, float] | None:
 def detect_capabilities(channel: Channel) -> Capabilities:
     """The capabilities of the server behind a channel. Raises `BadInput` if it takes no pictures, or refuses the model."""
     trial = _Trial(channel)
-    most = MOST_LOGPROBS[0] if channel.settings.answers != "text" else 0
+    most = MOST_LOGPROBS[0] if channel.settings.may_score_letters else 0
     everything = Capabilities(logprobs=most, seed=True, temperature=True, limit_name="max_tokens")
     response = trial.response(everything)
     if response is not None:
@@ -77,7 +79,7 @@ def reading_of(settings: EndpointSettings, capabilities: Capabilities) -> Readin
     """How answers are read. Raises `BadInput` if log-probabilities are required and the server returns none."""
     if settings.answers == "logprobs" and not capabilities.logprobs:
         raise BadInput(f"{settings.public_url} returns no log-probabilities of option letters; leave --answers out, or give --answers text")
-    return "logprobs" if capabilities.logprobs and settings.answers != "text" else "text"
+    return "logprobs" if capabilities.logprobs and settings.may_score_letters else "text"
 
 
 @dataclass(frozen=True, eq=False)

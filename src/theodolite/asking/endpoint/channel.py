@@ -16,6 +16,8 @@ from time import monotonic
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from theodolite.asking.prompts import DEFAULT
+from theodolite.records.asking import PromptStyle
 from theodolite.records.errors import BadInput
 
 KEY_ENV = "OPENAI_API_KEY"
@@ -39,7 +41,7 @@ class EndpointSettings:
 
     `key_env` names the environment variable with the key; the key itself is never stored. Waits between tries double from `first_wait_s`
     up to `longest_wait_s`, with jitter, unless the server sends Retry-After. `max_tokens` limits answers read from text. `answers`:
-    logprobs, text, or auto (logprobs where the server returns them).
+    logprobs, text, or auto (logprobs where the server returns them and `prompt` has letters, which are what is scored).
     """
 
     base_url: str = field(repr=False)  # it may hold a password
@@ -56,8 +58,14 @@ class EndpointSettings:
     longest_retry_after_s: float = 600.0  # a longer Retry-After ends the run
     max_tokens: int = 32
     seed: int = 0
+    prompt: PromptStyle = DEFAULT
 
     def __post_init__(self) -> None:
+        if self.answers == "logprobs" and self.prompt != "letters":
+            raise BadInput(
+                f"--answers logprobs scores the letters of options, and the prompt {self.prompt!r} writes none; give --prompt letters, or "
+                "leave --answers out"
+            )
         try:
             parts = urlsplit(self.base_url)
             usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -67,6 +75,11 @@ class EndpointSettings:
             raise BadInput("the endpoint is no web address; give one such as http://localhost:8000/v1")
         if parts.query or parts.fragment:
             raise BadInput(f"the endpoint {self.public_url} has a query or fragment: leave it out, and give a key by --key-env")
+
+    @property
+    def may_score_letters(self) -> bool:
+        """Whether answers are the log-probabilities of option letters, where the server returns them."""
+        return self.prompt == "letters" and self.answers != "text"
 
     @property
     def public_url(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from theodolite.asking.answer import UNANSWERED, Answer
-from theodolite.asking.endpoint.prompt import LETTERS
+from theodolite.asking.prompts import LETTERS
 
 EDGES = " \t\r\n*_`\"'“”‘’.!,;:"
 OPENING = "*_`\"'“ "
@@ -42,9 +42,9 @@ def answer_of_logprobs(top: Mapping[str, float], num_choices: int) -> Answer:
     return Answer(mass / total, float(np.clip(1.0 - total, 0.0, 1.0)))
 
 
-def answer_of_text(text: str | None, choices: Sequence[str]) -> Answer:
+def answer_of_text(text: str | None, choices: Sequence[str], *, lettered: bool = True) -> Answer:
     """The answer from generated text: probability 1 for the choice that `read_choice` reads, else unanswered."""
-    chosen = read_choice(text or "", choices)
+    chosen = read_choice(text or "", choices, lettered=lettered)
     if chosen is None:
         return UNANSWERED
     probabilities = np.zeros(len(choices))
@@ -52,11 +52,12 @@ def answer_of_text(text: str | None, choices: Sequence[str]) -> Answer:
     return Answer(probabilities, None)
 
 
-def read_choice(text: str, choices: Sequence[str]) -> int | None:
+def read_choice(text: str, choices: Sequence[str], *, lettered: bool = True) -> int | None:
     """Position of the one choice that a text names; None if it names none or several, or contains a denial or doubt.
 
     A letter alone ("A", "(a)", "B."), a choice alone ("Red."), a letter with its choice ("A. red"), or a sentence that names exactly one
-    ("The answer is red"). A letter with the words of another choice is ambiguous. Nothing is guessed.
+    ("The answer is red"). A letter with the words of another choice is ambiguous. Nothing is guessed. Not `lettered`: the prompt showed no
+    letters, so none stands for a choice.
     """
     answer = THOUGHT.sub("", text)
     if "<think>" in answer:
@@ -65,42 +66,51 @@ def read_choice(text: str, choices: Sequence[str]) -> int | None:
     names = [choice.strip(EDGES).casefold() for choice in choices]
     bare = answer.strip(EDGES)
     exact = {at for at, name in enumerate(names) if name == bare.casefold()}
-    letter = re.fullmatch(r"\(?([A-Za-z])\)?", bare)
+    letter = re.fullmatch(r"\(?([A-Za-z])\)?", bare) if lettered else None
     if letter:
         exact |= _position(letter[1], len(choices))
     if exact:
         return exact.pop() if len(exact) == 1 else None
     opened = answer.lstrip(OPENING)
-    lettered = DELIMITED.match(opened)
-    rest = opened[lettered.end() :].strip(EDGES).casefold() if lettered else ""
-    if lettered and rest in names:
-        return names.index(rest) if _position(lettered[1], len(choices)) == {names.index(rest)} else None
+    start = DELIMITED.match(opened) if lettered else None
+    rest = opened[start.end() :].strip(EDGES).casefold() if start else ""
+    if start and rest in names:
+        return names.index(rest) if _position(start[1], len(choices)) == {names.index(rest)} else None
     if DOUBT.search(answer):
         return None
     first = {at for at, name in enumerate(names) if re.match(rf"{re.escape(name)}\s*[,.;\n]", opened.casefold())}
-    if len(first) == 1 and _mentions(answer, names) == first:
+    mentioned = _named(answer, choices, lettered=lettered) | (_lettered(answer, len(names)) if lettered else set())
+    if len(first) == 1 and mentioned == first:
         return first.pop()  # "No, it is not"
-    mentioned = _mentions(answer, names)
     return next(iter(mentioned)) if len(mentioned) == 1 and not DENIAL.search(answer) else None
 
 
-def _mentions(answer: str, names: Sequence[str]) -> set[int]:
-    """Positions of all choices that a text names, by their words or by a separate letter."""
-    positions: set[int] = set()
+def _lettered(answer: str, num_choices: int) -> set[int]:
+    """Positions of all choices that a text names by a separate letter."""
     start = DELIMITED.match(answer.lstrip(OPENING))
     letters = [start[1]] if start else []
     letters += [match[1] for match in INTRODUCED.finditer(answer)]
     letters += [match[1] or match[2] for match in SET_APART.finditer(answer)]
     letters += [match[1] for match in BARE.finditer(answer)]
-    for letter in letters:
-        positions |= _position(letter, len(names))
-    rest = answer.casefold()
+    return set().union(*(_position(letter, num_choices) for letter in letters))
+
+
+def _named(answer: str, choices: Sequence[str], *, lettered: bool) -> set[int]:
+    """Positions of all choices that a text names by their words.
+
+    A choice of one letter has to have its case; where options have letters it cannot be told from one of them, and A and I are words, too.
+    """
+    positions: set[int] = set()
+    names = [choice.strip(EDGES) for choice in choices]
     for at in sorted(range(len(names)), key=lambda at: -len(names[at])):
-        # The longest first, and each match is removed: "light red" does not name red.
-        pattern = rf"(?<!\w){re.escape(names[at])}(?!\w)"
-        if len(names[at]) > 1 and re.search(pattern, rest):
+        single = len(names[at]) == 1
+        if not names[at] or (single and names[at].isalpha() and (lettered or names[at] in "AaIi")):
+            continue
+        # The longest first, and each match is removed: "light red" does not name red. The s of "it's" is no name.
+        pattern = re.compile(rf"(?<!\w)(?<!\w['’]){re.escape(names[at])}(?!\w)(?!['’]\w)", re.NOFLAG if single else re.IGNORECASE)
+        if pattern.search(answer):
             positions.add(at)
-            rest = re.sub(pattern, " \0 ", rest)
+            answer = pattern.sub(" \0 ", answer)
     return positions
 
 

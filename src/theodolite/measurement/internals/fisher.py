@@ -173,7 +173,8 @@ def _pictures_after(all_rows: pl.DataFrame, rows: pl.DataFrame, factors: Sequenc
 
 def _accumulate(context: MeasureContext, rows: pl.DataFrame, afters: Int[np.ndarray, "case factor"]) -> tuple[FisherSums, int]:
     """One case a row, in batches of similar length, halved where memory runs out; only one batch's gradients are in memory."""
-    asker = LocalAsker(context.model, context.asker.processor, ROWS_AT_ONCE, share=False)
+    own = context.asker
+    asker = LocalAsker(context.model, own.processor, ROWS_AT_ONCE, share=False, prompt=own.prompt, score=own.choice_score)
     cases = cases_of(rows, "before", apart=True)
     pictures, truth, rng = context.plan.pictures[cases.before], truth_in(rows, "before"), context.rng("fisher")
     draws = rng.integers(2**31, size=len(rows))  # one seed a case, independent of the batches

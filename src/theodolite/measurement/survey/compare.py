@@ -33,7 +33,8 @@ ORDINAL = "ordinal"
 def compare(one: SurveyResult | str | Path, other: SurveyResult | str | Path, confidence: float = 0.95) -> Comparison:
     """How `other` differs from `one` on the same pairs; each is a survey's result or its folder.
 
-    Raises `BadRecord` for a folder without a complete survey, `BadInput` for surveys of different pairs or without a common question.
+    Raises `BadRecord` for a folder without a complete survey, `BadInput` for surveys of different pairs, asked differently, or without a
+    common question.
     """
     surveys = [
         (each.record, each.rows) if isinstance(each, SurveyResult) else (read_survey(Path(each)), read_rows(Path(each), COLUMNS))
@@ -48,7 +49,7 @@ def compare_records(
     """Paired differences, second minus first, in every cell of interventions that both surveys asked.
 
     `grew` and `shrank` have a false discovery rate of 1 - `confidence`, by Benjamini-Hochberg across the cells of each of the three
-    quantities. Raises `BadInput` if the pairs differ, or if the two surveys have no question in common.
+    quantities. Raises `BadInput` if the pairs, the prompts or the scores of choices differ, or if no question is common to both.
     """
     if one.pictures_sha256 != other.pictures_sha256:
         raise BadInput(
@@ -56,6 +57,7 @@ def compare_records(
             f"{other.title} {other.pictures_sha256[:12]}; survey both with the same world, number of scenes, seed and picture size, "
             "or with the same file of pairs"
         )
+    _refuse_other_asking(one, other)
     first, second = _interventions(one_rows), _interventions(other_rows)
     both = match_rows(first, second)
     if both.is_empty():
@@ -78,6 +80,22 @@ def compare_records(
         grew=tuple(sorted((item for item in findings if item.difference > 0), key=lambda item: -item.difference)),
         shrank=tuple(sorted((item for item in findings if item.difference < 0), key=lambda item: item.difference)),
     )
+
+
+def _refuse_other_asking(one: SurveyRecord, other: SurveyRecord) -> None:
+    """Raises `BadInput` if the models were asked in other words, or their choices scored otherwise: both alone change answers."""
+    if one.model.prompt_sha256 != other.model.prompt_sha256:
+        raise BadInput(
+            f"the two surveys write their questions differently: the prompts of {one.title} are of style {one.model.prompt} (hash "
+            f"{one.model.prompt_sha256[:12]}), those of {other.title} of style {other.model.prompt} ({other.model.prompt_sha256[:12]}); "
+            "survey both with the same --prompt"
+        )
+    scores = [record.model.score for record in (one, other)]
+    if None not in scores and scores[0] != scores[1]:  # None: an endpoint, which scores no whole choices
+        raise BadInput(
+            f"the two surveys score choices differently: {one.title} by {scores[0]}, {other.title} by {scores[1]}; survey both with the "
+            "same --score"
+        )
 
 
 def _compared(record: SurveyRecord, alone: int) -> Compared:

@@ -9,9 +9,11 @@ import polars as pl
 from jaxtyping import UInt8
 from torch import nn
 
+from theodolite.asking.prompts import prompt_hash
 from theodolite.measurement.pairs.plan import Plan
 from theodolite.models.families import family_of
 from theodolite.models.fingerprint import weights_hash
+from theodolite.records.asking import ChoiceScore, PromptStyle
 from theodolite.records.survey import Example, ModelConfig, WorldConfig
 from theodolite.worlds.gallery import Gallery
 from theodolite.worlds.world import World
@@ -61,13 +63,16 @@ def describe_gallery(gallery: Gallery) -> WorldConfig:
     )
 
 
-def describe_model(model: nn.Module) -> ModelConfig:
-    """The record's description of a model."""
+def describe_model(model: nn.Module, prompt: PromptStyle, score: ChoiceScore) -> ModelConfig:
+    """The record's description of a model and of how it was asked."""
     return ModelConfig(
         family=family_of(model.config).name,
         weights_sha256=weights_hash(model),
         num_parameters=sum(weight.numel() for weight in model.parameters()),
         dtype=str(model.dtype).removeprefix("torch."),
+        prompt=prompt,
+        prompt_sha256=prompt_hash(prompt),
+        score=score,
     )
 
 

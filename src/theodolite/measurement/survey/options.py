@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from theodolite.asking.prompts import DEFAULT
+from theodolite.records.asking import ChoiceScore, PromptStyle
 from theodolite.records.survey import Thresholds
 from theodolite.worlds.query import Policy
 
@@ -19,8 +21,10 @@ class SurveyOptions:
     scenes of a world are `num_scenes`, drawn by `seed`, which also seeds the measures of the inside. `measures` names these (see
     `internals.registry.MEASURES`); they use the first `inside_scenes` scenes. `batch` is the number of rows at once; None means as many as
     memory allows. `noise` *perturb* measures the noise of given pairs that bring none on slightly changed pictures; *given* uses no noise
-    but their own. Without `official` a world's own test questions are not asked. `device`, `dtype` and `attention` are for models that are
-    loaded from a path. `title` None means the training arm's name, else the model folder's.
+    but their own. Without `official` a world's own test questions are not asked. `prompt` is the style in which questions are written (see
+    `asking.prompts`), and `score` what decides between choices: their total log-probability, or that per token; a `SurveyedModel` brings
+    its own. `device`, `dtype` and `attention` are for models that are loaded from a path. `title` None means the training arm's name, else
+    the model folder's.
     """
 
     policy: str | Policy | None = None
@@ -33,6 +37,8 @@ class SurveyOptions:
     noise: Literal["perturb", "given"] = "perturb"
     thresholds: Thresholds = field(default_factory=Thresholds)
     official: bool = True
+    prompt: PromptStyle = DEFAULT
+    score: ChoiceScore = "total"
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: str = "sdpa"

@@ -16,6 +16,7 @@ from torch import nn
 from theodolite.asking.answer import Asker
 from theodolite.asking.local import LocalAsker
 from theodolite.asking.model_inputs import survey_size
+from theodolite.asking.prompts import DEFAULT
 from theodolite.measurement.behaviour.accuracy import measure_accuracy
 from theodolite.measurement.behaviour.shadows import measure_shadows
 from theodolite.measurement.internals.context import MeasureContext, questions_of
@@ -30,6 +31,7 @@ from theodolite.measurement.survey.result import SurveyResult
 from theodolite.measurement.survey.targets import SurveyTarget, Target, target_of
 from theodolite.models.load import load_vlm
 from theodolite.questions.coverage import measure_coverage
+from theodolite.records.asking import ChoiceScore, PromptStyle
 from theodolite.records.endpoint import EndpointConfig
 from theodolite.records.errors import BadInput
 from theodolite.records.inside import Inside
@@ -54,10 +56,12 @@ class SurveyedModel:
     local: LocalAsker | None = None
 
     @classmethod
-    def of_model(cls, model: nn.Module, processor: Any, batch: int | None = None) -> SurveyedModel:
+    def of_model(
+        cls, model: nn.Module, processor: Any, batch: int | None = None, prompt: PromptStyle = DEFAULT, score: ChoiceScore = "total"
+    ) -> SurveyedModel:
         """A model in this process. Raises `UnknownFamily` for one that is not in the families table."""
-        asker = LocalAsker(model, processor, batch)
-        return cls(asker, survey_size(processor.image_processor), lambda: describe_model(model), asker.notices, asker)
+        asker = LocalAsker(model, processor, batch, prompt=prompt, score=score)
+        return cls(asker, survey_size(processor.image_processor), lambda: describe_model(model, prompt, score), asker.notices, asker)
 
 
 Model = str | Path | tuple[nn.Module, Any] | SurveyedModel
@@ -87,15 +91,15 @@ def survey_model(
     if training is None and isinstance(model, str | Path):
         training = read_training(Path(model))
     target = target_of(target, options, training)
-    if isinstance(model, SurveyedModel) and model.local is None:
-        refuse_inside(options.measures)
+    if isinstance(model, SurveyedModel):
+        _refuse_other_asking(model, options)
     started, before, seconds = datetime.now(UTC), monotonic(), {}
     title = options.title or _title(model, training)
     if isinstance(model, str | Path):
         model = load_vlm(model, options.device, options.dtype, options.attention)
         seconds["loading"] = monotonic() - before
     if isinstance(model, tuple):
-        model = SurveyedModel.of_model(*model, options.batch)
+        model = SurveyedModel.of_model(*model, options.batch, options.prompt, options.score)
     session = SurveySession.ask(model, target, options, steps, seconds)
     return session.result(title, training, started)
 
@@ -106,6 +110,18 @@ def refuse_inside(measures: Sequence[str]) -> None:
         raise BadInput(
             f"--measures {','.join(measures)}: they look inside the model, and an endpoint gives answers only; "
             "leave --measures out, or survey the model from its folder"
+        )
+
+
+def _refuse_other_asking(surveyed: SurveyedModel, options: SurveyOptions) -> None:
+    """Raises `BadInput` if a model that brings its asker is wanted otherwise than this asker can: inside an endpoint, or in other words."""
+    asker = surveyed.local
+    if asker is None:
+        refuse_inside(options.measures)
+    elif (asker.prompt, asker.choice_score) != (options.prompt, options.score):
+        raise BadInput(
+            f"the model's asker writes prompts of style {asker.prompt!r} with the score {asker.choice_score!r}, and the options want "
+            f"{options.prompt!r} and {options.score!r}; give SurveyedModel.of_model the same prompt and score"
         )
 
 

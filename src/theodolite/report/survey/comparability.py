@@ -125,6 +125,9 @@ def _survey_doubts(arms: Sequence[SurveyArm]) -> list[str]:
     if len({(arm.record.seed, arm.record.num_scenes) for arm in arms}) > 1:
         by_label = "; ".join(f"{arm.label}: {arm.record.num_scenes} scenes, seed {arm.record.seed}" for arm in arms)
         doubts.append(f"The models were not asked about the same pairs ({by_label}).")
+    if len({(arm.record.model.prompt_sha256, arm.record.model.score) for arm in arms}) > 1:
+        by_label = "; ".join(f"{arm.label}: {arm.record.model.words}" for arm in arms)
+        doubts.append(f"The models were not asked in the same words, or their choices not scored alike ({by_label}).")
     if _differ([arm.record.shadows.thresholds for arm in arms]):
         doubts.append("The verdicts of these surveys rest on different thresholds (see the end of the page).")
     return doubts

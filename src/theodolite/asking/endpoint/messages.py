@@ -1,35 +1,19 @@
-"""Prompts for endpoints: a question with lettered options about one picture, and estimates of its tokens."""
+"""Chat messages for endpoints: a prompt about one picture, and estimates of its tokens."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 from base64 import b64encode
-from collections.abc import Sequence
-from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from theodolite.records.errors import BadInput
-
-LETTERS = ascii_uppercase
-TEMPLATE = "{question}\n{options}\nAnswer with the letter only."
-OPTION = "{letter}. {choice}"
-PROMPT_SHA256 = hashlib.sha256(f"{TEMPLATE}\0{OPTION}".encode()).hexdigest()
 # Rules of thumb: characters of English per token, and the side in pixels of a hosted model's picture tiles.
 LETTERS_A_TOKEN = 4
 TILE = 512
-
-
-def prompt_of(question: str, choices: Sequence[str]) -> str:
-    """The question with its choices as lettered options, in their order. Raises `BadInput` for more choices than letters."""
-    if len(choices) > len(LETTERS):
-        raise BadInput(f"{question!r} has {len(choices)} choices, but there are only {len(LETTERS)} letters; ask a question with fewer")
-    options = "\n".join(OPTION.format(letter=letter, choice=choice) for letter, choice in zip(LETTERS, choices, strict=False))
-    return TEMPLATE.format(question=question, options=options)
 
 
 def messages_of(prompt: str, picture: UInt8[np.ndarray, "height width 3"] | None) -> list[dict[str, Any]]:

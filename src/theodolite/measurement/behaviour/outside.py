@@ -1,0 +1,24 @@
+"""Probability mass outside the choices, query by query: the gate before rates of a model that answers with something else."""
+
+from __future__ import annotations
+
+import polars as pl
+
+OUTSIDE_LIMIT = 0.5
+
+
+def withheld_queries(rows: pl.DataFrame, limit: float = OUTSIDE_LIMIT) -> dict[tuple[str, str], float]:
+    """Mean mass outside the choices, 0 to 1, of every (query, form) where it is above `limit`: its rates say little of the model's answers.
+
+    Over the questions about the pairs (rows of kind training are of other pictures), each once a picture, even if several rows contain it.
+    Questions whose mass is unknown (unanswered, or read from text) are left out, and a query of which all are is not withheld.
+    """
+    sides = [
+        rows.filter(pl.col("kind") != "training").select(
+            "query", "form", "choices", question=f"question_{side}", picture=f"picture_{side}", outside=f"outside_{side}"
+        )
+        for side in ("before", "after")
+    ]
+    known = pl.concat(sides).drop_nulls("outside").unique(["query", "form", "choices", "question", "picture"], maintain_order=True)
+    means = known.group_by("query", "form", maintain_order=True).agg(pl.col("outside").mean())
+    return {(query, form): mean for query, form, mean in means.filter(pl.col("outside") > limit).iter_rows()}

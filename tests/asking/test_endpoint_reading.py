@@ -1,0 +1,76 @@
+"""How an endpoint's answers are read: letters, words, and log-probabilities of letters. Nothing is guessed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from helpers.endpoint_askers import COLOURS
+from theodolite.asking.answer import UNANSWERED
+from theodolite.asking.endpoint.reading import answer_of_logprobs, read_choice
+
+
+@pytest.mark.parametrize(
+    ("text", "position"),
+    [
+        *((text, 0) for text in ("A", "a", "(a)", "A.", "**A**", " A\n", "red", "Red.", "The answer is red", "A. red", "A red square")),
+        *((text, 1) for text in ("B)", "light red", "The answer is light red.", "Answer: B", "b. light red")),
+        *((text, 2) for text in ("(C) blue", "I think it is C.", "Option C", "<think>red or blue</think>C", "Blue, as the sky is")),
+        *((text, 3) for text in ("The answer is D", "dark green!", "D\n\nBecause it is dark green")),
+        *(
+            (text, None)
+            for text in ("A. blue", "A or B", "A, B", "red or blue", "It is not red", "E", "", "banana", "<think>red", "C\nnot red")
+        ),
+        *((text, None) for text in ("I can't tell", "Red, I am not sure", "The answer is A red or blue thing", "redder", "none of them")),
+    ],
+)
+def test_a_text_is_read_as_the_one_choice_that_it_says_and_never_guessed(text: str, position: int | None) -> None:
+    assert read_choice(text, COLOURS) == position
+
+
+@pytest.mark.parametrize(
+    ("text", "position"),
+    [
+        *((text, 0) for text in ("red", "Red.", "The answer is red", "A red square", "I think that it is red.", "red, as in B")),
+        *((text, 1) for text in ("light red", "It is light red.", "- light red", "<think>red or blue</think>light red")),
+        *(
+            (text, None)
+            for text in ("A", "(b)", "Answer: C", "B.", "red or blue", "It is not red", "I can't tell", "", "The picture shows a car")
+        ),
+    ],
+)
+def test_where_no_letters_were_shown_none_stands_for_a_choice(text: str, position: int | None) -> None:
+    assert read_choice(text, COLOURS, lettered=False) == position
+
+
+@pytest.mark.parametrize(
+    ("text", "position"), [("The letter is K.", 1), ("It's E", 0), ("It's unclear", None), ("k", 1), ("3", 3), ("a K or an E", None)]
+)
+def test_choices_of_one_character_are_read_in_their_case(text: str, position: int | None) -> None:
+    assert read_choice(text, ("E", "K", "S", "3", "A"), lettered=False) == position
+
+
+def test_a_number_is_read_beside_letters() -> None:
+    assert read_choice("There are 2 of them.", ("1", "2", "3")) == 1 and read_choice("There are 2 or 3.", ("1", "2", "3")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "position"), [("No, it is not.", 1), ("Yes, it is.", 0), ("B. yes", None), ("yes and no", None), ("B", 1)]
+)
+def test_yes_and_no_are_read_with_what_follows_them(text: str, position: int | None) -> None:
+    assert read_choice(text, ("yes", "no")) == position
+
+
+def test_a_letter_that_is_a_choice_of_its_own_is_ambiguous_unless_both_agree() -> None:
+    assert read_choice("B", ("B", "A")) is None and read_choice("B", ("A", "B")) == 1
+
+
+def test_letters_share_their_mass_and_the_rest_is_outside() -> None:
+    top = {"A": 0.3, " A": 0.1, "▁B": 0.2, "(B": 0.1, "C": 0.05, "The": 0.2, "E": 0.01}
+    answer = answer_of_logprobs({token: math.log(mass) for token, mass in top.items()}, 3)
+    assert answer.probabilities is not None
+    np.testing.assert_allclose(answer.probabilities, np.array([0.4, 0.3, 0.05]) / 0.75)
+    assert answer.outside == pytest.approx(0.25) and answer.chosen == 0
+    assert answer_of_logprobs({"The": 0.0, "A": -math.inf}, 3) is UNANSWERED
