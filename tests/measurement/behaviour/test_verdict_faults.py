@@ -129,3 +129,14 @@ def test_verdicts_that_other_thresholds_would_change_are_listed() -> None:
     changed = {(other.factor, other.read_frac, other.leak_above_noise_frac): other.verdict for other in shadows.sensitivity}
     assert changed["colour", 0.5, 0.05] == changed["colour", 0.5, 0.2] == "shadow" and shadows.verdicts["colour"] == "undecided"
     assert ("row", 0.5, 0.2) not in changed
+
+
+def test_rates_of_a_model_that_answers_with_something_else_are_withheld() -> None:
+    """A survey with 0.999999 of the probability outside the choices reported rates as results."""
+    rows = answered(honest, ["shape", "row"], 60)
+    outside = [pl.when(pl.col("query") == "row").then(0.97).otherwise(0.02).alias(f"outside_{side}") for side in ("before", "after")]
+    shadows = shadows_of(rows.with_columns(outside))
+    assert shadows.withheld == {"row (open)": pytest.approx(0.97)} and not [cell for cell in shadows.cells if cell.query == "row"]
+    reason = "answers to row (open), since 97% of the probability lies outside the choices"
+    assert shadows.evidence["row"].missing == (f"read: {reason}",) and shadows.evidence["shape"].missing == (f"leak: {reason}",)
+    assert set(shadows.verdicts.values()) == {"not_measured"}

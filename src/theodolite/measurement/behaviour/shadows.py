@@ -14,6 +14,7 @@ import polars as pl
 
 from theodolite.measurement.behaviour.competence import Question, State, measure_competence, states
 from theodolite.measurement.behaviour.dependence import contradictions
+from theodolite.measurement.behaviour.outside import withheld_queries
 from theodolite.measurement.behaviour.verdicts import FactorRates, adjusted_confidence, judge, sensitivity
 from theodolite.records.part import Rate
 from theodolite.records.survey import Cell, Leak, Noise, NoiseSource, Shadows, Thresholds, Unanswered
@@ -42,11 +43,12 @@ def measure_shadows(
     `dependence` maps each query's name to the factors that its answer depends on; `asked` holds the names that the policy supports.
     """
     unanswered = tuple(_unanswered(rows))
-    rows = rows.select(MEASURED)
+    withheld = {Question(*key): mass for key, mass in withheld_queries(rows).items()}
+    rows = _without_answers(rows.select(MEASURED), withheld)
     confidence = thresholds.confidence
     competence = measure_competence(rows, confidence)
     answered = rows.filter(pl.col("moved").is_not_null())
-    rates = [_factor_rates(rows, factor, dependence, asked, states(competence), confidence) for factor in factors]
+    rates = [_factor_rates(rows, factor, dependence, asked, states(competence), withheld, confidence) for factor in factors]
     evidence = {factor.factor: judge(factor, thresholds) for factor in rates}
     mislabelled, num_mislabelled = contradictions(rows, dependence)
     outside = pl.concat([rows["outside_before"], rows["outside_after"]]).drop_nulls()
@@ -61,9 +63,19 @@ def measure_shadows(
         sensitivity=sensitivity(rates, thresholds),
         mislabelled=mislabelled,
         num_mislabelled=num_mislabelled,
+        withheld={query.words: mass for query, mass in withheld.items()},
         outside_mass=float(np.mean(outside.to_numpy())) if len(outside) else None,
         unanswered=unanswered,
     )
+
+
+def _without_answers(rows: pl.DataFrame, withheld: Mapping[Question, float]) -> pl.DataFrame:
+    """The rows, with the answers to these queries taken out: no rate is made of them."""
+    if not withheld:
+        return rows
+    out = pl.any_horizontal((pl.col("query") == query.query) & (pl.col("form") == query.form) for query in withheld)
+    columns = ("answer_before", "answer_after", "moved", "right", "variation")
+    return rows.with_columns(pl.when(~out).then(pl.col(column)).alias(column) for column in columns)
 
 
 def _unanswered(rows: pl.DataFrame) -> list[Unanswered]:
@@ -145,6 +157,7 @@ def _factor_rates(
     dependence: Mapping[str, frozenset[str]],
     asked: frozenset[str],
     fitness: Mapping[Question, State],
+    withheld: Mapping[Question, float],
     confidence: float,
 ) -> FactorRates:
     """What the rows measure of one factor under the queries asked, each in the form that is its evidence."""
@@ -158,14 +171,14 @@ def _factor_rates(
     queries = tuple(Question(*key) for key in reads.select("query", "form").unique(maintain_order=True).iter_rows())
     noises = [noise for query in queries if (noise := _noise_of(rows, query)[1]) is not None]
     compared = len(noises) == len(queries) and len(answered) > 0
-    measured, missing_leaks = _leaks(leaks, rows, factor, confidence)
+    measured, missing_leaks = _leaks(leaks, rows, factor, withheld, confidence)
     return FactorRates(
         factor=factor,
         asked=any(factor in dependence.get(name, frozenset()) for name in asked),
         read=_rate(answered, "moved", confidence) if len(answered) else None,
         read_above_noise=rate_difference(*_moves(answered), *_moves(pl.concat(noises)), confidence) if compared else None,
         read_queries=queries,
-        missing_read=() if len(answered) else ("read: a pair that changes the true answer" if reads.is_empty() else "read: answers",),
+        missing_read=_missing_read(len(answered), queries, withheld),
         leaks=measured,
         missing_leaks=missing_leaks,
         states=fitness,
@@ -179,7 +192,9 @@ def in_evidence_form(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(rank == rank.min().over("query"))
 
 
-def _leaks(moving: pl.DataFrame, rows: pl.DataFrame, factor: str, confidence: float) -> tuple[tuple[Leak, ...], tuple[str, ...]]:
+def _leaks(
+    moving: pl.DataFrame, rows: pl.DataFrame, factor: str, withheld: Mapping[Question, float], confidence: float
+) -> tuple[tuple[Leak, ...], tuple[str, ...]]:
     """The leak into each query against that query's own noise, and what is missing for "no query leaks"."""
     groups = list(moving.group_by(["query", "form"], maintain_order=True))
     if not groups:
@@ -190,7 +205,7 @@ def _leaks(moving: pl.DataFrame, rows: pl.DataFrame, factor: str, confidence: fl
         query = Question(str(about), str(form))
         answered = group.filter(pl.col("moved").is_not_null())
         if answered.is_empty():
-            missing.append(f"leak: answers to {query.words}")
+            missing.append(f"leak: {_no_answers(query, withheld)}")
             continue
         source, noise = _noise_of(rows, query)
         if noise is None:
@@ -198,6 +213,18 @@ def _leaks(moving: pl.DataFrame, rows: pl.DataFrame, factor: str, confidence: fl
         moves = None if noise is None else _moves(noise)
         leaks.append(leak_of(factor, query, _moves(answered), source, moves, confidence, adjusted))
     return tuple(leaks), tuple(missing)
+
+
+def _missing_read(num_answered: int, queries: Sequence[Question], withheld: Mapping[Question, float]) -> tuple[str, ...]:
+    """What is missing for a read rate, in words."""
+    if num_answered:
+        return ()
+    return tuple(f"read: {_no_answers(query, withheld)}" for query in queries) or ("read: a pair that changes the true answer",)
+
+
+def _no_answers(query: Question, withheld: Mapping[Question, float]) -> str:
+    why = f", since {withheld[query]:.0%} of the probability lies outside the choices" if query in withheld else ""
+    return f"answers to {query.words}{why}"
 
 
 def leak_of(
