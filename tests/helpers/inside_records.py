@@ -9,7 +9,7 @@ from typing import Any
 from helpers.survey_records import rate
 from theodolite.records.allocation import Allocation, LayerAllocation
 from theodolite.records.causal import Causal, Disturbance, Erased, Erasure, Patch, Response, Responses, SiteDisturbance
-from theodolite.records.fisher import Energy, Fisher
+from theodolite.records.fisher import DirectionGradient, Energy, Fisher
 from theodolite.records.gap import Gap, SiteGap
 from theodolite.records.geometry import Directions, Equivalence, Geometry, Hierarchy, Overlap, Shape, Simplex, SiteGeometry, Tested
 from theodolite.records.identifiability import Blocks, Identifiability, SiteIdentifiability
@@ -120,6 +120,13 @@ def fisher(numbers: Numbers) -> Fisher:
             )
             for factor in FACTORS
             for query in QUERIES
+        ),
+        gradients=tuple(
+            DirectionGradient(
+                factor=factor, asked=factor in QUERIES, gradient=numbers.estimate(), size=numbers.estimate(), random=numbers.estimate(),
+                nuisance=None, excess_random=numbers.estimate(), excess_nuisance=None, share_of_asked=numbers.estimate(), num_cases=60,
+            )
+            for factor in FACTORS
         ),
     )  # fmt: skip
 
