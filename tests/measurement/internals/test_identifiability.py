@@ -125,7 +125,7 @@ def test_noise_is_none_of_the_factors() -> None:
 def test_of_many_dimensions_the_channels_most_like_the_factors_are_read() -> None:
     site = identified("wide")
     assert not site.principal and (site.num_dims, site.num_axes) == (60, MAX_AXES)
-    assert site.linear_r2 > 0.99 and site.mcc < 0.9, "every channel mixes all factors"
+    assert site.linear_r2 > 0.99 and 0.9 < site.mcc < 0.98, "every channel mixes all factors, and of 60 some are mostly one of them"
 
 
 def test_factors_in_single_channels_of_many_are_found_and_a_rotation_of_the_channels_loses_them() -> None:

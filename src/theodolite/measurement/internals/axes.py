@@ -93,9 +93,8 @@ def measure_dci(axes: AxesRead, train: Int[np.ndarray, "train factor"], test: In
     importance = np.zeros((axes.train.shape[1], train.shape[1]))
     informativeness = []
     for factor in range(train.shape[1]):
-        forest = RandomForestClassifier(NUM_TREES, max_features=None, min_samples_leaf=2, random_state=0, n_jobs=-1)
-        forest.fit(axes.train, train[:, factor])  # each tree has a seed of its own, so the number of cores changes nothing
-        forest.n_jobs = 1
+        forest = RandomForestClassifier(NUM_TREES, max_features=None, min_samples_leaf=2, random_state=0, n_jobs=1)
+        forest.fit(axes.train, train[:, factor])
         importance[:, factor] = forest.feature_importances_
         accuracy = float(np.mean(forest.predict(axes.test) == test[:, factor]))
         chance = float(np.bincount(test[:, factor]).max()) / len(test)
