@@ -9,9 +9,9 @@ from typing import Any
 from helpers.survey_records import rate
 from theodolite.records.allocation import Allocation, LayerAllocation
 from theodolite.records.causal import Causal, Disturbance, Erased, Erasure, Patch, Response, Responses, SiteDisturbance
-from theodolite.records.fisher import Energy, Fisher
+from theodolite.records.fisher import DirectionGradient, Energy, Fisher
 from theodolite.records.gap import Gap, SiteGap
-from theodolite.records.geometry import Directions, Geometry, Hierarchy, Overlap, Shape, Simplex, SiteGeometry, Tested
+from theodolite.records.geometry import Directions, Equivalence, Geometry, Hierarchy, Overlap, Shape, Simplex, SiteGeometry, Tested
 from theodolite.records.identifiability import Blocks, Identifiability, SiteIdentifiability
 from theodolite.records.inside import Inside
 from theodolite.records.ladder import FactorLadder, Ladder, LadderThresholds, Loss, PositionMap, Rung, Step
@@ -42,6 +42,9 @@ class Numbers:
 
     def hierarchy(self) -> Hierarchy:
         return Hierarchy(group_cos=self.frac(), low=0.0, high=0.2, chance=0.1, p=0.3, least_p=0.3)
+
+    def equivalence(self) -> Equivalence:
+        return Equivalence(estimate=self.estimate(), lower=0.1, upper=0.3, bound=0.05, finding="overlapping")
 
     def rate(self) -> Rate:
         return rate(self.frac(), 30)
@@ -87,13 +90,15 @@ def geometry(numbers: Numbers) -> Geometry:
             factors={
                 factor: Directions(
                     consistency=None if factor == "sheen" else numbers.tested(), rank=3, num_differences=60,
-                    simplex=Simplex(regularity=numbers.tested(), cosine_gap=0.1, norm_spread=0.1),
+                    simplex=Simplex(
+                        regularity=numbers.estimate(), plug_in=0.99, signal_frac=numbers.estimate(), cosine_gap=0.1, norm_spread=0.1
+                    ),
                     hierarchy=numbers.hierarchy() if factor == "colour" else None,
                 )
                 for factor in FACTORS
             },
             overlaps=(
-                Overlap(first="shape", second="colour", overlap=numbers.tested(), random=0.03),
+                Overlap(first="shape", second="colour", overlap=numbers.tested(), random=0.03, equivalence=numbers.equivalence()),
                 Overlap(first="shape", second="sheen", overlap=numbers.tested(), random=0.03),
             ),
         )  # fmt: skip
@@ -115,6 +120,13 @@ def fisher(numbers: Numbers) -> Fisher:
             )
             for factor in FACTORS
             for query in QUERIES
+        ),
+        gradients=tuple(
+            DirectionGradient(
+                factor=factor, asked=factor in QUERIES, gradient=numbers.estimate(), size=numbers.estimate(), random=numbers.estimate(),
+                nuisance=None, excess_random=numbers.estimate(), excess_nuisance=None, share_of_asked=numbers.estimate(), num_cases=60,
+            )
+            for factor in FACTORS
         ),
     )  # fmt: skip
 

@@ -2,7 +2,8 @@
 
 F = J^T (diag m - m m^T) J, with m the probabilities of a question's choices and J the derivative of their scores by the tokens. No
 question constrains an uncovered factor: along its displacement F and the gradient of the loss should be exactly 0, not only small.
-Work is bounded: the first scenes in order, one picture of each, with all its open questions.
+The pass runs in single precision, whatever the model's, since half precision cannot tell small from 0. Work is bounded: the first
+scenes in order, one picture of each, with all its open questions.
 """
 
 from __future__ import annotations
@@ -21,111 +22,47 @@ from theodolite.asking.answer import Question
 from theodolite.asking.local import LocalAsker
 from theodolite.asking.rows import Batch, TokenRow
 from theodolite.measurement.internals.context import MeasureContext
+from theodolite.measurement.internals.loss_gradient import direction_gradients, significant
 from theodolite.measurement.internals.reask import cases_of, first_pictures, open_rows, truth_in
+from theodolite.measurement.internals.sensitivity import (
+    AlongDisplacements,
+    along,
+    centred,
+    entropy_rank,
+    is_rounding,
+    negligible,
+    participation_rank,
+    spectrum,
+)
+from theodolite.models.precision import fits_in_single_precision, in_single_precision
 from theodolite.records.fisher import Energy, Fisher
 from theodolite.records.part import Estimate
 from theodolite.stats.jackknife import DIGITS, rounded
 from theodolite.stats.rates import Bounds, clustered_mean
 
 NUM_SCENES = 40
-NUM_DRAWS = 8
 ROWS_AT_ONCE = 16
 NUM_EIGENVALUES = 32
 MOST_BYTES = 2**28  # of displacements that are cached for a picture's other questions
 # Quantities along each displacement, with their ranges (None: unbounded).
-BOUNDS: Mapping[str, Bounds | None] = {"energy": None, "energy_span": None, "slope": (0.0, 1.0), "slope_span": (0.0, 1.0)}
-
-
-def negligible(eps: float) -> float:
-    """The relative size, 0 to 1, below which a difference is rounding: 4e-6 in float32, 0.03 in bfloat16 (`eps` is the dtype's)."""
-    return max(30 * torch.finfo(torch.float32).eps, 4 * eps)
-
-
-def centred(
-    gradients: Float[Tensor, "choice *tokens dim"], scores: Float[Tensor, " choice"], eps: float
-) -> tuple[Float[Tensor, "choice *tokens dim"], Float[Tensor, " choice"]]:
-    """Gradients of the choices' scores about their mean under m = softmax(scores), times sqrt(m), and m: F is the sum of their squares.
-
-    Exactly 0 where the remainder is rounding; `eps` is that of the dtype in which the model computed the gradients.
-    """
-    m = scores.softmax(dim=0)
-    weight = m.view(-1, *[1] * (gradients.dim() - 1))
-    rooted = (gradients - (weight * gradients).sum(dim=0)) * weight.sqrt()
-    total = float((weight * gradients.square()).sum())
-    return rooted * float(float(rooted.square().sum()) > negligible(eps) ** 2 * total), m
-
-
-def spectrum(matrix: Float[Tensor, "dim dim"]) -> Float[Tensor, " dim"] | None:
-    """Eigenvalues of a symmetric matrix, negative ones set to 0, as shares of their sum, largest first; None where all are 0."""
-    values = torch.linalg.eigvalsh(matrix.double()).clamp(min=0).flip(0)
-    return values / values.sum() if float(values.sum()) > 0 else None
-
-
-def entropy_rank(shares: Float[Tensor, " dim"]) -> float:
-    """exp of the entropy of the shares: 1 to their number."""
-    return float(torch.special.entr(shares).sum().exp())
-
-
-def participation_rank(shares: Float[Tensor, " dim"]) -> float:
-    """1 / sum of squared shares: 1 to their number."""
-    return float(1 / shares.square().sum())
-
-
-@dataclass(frozen=True, eq=False)
-class AlongDisplacements:
-    """One case's energies and slopes along its picture's displacements; NaN without a displacement, or where the reference is 0."""
-
-    energy: Float[np.ndarray, " factor"]
-    energy_span: Float[np.ndarray, " factor"]
-    slope: Float[np.ndarray, " factor"]
-    slope_span: Float[np.ndarray, " factor"]
-
-
-def along(
-    rooted: Float[Tensor, "choice coordinate"],
-    loss: Float[Tensor, " coordinate"],
-    moved: Float[Tensor, "factor coordinate"],
-    rng: np.random.Generator,
-) -> AlongDisplacements:
-    """Energies and slopes along unit displacements, and along random directions in the span of the others.
-
-    `rooted` is from `centred`, `loss` the gradient of the loss, `moved` the displacements, 0 where a factor has none. Energies are relative
-    to their mean over random directions (trace / number of coordinates), slopes to the norm of the loss gradient.
-    """
-    lengths = moved.norm(dim=1)
-    nonzero = lengths > 0
-    unit = moved / torch.where(nonzero, lengths, 1.0)[:, None]
-    derivatives = (rooted @ unit.T).double()  # (choice, factor)
-    slopes, gram = (unit @ loss).double(), (unit @ unit.T).double()
-    mean = float(rooted.double().square().sum()) / rooted.shape[1]
-    steepness = float(loss.double().norm())
-
-    def relative(energies: Tensor, scale: float) -> np.ndarray:
-        return (energies / scale).numpy() if scale > 0 else np.full(energies.shape, np.nan)
-
-    energy = np.where(nonzero.numpy(), relative(derivatives.square().sum(dim=0), mean), np.nan)
-    slope = np.where(nonzero.numpy(), relative(slopes.abs(), steepness), np.nan)
-    spans = np.full((2, len(moved)), np.nan)
-    for number in torch.nonzero(nonzero)[:, 0].tolist():
-        others = nonzero.clone()
-        others[number] = False
-        if not others.any():
-            continue
-        draws = torch.from_numpy(rng.standard_normal((NUM_DRAWS, int(others.sum()))))
-        squares = ((draws @ gram[others][:, others]) * draws).sum(dim=1)  # squared lengths
-        energies = (draws @ derivatives[:, others].T).square().sum(dim=1) / squares
-        spans[0, number] = relative(energies.mean(), mean)
-        spans[1, number] = relative(((draws @ slopes[others]).abs() / squares.sqrt()).mean(), steepness)
-    return AlongDisplacements(energy, spans[0], slope, spans[1])
+BOUNDS: Mapping[str, Bounds | None] = {
+    "energy": None,
+    "energy_span": None,
+    "energy_nuisance": None,
+    "slope": (0.0, 1.0),
+    "slope_span": (0.0, 1.0),
+    "slope_nuisance": (0.0, 1.0),
+}
 
 
 @dataclass
 class FisherSums:
-    """Running sums: F over tokens and cases, and by case its trace and its values along displacements."""
+    """Running sums: F over tokens and cases, and by case its trace, whether that is rounding, and its values along displacements."""
 
     total: Float[Tensor, "dim dim"]
     case: list[int] = field(default_factory=list)
     trace: list[float] = field(default_factory=list)
+    flat: list[bool] = field(default_factory=list)
     along: list[AlongDisplacements] = field(default_factory=list)
 
     def column(self, name: str) -> Float[np.ndarray, "case factor"]:
@@ -140,9 +77,12 @@ def measure_fisher(context: MeasureContext) -> Fisher | None:
     if rows.is_empty():
         return None
     factors = tuple(context.interventions)
-    sums, num_tokens = _accumulate(context, rows, _pictures_after(all_rows, rows, factors))
+    afters = np.concatenate([_pictures_after(all_rows, rows, factors), _nuisance_after(context.rows, rows)[:, None]], axis=1)
+    with _in_single_precision(context):
+        sums, num_tokens = _accumulate(context, rows, afters)
+        precision = context.asker.base.dtype
     dim = sums.total.shape[0]
-    trace = np.array(sums.trace)[np.argsort(sums.case)]
+    trace, flat = np.array(sums.trace)[np.argsort(sums.case)], np.array(sums.flat)[np.argsort(sums.case)]
     scenes, about = rows["scene"].to_numpy(), rows["query"].to_numpy()
     queries = rows["query"].unique(maintain_order=True).to_list()
     shares = spectrum(sums.total / len(rows))
@@ -151,16 +91,30 @@ def measure_fisher(context: MeasureContext) -> Fisher | None:
         num_cases=len(rows),
         num_tokens=num_tokens,
         dim=dim,
-        trace=rounded(clustered_mean(trace, scenes, context.confidence)),
+        trace=significant(clustered_mean(trace, scenes, context.confidence)),
         trace_by_query={
-            query: rounded(clustered_mean(trace[about == query], scenes[about == query], context.confidence)) for query in queries
+            query: significant(clustered_mean(trace[about == query], scenes[about == query], context.confidence)) for query in queries
         },
         spectrum=() if shares is None else tuple(round(float(share), DIGITS) for share in shares[:NUM_EIGENVALUES]),
         entropy_rank=None if shares is None else round(entropy_rank(shares), DIGITS),
         participation_rank=None if shares is None else round(participation_rank(shares), DIGITS),
         chance_slope=round(float(np.sqrt(2 / (np.pi * num_tokens * dim))), DIGITS),
-        energies=_energies(sums, trace, factors, scenes, about, context.confidence),
+        energies=_energies(sums, flat, factors, scenes, about, context.confidence),
+        gradients=direction_gradients(factors, queries, sums.column, scenes, context.confidence, context.rng("fisher.gradients")),
+        precision=str(precision).removeprefix("torch."),
+        rounding=negligible(torch.finfo(precision).eps),
     )
+
+
+@contextmanager
+def _in_single_precision(context: MeasureContext) -> Iterator[None]:
+    """Context in which the model computes in float32; where memory lacks room, in its own precision, with a notice."""
+    if fits_in_single_precision(context.model):
+        with in_single_precision(context.model):
+            yield
+    else:
+        context.asker.notices.append("Fisher information is in half precision, whose rounding hides small gradients: float32 did not fit")
+        yield
 
 
 def _pictures_after(all_rows: pl.DataFrame, rows: pl.DataFrame, factors: Sequence[str]) -> Int[np.ndarray, "case factor"]:
@@ -169,6 +123,13 @@ def _pictures_after(all_rows: pl.DataFrame, rows: pl.DataFrame, factors: Sequenc
     columns = changed.select("picture_before", "factor", "picture_after").iter_rows()
     after = {(before, factor): picture for before, factor, picture in columns}
     return np.array([[after.get((before, factor), -1) for factor in factors] for before in rows["picture_before"]], dtype=np.int64)
+
+
+def _nuisance_after(all_rows: pl.DataFrame, rows: pl.DataFrame) -> Int[np.ndarray, " case"]:
+    """The picture of each case's scene under a fresh nuisance seed; -1 where there is none."""
+    pairs = all_rows.filter(pl.col("kind") == "nuisance").unique("picture_before", keep="first", maintain_order=True)
+    after = dict(zip(pairs["picture_before"].to_list(), pairs["picture_after"].to_list(), strict=True))
+    return np.array([after.get(before, -1) for before in rows["picture_before"]], dtype=np.int64)
 
 
 def _accumulate(context: MeasureContext, rows: pl.DataFrame, afters: Int[np.ndarray, "case factor"]) -> tuple[FisherSums, int]:
@@ -188,16 +149,19 @@ def _accumulate(context: MeasureContext, rows: pl.DataFrame, afters: Int[np.ndar
                 moved = _displacements(context, tokens, afters[case])
                 if (len(displacements) + 1) * moved.numel() * 4 <= MOST_BYTES:
                     displacements[before] = moved
-            rooted, _ = centred(gradients, scores, eps)
+            rooted, m = centred(gradients, scores)
+            flat = is_rounding(rooted, gradients, m, eps)
             if sums is None:
                 num_tokens = tokens.shape[0]
                 sums = FisherSums(torch.zeros(tokens.shape[1], tokens.shape[1], dtype=torch.float64))
-            flat = rooted.flatten(0, 1).double()
-            sums.total += flat.T @ flat
+            by_channel = rooted.flatten(0, 1).double()
+            sums.total += by_channel.T @ by_channel
             sums.case.append(case)
-            sums.trace.append(float(flat.square().sum()))
-            loss = -gradients[truth[case]].flatten()
-            sums.along.append(along(rooted.flatten(1), loss, moved, np.random.default_rng(draws[case])))
+            sums.trace.append(float(by_channel.square().sum()))
+            sums.flat.append(flat)
+            loss, length = -gradients[truth[case]].flatten(), float(tokens.norm())
+            own = None if flat else rooted.flatten(1)
+            sums.along.append(along(own, loss, moved, length, np.random.default_rng(draws[case])))
         done += len(slopes.batch.questions)
         context.progress(done, len(rows))
     context.asker.notices += [notice for notice in asker.notices if notice not in context.asker.notices]
@@ -280,21 +244,23 @@ def _displacements(
 
 def _energies(
     sums: FisherSums,
-    trace: Float[np.ndarray, " case"],
+    flat: Bool[np.ndarray, " case"],
     factors: Sequence[str],
     scenes: Int[np.ndarray, " case"],
     about: np.ndarray,
     confidence: float,
 ) -> tuple[Energy, ...]:
-    columns = {name: sums.column(name) for name in BOUNDS}
+    columns, gradient = {name: sums.column(name) for name in BOUNDS}, sums.column("gradient")
     energies = []
     for number, factor in enumerate(factors):
         for query in dict.fromkeys(about.tolist()):
             keep = about == query
             numbers = {name: _mean(column[keep, number], scenes[keep], confidence, BOUNDS[name]) for name, column in columns.items()}
-            moved = ~np.isnan(columns["slope"][keep, number])
+            excess = (columns["energy"] - columns["energy_nuisance"])[keep, number]
+            numbers["energy_excess"] = _mean(excess, scenes[keep], confidence, None)
+            moved = ~np.isnan(gradient[keep, number])
             energies.append(
-                Energy(factor=factor, query=query, num_flat=int((moved & (trace[keep] == 0)).sum()), num_cases=int(moved.sum()), **numbers)
+                Energy(factor=factor, query=query, num_flat=int((moved & flat[keep]).sum()), num_cases=int(moved.sum()), **numbers)
             )
     return tuple(energies)
 

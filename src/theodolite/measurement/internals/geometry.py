@@ -16,20 +16,13 @@ import numpy as np
 from jaxtyping import Float
 
 from theodolite.measurement.internals.context import MeasureContext
-from theodolite.measurement.internals.directions import (
-    Differences,
-    Weights,
-    connects_all,
-    consistency,
-    differences,
-    draw_weights,
-    place_values,
-    span,
-)
+from theodolite.measurement.internals.directions import Differences, Weights, consistency, differences, draw_weights, place_values, span
 from theodolite.measurement.internals.hierarchy import measure_hierarchy
 from theodolite.measurement.internals.inner_product import CausalProduct, causal_product
-from theodolite.measurement.internals.simplex import simplex_parts, simplex_regularity
-from theodolite.records.geometry import Directions, Geometry, Overlap, Shape, Simplex, SiteGeometry, Tested
+from theodolite.measurement.internals.overlap import judge_overlap, overlap, shows_signal, split_overlap
+from theodolite.measurement.internals.simplex import simplex_parts, simplex_regularity, split_regularity
+from theodolite.measurement.internals.split_products import FactorProducts, SplitProducts, split_products
+from theodolite.records.geometry import Directions, Geometry, Hierarchy, Overlap, Shape, Simplex, SiteGeometry, Tested
 from theodolite.records.part import Estimate
 from theodolite.stats.jackknife import DIGITS, jackknife_ends, rounded
 from theodolite.stats.rates import benjamini_hochberg, permutation_p
@@ -71,8 +64,8 @@ def measure_geometry(context: MeasureContext) -> Geometry | None:
         vectors = context.activations.mean(site)
         by_factor = {factor: differences(each, vectors, scenes) for factor, each in interventions.items()}
         sites[site] = SiteGeometry(
-            euclidean=describe(by_factor, weights, groups, context.confidence),
-            causal=_causal(by_factor, product, weights, groups, context.confidence) if site != "encoder" else None,
+            euclidean=describe(by_factor, weights, groups, context.confidence, context.rng("geometry.split")),
+            causal=None if site == "encoder" else _causal(by_factor, product, weights, groups, context),
         )
     context.progress(len(sites), len(sites))
     return Geometry(
@@ -85,42 +78,52 @@ def _causal(
     product: CausalProduct,
     weights: Weights,
     groups: Mapping[str, Sequence[tuple[int, ...]]],
-    confidence: float,
+    context: MeasureContext,
 ) -> Shape | None:
     if any(each.vectors.shape[1] != product.width for each in by_factor.values()):
         return None
-    return describe({name: each.replaced(product.apply(each.vectors)) for name, each in by_factor.items()}, weights, groups, confidence)
+    weighted = {name: each.replaced(product.apply(each.vectors)) for name, each in by_factor.items()}
+    return describe(weighted, weights, groups, context.confidence, context.rng("geometry.split"))
 
 
 def describe(
-    by_factor: Mapping[str, Differences], weights: Weights, groups: Mapping[str, Sequence[tuple[int, ...]]], confidence: float
+    by_factor: Mapping[str, Differences],
+    weights: Weights,
+    groups: Mapping[str, Sequence[tuple[int, ...]]],
+    confidence: float,
+    rng: np.random.Generator,
 ) -> Shape:
-    """All statistics of one site under one inner product; `groups` are positions of values, by factor."""
+    """All statistics of one site under one inner product; `groups` are positions of values, by factor. `rng` draws quarters of scenes."""
     consistent: dict[str, Replicates] = {}
-    regular: dict[str, Replicates] = {}
     bases: dict[str, Float[np.ndarray, "replicate direction dim"]] = {}
-    observed: dict[str, Float[np.ndarray, "replicate value dim"]] = {}
+    plug_in: dict[str, float | None] = {}
     for name, each in by_factor.items():
         placed = place_values(each, weights)
         if (values := consistency(each, weights)) is not None:
             consistent[name] = Replicates(values, (-1.0, 1.0), each.num_scenes)
-        if connects_all(each) and (values := simplex_regularity(placed)) is not None:
-            regular[name] = Replicates(values, (0.0, 1.0), each.num_scenes)
         bases[name] = span(placed, each.num_values - 1).astype(each.vectors.dtype)
-        observed[name] = placed[: 1 + weights.num_groups].copy()
-    consistency_tests, regularity_tests = settle(consistent, weights, confidence), settle(regular, weights, confidence)
+        regularity = simplex_regularity(placed[:1])
+        plug_in[name] = None if regularity is None or not np.isfinite(regularity[0]) else round(float(regularity[0]), DIGITS)
+    split = split_products(by_factor, weights, rng, groups)
+    shown = {name: shows_signal(each, confidence) for name, each in split.factors.items()}
+    consistency_tests = settle(consistent, weights, confidence)
+
+    def levels(name: str) -> Hierarchy | None:
+        products = split.factors[name].products
+        return None if products is None or not shown[name] else measure_hierarchy(products, groups[name], confidence)
+
     return Shape(
         factors={
             name: Directions(
                 consistency=consistency_tests.get(name),
                 rank=_rank(bases[name]),
                 num_differences=len(each.scene),
-                simplex=_simplex(observed[name][0], regularity_tests.get(name)),
-                hierarchy=measure_hierarchy(observed[name], groups[name], confidence) if name in groups and connects_all(each) else None,
+                simplex=_simplex(split.factors[name], shown[name], plug_in[name], each.num_scenes, confidence),
+                hierarchy=levels(name),
             )
             for name, each in by_factor.items()
         },
-        overlaps=_overlaps(by_factor, bases, weights, confidence),
+        overlaps=_overlaps(by_factor, bases, weights, split, shown, confidence),
     )
 
 
@@ -128,51 +131,54 @@ def _rank(basis: Float[np.ndarray, "replicate direction dim"]) -> int:
     return int(np.any(basis[0] != 0, axis=1).sum())
 
 
-def _simplex(points: Float[np.ndarray, "value dim"], regularity: Tested | None) -> Simplex | None:
-    if regularity is None:
+def _simplex(products: FactorProducts, shown: bool, plug_in: float | None, num_scenes: int, confidence: float) -> Simplex | None:
+    """None below three values, where nothing moves, or where too few scenes join all values."""
+    regularity = split_regularity(products)
+    if regularity is None or plug_in is None or not np.isfinite(products.signal[0]):
         return None
-    cosine_gap, norm_spread = simplex_parts(points)
-    return Simplex(regularity=regularity, cosine_gap=round(cosine_gap, DIGITS), norm_spread=round(norm_spread, DIGITS))
+
+    def estimate(values: Float[np.ndarray, " replicate"], range_: tuple[float, float]) -> Estimate:
+        return jackknife(Replicates(values, range_, num_scenes), len(values) - 1, confidence)
+
+    cosine_gap, norm_spread = simplex_parts(products.gram[0])
+    return Simplex(
+        regularity=estimate(regularity, (0.0, 1.0)) if shown and np.isfinite(regularity[0]) else None,
+        plug_in=plug_in,
+        signal_frac=estimate(products.signal, (0.0, 1.0)),
+        cosine_gap=round(cosine_gap, DIGITS),
+        norm_spread=round(norm_spread, DIGITS),
+    )
 
 
 def _overlaps(
     by_factor: Mapping[str, Differences],
     bases: Mapping[str, Float[np.ndarray, "replicate direction dim"]],
     weights: Weights,
+    split: SplitProducts,
+    shown: Mapping[str, bool],
     confidence: float,
 ) -> tuple[Overlap, ...]:
     ranks = {name: _rank(basis) for name, basis in bases.items()}
     pairs = [pair for pair in combinations(sorted(by_factor), 2) if ranks[pair[0]] and ranks[pair[1]]]
-    tests = settle(
-        {
-            (one, other): Replicates(
-                overlap(bases[one], bases[other]), (0.0, 1.0), len(np.union1d(by_factor[one].scene, by_factor[other].scene))
-            )
-            for one, other in pairs
-        },
-        weights,
-        confidence,
-    )
+    num_scenes = {(one, other): len(np.union1d(by_factor[one].scene, by_factor[other].scene)) for one, other in pairs}
+    replicates = {pair: Replicates(overlap(bases[pair[0]], bases[pair[1]]), (0.0, 1.0), num_scenes[pair]) for pair in pairs}
+    tests = settle(replicates, weights, confidence)
     return tuple(
         Overlap(
-            first=one, second=other, overlap=tests[one, other], random=round(max(ranks[one], ranks[other]) / bases[one].shape[2], DIGITS)
+            first=one,
+            second=other,
+            overlap=tests[one, other],
+            random=round(max(ranks[one], ranks[other]) / bases[one].shape[2], DIGITS),
+            equivalence=judge_overlap(
+                split_overlap(split.cross[one, other], split.factors[one], split.factors[other]),
+                shown[one] and shown[other],
+                num_scenes[one, other],
+                confidence,
+            ),
         )
         for one, other in pairs
         if (one, other) in tests
     )
-
-
-def overlap(
-    one: Float[np.ndarray, "replicate direction dim"], other: Float[np.ndarray, "replicate direction2 dim"]
-) -> Float[np.ndarray, " replicate"]:
-    """Mean squared cosine of the principal angles of subspaces given by orthonormal rows (rows of 0 do not count), 0 to 1.
-
-    The squared cosines sum to the squared norm of the product of the bases; the number of angles is the smaller dimension. NaN where a
-    subspace has dimension 0.
-    """
-    shared = np.square(one @ other.transpose(0, 2, 1), dtype=np.float64).sum(axis=(1, 2))
-    angles = np.minimum(np.any(one != 0, axis=2).sum(axis=1), np.any(other != 0, axis=2).sum(axis=1))
-    return np.asarray(np.divide(shared, angles, out=np.full(len(shared), np.nan), where=angles > 0))
 
 
 def settle(statistics: Mapping[Key, Replicates], weights: Weights, confidence: float) -> dict[Key, Tested]:

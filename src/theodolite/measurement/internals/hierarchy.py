@@ -18,22 +18,29 @@ from theodolite.stats.jackknife import DIGITS, jackknife_ends
 
 MAX_WAYS = 2_000
 Groups = Sequence[tuple[int, ...]]
+Products = Float[np.ndarray, "value value value value"]
 
 
-def group_cosine(gram: Float[np.ndarray, "value value"], groups: Groups) -> float | None:
-    """Mean absolute cosine of the direction between two groups with differences of values within either, 0 to 1.
+def squared_cosine(products: Products, groups: Groups) -> float | None:
+    """Mean squared cosine of the direction between two groups with differences of values within either, 0 to 1 up to error.
 
-    `gram` holds the products of the values' positions. Over all pairs of groups. None where all of these vectors are 0.
+    Over all pairs of groups, weighted by the squared sizes of both vectors. `products` holds G_ij G_kl for the Gram matrix G of the
+    values' positions, estimated without the expectation of noise: that would lengthen the vectors, not their product, and so count as
+    orthogonal. None where all of these vectors are 0.
     """
-    cosines = []
+    number = len(products)
+    sizes = products.reshape(number**2, number**2)  # [ij, kl]: G_ij G_kl
+    mixed = products.transpose(0, 2, 1, 3).reshape(number**2, number**2)  # [ik, jl]: the same
+    shared = size = 0.0
     for one, other in combinations(groups, 2):
-        between = _mean_of(one, len(gram)) - _mean_of(other, len(gram))
+        between = _mean_of(one, number) - _mean_of(other, number)
+        twice = np.outer(between, between).ravel()
+        by_size, by_product = (twice @ sizes).reshape(number, number), (twice @ mixed).reshape(number, number)
         for low, high in (*combinations(one, 2), *combinations(other, 2)):
-            within = _mean_of((low,), len(gram)) - _mean_of((high,), len(gram))
-            sizes = float(between @ gram @ between), float(within @ gram @ within)
-            if min(sizes) > NEGLIGIBLE * float(gram.diagonal().max()):
-                cosines.append(abs(float(between @ gram @ within)) / (sizes[0] * sizes[1]) ** 0.5)
-    return float(np.mean(cosines)) if cosines else None
+            within = _mean_of((low,), number) - _mean_of((high,), number)
+            shared += float(within @ by_product @ within)
+            size += float(within @ by_size @ within)
+    return shared / size if size > NEGLIGIBLE * float(np.abs(products).max()) else None
 
 
 def _mean_of(values: tuple[int, ...], number: int) -> Float[np.ndarray, " value"]:
@@ -63,29 +70,34 @@ def _groupings(members: tuple[int, ...], sizes: tuple[int, ...]) -> Iterator[tup
         yield from ((first, *others) for others in _groupings(rest, sizes[1:]))
 
 
-def measure_hierarchy(placed: Float[np.ndarray, "replicate value dim"], groups: Groups, confidence: float) -> Hierarchy | None:
-    """Orthogonality across levels: row 0 of `placed` is observed, the others leave a group of scenes out (jackknife).
+def measure_hierarchy(
+    products: Float[np.ndarray, "replicate value value value value"], groups: Groups, confidence: float
+) -> Hierarchy | None:
+    """Orthogonality across levels from `FactorProducts.products`: row 0 is observed, the others leave a group of scenes out (jackknife).
 
     The p value tests this grouping against all others: a regular simplex is orthogonal under every grouping and has p = 1. None where
-    fewer than two groups have values or no values differ within them.
+    fewer than two groups have values, no values differ within them, or too few scenes join all values.
     """
     filled = [group for group in groups if group]
-    if len(filled) < 2 or max(map(len, filled)) < 2:
+    if len(filled) < 2 or max(map(len, filled)) < 2 or not np.isfinite(products[0]).all():
         return None
-    exact = placed.astype(np.float64)
-    grams = exact @ exact.transpose(0, 2, 1)
-    value = group_cosine(grams[0], filled)
-    others = [cosine for grouping in other_groupings(filled) if (cosine := group_cosine(grams[0], grouping)) is not None]
+    value = squared_cosine(products[0], filled)
+    others = [square for grouping in other_groupings(filled) if (square := squared_cosine(products[0], grouping)) is not None]
     if value is None or not others:
         return None
-    left_out = [np.nan if (cosine := group_cosine(gram, filled)) is None else cosine for gram in grams[1:]]
+    left_out = [np.nan if (square := squared_cosine(each, filled)) is None else square for each in products[1:]]
     low, high = jackknife_ends(value, np.asarray(left_out, dtype=np.float64), (0.0, 1.0), confidence)
     as_good = 1 + sum(round(other, DIGITS) <= round(value, DIGITS) for other in others)
     return Hierarchy(
-        group_cos=round(value, DIGITS),
-        low=None if low is None else round(low, DIGITS),
-        high=None if high is None else round(high, DIGITS),
-        chance=round(float(np.mean(others)), DIGITS),
+        group_cos=_root(value),
+        low=None if low is None else _root(low),
+        high=None if high is None else _root(high),
+        chance=round(float(np.mean([_root(other) for other in others])), DIGITS),
         p=round(as_good / (1 + len(others)), DIGITS),
         least_p=round(1 / (1 + len(others)), DIGITS),
     )
+
+
+def _root(square: float) -> float:
+    """The cosine of a squared one; error may put a square outside 0 to 1."""
+    return round(float(np.clip(square, 0, 1)) ** 0.5, DIGITS)

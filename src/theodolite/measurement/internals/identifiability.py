@@ -1,7 +1,8 @@
 """Identifiability of factors from a representation up to simple maps: DCI, MCC with optimal matching, block-wise linear and nonlinear R2.
 
 All of it is held out by scene. DCI: Eastwood and Williams, ICLR 2018. MCC: after Hyvarinen and Morioka, NeurIPS 2016. Block-wise R2:
-after von Kügelgen et al., NeurIPS 2021. High linear R2 with low DCI and MCC means rotated axes, which is no loss to a linear readout.
+after von Kügelgen et al., NeurIPS 2021. DCI and MCC are about the representation's own channels: high linear R2 with low DCI and MCC
+means rotated axes, which is no loss to a linear readout.
 """
 
 from __future__ import annotations
@@ -10,13 +11,24 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
-from sklearn.ensemble import RandomForestClassifier
 
+from theodolite.measurement.internals.axes import (
+    FOREST_GROUPS,
+    MAX_AXES,
+    NUM_GROUPS,
+    AxesRead,
+    FactorLevels,
+    choose_axes,
+    dci_numbers,
+    jackknifed,
+    match_coordinates,
+    measure_dci,
+)
 from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.probes import PENALTIES, Folds, assign_folds, factorise, factorise_gram, one_hot, standardised
 from theodolite.measurement.pairs.interventions import Interventions, split_scenes
@@ -24,9 +36,7 @@ from theodolite.records.identifiability import Blocks, Identifiability, SiteIden
 from theodolite.records.part import Estimate
 from theodolite.stats.jackknife import DIGITS, clustered_ratio, rounded
 
-MAX_AXES = 32
 MAX_PICTURES = 1000
-NUM_TREES = 40
 WIDTHS = (0.25, 0.5, 1.0, 4.0)
 KERNEL_PENALTIES = tuple(float(10.0**power) for power in range(-5, 2))
 
@@ -95,108 +105,6 @@ def _changed_rows(
             levels = base[scene].copy()
             levels[column] = level
             yield picture, (scene, levels)
-
-
-@dataclass(frozen=True, eq=False)
-class AxesRead:
-    """Input of DCI and MCC: the standardised dimensions, or principal components of the training rows for more than `MAX_AXES` of them."""
-
-    train: Float[np.ndarray, "train axis"]
-    test: Float[np.ndarray, "test axis"]
-    num_dims: int
-    kept_variance_frac: float
-
-
-def choose_axes(train: Float[np.ndarray, "train dim"], test: Float[np.ndarray, "test dim"]) -> AxesRead:
-    """The axes of a representation: its standardised dimensions or their first `MAX_AXES` principal components."""
-    inner, outer = standardised(train, test)
-    num_dims = inner.shape[1]
-    if num_dims <= MAX_AXES:
-        return AxesRead(inner, outer, num_dims, 1.0)
-    _, lengths, directions = np.linalg.svd(inner, full_matrices=False)
-    components = directions[:MAX_AXES]
-    # The sign of a component is arbitrary; its largest entry is made positive so that records are reproducible.
-    signs = np.sign(components[np.arange(len(components)), np.abs(components).argmax(axis=1)])
-    axes = (components * signs[:, None]).T
-    return AxesRead(inner @ axes, outer @ axes, num_dims, float((lengths[:MAX_AXES] ** 2).sum() / (lengths**2).sum()))
-
-
-@dataclass(frozen=True, eq=False)
-class Dci:
-    """Disentanglement (None for fewer than two factors), and by factor completeness (None for fewer than two axes) and informativeness."""
-
-    disentanglement: float | None
-    completeness: tuple[float, ...] | None
-    informativeness: tuple[float, ...]
-
-
-def dci(importance: Float[np.ndarray, "axis factor"]) -> tuple[float | None, tuple[float, ...] | None]:
-    """Disentanglement and completeness, 0 to 1, of a matrix of importances. Eastwood and Williams 2018, section 2.
-
-    1 minus the entropy of a row (an axis's importances for factors) or a column (a factor's importances of axes) over its maximum.
-    """
-    num_axes, num_factors = importance.shape
-    rows, columns = importance.sum(axis=1), importance.sum(axis=0)
-    disentanglement = None
-    if num_factors > 1 and rows.sum() > 0:
-        disentanglement = float(_purity(importance, axis=1) @ rows / rows.sum())
-    completeness = None
-    if num_axes > 1:
-        completeness = tuple(float(each) for each in np.where(columns > 0, _purity(importance, axis=0), 0.0))
-    return disentanglement, completeness
-
-
-def _purity(importance: Float[np.ndarray, "axis factor"], axis: int) -> Float[np.ndarray, " line"]:
-    total = importance.sum(axis=axis, keepdims=True)
-    share = np.divide(importance, total, out=np.zeros_like(importance), where=total > 0)
-    entropy = -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=axis)
-    return np.asarray(1 - entropy / np.log(importance.shape[axis]))
-
-
-def measure_dci(axes: AxesRead, train: Int[np.ndarray, "train factor"], test: Int[np.ndarray, "test factor"]) -> Dci:
-    """DCI of axes by bagged trees, one forest a factor; splits choose among all axes, so importance goes to the best, not to a proxy."""
-    importance = np.zeros((axes.train.shape[1], train.shape[1]))
-    informativeness = []
-    for factor in range(train.shape[1]):
-        forest = RandomForestClassifier(NUM_TREES, max_features=None, min_samples_leaf=2, random_state=0, n_jobs=1)
-        forest.fit(axes.train, train[:, factor])
-        importance[:, factor] = forest.feature_importances_
-        accuracy = float(np.mean(forest.predict(axes.test) == test[:, factor]))
-        chance = float(np.bincount(test[:, factor]).max()) / len(test)
-        informativeness.append((accuracy - chance) / (1 - chance) if chance < 1 else 0.0)
-    return Dci(*dci(importance), tuple(informativeness))
-
-
-def correlation(values: Float[np.ndarray, "row axis"], levels: Int[np.ndarray, " row"]) -> Float[np.ndarray, " axis"]:
-    """Correlation ratio of each axis by level, 0 to 1, corrected for chance; for two levels it is |Pearson's r| so corrected.
-
-    The square is Kelley's epsilon^2 = 1 - (1 - eta^2) (n - 1) / (n - levels), cut at 0. It is 1 where the axis is a function of the level.
-    Of values, not of ranks: ranks within a level would limit a separable factor of two levels to 0.87.
-    """
-    centred = values - values.mean(axis=0)
-    _, member, counts = np.unique(levels, return_inverse=True, return_counts=True)
-    if len(levels) <= len(counts):
-        return np.zeros(values.shape[1])
-    means = np.stack([np.bincount(member, column) for column in centred.T], axis=1) / counts[:, None]
-    total = (centred**2).sum(axis=0)
-    between = (counts[:, None] * means**2).sum(axis=0)
-    unexplained = np.divide(total - between, total, out=np.ones(len(total)), where=total > 0)
-    return np.asarray(np.sqrt(np.clip(1 - unexplained * (len(levels) - 1) / (len(levels) - len(counts)), 0, 1)))
-
-
-def match_coordinates(
-    axes: AxesRead, train: Int[np.ndarray, "train factor"], test: Int[np.ndarray, "test factor"]
-) -> Float[np.ndarray, " factor"]:
-    """Correlation of each factor with its matched axis, 0 to 1: matched on training rows for the largest sum, evaluated on the others.
-
-    With fewer axes than factors, factors without an axis have 0.
-    """
-    correlations = np.stack([correlation(axes.train, levels) for levels in train.T], axis=1)
-    rows, columns = linear_sum_assignment(-correlations)
-    matched = np.zeros(train.shape[1])
-    for axis, factor in zip(rows, columns, strict=True):
-        matched[factor] = correlation(axes.test[:, [axis]], test[:, factor])[0]
-    return matched
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,10 +179,15 @@ def identify(
     """All measures of one representation; `vectors` has the rows of the table. None where no dimension varies among training rows."""
     inner, outer = vectors[training], vectors[~training]
     train, test, scenes = table.levels[training], table.levels[~training], table.scene[~training]
-    axes = choose_axes(inner, outer)
+    axes = choose_axes(inner, outer, train)
     if axes.num_dims == 0:
         return None
-    trees, matched = measure_dci(axes, train, test), match_coordinates(axes, train, test)
+    levels = FactorLevels(train, test, table.scene[training], scenes)
+    number = len(table.factors)
+    # Informativeness is below 0 where trees are right less often than chance.
+    least = np.repeat([0.0, -1.0, 0.0, -1.0], [2, 1, number, number])
+    trees = jackknifed(lambda *given: dci_numbers(measure_dci(*given)), axes, levels, FOREST_GROUPS, confidence, least)
+    matched = jackknifed(_matched, axes, levels, NUM_GROUPS, confidence, np.zeros(1 + number))
     regressors = (linear(inner, outer, folds), nonlinear(inner, outer, folds))
     blocks = {}
     for column, name in enumerate(table.factors):
@@ -286,31 +199,34 @@ def identify(
             penalty=straight.penalty,
             nonlinear_penalty=curved.penalty,
             width=curved.width,
-            completeness=None if trees.completeness is None else round(trees.completeness[column], DIGITS),
-            informativeness=round(trees.informativeness[column], DIGITS),
-            matched=round(float(matched[column]), DIGITS),
+            **_by_name(completeness=trees[3 + column], informativeness=trees[3 + number + column], matched=matched[1 + column]),
         )
-    return _summary(axes, trees, blocks)
-
-
-def _summary(axes: AxesRead, trees: Dci, blocks: dict[str, Blocks]) -> SiteIdentifiability:
-    def mean(values: list[float]) -> float:
-        return round(float(np.mean(values)), DIGITS)
-
-    each = list(blocks.values())
     return SiteIdentifiability(
         num_dims=axes.num_dims,
         num_axes=axes.train.shape[1],
-        principal=axes.num_dims > MAX_AXES,
-        kept_variance_frac=round(axes.kept_variance_frac, DIGITS),
-        disentanglement=None if trees.disentanglement is None else round(trees.disentanglement, DIGITS),
-        completeness=None if trees.completeness is None else mean(list(trees.completeness)),
-        informativeness=mean([block.informativeness for block in each]),
-        mcc=mean([block.matched for block in each]),
-        linear_r2=mean([block.linear_r2.value for block in each]),
-        nonlinear_r2=mean([block.nonlinear_r2.value for block in each]),
+        principal=False,
+        kept_variance_frac=round(axes.train.shape[1] / axes.num_dims, DIGITS),
+        linear_r2=_mean([block.linear_r2.value for block in blocks.values()]),
+        nonlinear_r2=_mean([block.nonlinear_r2.value for block in blocks.values()]),
         factors=blocks,
+        **_by_name(disentanglement=trees[0], completeness=trees[1], informativeness=trees[2], mcc=matched[0]),
     )
+
+
+def _matched(axes: AxesRead, train: Int[np.ndarray, "train factor"], test: Int[np.ndarray, "test factor"]) -> Float[np.ndarray, " number"]:
+    """MCC, then the correlation of each factor with its axis."""
+    correlations = match_coordinates(axes, train, test)
+    return np.concatenate([[correlations.mean()], correlations])
+
+
+def _by_name(**estimates: Estimate | None) -> dict[str, Any]:
+    """Fields of a record: the value of each estimate by its name, and all estimates as `intervals`."""
+    values = {name: None if each is None else each.value for name, each in estimates.items()}
+    return {**values, "intervals": {name: each for name, each in estimates.items() if each is not None}}
+
+
+def _mean(values: list[float]) -> float:
+    return round(float(np.mean(values)), DIGITS)
 
 
 def measure_identifiability(context: MeasureContext) -> Identifiability:

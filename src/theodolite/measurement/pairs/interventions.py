@@ -54,13 +54,24 @@ class Interventions:
 
 
 def first_scenes(plan: Plan, rows: pl.DataFrame, num_scenes: int) -> tuple[Plan, pl.DataFrame]:
-    """The interventions of the first scenes and their plan, with a pool of only their pictures, in the same order."""
-    rows = rows.filter(pl.col("kind") == "intervention")
-    rows = rows.filter(pl.col("scene").is_in(rows["scene"].unique().sort().head(num_scenes).implode()))
-    used = np.unique(np.concatenate([rows["picture_before"].to_numpy(), rows["picture_after"].to_numpy()]))
-    number = pl.Series(np.searchsorted(used, np.arange(len(plan.pictures))))
+    """The rows of interventions and of nuisance pairs of the first scenes and their plan, with a pool of only their pictures.
+
+    Pictures of interventions come first, in the same order, then those that only nuisance pairs have.
+    """
+    changed = rows.filter(pl.col("kind") == "intervention")
+    scenes = changed["scene"].unique().sort().head(num_scenes)
+    rows = rows.filter(pl.col("kind").is_in(["intervention", "nuisance"]) & pl.col("scene").is_in(scenes.implode()))
+    used = _pictures_in(rows.filter(pl.col("kind") == "intervention"))
+    used = np.concatenate([used, np.setdiff1d(_pictures_in(rows), used)])
+    position = np.zeros(len(plan.pictures), dtype=np.int64)
+    position[used] = np.arange(len(used))
+    number = pl.Series(position)
     rows = rows.with_columns(number.gather(rows[f"picture_{side}"]).alias(f"picture_{side}") for side in ("before", "after"))
     return Plan(plan.pictures[used], rows.select(plan.rows.columns), plan.pair_kind, len(used)), rows
+
+
+def _pictures_in(rows: pl.DataFrame) -> Int[np.ndarray, " picture"]:
+    return np.unique(np.concatenate([rows["picture_before"].to_numpy(), rows["picture_after"].to_numpy()]))
 
 
 def interventions_of(rows: pl.DataFrame, values: Mapping[str, Sequence[str]] | None = None) -> dict[str, Interventions]:

@@ -52,7 +52,8 @@ def axis_of_frequency(num_frequencies: int) -> Tensor:
     """(frequency): the axis of each rotary frequency, 0 time, 1 row, 2 column, in turns, so that every axis has fast and slow ones.
 
     Qwen2-VL gives each axis a run of adjacent frequencies, the columns the slowest; at the head widths of small models their angles
-    hardly change across a picture. Qwen3-VL interleaves the axes, as here.
+    hardly change across a picture. Qwen3-VL interleaves the axes too, up to its sections: at its default [24, 20, 20] the last four of 64
+    frequencies are time's, where here they go on in turns, so that two of them (61 and 62) are row's and column's.
     """
     return torch.arange(num_frequencies) % 3
 
