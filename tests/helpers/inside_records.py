@@ -8,7 +8,7 @@ from typing import Any
 
 from helpers.survey_records import rate
 from theodolite.records.allocation import Allocation, LayerAllocation
-from theodolite.records.causal import Causal, Disturbance, Erased, Erasure, Patch, Response, Responses, SiteDisturbance
+from theodolite.records.causal import Causal, Disturbance, Erased, ErasedProbe, Erasure, Patch, Response, Responses, SiteDisturbance
 from theodolite.records.fisher import DirectionGradient, Energy, Fisher
 from theodolite.records.gap import Gap, SiteGap
 from theodolite.records.geometry import Directions, Equivalence, Geometry, Hierarchy, Overlap, Shape, Simplex, SiteGeometry, Tested
@@ -72,7 +72,8 @@ def ladder(numbers: Numbers, factors: Sequence[str], side: int) -> Ladder:
         grid = tuple(product(range(side), range(side)))
         fracs = tuple(numbers.frac() for _ in range(side * side))
         return FactorLadder(
-            chance_frac=0.25, num_training_scenes=36, answer_query=factor if factor in QUERIES else "shape",
+            chance_frac=0.25, num_training_scenes=36, control_factors=("row", "size"), num_combinations=12,
+            answer_query=factor if factor in QUERIES else "shape",
             rungs=tuple(rung(site, site == "encoder") for site in (*SITES, "answer", "spoken")),
             positions=tuple(
                 PositionMap(site=site, num_pictures=40, cells=grid, accuracy_frac=fracs, low=fracs, high=fracs, penalty=1.0)
@@ -155,14 +156,19 @@ def causal(numbers: Numbers) -> Causal:
         num_others=2,
         patch=tuple(
             Patch(
-                site=site, factor=factor, rank=3, subspace=responses(), random=responses(), whole=responses(),
+                site=site, factor=factor, rank=3, subspace=responses(), whole=responses(), random_direction=responses(),
+                shuffled_direction=responses(), other_direction=responses(), other_factor="sheen", other_moved=numbers.rate(),
                 by_query={query: numbers.rate() for query in QUERIES},
             )
             for factor, site in places
         ),
         erase=tuple(
             Erasure(
-                site=site, factor=factor, rank=3, before=erased(), after=erased(), control=erased(), lost=numbers.estimate(),
+                site=site, factor=factor, rank=3, before=erased(), after=erased(), control=erased(),
+                probe=ErasedProbe(
+                    before=numbers.rate(), after=numbers.rate(), nonlinear=numbers.rate(), chance_frac=0.25, num_training_scenes=18
+                ),
+                lost=numbers.estimate(),
                 others_lost={query: numbers.estimate() for query in QUERIES if query != factor},
                 moved={query: numbers.rate() for query in QUERIES},
             )

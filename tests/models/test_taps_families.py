@@ -49,9 +49,8 @@ def test_what_is_captured_of_a_picture_is_what_the_librarys_own_forward_makes_of
     """Mean over vision tokens, from rows of many questions and choices, against a sequence of the question alone."""
     model, processor, pool = built(name)
     asker = LocalAsker(model, processor)
-    activations = capture(
-        asker, pool, np.arange(2), (QUESTION, FactorQuestion("shape", "what shape a b c", ("round", "a b c"))), np.arange(1), 0
-    )
+    questions = (QUESTION, FactorQuestion("shape", "what shape a b c", ("round", "a b c")))
+    activations = capture(asker, pool, {0: questions, 1: questions}, np.arange(1), 0)
     assert activations.sites == ("encoder", "connector", "layer.1", "layer.2")
     for number in range(2):
         pixels = asker.model_inputs(pool).inputs(pool[number : number + 1])

@@ -31,6 +31,8 @@ FIRST = OLD[0].model_copy(update={"inside": inside_records.inside()})
 SECOND = OLD[1].model_copy(update={"inside": inside_records.inside(500)})
 HTML = build_page([StoredSurvey(FIRST), StoredSurvey(SECOND)])
 
+PATCHED = ("subspace", "random_direction", "shuffled_direction", "other_direction", "whole")
+
 
 def rows(html: str, **wanted: str) -> list[tuple[Attributes, Cells]]:
     """Rows of the page's tables with all of these attributes: their own attributes, and those and the text of every cell."""
@@ -158,10 +160,7 @@ def unasked(causal: Causal) -> Causal:
     empty = {"accuracy": None, "read": None}
     return causal.model_copy(
         update={
-            "patch": tuple(
-                one.model_copy(update={name: only_others(getattr(one, name)) for name in ("subspace", "random", "whole")})
-                for one in causal.patch
-            ),
+            "patch": tuple(one.model_copy(update={name: only_others(getattr(one, name)) for name in PATCHED}) for one in causal.patch),
             "erase": tuple(
                 one.model_copy(
                     update={"lost": None, **{name: getattr(one, name).model_copy(update=empty) for name in ("before", "after", "control")}}
@@ -266,7 +265,7 @@ def test_causal_numbers_have_tables_of_their_own() -> None:
         for table in re.findall(rf'<table class="{kind}">.*?<tbody>(.*?)</tbody>', page, re.DOTALL)
     )
     for cells, patch in zip(patches, causal.patch, strict=True):
-        moved = {"subspace": patch.subspace.own.moved, "random": patch.random.own.moved, "whole": patch.whole.own.moved}
+        moved = {"subspace": patch.subspace.own.moved, "random": patch.random_direction.own.moved, "whole": patch.whole.own.moved}
         check(cells, {**moved, "becomes": patch.subspace.own.becomes})
     for cells, erase in zip(erasures, causal.erase, strict=True):
         check(

@@ -44,8 +44,28 @@ class Patch(Part):
     factor: str = Field(description="the factor in which the two pictures differ")
     rank: int = Field(description="dimension of the factor's subspace, fitted on other scenes; 0: there is no difference")
     subspace: Responses = Field(description="the difference within the factor's subspace is added")
-    random: Responses = Field(description="control: the difference within a random subspace of the same rank")
     whole: Responses = Field(description="ceiling: the whole difference of all vision tokens")
+    random_direction: Responses | None = Field(
+        default=None,
+        description="control: as much as in `subspace`, with the same norm at each token, along random directions, drawn for each pair; "
+        "null in older surveys",
+    )
+    shuffled_direction: Responses | None = Field(
+        default=None,
+        description="control: the same along directions between the means of pictures whose levels are shuffled by scene, orthogonal to "
+        "the factor's subspace",
+    )
+    other_direction: Responses | None = Field(
+        default=None, description="control: the same along random directions of the subspace of `other_factor`; null where there is none"
+    )
+    other_factor: str | None = Field(default=None, description="the factor of `other_direction`: one that a question is about, if any")
+    other_moved: Rate | None = Field(
+        default=None, description="how often the answer to the question about `other_factor` moves under `other_direction`"
+    )
+    random: Responses | None = Field(
+        default=None,
+        description="in older surveys alone: the difference within a random subspace of the same rank, which keeps little of its norm",
+    )
     by_query: dict[str, Rate] = Field(description="how often the answer to each open question moves under `subspace`")
 
 
@@ -61,6 +81,16 @@ class Erased(Part):
     others: Rate | None = Field(description="how often all other open questions are answered right, 0 to 1; null where none is asked")
 
 
+class ErasedProbe(Part):
+    """Accuracy of probes for an erased factor, from mean vision tokens at the site, on all held-out scenes: what the erasure has left."""
+
+    before: Rate = Field(description="of a linear probe without any change, 0 to 1")
+    after: Rate = Field(description="of a fresh linear probe, trained on erased tokens; above chance: information is left, 0 to 1")
+    nonlinear: Rate = Field(description="of a fresh probe with Gaussian kernels, trained on erased tokens, 0 to 1")
+    chance_frac: float = Field(description="share of the commonest value among held-out pictures, 0 to 1")
+    num_training_scenes: int = Field(description="scenes that the probes were trained on; the eraser was fitted on some of them")
+
+
 class Erasure(Part):
     """A factor's linear traces removed from all vision tokens at one site (LEACE, arXiv 2306.03819), fitted on other scenes."""
 
@@ -70,6 +100,9 @@ class Erasure(Part):
     before: Erased = Field(description="without any change")
     after: Erased = Field(description="with the factor erased")
     control: Erased = Field(description="with as many directions of a random labelling erased: the factor's levels shuffled by scene")
+    probe: ErasedProbe | None = Field(
+        default=None, description="what probes decode after the erasure; null where scenes are too few to be probed, and in older surveys"
+    )
     lost: Estimate | None = Field(
         description="accuracy about the factor, before minus after, paired by pair, -1 to 1; null where none is asked about it"
     )
@@ -109,6 +142,9 @@ class Causal(Part):
     num_fit_scenes: int = Field(description="other scenes at most that erasers were fitted on, for each factor")
     num_token_scenes: int = Field(description="scenes at most whose first pictures had their tokens shuffled and averaged")
     num_others: int = Field(description="other open questions at most for each pair that is patched or erased; scenes take turns")
+    shrinkage: bool = Field(
+        default=True, description="whether erasers shrink the tokens' covariance (on the fitted tokens, movement is then not the least)"
+    )
     patch: tuple[Patch, ...] = Field(description="by factor and site")
     erase: tuple[Erasure, ...] = Field(description="by factor and site")
     shuffle: tuple[SiteDisturbance, ...] = Field(description="by site: the picture's vision tokens permuted, one permutation a picture")

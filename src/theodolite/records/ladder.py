@@ -16,7 +16,7 @@ class LadderThresholds(Part):
     """Thresholds of the summary, in normalised accuracy: 0 is chance, 1 is always right."""
 
     present_frac: float = Field(default=0.5, description="present: the interval lies above it; absent: below it, 0 to 1")
-    loss_frac: float = Field(default=0.1, description="a loss: the interval of the paired drop lies above it, 0 to 1")
+    loss_frac: float = Field(default=0.1, description="a loss: the adjusted interval of the paired drop lies above it, 0 to 1")
     confidence: float = Field(default=0.95, description="level of all intervals, 0 to 1")
 
 
@@ -31,12 +31,17 @@ class Rung(Part):
     mean: Rate | None = Field(description="the same from the mean over vision tokens; null where nothing is pooled")
     max: Rate | None = Field(description="the same from the maximum over vision tokens, by channel; null where nothing is pooled")
     control: Rate | None = Field(
-        description="accuracy of the same probe trained on labels shuffled among training scenes, 0 to 1; null where nothing is trained"
+        description="accuracy of the same probe at the control task, 0 to 1: labels are a random function of the other factors' values; "
+        "mean of several draws, on held-out pictures whose combination of those values training has; null where nothing is trained, "
+        "and where the other factors' values are not known"
     )
-    selectivity: Estimate | None = Field(description="accuracy minus control, -1 to 1, paired by picture")
+    selectivity: Estimate | None = Field(
+        description="accuracy minus control on the same pictures, -1 to 1, paired by picture; null where control is: not measured"
+    )
     normalised: Estimate = Field(description="(accuracy - chance) / (1 - chance): 0 is chance, 1 is always right")
     drop: Estimate | None = Field(
-        description="normalised accuracy lost since the rung before, paired by picture, -1 to 1 and beyond; null at the first rung"
+        description="normalised accuracy lost since the rung before, paired by picture, -1 to 1 and beyond, with the interval of one drop: "
+        "the largest of many is judged by `loss`; null at the first rung"
     )
     penalty: float | None = Field(description="ridge penalty chosen on training scenes, in units of the mean squared length of an input")
 
@@ -63,7 +68,14 @@ class Loss(Part):
     )
     kept_at: str | None = Field(description="not kept and not said: the last site before the loss; else null")
     lost_at: str | None = Field(description="not kept and not said: the first site after the loss; else null")
-    drop: Estimate | None = Field(description="normalised accuracy lost between the two, paired by picture")
+    drop: Estimate | None = Field(
+        description="normalised accuracy lost between the two, paired by picture; its interval is one of `num_drops` that hold together"
+    )
+    num_drops: int = Field(
+        default=1,
+        description="number of drops among which the error rate of the interval was divided (Bonferroni); 1 also in older surveys, "
+        "whose interval is that of one drop chosen in advance",
+    )
 
 
 class FactorLadder(Part):
@@ -71,6 +83,14 @@ class FactorLadder(Part):
 
     chance_frac: float = Field(description="share of the commonest value among held-out pictures, 0 to 1")
     num_training_scenes: int = Field(description="scenes that probes were trained on")
+    control_factors: tuple[str, ...] = Field(
+        default=(), description="factors whose combination of values determines the labels of the control task; none where there is none"
+    )
+    num_combinations: int | None = Field(
+        default=None,
+        description="number of those combinations; null without a control task, and in older surveys, whose control had labels shuffled "
+        "among training scenes",
+    )
     answer_query: str | None = Field(description="the open query at whose answer position the answer rung reads; null if none was captured")
     rungs: tuple[Rung, ...] = Field(description="from the encoder to the spoken answer")
     positions: tuple[PositionMap, ...] = Field(

@@ -18,8 +18,9 @@ from theodolite.asking.local import LocalAsker
 from theodolite.measurement.internals.causal import average_tokens, measure_causal, shuffling
 from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.erasing import ErasureFit, fit_erasers, paired_labels, random_labels, shuffle_levels
-from theodolite.measurement.internals.patching import Patcher, patched, random_basis, response
+from theodolite.measurement.internals.patching import Change, Patcher, patched, random_directions, response, shuffled_basis
 from theodolite.measurement.internals.reask import ModelAnswers, ReaskedCases, cases_of, first_pictures, inner_layers, with_others
+from theodolite.measurement.pairs.interventions import Interventions
 from theodolite.records.causal import PARTNERS, Causal
 from theodolite.worlds.shapes.world import Shapes
 
@@ -47,15 +48,28 @@ def test_putting_in_a_wired_factor_turns_its_answers_and_no_others() -> None:
         felt = float(patch.site in FELT)
         own, others = patch.subspace.own, patch.subspace.others
         assert patch.rank == 1
-        assert own is not None and others is not None and patch.random.own is not None and patch.whole.own is not None
+        assert own is not None and others is not None and patch.whole.own is not None
         assert (own.moved.frac, own.becomes.frac, others.moved.frac) == (felt, felt, 0)
         assert patch.whole.own.moved.frac == felt
-        assert patch.random.own.moved.frac == 0, "one random direction of 48 holds little of the difference"
         assert patch.by_query == {patch.factor: own.moved, **{name: others.moved for name in patch.by_query if name != patch.factor}}
         assert (own.variation.value > 0.8) == bool(felt)
     for patch in (each for each in measured().patch if each.factor == "glow"):
         assert patch.subspace.own is None and patch.subspace.others is not None, "no question is about glow"
         assert patch.subspace.others.moved.frac == 0
+
+
+def test_as_much_along_another_factor_turns_its_answers_and_not_these() -> None:
+    for patch in (each for each in measured().patch if each.factor != "glow"):
+        felt = patch.site in FELT
+        assert patch.other_factor == {"hue": "tone", "tone": "hue"}[patch.factor]
+        assert patch.other_direction is not None and patch.other_direction.own is not None and patch.other_moved is not None
+        assert patch.other_direction.own.moved.frac == 0
+        assert (patch.other_moved.frac > 0.3) == felt
+        for control in (patch.random_direction, patch.shuffled_direction):
+            assert control is not None and control.own is not None and control.own.moved.frac < 0.5
+            assert felt or control.own.moved.frac == 0
+        assert patch.shuffled_direction is not None and patch.shuffled_direction.own is not None
+        assert patch.shuffled_direction.own.moved.frac == 0, "it is orthogonal to the factor's own subspace"
 
 
 def test_a_shadow_is_patched_though_nobody_asks_about_it() -> None:
@@ -84,6 +98,14 @@ def test_erasing_destroys_exactly_the_wired_factor_s_answers() -> None:
             assert (erasure.after.read.frac, erasure.after.accuracy.frac) == (1, 1)
 
 
+def test_a_fresh_probe_finds_nothing_of_a_factor_that_is_erased_and_everything_of_one_that_is_not() -> None:
+    """The planted factor lies in one direction. Its erasure is fitted on other scenes than those that are probed."""
+    for erasure in (each for each in measured().erase if each.factor != "glow"):
+        assert erasure.probe is not None and erasure.probe.before.frac == 1
+        for rate in (erasure.probe.after, erasure.probe.nonlinear):
+            assert rate.low is not None and rate.low < erasure.probe.chance_frac
+
+
 def test_answers_read_from_averages_survive_shuffling_and_averaging() -> None:
     for edit in (measured().shuffle, measured().mean):
         assert [each.site for each in edit] == [*FELT, *SILENT]
@@ -101,13 +123,13 @@ def test_a_random_model_is_measured_twice_alike_and_its_numbers_have_partners() 
 
 def test_without_open_questions_there_is_nothing_causal() -> None:
     surveyed = context()
-    none = MeasureContext(surveyed.model, surveyed.asker, surveyed.plan, surveyed.rows.clear(), surveyed.interventions, {}, (), 0.95, 0)
+    none = MeasureContext(surveyed.model, surveyed.asker, surveyed.plan, surveyed.rows.clear(), surveyed.interventions, {}, {}, 0.95, 0)
     assert measure_causal(none) is None
 
 
 def test_patching_mixes_within_the_subspace_only_and_all_of_space_is_the_picture_after() -> None:
     rng = np.random.default_rng(0)
-    basis = torch.from_numpy(random_basis(6, 2, rng)).float()
+    basis = torch.from_numpy(np.linalg.qr(rng.standard_normal((6, 2)))[0]).float()
     before, after = torch.from_numpy(rng.standard_normal((2, 3, 5, 6))).float()
     mixed = patched(before, after, basis)
     torch.testing.assert_close(mixed @ basis, after @ basis)
@@ -115,6 +137,48 @@ def test_patching_mixes_within_the_subspace_only_and_all_of_space_is_the_picture
     torch.testing.assert_close(mixed @ rest, before @ rest)
     torch.testing.assert_close(patched(before, after, torch.eye(6)), after)
     assert torch.equal(patched(before, after, None), after)
+
+
+@pytest.mark.parametrize(("rank", "within"), [(1, 6), (2, 6), (2, 3), (3, 2)])
+def test_controls_add_as_much_at_every_token_and_nothing_outside_their_own_span(rank: int, within: int) -> None:
+    """In the whole space (6) or within a span of 3 or 2 directions; the span may be smaller than the factor's subspace."""
+    rng = np.random.default_rng(0)
+    columns = np.linalg.qr(rng.standard_normal((6, 6)))[0]
+    own, other = columns[:, :rank], columns[:, 6 - within :]
+    before, after = torch.from_numpy(rng.standard_normal((2, 4, 5, 6)))
+    directions = random_directions(4, rank, 6 if within == 6 else other, rng)
+    assert directions.shape == (4, rank, 6)
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=2), 1)
+    patch = patched(before, after.float(), torch.from_numpy(own).float()) - before
+    control = patched(before, after.float(), torch.from_numpy(own).float(), torch.from_numpy(directions).float()) - before
+    torch.testing.assert_close(control.norm(dim=-1), patch.norm(dim=-1), rtol=1e-5, atol=1e-6)
+    assert patch.norm(dim=-1).min() > 0.05 and not torch.allclose(control, patch, atol=0.1)
+    rest = torch.eye(6, dtype=torch.float64) - torch.from_numpy(other @ other.T)
+    if within < 6:
+        torch.testing.assert_close(control @ rest, torch.zeros_like(control), atol=1e-5, rtol=0)
+    assert not np.allclose(directions[0], directions[1]), "each pair has its own"
+
+
+def test_a_patch_of_nothing_has_controls_of_nothing() -> None:
+    tokens, none = torch.ones(2, 3, 6), torch.zeros(6, 0)
+    directions = torch.from_numpy(random_directions(2, 0, 6, np.random.default_rng(0))).float()
+    torch.testing.assert_close(patched(tokens, tokens + 1, none, directions), tokens)
+    torch.testing.assert_close(patched(tokens, tokens, torch.eye(6)[:, :2], torch.eye(6)[None, 3:5].repeat(2, 1, 1)), tokens)
+
+
+def test_directions_of_shuffled_labels_are_those_in_which_pictures_differ_not_the_factor_s_own() -> None:
+    """Channel 0 holds the factor, channel 1 varies ten times as much among scenes."""
+    rng = np.random.default_rng(0)
+    number = 60
+    before = rng.integers(3, size=number)
+    after = (before + rng.integers(1, 3, size=number)) % 3
+    vectors = rng.standard_normal((2 * number, 8)) * 0.1
+    vectors[:, 0] += np.concatenate([before, after])
+    vectors[:, 1] += 10 * np.tile(rng.standard_normal(number), 2)
+    scenes = np.arange(number)
+    pairs = Interventions("f", ("a", "b", "c"), scenes, scenes + number, before, after, scenes)
+    basis = shuffled_basis(pairs, vectors, np.eye(8)[:, :1], rng)
+    assert basis.shape == (8, 1) and abs(basis[1, 0]) > 0.9 and abs(basis[0, 0]) < 1e-9
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -125,13 +189,17 @@ def test_patching_in_parts_and_at_once_gives_the_same_answers(share: bool, monke
     rows = surveyed.rows.filter((pl.col("factor") == "hue") & (pl.col("kind") == "intervention")).head(10)
     cases = cases_of(rows, "before", apart=not share)
     assert len(cases.before) == (len(rows) if not share else rows.n_unique("picture_before"))
-    bases = {"layer.1": {"whole": None}}
-    whole = Patcher(asker, surveyed.plan.pictures).answers(cases, bases)["layer.1", "whole"]
+    directions = random_directions(len(cases.before), 1, 48, np.random.default_rng(0))
+    changes = {"layer.1": {"whole": Change(None), "random": Change(np.eye(48)[:, :1], directions)}}
+    whole = Patcher(asker, surveyed.plan.pictures).answers(cases, changes)
     monkeypatch.setattr("theodolite.measurement.internals.patching.MOST_BYTES", 4 * 64 * 48 * 3)
-    parts = Patcher(asker, surveyed.plan.pictures).answers(cases, bases)["layer.1", "whole"]
-    np.testing.assert_array_equal(whole.chosen, parts.chosen)
-    np.testing.assert_allclose(whole.probabilities, parts.probabilities, atol=1e-5)
-    np.testing.assert_allclose(whole.probabilities, ModelAnswers.of(rows["probabilities_after"].to_list()).probabilities, atol=1e-5)
+    parts = Patcher(asker, surveyed.plan.pictures).answers(cases, changes)
+    for key in whole:
+        np.testing.assert_array_equal(whole[key].chosen, parts[key].chosen)
+        np.testing.assert_allclose(whole[key].probabilities, parts[key].probabilities, atol=1e-5)
+    np.testing.assert_allclose(
+        whole["layer.1", "whole"].probabilities, ModelAnswers.of(rows["probabilities_after"].to_list()).probabilities, atol=1e-5
+    )
 
 
 def test_a_response_counts_what_moves_and_what_becomes_only_where_answers_differ() -> None:

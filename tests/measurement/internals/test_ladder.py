@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -96,6 +99,36 @@ def test_what_intervals_straddle_is_undecided() -> None:
     assert loss(1, 1, 1, 1, 1, 0, num_scenes=3).step == "undecided"
 
 
+def noise_ladder(seed: int, num_steps: int = 30, num_scenes: int = 60, frac: float = 0.62) -> list[Decoded]:
+    """Steps that are right on independent samples of one share: no drop between any two is real."""
+    draw = rng(seed)
+    known = np.ones(2 * num_scenes, dtype=bool)
+    return [Decoded(f"layer.{step}", (draw.random(2 * num_scenes) < frac).astype(float), known) for step in range(num_steps)]
+
+
+def test_the_largest_of_many_drops_is_a_loss_no_more_often_than_the_intervals_promise() -> None:
+    """Of 29 drops of nothing the largest passes an unadjusted interval in most ladders; adjusted ones, of 58 drops, in at most 5 %."""
+    line = HeldOutSamples(np.repeat(np.arange(60), 2), 0.25, LadderThresholds(loss_frac=0.0))
+    found = {1: 0, 58: 0}
+    for seed in range(100):
+        steps = noise_ladder(seed)
+        for num_drops in found:
+            found[num_drops] += any(line.lost(line.drop(one, other, num_drops)) for one, other in pairwise(steps))
+    assert found[1] > 40 and found[58] <= 7
+
+
+def test_a_loss_is_named_only_where_its_adjusted_interval_lies_above_the_threshold() -> None:
+    """The same drop is a loss on a short ladder and undecided on a long one of as many scenes."""
+    line = HeldOutSamples(np.repeat(np.arange(16), 2), 0.25, LadderThresholds(loss_frac=0.5))
+    first, later = decoded("encoder", 1, 16), decoded("layer.0", 0.4, 16)
+    short, long = (find_loss([first, *(replace(later, site=f"layer.{step}") for step in range(num_steps))], line) for num_steps in (1, 200))
+    assert (short.step, short.kept_at, short.lost_at, short.num_drops) == ("not kept", "encoder", "layer.0", 2)
+    assert short.drop is not None and short.drop.low is not None and short.drop.low > 0.5
+    assert (long.step, long.lost_at, long.drop) == ("undecided", None, None)
+    spans = loss(1, 0.95, 0.9, 0.65, 0.35, 0.3)
+    assert spans.num_drops in (10, 30)
+
+
 def test_a_drop_of_every_sample_has_an_interval_all_the_same() -> None:
     drop = samples().drop(decoded("layer.1", 1), decoded("layer.2", 0))
     assert drop is not None and drop.low is not None and drop.value == pytest.approx(4 / 3, abs=1e-6) and 1.2 < drop.low < drop.value
@@ -127,7 +160,7 @@ def test_a_factor_only_in_the_maximum_is_told_by_the_maximum() -> None:
     task = a_task()
     tokens = pictures_with_one_telling_token(task)
     noise = rng(2).standard_normal((len(tokens), NUM_LEVELS)) * 1e-3
-    step = decode_pooled("layer.1", tokens.mean(axis=1) + noise, tokens.max(axis=1), task, rng(3))
+    step = decode_pooled("layer.1", tokens.mean(axis=1) + noise, tokens.max(axis=1), task)
     assert step.pooling == "max" and step.right.mean() == 1
     line = HeldOutSamples(task.scenes[~task.training], task.chance_frac, LadderThresholds())
     record = rung(step, None, line)
@@ -135,24 +168,11 @@ def test_a_factor_only_in_the_maximum_is_told_by_the_maximum() -> None:
     assert record.mean is not None and record.mean.frac < 0.4 and record.normalised.value == 1 and record.drop is None
 
 
-def test_a_rung_carries_its_control_and_its_selectivity() -> None:
-    task = a_task()
-    peaks = one_hot(task.levels, NUM_LEVELS)
-    line = HeldOutSamples(task.scenes[~task.training], task.chance_frac, LadderThresholds())
-    record = rung(decode_pooled("encoder", peaks, peaks, task, rng(3)), None, line)
-    assert record.pooling == "mean" and record.control is not None and record.selectivity is not None
-    assert record.selectivity.value == pytest.approx(record.accuracy.frac - record.control.frac, abs=1e-6)
-    assert record.selectivity.low is not None and record.selectivity.low > 0.5
-    noise = rng(4).standard_normal((len(peaks), 6))
-    idle = rung(decode_pooled("encoder", noise, noise, task, rng(3)), None, line).selectivity
-    assert idle is not None and idle.low is not None and idle.high is not None and idle.low < 0.03 and idle.high > -0.03
-
-
-def test_the_words_count_where_someone_asked_and_other_words_are_wrong() -> None:
-    step = decode_spoken({3: 1, 5: -1, 6: 2}, np.array([3, 4, 5, 6]), np.array([1, 1, 0, 2]))
+def test_the_words_count_where_someone_asked() -> None:
+    step = decode_spoken({3: True, 5: False, 6: True}, np.array([3, 4, 5, 6]))
     assert step is not None
     assert step.known.tolist() == [True, False, True, True] and step.right[step.known].tolist() == [1, 0, 1]
-    assert decode_spoken({9: 1}, np.array([3, 4]), np.array([1, 1])) is None
+    assert decode_spoken({9: True}, np.array([3, 4])) is None
 
 
 def test_words_that_were_asked_of_some_pictures_are_compared_on_those() -> None:

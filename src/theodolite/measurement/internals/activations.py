@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,11 +32,16 @@ MOST_TOKEN_BYTES = 2**29  # per site
 
 @dataclass(frozen=True)
 class FactorQuestion:
-    """An open question that is asked of every picture: the factor that it asks for, its text and choices."""
+    """A question about one picture: the factor that it asks for, its text and choices, and the true one of them.
 
-    about: str
+    Without `about` the question only gives the pass its text, and its answer position is not read: a picture with no open question of its
+    own. Without `truth` the true answer is the picture's value of the factor.
+    """
+
+    about: str | None
     text: str
     choices: tuple[str, ...]
+    truth: str | None = None
 
 
 class Activations:
@@ -84,7 +89,7 @@ class Activations:
         return self._arrays["rank", site][:, 0]
 
     def answer(self, query: str) -> Float[np.ndarray, "picture dim"]:
-        """The last hidden state, after the final norm, at the position that predicts the answer to a query."""
+        """The last hidden state, after the final norm, at the position that predicts the answer to a query; NaN where it was not asked."""
         return self._arrays["answer", query]
 
     def tokens(self, site: str) -> Float[np.ndarray, "picture token channel"]:
@@ -110,33 +115,35 @@ class Activations:
 def capture(
     asker: LocalAsker,
     pool: Pictures,
-    pictures: Int[np.ndarray, " chosen"],
-    questions: Sequence[FactorQuestion],
+    questions: Mapping[int, Sequence[FactorQuestion]],
     ranked: Int[np.ndarray, " ranked"],
     seed: int,
     progress: Progress = silent,
 ) -> Activations:
-    """Runs the model over pictures of the pool, each with all questions, and stores the reductions.
+    """Runs the model over pictures of the pool, each with its own questions (by picture), and stores the reductions.
 
-    Where vision tokens attend to the question (PaliGemma), they are those under the first question; a notice of the asker states that.
+    Where vision tokens attend to the question (PaliGemma), they are those under the picture's first question; a notice of the asker states
+    that.
     """
     layers = layer_sites(asker.base)
-    activations = Activations(("encoder", "connector", *layers), [question.about for question in questions], len(pool))
+    asked = [(picture, question) for picture in sorted(questions) for question in questions[picture]]
+    queries = dict.fromkeys(question.about for _, question in asked if question.about is not None)
+    activations = Activations(("encoder", "connector", *layers), tuple(queries), len(pool))
     activations.token_sites = tuple(dict.fromkeys(("connector", layers[len(layers) // 2 - 1], layers[-1])))
     grids = asker.model_inputs(pool).grids
     activations.cells = grids[0].numpy() if len(grids) == 1 else None
-    reducer = _Reducer(activations, asker, set(ranked.tolist()), np.random.default_rng([seed, 7]))
-    asks = [Question(int(picture), question.text, question.choices) for picture in pictures for question in questions]
-    if asker.sharing == "nothing" and questions:
-        asker.notices.append(f"vision tokens are measured as they are under the question {questions[0].text!r}")
+    reducer = _Reducer(activations, asker, asked, set(ranked.tolist()), np.random.default_rng([seed, 7]))
+    asks = [Question(picture, question.text, question.choices) for picture, question in asked]
+    if asker.sharing == "nothing" and asks:
+        asker.notices.append(_first_question_notice([own[0].text for own in questions.values()]))
 
     def run(rows: Sequence[TokenRow]) -> tuple[int, list[BatchReduction]]:
         batch = asker.collate(rows, pool)
         vision_features = asker.encode_batch(batch, pool, patches=True)
-        reducer.begin(batch, vision_features, len(questions))
+        reducer.begin(batch, vision_features)
         with touching(asker.base, {site: reducer.tap(site) for site in layers}):
             scored = asker.score(batch, vision_features)
-        reducer.answers(batch, scored, questions)
+        reducer.answers(batch, scored)
         return len(batch.questions), reducer.reductions
 
     done = 0
@@ -147,6 +154,11 @@ def capture(
                 done += number
                 progress(done, len(asks))
     return activations
+
+
+def _first_question_notice(first: Sequence[str]) -> str:
+    others = "" if len(set(first)) == 1 else f", or {len(set(first)) - 1} others, each picture's own first question"
+    return f"vision tokens are measured as they are under the question {first[0]!r}{others}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,21 +173,30 @@ class BatchReduction:
 
 
 class _Reducer:
-    """Reduces one batch after another into the arrays."""
+    """Reduces one batch after another into the arrays. `asked` are all asks (picture, question), those of a picture together."""
 
-    def __init__(self, activations: Activations, asker: LocalAsker, ranked: set[int], rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        activations: Activations,
+        asker: LocalAsker,
+        asked: Sequence[tuple[int, FactorQuestion]],
+        ranked: set[int],
+        rng: np.random.Generator,
+    ) -> None:
         self.activations, self.asker, self.ranked = activations, asker, ranked
+        self.about = [question.about for _, question in asked]
+        self.first = np.array([number == 0 or asked[number - 1][0] != picture for number, (picture, _) in enumerate(asked)], dtype=bool)
         self.reductions: list[BatchReduction] = []
         self.counts: dict[str, Int[np.ndarray, " picture"]] = {}
         # Position of each picture's random token, as a fraction of its tokens: the same at all sites.
         self.draws = rng.random((activations.num_pictures, 2))
         self.projections: dict[int, Tensor] = {}
 
-    def begin(self, batch: Batch, vision_features: VisionFeatures, num_questions: int) -> None:
+    def begin(self, batch: Batch, vision_features: VisionFeatures) -> None:
         """Starts a batch: reduces encoder, connector and text embeddings; drops the reductions of a failed attempt at it."""
         self.batch, self.pictures, self.reductions = batch, batch.pictures.numpy(), []
-        # Rows whose vision tokens count: all, or the rows with the first question where vision tokens attend to the question.
-        first = batch.row_of_question.cpu().numpy()[np.array(batch.questions) % num_questions == 0]
+        # Rows whose vision tokens count: all, or the rows with a picture's first question where vision tokens attend to the question.
+        first = batch.row_of_question.cpu().numpy()[self.first[np.array(batch.questions, dtype=np.int64)]]
         self.vision_rows = np.arange(len(self.pictures)) if self.asker.sharing != "nothing" else first
         assert vision_features.patches is not None
         self._vision("encoder", vision_features.patches)
@@ -191,17 +212,15 @@ class _Reducer:
 
         return reduce
 
-    def answers(self, batch: Batch, scored: Scored, questions: Sequence[FactorQuestion]) -> None:
-        """Hidden states at answer positions and the chosen answers; asks are sorted by picture, then in the order of the questions."""
-        about = torch.tensor(batch.questions) % len(questions)
-        owner, row = batch.question_of_choice.cpu(), batch.row_of_question.cpu().numpy()
-        for number, question in enumerate(questions):
-            asks = (about == number).numpy()
-            if asks.any():
-                pictures = self.pictures[row[asks]]
-                scores = scored.choices[(about == number)[owner].to(scored.choices.device)].reshape(len(pictures), -1)
-                self._add("answer", question.about, pictures, scored.answer[torch.from_numpy(asks)].float())
-                self._add("chosen", question.about, pictures, scores.argmax(dim=1, keepdim=True))
+    def answers(self, batch: Batch, scored: Scored) -> None:
+        """Hidden states at answer positions and the chosen answers, by query; questions may differ in their numbers of choices."""
+        about = [self.about[number] for number in batch.questions]
+        chosen = _largest(scored.choices, batch.question_of_choice, len(about))
+        pictures = self.pictures[batch.row_of_question.cpu().numpy()]
+        for query in dict.fromkeys(each for each in about if each is not None):
+            asks = np.array([each == query for each in about], dtype=bool)
+            self._add("answer", query, pictures[asks], scored.answer[torch.from_numpy(asks)].float())
+            self._add("chosen", query, pictures[asks], chosen[torch.from_numpy(asks)][:, None])
 
     def commit(self, reductions: Sequence[BatchReduction]) -> None:
         """Stores a batch's reductions. The text mean of a picture in several rows is over the tokens of all of them."""
@@ -263,3 +282,9 @@ class _Reducer:
             draw = np.random.default_rng(dim).standard_normal((dim, MOST_CHANNELS)) / np.sqrt(MOST_CHANNELS)
             self.projections[dim] = torch.from_numpy(draw).to(tokens)
         return tokens @ self.projections[dim]
+
+
+def _largest(scores: Float[Tensor, " choice"], owner: Int[Tensor, " choice"], num_questions: int) -> Int[Tensor, " question"]:
+    """For each question, the index of the largest score among its own choices, the first of equals."""
+    exact, owners = scores.detach().cpu(), owner.cpu()
+    return torch.stack([exact[owners == question].argmax() for question in range(num_questions)])

@@ -17,8 +17,10 @@ from torch import Tensor
 from theodolite.asking.local import Edit
 from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.directions import factor_basis
-from theodolite.measurement.internals.erasing import Eraser, fit_erasers, paired_labels, random_labels
-from theodolite.measurement.internals.patching import Basis, Patcher, random_basis, responses
+from theodolite.measurement.internals.erasing import SHRINKAGE, Eraser, fit_erasers, paired_labels, random_labels
+from theodolite.measurement.internals.leftover import probe_erased
+from theodolite.measurement.internals.patching import Basis, Change, Patcher, random_directions, responses, shuffled_basis
+from theodolite.measurement.internals.probes import Task, assign_folds
 from theodolite.measurement.internals.reask import (
     ModelAnswers,
     answers_in,
@@ -33,7 +35,7 @@ from theodolite.measurement.internals.reask import (
 )
 from theodolite.measurement.pairs.interventions import Interventions, split_scenes
 from theodolite.models.taps import layer_sites
-from theodolite.records.causal import Causal, Disturbance, Erased, Erasure, Patch, SiteDisturbance
+from theodolite.records.causal import Causal, Disturbance, Erased, ErasedProbe, Erasure, Patch, SiteDisturbance
 from theodolite.records.part import Estimate, Rate
 from theodolite.records.progress import Progress
 from theodolite.stats.jackknife import rounded
@@ -43,13 +45,15 @@ PATCH_SCENES = 40
 ERASE_SCENES = 40
 FIT_SCENES = 80
 TOKEN_SCENES = 100
+NUM_PATCHES = 5  # at a site: the factor's part, the whole, and three controls
 NUM_OTHERS = 2  # questions about other factors per scene, in rotation
 
 
-def measure_causal(context: MeasureContext) -> Causal | None:
+def measure_causal(context: MeasureContext, shrinkage: bool = SHRINKAGE) -> Causal | None:
     """Patch and erase of each factor, shuffle and mean, under the survey's open questions; None where it has none.
 
-    Factors that no question asks for are included: answers that change with them are shadows.
+    Factors that no question asks for are included: answers that change with them are shadows. `shrinkage` is that of the covariance in
+    LEACE.
     """
     rows = open_rows(context.rows)
     factors = [factor for factor in context.interventions if not rows.filter(pl.col("factor") == factor).is_empty()]
@@ -59,13 +63,13 @@ def measure_causal(context: MeasureContext) -> Causal | None:
     # Features that bypass the connector (deepstack) have their own directions; a subspace of the connector's tokens does not cover them.
     past = context.asker.encode_pictures(context.plan.pictures[:1]).past
     inner = sites[1:] if past else sites
-    counter = StepCounter(context.progress, len(factors) * (3 * len(inner) + 1 + 2 * len(inner)) + 2 * len(sites))
+    counter = StepCounter(context.progress, len(factors) * (NUM_PATCHES * len(inner) + 1 + 2 * len(inner)) + 2 * len(sites))
     patches, erasures = [], []
     for factor in factors:
         split = HeldOut.of(context, factor, rows)
         if split is not None:
             patches += _patch(context, split, inner, counter)
-            erasures += _erase(context, split, inner, counter)
+            erasures += _erase(context, split, inner, counter, shrinkage)
     shuffle, mean = _disturb(context, rows, sites, counter)
     return Causal(
         sites=sites,
@@ -75,6 +79,7 @@ def measure_causal(context: MeasureContext) -> Causal | None:
         num_fit_scenes=FIT_SCENES,
         num_token_scenes=TOKEN_SCENES,
         num_others=NUM_OTHERS,
+        shrinkage=shrinkage,
         patch=tuple(patches),
         erase=tuple(erasures),
         shuffle=shuffle,
@@ -122,26 +127,67 @@ class HeldOut:
 
 def _patch(context: MeasureContext, split: HeldOut, sites: tuple[str, ...], counter: StepCounter) -> list[Patch]:
     rows, rng = split.first(PATCH_SCENES), context.rng(f"patch {split.factor}")
-    bases: dict[str, dict[str, Basis | None]] = {}
-    ranks: dict[str, int] = {}
-    for site in sites:
-        basis = factor_basis(split.training, context.activations.mean(site))
-        ranks[site] = basis.shape[1]
-        bases[site] = {"subspace": basis, "random": random_basis(basis.shape[0], basis.shape[1], rng), "whole": None}
     cases = cases_of(rows, "before", apart=context.asker.sharing == "nothing")
-    answers = Patcher(context.asker, context.plan.pictures).answers(cases, bases)
-    counter.step(3 * len(sites))
+    bases = {site: factor_basis(split.training, context.activations.mean(site)) for site in sites}
+    other = _other_factor(context, split, rows)
+    changes = {site: _changes(context, split, other, site, bases[site], len(cases.before), rng) for site in sites}
+    answers = Patcher(context.asker, context.plan.pictures).answers(cases, changes)
+    counter.step(NUM_PATCHES * len(sites))
     before, after = answers_in(rows, "before"), answers_in(rows, "after")
-    scenes, own = rows["scene"].to_numpy(), (rows["query"] == split.factor).to_numpy()
+    scenes, about = rows["scene"].to_numpy(), _by_query(rows)
+    own = (rows["query"] == split.factor).to_numpy()
     patches = []
     for site in sites:
-        moved = (answers[site, "subspace"].chosen != before.chosen).astype(np.float64)
-        named = {
-            name: responses(answers[site, name], before, after, own, scenes, context.confidence) for name in ("subspace", "random", "whole")
-        }
-        by_query = {query: clustered_rate(moved[keep], scenes[keep], context.confidence) for query, keep in _by_query(rows).items()}
-        patches.append(Patch(site=site, factor=split.factor, rank=ranks[site], by_query=by_query, **named))
+        moved = {name: (answers[site, name].chosen != before.chosen).astype(np.float64) for name in changes[site]}
+        named = {name: responses(answers[site, name], before, after, own, scenes, context.confidence) for name in changes[site]}
+        by_query = {query: clustered_rate(moved["subspace"][keep], scenes[keep], context.confidence) for query, keep in about.items()}
+        asked = about.get(other or "") if "other" in moved else None
+        patches.append(
+            Patch(
+                site=site,
+                factor=split.factor,
+                rank=bases[site].shape[1],
+                by_query=by_query,
+                subspace=named["subspace"],
+                whole=named["whole"],
+                random_direction=named["random"],
+                shuffled_direction=named["shuffled"],
+                other_direction=named.get("other"),
+                other_factor=other if "other" in named else None,
+                other_moved=None if asked is None else clustered_rate(moved["other"][asked], scenes[asked], context.confidence),
+            )
+        )
     return patches
+
+
+def _other_factor(context: MeasureContext, split: HeldOut, rows: pl.DataFrame) -> str | None:
+    """The factor along which the patch's control moves: the next one after the patched, of those that a question is about if there are."""
+    names = list(context.interventions)
+    start = names.index(split.factor)
+    others = [*names[start + 1 :], *names[:start]]
+    asked = set(rows["query"].to_list())
+    return next((name for name in others if name in asked), next(iter(others), None))
+
+
+def _changes(
+    context: MeasureContext, split: HeldOut, other: str | None, site: str, basis: Basis, num_cases: int, rng: np.random.Generator
+) -> dict[str, Change]:
+    """The patch at a site with its controls: random directions, those of shuffled labels, and those of another factor."""
+    dim, rank = basis.shape
+    vectors = context.activations.mean(site)
+
+    def along(within: int | Basis) -> Change:
+        return Change(basis, random_directions(num_cases, rank, within, rng))
+
+    shuffled = shuffled_basis(split.training, vectors, basis, rng)
+    changes = {"subspace": Change(basis), "whole": Change(None), "random": along(dim), "shuffled": along(shuffled)}
+    if other is not None:
+        interventions = context.interventions[other]
+        elsewhere = ~np.isin(interventions.scene, split.rows["scene"].to_numpy())
+        within = factor_basis(interventions.take(elsewhere), vectors) if elsewhere.any() else np.empty((dim, 0))
+        if within.shape[1]:
+            changes["other"] = along(within)
+    return changes
 
 
 def _by_query(rows: pl.DataFrame) -> dict[str, Bool[np.ndarray, " row"]]:
@@ -149,12 +195,13 @@ def _by_query(rows: pl.DataFrame) -> dict[str, Bool[np.ndarray, " row"]]:
     return {query: about == query for query in rows["query"].unique(maintain_order=True).to_list()}
 
 
-def _erase(context: MeasureContext, split: HeldOut, sites: tuple[str, ...], counter: StepCounter) -> list[Erasure]:
+def _erase(context: MeasureContext, split: HeldOut, sites: tuple[str, ...], counter: StepCounter, shrinkage: bool) -> list[Erasure]:
     rows = split.first(ERASE_SCENES)
     apart = context.asker.sharing == "nothing"
     cases = {side: cases_of(rows, side, apart=apart) for side in ("before", "after")}
     pictures = {side: context.plan.pictures[getattr(each, side)] for side, each in cases.items()}
-    erasers = _fit(context, split, rows, sites)
+    erasers = _fit(context, split, rows, sites, shrinkage)
+    task = _probe_task(context, split)
     counter.step()
     unchanged = PairAnswers(rows, {side: answers_in(rows, side) for side in cases}, split.factor, context.confidence)
     erasures = []
@@ -173,6 +220,7 @@ def _erase(context: MeasureContext, split: HeldOut, sites: tuple[str, ...], coun
                 before=unchanged.erased(),
                 after=states[0].erased(),
                 control=states[1].erased(),
+                probe=None if task is None else _probe(context, split, site, erasers[site][0], task),
                 lost=lost.pop(split.factor, None),
                 others_lost=lost,
                 moved={query: states[0].moved(unchanged, keep) for query, keep in _by_query(rows).items()},
@@ -181,7 +229,23 @@ def _erase(context: MeasureContext, split: HeldOut, sites: tuple[str, ...], coun
     return erasures
 
 
-def _fit(context: MeasureContext, split: HeldOut, rows: pl.DataFrame, sites: tuple[str, ...]) -> Mapping[str, list[Eraser]]:
+def _probe_task(context: MeasureContext, split: HeldOut) -> Task | None:
+    """The factor's pictures with the split of its erasure, for probes; None where a side has too few scenes or values."""
+    labelled = context.interventions[split.factor].labelled()
+    training = np.isin(labelled.scene, split.training.scene)
+    folds = assign_folds(labelled.scene[training], context.rng(f"probe erased {split.factor}"))
+    task = Task(labelled.level, labelled.scene, training, folds, len(labelled.values))
+    return task if task.can_be_probed else None
+
+
+def _probe(context: MeasureContext, split: HeldOut, site: str, eraser: Eraser, task: Task) -> ErasedProbe:
+    pictures = context.interventions[split.factor].labelled().picture
+    return probe_erased(eraser, context.activations.mean(site)[pictures], task, context.confidence)
+
+
+def _fit(
+    context: MeasureContext, split: HeldOut, rows: pl.DataFrame, sites: tuple[str, ...], shrinkage: bool
+) -> Mapping[str, list[Eraser]]:
     """By site, fitted on the first training scenes: the eraser of the factor, and a control of equal rank for levels shuffled by scene."""
     first = np.unique(split.training.scene)[:FIT_SCENES]
     training = split.training.take(np.isin(split.training.scene, first))
@@ -192,7 +256,7 @@ def _fit(context: MeasureContext, split: HeldOut, rows: pl.DataFrame, sites: tup
         random_labels(training.level_before, training.level_after, training.scene, number, rng),
     ]
     question = cases_of(rows.head(1), "before", apart=False).questions[0]
-    fitted = fit_erasers(context.asker, pictures, question, labels, sites)
+    fitted = fit_erasers(context.asker, pictures, question, labels, sites, shrinkage)
     return {site: [own, random.first(own.rank)] for site, (own, random) in fitted.items()}
 
 

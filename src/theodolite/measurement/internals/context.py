@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch.distributed.tensor import DTensor
 
 from theodolite.asking.local import LocalAsker
@@ -24,19 +24,19 @@ RANKED_SCENES = 200
 
 
 @dataclass(frozen=True, eq=False)
-class SpokenValues:
-    """A model's answers to the open question about a factor: positions in the pool, and levels (-1: none of the factor's values)."""
+class SpokenAnswers:
+    """A model's answers to the open question about a factor: positions in the pool, and whether each answer is the true one."""
 
     picture: Int[np.ndarray, " sample"]
-    level: Int[np.ndarray, " sample"]
+    right: Bool[np.ndarray, " sample"]
 
 
 @dataclass(eq=False)
 class MeasureContext:
     """A surveyed model with the input of all measures inside it; activations are captured at first use.
 
-    `rows` are the survey's answered rows; `interventions` are by factor, of the scenes that measures inside the model use. `progress`
-    is that of the measure that runs now.
+    `rows` are the survey's answered rows; `interventions` are by factor, of the scenes that measures inside the model use; `questions` by
+    picture. `progress` is that of the measure that runs now.
     """
 
     model: Any
@@ -45,7 +45,7 @@ class MeasureContext:
     rows: pl.DataFrame
     interventions: Mapping[str, Interventions]
     groups: Mapping[str, Mapping[str, tuple[str, ...]]]
-    questions: tuple[FactorQuestion, ...]
+    questions: Mapping[int, tuple[FactorQuestion, ...]]
     confidence: float
     seed: int
     progress: Progress = silent
@@ -68,7 +68,8 @@ class MeasureContext:
             for scene, picture in zip(each.scene.tolist(), each.before.tolist(), strict=True):
                 first.setdefault(scene, picture)
         ranked = np.array([first[scene] for scene in sorted(first)[:RANKED_SCENES]], dtype=np.int64)
-        return capture(self.asker, self.plan.pictures, self.pictures, self.questions, ranked, self.seed, self.progress)
+        questions = {int(picture): self.questions[int(picture)] for picture in self.pictures}
+        return capture(self.asker, self.plan.pictures, questions, ranked, self.seed, self.progress)
 
     @cached_property
     def unembedding(self) -> Float[np.ndarray, "word dim"]:
@@ -78,27 +79,44 @@ class MeasureContext:
         return np.asarray(full.float().cpu().numpy())
 
     @cached_property
-    def spoken(self) -> Mapping[str, SpokenValues]:
+    def spoken(self) -> Mapping[str, SpokenAnswers]:
         """By factor with an open question: the model's answers to it about the labelled pictures."""
         spoken = {}
-        for question in self.questions:
-            if question.about in self.interventions:
-                labelled = self.interventions[question.about].labelled()
-                index = {value: level for level, value in enumerate(labelled.values)}
-                level = np.array([index.get(choice, -1) for choice in question.choices])
-                chosen = self.activations.chosen(question.about)[labelled.picture]
-                spoken[question.about] = SpokenValues(labelled.picture, np.where(chosen >= 0, level[chosen], -1))
+        for factor, interventions in self.interventions.items():
+            if factor in self.activations.queries:
+                labelled, chosen = interventions.labelled(), self.activations.chosen(factor)
+                asked = chosen[labelled.picture] >= 0
+                samples = zip(labelled.picture[asked].tolist(), labelled.level[asked].tolist(), strict=True)
+                right = [self._is_true(factor, picture, int(chosen[picture]), labelled.values[level]) for picture, level in samples]
+                spoken[factor] = SpokenAnswers(labelled.picture[asked], np.array(right, dtype=bool))
         return spoken
 
+    def _is_true(self, about: str, picture: int, chosen: int, value: str) -> bool:
+        """Whether a choice of a picture's own question about a factor is the true one."""
+        question = next(question for question in self.questions[picture] if question.about == about)
+        return question.choices[chosen] == (value if question.truth is None else question.truth)
 
-def questions_of(rows: pl.DataFrame, world: World | None) -> tuple[FactorQuestion, ...]:
-    """The open questions of a survey, one a factor: those of its rows, and all of its world where there is one."""
-    asked = rows.filter((pl.col("form") == "open") & (pl.col("kind") == "intervention"))
-    questions = {
-        str(about): FactorQuestion(str(about), str(text), tuple(sorted(choices)))
-        for about, text, choices in asked.select("query", "question_before", "choices").unique("query", maintain_order=True).iter_rows()
+
+def questions_of(rows: pl.DataFrame, world: World | None) -> dict[int, tuple[FactorQuestion, ...]]:
+    """The questions to ask of each picture of the interventions in a survey's rows, at most one for each query, by picture.
+
+    A world's open queries hold of every one of its pictures: each is asked in one wording. Without a world a picture is asked its own open
+    questions, in the words and with the choices of the first row that asks it; where it has none, the question of its first row, whose
+    answer position is not read.
+    """
+    asked = rows.filter(pl.col("kind") == "intervention")
+    first = asked.filter(pl.col("form") == "open")["query"].unique(maintain_order=True).to_list()
+    worlds = {query.about: query for query in (world.queries if world is not None else ()) if query.form == "open"}
+    of_world = {
+        about: FactorQuestion(about, worlds[about].wordings[0], worlds[about].choices)
+        for about in dict.fromkeys([*(each for each in first if each in worlds), *worlds])
     }
-    for query in world.queries if world is not None else ():
-        if query.form == "open":
-            questions[query.about] = FactorQuestion(query.about, query.wordings[0], query.choices)
-    return tuple(questions.values())
+    own: dict[int, dict[str, FactorQuestion]] = {}
+    any_form: dict[int, FactorQuestion] = {}
+    for side in ("before", "after"):
+        columns = (f"picture_{side}", "query", "form", f"question_{side}", "choices", f"truth_{side}")
+        for picture, query, form, text, choices, truth in asked.select(columns).iter_rows():
+            any_form.setdefault(picture, FactorQuestion(None, text, tuple(choices)))
+            if form == "open" and query not in of_world:
+                own.setdefault(picture, {}).setdefault(query, FactorQuestion(query, text, tuple(choices), truth))
+    return {picture: tuple((of_world | own.get(picture, {})).values()) or (question,) for picture, question in sorted(any_form.items())}

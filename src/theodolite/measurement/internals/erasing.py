@@ -18,6 +18,10 @@ from theodolite.asking.rows import TokenRow
 
 # Smaller correlations are not erased. The library's default 0.01 would leave traces of a factor that few tokens encode.
 LEAST_CORRELATION = 1e-3
+# Whether the tokens' covariance is shrunk towards a multiple of the identity, as is the library's default. Theorem 4.3's least movement is
+# then not exact on the fitted tokens (up to 7 % more), but answers are about other pictures, and those move less: in simulations of 160
+# pictures by up to 13 % (1,024 dimensions, 4 tokens a picture), never more. The correlation that is left is the same either way.
+SHRINKAGE = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +48,13 @@ class Eraser:
 
 
 class ErasureFit:
-    """Moments of tokens and of several labellings of their pictures at a site, accumulated over batches in double precision."""
+    """Moments of tokens and of several labellings of their pictures at a site, accumulated over batches in double precision.
 
-    def __init__(self, labels: Sequence[Float[Tensor, "picture level"]]) -> None:
+    `shrinkage`: see `SHRINKAGE`.
+    """
+
+    def __init__(self, labels: Sequence[Float[Tensor, "picture level"]], shrinkage: bool = SHRINKAGE) -> None:
+        self.shrinkage = shrinkage
         self.sizes = [label.shape[1] for label in labels]
         self.labels = torch.cat(list(labels), dim=1).double()
         self.fitter: Any = None
@@ -54,7 +62,7 @@ class ErasureFit:
     def update(self, tokens: Float[Tensor, "row token dim"], numbers: Int[Tensor, " row"]) -> None:
         """Adds a batch: vision tokens, and the numbers of their pictures as rows of the labels."""
         if self.fitter is None:
-            self.fitter = _fitter(tokens.shape[2], self.labels.shape[1], tokens.device)
+            self.fitter = _fitter(tokens.shape[2], self.labels.shape[1], tokens.device, self.shrinkage)
         labels = self.labels[numbers.cpu()].to(tokens.device)
         self.fitter.update(tokens.double().flatten(0, 1), labels.repeat_interleave(tokens.shape[1], dim=0))
 
@@ -63,7 +71,7 @@ class ErasureFit:
         erasers, start = [], 0
         for size in self.sizes:
             columns = slice(start, start := start + size)
-            fitter = _fitter(self.fitter.x_dim, size, self.fitter.mean_x.device)
+            fitter = _fitter(self.fitter.x_dim, size, self.fitter.mean_x.device, self.shrinkage)
             for name in ("n", "mean_x", "sigma_xx_"):
                 setattr(fitter, name, getattr(self.fitter, name))
             fitter.mean_z, fitter.sigma_xz_ = self.fitter.mean_z[columns], self.fitter.sigma_xz_[:, columns]
@@ -73,12 +81,12 @@ class ErasureFit:
         return erasers
 
 
-def _fitter(dim: int, num_labels: int, device: torch.device) -> Any:
+def _fitter(dim: int, num_labels: int, device: torch.device, shrinkage: bool) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit, which the package uses at import
         from concept_erasure import LeaceFitter
     # Constraining the trace of the covariance would mix in a projection that leaves traces of the labels.
-    options: dict[str, Any] = {"svd_tol": LEAST_CORRELATION, "constrain_cov_trace": False}
+    options: dict[str, Any] = {"svd_tol": LEAST_CORRELATION, "constrain_cov_trace": False, "shrinkage": shrinkage}
     return LeaceFitter(dim, num_labels, device=device, dtype=torch.float64, **options)
 
 
@@ -113,9 +121,10 @@ def fit_erasers(
     question: Question,
     labels: Sequence[Float[Tensor, "picture level"]],
     sites: Sequence[str],
+    shrinkage: bool = SHRINKAGE,
 ) -> Mapping[str, list[Eraser]]:
     """By site, one eraser for each labelling of the pictures. The question follows every picture; its picture number is not used."""
-    fits = {site: ErasureFit(labels) for site in sites}
+    fits = {site: ErasureFit(labels, shrinkage) for site in sites}
 
     def run(rows: Sequence[TokenRow]) -> tuple[Tensor, Mapping[str, list[Tensor]]]:
         """Numbers of the rows' pictures, and the vision tokens by site; added up only after the whole batch has succeeded."""

@@ -7,7 +7,7 @@ neighbouring steps are compared picture by picture.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Int
 
 from theodolite.measurement.internals.activations import Activations
 from theodolite.measurement.internals.context import MeasureContext
+from theodolite.measurement.internals.control_task import draw_control
 from theodolite.measurement.internals.probes import Probe, Task, assign_folds, probe
-from theodolite.measurement.pairs.interventions import Labelled, split_scenes
+from theodolite.measurement.pairs.interventions import Labelled, known_levels, split_scenes
 from theodolite.records.ladder import FactorLadder, Ladder, LadderThresholds, Loss, Pooling, PositionMap, Rung, Step
 from theodolite.records.part import Estimate, Rate
 from theodolite.stats.jackknife import DIGITS, rounded
@@ -56,12 +57,28 @@ class HeldOutSamples:
         accuracy = Estimate(value=rate.frac, low=rate.low, high=rate.high, num_scenes=rate.num_scenes)
         return _scaled(accuracy, self.chance_frac, 1 - self.chance_frac)
 
-    def drop(self, before: Decoded, after: Decoded) -> Estimate | None:
-        """Normalised accuracy lost between two steps, over the samples known at both; None where there are none."""
+    def selectivity(self, step: Decoded) -> tuple[Rate | None, Estimate | None]:
+        """Accuracy at the control task, and accuracy minus it, over the samples whose combination of other factors is in training.
+
+        None without a control task, and where no combination is.
+        """
+        control = None if step.probe is None else step.probe.control
+        if control is None or not (step.known & np.isfinite(control)).any():
+            return None, None
+        keep = step.known & np.isfinite(control)
+        difference = paired_difference(control[keep], step.right[keep], self.scenes[keep], self.thresholds.confidence, (-1.0, 1.0))
+        return self.rate(control, keep), rounded(difference)
+
+    def drop(self, before: Decoded, after: Decoded, num_drops: int = 1) -> Estimate | None:
+        """Normalised accuracy lost between two steps, over the samples known at both; None where there are none.
+
+        The interval is one of `num_drops` that hold together (Bonferroni).
+        """
         both = before.known & after.known
         if not both.any():
             return None
-        difference = paired_difference(after.right[both], before.right[both], self.scenes[both], self.thresholds.confidence, (-1.0, 1.0))
+        level = 1 - (1 - self.thresholds.confidence) / num_drops
+        difference = paired_difference(after.right[both], before.right[both], self.scenes[both], level, (-1.0, 1.0))
         return _scaled(difference, 0.0, 1 - self.chance_frac)
 
     def present(self, step: Decoded) -> bool | None:
@@ -86,7 +103,8 @@ def _scaled(estimate: Estimate, offset: float, unit: float) -> Estimate:
 def find_loss(steps: Sequence[Decoded], samples: HeldOutSamples) -> Loss:
     """The step at which a factor is lost, from its steps in the order of the model, the spoken answer last where there is one.
 
-    Presence at the answer decides: vision tokens of late layers may drop a factor that the answer position has already read.
+    Presence at the answer decides: vision tokens of late layers may drop a factor that the answer position has already read. Which drop
+    is reported depends on the drops, so their intervals hold together: the error rate is divided among all drops that could be reported.
     Step words: `records.ladder.Loss`. Raises `ValueError` without a step before the spoken answer.
     """
     spoken = next((step for step in steps if step.site == SPOKEN), None)
@@ -97,58 +115,84 @@ def find_loss(steps: Sequence[Decoded], samples: HeldOutSamples) -> Loss:
     if spoken is not None and samples.present(spoken):
         return _loss("said")
     if present[-1]:
-        return _loss("no words") if spoken is None else _between(inside[-1], spoken, samples)
+        return _loss("no words") if spoken is None else _between(inside[-1], spoken, samples, len(steps))
     if present[-1] is None:
         return _loss("undecided")
     if True not in present:
         return _loss("undecided" if None in present else "not perceived")
     last = len(present) - 1 - present[::-1].index(True)
-    return _narrowest(inside[last : present.index(False, last) + 1], samples)
+    return _narrowest(inside[last : present.index(False, last) + 1], samples, len(steps))
 
 
 def _loss(step: Step) -> Loss:
     return Loss(step=step, kept_at=None, lost_at=None, drop=None)
 
 
-def _between(last: Decoded, spoken: Decoded, samples: HeldOutSamples) -> Loss:
+def _num_neighbours(num_steps: int) -> int:
+    """Drops among which half of the error rate is divided: those between neighbours."""
+    return 2 * (num_steps - 1)
+
+
+def _num_spans(num_steps: int) -> int:
+    """Drops among which the other half is divided: those between any two steps, of which the intervals of presence choose one."""
+    return num_steps * (num_steps - 1)
+
+
+def _between(last: Decoded, spoken: Decoded, samples: HeldOutSamples, num_steps: int) -> Loss:
     """The loss between the answer position, where the factor is present, and the spoken answer."""
-    drop = samples.drop(last, spoken)
+    num_drops = _num_neighbours(num_steps)
+    drop = samples.drop(last, spoken, num_drops)
     if samples.present(spoken) is None or not samples.lost(drop):
         return _loss("undecided")
-    return Loss(step="not said", kept_at=last.site, lost_at=spoken.site, drop=drop)
+    return Loss(step="not said", kept_at=last.site, lost_at=spoken.site, drop=drop, num_drops=num_drops)
 
 
-def _narrowest(span: Sequence[Decoded], samples: HeldOutSamples) -> Loss:
+def _narrowest(span: Sequence[Decoded], samples: HeldOutSamples, num_steps: int) -> Loss:
     """The largest loss between neighbours of a span from present to absent; the loss over the span where no neighbours have one."""
-    neighbours = [(before, after, samples.drop(before, after)) for before, after in pairwise(span)]
-    losses = [each for each in neighbours if samples.lost(each[2])] or [(span[0], span[-1], samples.drop(span[0], span[-1]))]
+    num_drops = _num_neighbours(num_steps)
+    neighbours = [(before, after, samples.drop(before, after, num_drops)) for before, after in pairwise(span)]
+    losses = [each for each in neighbours if samples.lost(each[2])]
+    if not losses:
+        num_drops = _num_spans(num_steps)
+        losses = [(span[0], span[-1], samples.drop(span[0], span[-1], num_drops))]
     before, after, drop = max(losses, key=lambda each: each[2].value if each[2] else 0.0)
     if not samples.lost(drop):
         return _loss("undecided")
-    return Loss(step="not kept", kept_at=before.site, lost_at=after.site, drop=drop)
+    return Loss(step="not kept", kept_at=before.site, lost_at=after.site, drop=drop, num_drops=num_drops)
 
 
-def decode_pooled(
-    site: str, mean: Float[np.ndarray, "row dim"], largest: Float[np.ndarray, "row dim"], task: Task, rng: np.random.Generator
-) -> Decoded:
+def decode_pooled(site: str, mean: Float[np.ndarray, "row dim"], largest: Float[np.ndarray, "row dim"], task: Task) -> Decoded:
     """A step at pooled vision tokens, with the pooling of the higher cross-validated accuracy (mean, if equal)."""
-    probes: dict[Pooling, Probe] = {"mean": probe(mean, task, rng), "max": probe(largest, task, rng)}
+    probes: dict[Pooling, Probe] = {"mean": probe(mean, task), "max": probe(largest, task)}
     pooling: Pooling = "max" if probes["max"].folds_frac > probes["mean"].folds_frac else "mean"
     best = probes[pooling]
     return Decoded(site, best.right, np.ones(len(best.right), dtype=bool), best, pooling, probes)
 
 
-def decode_single(site: str, vectors: Float[np.ndarray, "row dim"], task: Task, rng: np.random.Generator) -> Decoded:
-    """A step at one vector a picture."""
-    fitted = probe(vectors, task, rng)
-    return Decoded(site, fitted.right, np.ones(len(fitted.right), dtype=bool), fitted)
+def decode_single(site: str, vectors: Float[np.ndarray, "row dim"], task: Task) -> Decoded | None:
+    """A step at one vector a picture, NaN where there is none; None where the pictures that have one cannot be probed."""
+    present = np.isfinite(vectors).all(axis=1)
+    part = task.take(present)
+    if not part.can_be_probed:
+        return None
+    known = present[~task.training]
+    fitted = probe(vectors[present], part)
+
+    def spread(values: Float[np.ndarray, " present"]) -> Float[np.ndarray, " test"]:
+        every = np.full(len(known), np.nan)
+        every[known] = values
+        return every
+
+    control = None if fitted.control is None else spread(fitted.control)
+    right = np.where(known, spread(fitted.right), 0.0)
+    return Decoded(site, right, known, replace(fitted, right=right, control=control))
 
 
-def decode_spoken(answers: Mapping[int, int], pictures: Int[np.ndarray, " test"], levels: Int[np.ndarray, " test"]) -> Decoded | None:
-    """The spoken step, from the answered level by picture (-1: another word); None where none of these pictures was asked about."""
-    asked = np.array([int(picture) in answers for picture in pictures], dtype=bool)
-    answered = np.array([answers.get(int(picture), -1) for picture in pictures])
-    return Decoded(SPOKEN, (answered == levels).astype(float), asked) if asked.any() else None
+def decode_spoken(right: Mapping[int, bool], pictures: Int[np.ndarray, " test"]) -> Decoded | None:
+    """The spoken step, from whether each picture was answered right; None where none of these pictures was asked about."""
+    asked = np.array([int(picture) in right for picture in pictures], dtype=bool)
+    answered = np.array([right.get(int(picture), False) for picture in pictures], dtype=float)
+    return Decoded(SPOKEN, answered, asked) if asked.any() else None
 
 
 def rung(step: Decoded, before: Decoded | None, samples: HeldOutSamples) -> Rung:
@@ -157,17 +201,14 @@ def rung(step: Decoded, before: Decoded | None, samples: HeldOutSamples) -> Rung
     def of(pooling: Pooling) -> Rate | None:
         return samples.rate(step.by_pooling[pooling].right, step.known) if step.by_pooling else None
 
-    control = step.probe.control if step.probe else None
-    selectivity = None
-    if control is not None:
-        selectivity = rounded(paired_difference(control, step.right, samples.scenes, samples.thresholds.confidence, (-1.0, 1.0)))
+    control, selectivity = samples.selectivity(step)
     return Rung(
         site=step.site,
         pooling=step.pooling,
         accuracy=samples.rate(step.right, step.known),
         mean=of("mean"),
         max=of("max"),
-        control=samples.rate(control, step.known) if control is not None else None,
+        control=control,
         selectivity=selectivity,
         normalised=samples.normalised(step),
         drop=samples.drop(before, step) if before else None,
@@ -179,9 +220,9 @@ def map_positions(
     site: str, tokens: Float[np.ndarray, "row token channel"], cells: Int[np.ndarray, "token 2"] | None, task: Task, samples: HeldOutSamples
 ) -> PositionMap:
     """Accuracy of one probe per token position, 0 to 1. All use the penalty selected for the mean over positions; there are no controls."""
-    rng = np.random.default_rng(0)  # not used: only controls are random
-    penalty = probe(tokens.mean(axis=1), task, rng, num_controls=0).penalty
-    probes = [probe(tokens[:, token], task, rng, num_controls=0, penalties=(penalty,)) for token in range(tokens.shape[1])]
+    task = task.without_control()
+    penalty = probe(tokens.mean(axis=1), task).penalty
+    probes = [probe(tokens[:, token], task, (penalty,)) for token in range(tokens.shape[1])]
     rates = [samples.rate(each.right, np.ones(len(samples.scenes), dtype=bool)) for each in probes]
     return PositionMap(
         site=site,
@@ -204,35 +245,37 @@ def measure_ladder(context: MeasureContext) -> Ladder | None:
     thresholds = LadderThresholds(confidence=context.confidence)
     ladders: dict[str, FactorLadder] = {}
     left_out: dict[str, str] = {}
+    values = known_levels(context.interventions, exact=context.plan.pair_kind == "exact")
     for number, (factor, labelled) in enumerate(samples.items()):
         context.progress(number, len(samples))
         rng = context.rng(f"ladder of {factor}")
         inside = np.isin(labelled.scene, training)
         task = Task(labelled.level, labelled.scene, inside, assign_folds(labelled.scene[inside], rng), len(labelled.values))
         if task.can_be_probed:
-            ladders[factor] = _ladder_of(context, labelled, task, thresholds, rng)
+            others = {name: levels[labelled.picture] for name, levels in values.items() if name != factor}
+            control = draw_control(others, task.levels, inside, task.num_levels, rng)
+            ladders[factor] = _ladder_of(context, labelled, replace(task, control=control), thresholds)
         else:
             left_out[factor] = TOO_FEW
     context.progress(len(samples), len(samples))
     return Ladder(thresholds=thresholds, factors=ladders, left_out=left_out)
 
 
-def _ladder_of(
-    context: MeasureContext, labelled: Labelled, task: Task, thresholds: LadderThresholds, rng: np.random.Generator
-) -> FactorLadder:
+def _ladder_of(context: MeasureContext, labelled: Labelled, task: Task, thresholds: LadderThresholds) -> FactorLadder:
     activations, pictures, testing = context.activations, labelled.picture, ~task.training
     samples = HeldOutSamples(task.scenes[testing], task.chance_frac, thresholds)
-    query = answer_query(activations.queries, labelled.factor)
-    steps = _probed(activations, query, pictures, task, rng)
+    query = answer_query(_most_asked(activations, pictures), labelled.factor)
+    steps = _probed(activations, query, pictures, task)
     spoken = context.spoken.get(labelled.factor)
     if spoken is not None:
-        answers = dict(zip(spoken.picture.tolist(), spoken.level.tolist(), strict=True))
-        last = decode_spoken(answers, pictures[testing], task.levels[testing])
+        last = decode_spoken(dict(zip(spoken.picture.tolist(), spoken.right.tolist(), strict=True)), pictures[testing])
         steps += [last] if last else []
     return FactorLadder(
         chance_frac=task.chance_frac,
         num_training_scenes=len(np.unique(task.scenes[task.training])),
-        answer_query=query,
+        control_factors=() if task.control is None else task.control.factors,
+        num_combinations=None if task.control is None else task.control.num_combinations,
+        answer_query=query if any(step.site == ANSWER for step in steps) else None,
         rungs=tuple(rung(step, before, samples) for before, step in zip([None, *steps[:-1]], steps, strict=True)),
         positions=_maps(activations, pictures, task, thresholds),
         loss=find_loss(steps, samples),
@@ -251,16 +294,17 @@ def _maps(activations: Activations, pictures: Int[np.ndarray, " row"], task: Tas
 
 
 def answer_query(queries: Sequence[str], factor: str) -> str | None:
-    """The open query whose answer position a factor is probed at: its own, else the first; None where none was captured."""
+    """The open query whose answer position a factor is probed at: its own, else the first; None where none was asked."""
     return factor if factor in queries else next(iter(queries), None)
 
 
-def _probed(
-    activations: Activations, query: str | None, pictures: Int[np.ndarray, " row"], task: Task, rng: np.random.Generator
-) -> list[Decoded]:
-    steps = [
-        decode_pooled(site, activations.mean(site)[pictures], activations.largest(site)[pictures], task, rng) for site in activations.sites
-    ]
-    if query is not None:
-        steps.append(decode_single(ANSWER, activations.answer(query)[pictures], task, rng))
-    return steps
+def _most_asked(activations: Activations, pictures: Int[np.ndarray, " row"]) -> list[str]:
+    """The queries asked of some of these pictures, those asked of most first."""
+    asked = {query: int((activations.chosen(query)[pictures] >= 0).sum()) for query in activations.queries}
+    return sorted((query for query in asked if asked[query]), key=lambda query: -asked[query])
+
+
+def _probed(activations: Activations, query: str | None, pictures: Int[np.ndarray, " row"], task: Task) -> list[Decoded]:
+    steps = [decode_pooled(site, activations.mean(site)[pictures], activations.largest(site)[pictures], task) for site in activations.sites]
+    answer = None if query is None else decode_single(ANSWER, activations.answer(query)[pictures], task)
+    return steps if answer is None else [*steps, answer]

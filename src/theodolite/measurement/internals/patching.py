@@ -1,4 +1,8 @@
-"""Activation patching in a factor's subspace: its part of the difference between two pictures is added to the tokens of the first."""
+"""Activation patching in a factor's subspace: its part of the difference between two pictures is added to the tokens of the first.
+
+Controls add as much along other directions: each token's part has the same norm, so that only the direction differs. A difference
+projected on a random subspace would keep a share of about rank / dim of its squared norm, and no model would answer to so little.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,10 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from theodolite.asking.local import Edit, LocalAsker
+from theodolite.measurement.internals.directions import span
+from theodolite.measurement.internals.erasing import shuffle_levels
 from theodolite.measurement.internals.reask import ModelAnswers, ReaskedCases, ask_edited
+from theodolite.measurement.pairs.interventions import Interventions
 from theodolite.records.causal import Response, Responses
 from theodolite.stats.jackknife import rounded
 from theodolite.stats.rates import clustered_mean, clustered_rate
@@ -20,39 +27,88 @@ MOST_BYTES = 2**28  # of hidden states of pictures after that are in memory at o
 Basis = Float[np.ndarray, "dim direction"]
 
 
-def random_basis(dim: int, rank: int, rng: np.random.Generator) -> Basis:
-    """Orthonormal basis (columns) of a uniformly random subspace of the given rank."""
-    return np.asarray(np.linalg.qr(rng.standard_normal((dim, rank)))[0])
+Directions = Float[np.ndarray, "case along dim"]
+
+
+def shuffled_basis(
+    interventions: Interventions, vectors: Float[np.ndarray, "picture dim"], own: Basis, rng: np.random.Generator
+) -> Float[np.ndarray, "dim rank"]:
+    """Orthonormal basis of the principal directions between the means of pictures by shuffled level (whole scenes exchanged).
+
+    Means of pictures, not of differences: all differences of one factor lie in its own subspace, whatever their labels. That subspace
+    (`own`) is projected out, since pictures differ along it too; as many directions as it has, at least one.
+    """
+    levels = shuffle_levels(interventions.level_before, interventions.level_after, interventions.scene, rng)
+    level, rows = np.concatenate(levels), vectors[np.concatenate([interventions.before, interventions.after])].astype(np.float64)
+    rows = rows - (rows @ own) @ own.T
+    means = np.stack([rows[level == each].mean(axis=0) for each in np.unique(level)])
+    spanned = span((means - means.mean(axis=0))[None], max(own.shape[1], 1))[0]
+    return np.ascontiguousarray(spanned[np.any(spanned != 0, axis=1)].T)
+
+
+def random_directions(num_cases: int, rank: int, within: int | Basis, rng: np.random.Generator) -> Directions:
+    """For each case `rank` random directions of unit length, in a space of so many dimensions or in the span of orthonormal columns.
+
+    Orthogonal to each other where the space has room for so many.
+    """
+    size = within if isinstance(within, int) else within.shape[1]
+    draws = rng.standard_normal((num_cases, size, rank))
+    draws = np.linalg.qr(draws)[0] if rank <= size else draws / np.linalg.norm(draws, axis=1, keepdims=True)
+    inside = draws if isinstance(within, int) else within @ draws
+    return np.ascontiguousarray(inside.transpose(0, 2, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What is added to the tokens of the picture before: the difference within a basis (without one, the whole difference).
+
+    With `directions`, one set for each case, the same coefficients along these instead, scaled to the same norm for each token.
+    """
+
+    basis: Basis | None
+    directions: Directions | None = None
 
 
 def patched(
-    tokens: Float[Tensor, "row token dim"], after: Float[Tensor, "row token dim"], basis: Float[Tensor, "dim direction"] | None
+    tokens: Float[Tensor, "row token dim"],
+    after: Float[Tensor, "row token dim"],
+    basis: Float[Tensor, "dim direction"] | None,
+    directions: Float[Tensor, "row direction dim"] | None = None,
 ) -> Float[Tensor, "row token dim"]:
-    """h + P (h_after - h), with P the projection on the span of the orthonormal columns; h_after without a basis."""
+    """h + P (h_after - h), with P the projection on the span of the orthonormal columns; h_after without a basis.
+
+    With directions: h + the coefficients of P (h_after - h) along these, with the norm of P (h_after - h) at each token.
+    """
     if basis is None:
         return after.to(tokens)
-    difference = (after - tokens.float()) @ basis
-    return (tokens.float() + difference @ basis.T).to(tokens)
+    along = (after - tokens.float()) @ basis
+    if directions is None:
+        return (tokens.float() + along @ basis.T).to(tokens)
+    turned = along @ directions
+    norm = turned.norm(dim=-1, keepdim=True)
+    scale = torch.where(norm > 0, along.norm(dim=-1, keepdim=True) / norm, 0)
+    return (tokens.float() + turned * scale).to(tokens)
 
 
 @dataclass(frozen=True, eq=False)
 class Patcher:
-    """Asks the questions of cases with a subspace of the difference patched in at a site."""
+    """Asks the questions of cases with a part of the difference, or as much along other directions, patched in at a site."""
 
     asker: LocalAsker
     pictures: UInt8[np.ndarray, "picture height width 3"]
 
-    def answers(self, cases: ReaskedCases, bases: Mapping[str, Mapping[str, Basis | None]]) -> dict[tuple[str, str], ModelAnswers]:
-        """Answers by (site, name of the basis), in the order of the asks; `bases` are by site and name."""
+    def answers(self, cases: ReaskedCases, changes: Mapping[str, Mapping[str, Change]]) -> dict[tuple[str, str], ModelAnswers]:
+        """Answers by (site, name of the change), in the order of the asks; `changes` are by site and name."""
         chunks: dict[tuple[str, str], list[tuple[Int[np.ndarray, " ask"], ModelAnswers]]] = {}
-        sites = tuple(bases)
+        sites = tuple(changes)
         size = self._cases_at_once(cases, len(sites))
         for start in range(0, len(cases.before), size):
             chunk, asks = cases.part(start, start + size)
             after = self._states(chunk, sites)
-            for site, named in bases.items():
-                for name, basis in named.items():
-                    answers = ask_edited(self.asker, self.pictures[chunk.before], chunk.questions, {site: _patching(after[site], basis)})
+            for site, named in changes.items():
+                for name, change in named.items():
+                    edit = _patching(after[site], change, start)
+                    answers = ask_edited(self.asker, self.pictures[chunk.before], chunk.questions, {site: edit})
                     chunks.setdefault((site, name), []).append((asks, answers))
         return {key: _joined(parts, len(cases.questions)) for key, parts in chunks.items()}
 
@@ -78,11 +134,18 @@ class Patcher:
         return states
 
 
-def _patching(after: Float[Tensor, "case token dim"], basis: Basis | None) -> Edit:
-    columns = None if basis is None else torch.from_numpy(np.ascontiguousarray(basis)).float().to(after.device)
+def _patching(after: Float[Tensor, "case token dim"], change: Change, start: int) -> Edit:
+    """The edit of the cases from `start` on, whose states after are given."""
+
+    def moved(array: np.ndarray | None) -> Tensor | None:
+        return None if array is None else torch.from_numpy(np.ascontiguousarray(array)).float().to(after.device)
+
+    basis = moved(change.basis)
+    directions = moved(None if change.directions is None else change.directions[start : start + len(after)])
 
     def patch(tokens: Tensor, numbers: Tensor) -> Tensor:
-        return patched(tokens, after[numbers.to(after.device)], columns)
+        cases = numbers.to(after.device)
+        return patched(tokens, after[cases], basis, None if directions is None else directions[cases])
 
     return patch
 

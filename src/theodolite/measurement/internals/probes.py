@@ -1,4 +1,4 @@
-"""Linear probes of a categorical factor: held out by scene, with a shuffled-label control. Needs numpy only.
+"""Linear probes of a categorical factor: held out by scene, with a control task. Needs numpy only.
 
 A probe is ridge regression of the levels' indicators, then a linear discriminant in the space of its predictions (penalised discriminant
 analysis: Hastie, Buja and Tibshirani, Annals of Statistics 23 (1995)), so that levels in a row along one direction are separated too.
@@ -9,15 +9,16 @@ since ridge predictions of left-out scenes have a closed form.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from theodolite.measurement.internals.control_task import ControlTask
+
 # Relative to the mean squared length of a standardised input: from almost no shrinkage to almost full shrinkage.
 PENALTIES = tuple(float(10.0**power) for power in range(-2, 4))
 NUM_FOLDS = 10
-NUM_CONTROLS = 3
 ZERO = 1e-10
 
 
@@ -113,31 +114,12 @@ def assign_folds(scenes: Int[np.ndarray, " row"], rng: np.random.Generator, num_
     return fold[member]
 
 
-def same_size_groups(scenes: Int[np.ndarray, " row"]) -> list[Int[np.ndarray, "_ _"]]:
-    """Positions of each scene's rows (scene by row), one array for all scenes of the same number of rows; rows keep their order."""
-    _, member, counts = np.unique(scenes, return_inverse=True, return_counts=True)
-    order = np.argsort(member, kind="stable")
-    starts = np.cumsum(counts) - counts
-    sizes = np.unique(counts)
-    return [order[starts[counts == size][:, None] + np.arange(size)] for size in sizes]
-
-
-def shuffled_groups(
-    levels: Int[np.ndarray, " train"], scenes: Int[np.ndarray, " train"], rng: np.random.Generator
-) -> Int[np.ndarray, " train"]:
-    """Levels permuted among scenes with the same number of rows, in their order; within the scene where no other has that number."""
-    result = levels.copy()
-    for rows in same_size_groups(scenes):
-        if len(rows) > 1:
-            result[rows] = levels[rows[rng.permutation(len(rows))]]
-        else:
-            result[rows[0]] = levels[rng.permutation(rows[0])]
-    return result
-
-
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """Correct predictions of held-out rows, 0 or 1; `control`: mean over shuffled labels; `folds_frac`: cross-validated accuracy."""
+    """Correct predictions of held-out rows, 0 or 1; `folds_frac`: cross-validated accuracy.
+
+    `control`: the same of the control task, mean over its draws; NaN in rows whose combination training lacks, None without a control task.
+    """
 
     right: Float[np.ndarray, " test"]
     control: Float[np.ndarray, " test"] | None
@@ -152,17 +134,27 @@ class Probe:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One factor's samples with their split: levels, scenes, training rows and the folds of those. The same task serves every site."""
+    """One factor's samples with their split: levels, scenes, training rows and the folds of those. The same task serves every site.
+
+    `control` has the labels of the control task; None where the other factors' values are unknown.
+    """
 
     levels: Int[np.ndarray, " row"]
     scenes: Int[np.ndarray, " row"]
     training: Bool[np.ndarray, " row"]
     folds: Int[np.ndarray, " train"]
     num_levels: int
+    control: ControlTask | None = None
 
     def take(self, keep: Bool[np.ndarray, " row"]) -> Task:
         """The same split of the rows of a mask."""
-        return Task(self.levels[keep], self.scenes[keep], self.training[keep], self.folds[keep[self.training]], self.num_levels)
+        control = None if self.control is None else self.control.take(keep)
+        folds = self.folds[keep[self.training]]
+        return Task(self.levels[keep], self.scenes[keep], self.training[keep], folds, self.num_levels, control)
+
+    def without_control(self) -> Task:
+        """The same task without a control task."""
+        return replace(self, control=None)
 
     @property
     def chance_frac(self) -> float:
@@ -176,29 +168,28 @@ class Task:
         return all(len(np.unique(rows[side])) > 1 for rows in (self.scenes, self.levels) for side in (self.training, ~self.training))
 
 
-def probe(
-    vectors: Float[np.ndarray, "row dim"],
-    task: Task,
-    rng: np.random.Generator,
-    num_controls: int = NUM_CONTROLS,
-    penalties: Sequence[float] = PENALTIES,
-) -> Probe:
+def probe(vectors: Float[np.ndarray, "row dim"], task: Task, penalties: Sequence[float] = PENALTIES) -> Probe:
     """A linear probe of the task's levels from vectors, trained on its training rows and evaluated on the others.
 
     The penalty is the one of `penalties` (in units of the mean squared length of an input) with the highest cross-validated accuracy (the
-    larger of equals); each control selects its own by its shuffled labels. Selectivity is accuracy minus that of the control: after Hewitt
-    and Liang 2019 (arXiv 1909.03368). The split is by scene, so a control above chance reveals a leak. Inputs are standardised by all
-    training rows.
+    larger of equals); the control task selects its own. Selectivity is accuracy minus accuracy at the control task (Hewitt and Liang 2019,
+    arXiv 1909.03368): small where the probe, on these inputs, can memorise. Inputs are standardised by all training rows.
     """
     training, truth = task.training, task.levels[~task.training]
     folds = Folds(factorise(vectors[training], vectors[~training]), task.folds, penalties)
-    levels = task.levels[training]
-    predicted, folds_frac, number = _fit(folds, levels, task.num_levels)
+    predicted, folds_frac, number = _fit(folds, task.levels[training], task.num_levels)
     control = None
-    if num_controls:
-        shuffled = [shuffled_groups(levels, task.scenes[training], rng) for _ in range(num_controls)]
-        control = np.mean([_fit(folds, each, task.num_levels)[0] == truth for each in shuffled], axis=0)
+    if task.control is not None:
+        right = [_fit(folds, each[training], task.num_levels)[0] == each[~training] for each in task.control.labels]
+        control = np.where(task.control.repeated(training), np.mean(right, axis=0), np.nan)
     return Probe((predicted == truth).astype(float), control, folds_frac, penalties[number])
+
+
+def best_of(folds: Sequence[Folds], task: Task) -> Float[np.ndarray, " test"]:
+    """Correct predictions of held-out rows, 0 or 1, of the fit with the highest cross-validated accuracy, the first of equals."""
+    levels, truth = task.levels[task.training], task.levels[~task.training]
+    predicted, _, _ = max((_fit(each, levels, task.num_levels) for each in folds), key=lambda fitted: fitted[1])
+    return np.asarray(predicted == truth, dtype=float)
 
 
 def _fit(folds: Folds, levels: Int[np.ndarray, " train"], num_levels: int) -> tuple[Int[np.ndarray, " test"], float, int]:

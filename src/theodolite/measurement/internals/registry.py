@@ -66,7 +66,7 @@ def _fisher(context: MeasureContext) -> str:
 def _causal(context: MeasureContext) -> str:
     sites = 1 + len(inner_layers(layer_sites(context.model)))
     queries, held_out = _num_queries(context), 1 - TRAIN_FRAC
-    patched = _num_scenes(context, causal.PATCH_SCENES, held_out) * 3 * sites
+    patched = _num_scenes(context, causal.PATCH_SCENES, held_out) * causal.NUM_PATCHES * sites
     erased = _num_scenes(context, causal.ERASE_SCENES, held_out) * 4 * sites
     asked = len(context.interventions) * (patched + erased) * min(queries, 1 + causal.NUM_OTHERS)
     return f"about {asked + 2 * _num_scenes(context, causal.TOKEN_SCENES) * sites * queries:,} questions asked again"
@@ -101,7 +101,8 @@ def look_inside(context: MeasureContext, measures: Sequence[str], steps: Progres
     results: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     if any(MEASURES[name].captures for name in measures) and len(context.pictures):
-        cost = f"one pass over {len(context.pictures):,} pictures, {len(context.questions)} questions each"
+        number = sum(len(context.questions[int(picture)]) for picture in context.pictures)
+        cost = f"one pass over {len(context.pictures):,} pictures, {number:,} questions in all"
         with _timed(CAPTURE, seconds), steps(CAPTURE, cost) as context.progress:
             context.activations  # noqa: B018  captured when first read
     for name in measures:

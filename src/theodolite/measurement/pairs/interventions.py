@@ -94,6 +94,28 @@ def interventions_of(rows: pl.DataFrame, values: Mapping[str, Sequence[str]] | N
     return by_factor
 
 
+def known_levels(interventions: Mapping[str, Interventions], *, exact: bool) -> dict[str, Int[np.ndarray, " picture"]]:
+    """By factor, its level in every picture of the pool, -1 where the interventions do not give it.
+
+    An intervention gives both its pictures the levels of its own factor. Where pairs are `exact`, its pictures have equal levels of all
+    other factors, so what is known of one is known of the other. In matched pairs other factors may differ.
+    """
+    number = 1 + max((int(side.max()) for each in interventions.values() for side in (each.before, each.after) if len(side)), default=-1)
+    levels = {factor: np.full(number, -1, dtype=np.int64) for factor in interventions}
+    for factor, each in interventions.items():
+        levels[factor][each.before], levels[factor][each.after] = each.level_before, each.level_after
+    changed = exact
+    while changed:
+        changed = False
+        for factor, each in interventions.items():
+            for other in (levels[name] for name in interventions if name != factor):
+                for one, two in ((each.before, each.after), (each.after, each.before)):
+                    new = (other[one] >= 0) & (other[two] < 0)
+                    other[two[new]] = other[one[new]]
+                    changed |= bool(new.any())
+    return levels
+
+
 def split_scenes(scenes: Int[np.ndarray, " row"], rng: np.random.Generator, train_frac: float = TRAIN_FRAC) -> Bool[np.ndarray, " row"]:
     """Whether each row is for training: a random split by scene, with at least one scene on either side where there are two or more."""
     unique, member = np.unique(scenes, return_inverse=True)

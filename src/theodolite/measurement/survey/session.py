@@ -195,7 +195,7 @@ class SurveySession:
             return None
         plan, rows = first_scenes(self.plan, self.rows, options.inside_scenes)
         values, groups = (None, {}) if description is None else (description.factors, description.groups)
-        questions = questions_of(self.rows, self.target.world)
+        questions = questions_of(rows, self.target.world)
         interventions = interventions_of(rows, values)
         context = MeasureContext(
             asker.model, asker, plan, rows, interventions, groups, questions, options.thresholds.confidence, options.seed
