@@ -1,8 +1,13 @@
-"""Front ends of the small models: `conv`, a tower trained to make every factor linearly readable, and `patches`, the raw pixels."""
+"""Front ends of the small models, 8 x 8 tokens of a picture of 64 pixels.
+
+`conv` is a tower trained to make every factor linearly readable. `conv-unlabelled` has its architecture and was trained as an autoencoder,
+without any label; `conv-random` has it too, with random weights. `patches` are the raw pixels.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -17,11 +22,13 @@ from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisi
 from theodolite.models.exported.conv_tower import ConvTower, ConvTowerConfig
 from theodolite.records.errors import BadInput
 
-FrontEnd = Literal["conv", "patches"]
+FrontEnd = Literal["conv", "conv-unlabelled", "conv-random", "patches"]
 SIZE = 64
 PATCH = 8
 WEIGHTS = "conv_tower.safetensors"
 WEIGHTS_SHA256 = "6c0e3dc644f9d32b8be2dbe9e07ace11f8ecbed3f51ca08297cd8f7788d23365"
+UNLABELLED_WEIGHTS = "conv_tower_unlabelled.safetensors"
+UNLABELLED_WEIGHTS_SHA256 = "c1ace6fc6daecf1b3a60ffb114ef0f0e4c5491aed401a168fffe8df82f248e7b"
 
 
 class DamagedWeights(RuntimeError):
@@ -72,10 +79,29 @@ def pretrained_tower() -> ConvTower:
 
     Raises `DamagedWeights` if the file has another hash than the tested one.
     """
-    data = files("theodolite.models").joinpath("weights", WEIGHTS).read_bytes()
+    return _shipped_tower(WEIGHTS, WEIGHTS_SHA256)
+
+
+def unlabelled_tower() -> ConvTower:
+    """The tower `conv-unlabelled`: as `conv`, but trained without labels, as an autoencoder (scripts/pretrain_unlabelled_tower.py).
+
+    Raises `DamagedWeights` if the file has another hash than the tested one.
+    """
+    return _shipped_tower(UNLABELLED_WEIGHTS, UNLABELLED_WEIGHTS_SHA256)
+
+
+def random_tower(seed: int) -> ConvTower:
+    """The tower `conv-random`: as `conv`, with the initial weights of a seed. The global random state is unchanged."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return ConvTower(ConvTowerConfig())
+
+
+def _shipped_tower(name: str, sha256: str) -> ConvTower:
+    data = files("theodolite.models").joinpath("weights", name).read_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    if digest != WEIGHTS_SHA256:
-        raise DamagedWeights(f"{WEIGHTS} has SHA-256 {digest[:16]}..., expected {WEIGHTS_SHA256[:16]}...; install theodolite again")
+    if digest != sha256:
+        raise DamagedWeights(f"{name} has SHA-256 {digest[:16]}..., expected {sha256[:16]}...; install theodolite again")
     tower = ConvTower(ConvTowerConfig())
     tower.load_state_dict(load(data))
     return tower
@@ -104,7 +130,12 @@ def raw_patches(size: int = SIZE, patch: int = PATCH) -> SiglipVisionModel:
     return tower
 
 
-def front_end(name: FrontEnd) -> ConvTower | SiglipVisionModel:
-    """A vision tower by name, without gradients."""
-    tower = pretrained_tower() if name == "conv" else raw_patches()
-    return tower.requires_grad_(False).eval()
+def front_end(name: FrontEnd, seed: int = 0) -> ConvTower | SiglipVisionModel:
+    """A vision tower by name, without gradients; `seed` sets random weights and is ignored by the others."""
+    made: Mapping[FrontEnd, Callable[[], ConvTower | SiglipVisionModel]] = {
+        "conv": pretrained_tower,
+        "conv-unlabelled": unlabelled_tower,
+        "conv-random": lambda: random_tower(seed),
+        "patches": raw_patches,
+    }
+    return made[name]().requires_grad_(False).eval()
