@@ -103,14 +103,24 @@ def leaks(plain: list[float], long: float, context: float) -> dict[str, float]:
 
 def test_the_claims_hold_where_leak_falls_with_the_dose_and_fail_where_it_does_not() -> None:
     graded = findings(leaks([0.98, 0.95, 0.9, 0.8, 0.42, 0.1, 0.03], long=0.2, context=0.9))
-    assert graded["dose 0"] == graded["break"] == graded["steps at 1in30"] == graded["pressure ranks"] == "holds"
+    assert graded["dose 0"] == graded["break"] == graded["steps at 1in30"] == "holds"
     assert graded["graded"] == graded["context"] == "holds"
     assert [graded[f"broken at {name}"] for name in ("1in1000", "1in100", "1in30", "1in3")] == ["fails", "fails", "holds", "holds"]
     flat = findings(leaks([0.9, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96], long=0.93, context=0.5))
-    assert flat["break"] == flat["pressure ranks"] == flat["context"] == flat["steps at 1in30"] == "fails"
-    assert flat["broken at 1in3"] == "fails"
+    assert flat["context"] == flat["steps at 1in30"] == flat["broken at 1in3"] == "fails"
+    late = findings(leaks([0.98, 0.97, 0.96, 0.95, 0.94, 0.9, 0.3], long=0.93, context=0.9))
+    assert late["break"] == "fails" and late["broken at 1in3"] == "holds"
     step = findings(leaks([0.95, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05], long=0.05, context=0.05))
     assert step["graded"] == "fails", "two values of coverage say it all"
+
+
+def test_the_break_is_where_the_leak_crosses_the_line() -> None:
+    def at(*leaks: float) -> float:
+        return dose.break_of(dict(zip(dose.ALL_DOSES, leaks, strict=True)))
+
+    assert at(0.9, 0.9, 0.9, 0.9, 0.9, 0.7, 0.3) == pytest.approx((1 / 10 + 1 / 3) / 2)
+    assert at(0.9, 0.1, 0.9, 0.9, 0.9, 0.9, 0.9) == pytest.approx(0.5 / 1000), "the first dose that lies below counts"
+    assert at(*[0.9] * 7) == 1 and at(*[0.2] * 7) == 0
 
 
 def test_quick_needs_only_its_own_doses() -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
-from scipy import stats
 
 from theodolite.records.study import Claim, Figure, GridRun, Point
 from theodolite.stats.claims import Rule, Statement, difference_over_seeds, judge_claim, over_seeds
@@ -128,12 +128,8 @@ STANDS = Statement(
     f"{ANSWER} at dose 0: share of pairs", 3, known=True,
 )  # fmt: skip
 BREAK = Statement(
-    "break", "Few counterexamples suffice: the smallest dose that breaks the shadow (leak below 0.5) is less than one odd scene in ten.",
-    ESSAY, Rule("below", 0.1), "smallest dose whose leak lies below 0.5, 1 if none does: share of the odd scenes, mean over seeds", 3,
-)  # fmt: skip
-RANKS = Statement(
-    "pressure ranks", "The more pressure the questions put on shape, the less colour leaks: over doses, pressure ranks the leak.",
-    ESSAY, Rule("above", 0.8), "Spearman's rho of pressure and 1 - leak over the seven doses, mean over seeds", 2,
+    "break", "Few counterexamples suffice: the dose that breaks the shadow (leak 0.5) is less than one odd scene in ten.",
+    ESSAY, Rule("below", 0.1), "smallest dose at which the leak, interpolated between doses, is 0.5; 1 if nowhere: share of odd scenes", 3,
 )  # fmt: skip
 GRADED = Statement(
     "graded", "Over doses, a forecast from graded pressure is nearer to the leak than one from coverage, which has two values here.",
@@ -170,7 +166,7 @@ def judge_dose(runs: FinishedRuns) -> tuple[Claim, ...]:
         return tuple(claims)
     claims.append(_break(runs))
     claims += [difference(_scale(dose), runs.arm(dose_arm(dose, "long")), runs.arm(dose_arm(dose)), LEAK) for dose in LONG_DOSES]
-    return (*claims, _ranks(runs), _graded(runs), _context(runs))
+    return (*claims, _graded(runs), _context(runs))
 
 
 def _plain(runs: FinishedRuns) -> FinishedRuns:
@@ -190,9 +186,23 @@ def _over_doses(runs: FinishedRuns, value: Value) -> dict[int, dict[Fraction, fl
 
 
 def _break(runs: FinishedRuns) -> Claim:
-    leaks = _over_doses(runs, LEAK)
-    by_seed = {seed: float(min((dose for dose, leak in each.items() if leak < BROKEN), default=1)) for seed, each in leaks.items()}
-    return judge_claim(BREAK, over_seeds(by_seed, 0) if by_seed else None, by_seed, len(_plain(runs).pairs))
+    by_seed = {seed: break_of(each) for seed, each in _over_doses(runs, LEAK).items()}
+    return judge_claim(BREAK, over_seeds(by_seed) if by_seed else None, by_seed, len(_plain(runs).pairs))
+
+
+def break_of(leaks: Mapping[Fraction, float]) -> float:
+    """Smallest dose, 0 to 1, at which the leak, interpolated between doses, is `BROKEN`; 0 if it is lower at dose 0, 1 if nowhere.
+
+    Interpolated, since the doses themselves are few: seeds that agree in one to the digit would leave no interval.
+    """
+    doses = sorted(leaks)
+    if leaks[doses[0]] < BROKEN:
+        return 0.0
+    for before, after in pairwise(doses):
+        if leaks[after] < BROKEN:
+            share = (leaks[before] - BROKEN) / (leaks[before] - leaks[after])
+            return float(before) + share * float(after - before)
+    return 1.0
 
 
 def pressure(line: GridRun) -> float:
@@ -203,19 +213,6 @@ def pressure(line: GridRun) -> float:
 def coverage(line: GridRun) -> float:
     """Coverage of the target by a run's questions, 0 to 1."""
     return line.foretold.coverage.get(TARGET, 0.0)
-
-
-def _ranks(runs: FinishedRuns) -> Claim:
-    leaks, bits = _over_doses(runs, LEAK), _over_doses(runs, pressure)
-    by_seed = {seed: _rho(list(bits[seed].values()), [1 - leak for leak in each.values()]) for seed, each in leaks.items()}
-    # Not `over_seeds`: a rank correlation may be below 0, and its interval must not be cut there.
-    estimate, by_seed = difference_over_seeds(by_seed, dict.fromkeys(by_seed, 0.0))
-    return judge_claim(RANKS, estimate, by_seed, len(_plain(runs).pairs))
-
-
-def _rho(one: Sequence[float], other: Sequence[float]) -> float:
-    """Spearman's rho; 0 where one side is constant, since it ranks nothing then."""
-    return 0.0 if np.ptp(one) == 0 or np.ptp(other) == 0 else float(stats.spearmanr(one, other).statistic)
 
 
 def _graded(runs: FinishedRuns) -> Claim:
