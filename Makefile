@@ -55,7 +55,6 @@ docs: $(READY)
 
 tower: $(READY)
 	$(BIN)/python scripts/pretrain_tower.py
-	$(BIN)/python scripts/pretrain_unlabelled_tower.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -241,7 +241,7 @@ def test_drawn_policies_are_the_same_for_everybody_and_ask_something_of_every_sc
 
 def told_table(rows: Sequence[tuple[str, int, float, float]], kind: str = "leak") -> pl.DataFrame:
     """Rows of (policy, seed, proxy bits, measured)."""
-    blank = dict.fromkeys(COLUMNS, 0.0)
+    blank = {**dict.fromkeys(COLUMNS, 0.0), "about_tied": True}
     made = [
         {**blank, "world": "shapes", "policy": policy, "run": f"{policy} {seed}", "seed": seed, "factor": "a", "query": "b", "kind": kind,
          "proxy_bits": bits, "measured": rate}

@@ -38,13 +38,13 @@ BESIDE = "agree+colour"
 SWAPPED, SWAPPED_ALL = "swap-agree", "swap-all"
 # Front end, and whether its weights are trained with the rest, by the word in the arm's name.
 TOWERS: dict[str, tuple[FrontEnd, bool]] = {
-    "unlabelled": ("conv-unlabelled", False),
+    "dct": ("dct", False),
     "random": ("conv-random", False),
     "patches": ("patches", False),
     "trained": ("conv-random", True),
 }
 TOWER_TEXTS = {
-    "unlabelled": "a tower trained without labels, as an autoencoder",
+    "dct": "the low frequencies of patches, a fixed bank of filters",
     "random": "a tower with random weights",
     "patches": "raw patches of pixels",
     "trained": "a tower trained end to end from random weights",

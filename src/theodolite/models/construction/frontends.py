@@ -1,7 +1,7 @@
 """Front ends of the small models, 8 x 8 tokens of a picture of 64 pixels.
 
-`conv` is a tower trained to make every factor linearly readable. `conv-unlabelled` has its architecture and was trained as an autoencoder,
-without any label; `conv-random` has it too, with random weights. `patches` are the raw pixels.
+`conv` is a tower trained to make every factor linearly readable; `conv-random` has its architecture and random weights. `patches` are the
+raw pixels; `dct` are their low spatial frequencies, a fixed bank of filters. Only `conv` has seen a label.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from safetensors.torch import load
+from scipy.fft import dct
 from torch import Tensor
 from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
 from theodolite.models.exported.conv_tower import ConvTower, ConvTowerConfig
 from theodolite.records.errors import BadInput
 
-FrontEnd = Literal["conv", "conv-unlabelled", "conv-random", "patches"]
+FrontEnd = Literal["conv", "conv-random", "patches", "dct"]
 SIZE = 64
 PATCH = 8
 WEIGHTS = "conv_tower.safetensors"
 WEIGHTS_SHA256 = "6c0e3dc644f9d32b8be2dbe9e07ace11f8ecbed3f51ca08297cd8f7788d23365"
-UNLABELLED_WEIGHTS = "conv_tower_unlabelled.safetensors"
-UNLABELLED_WEIGHTS_SHA256 = "c1ace6fc6daecf1b3a60ffb114ef0f0e4c5491aed401a168fffe8df82f248e7b"
+NUM_FREQUENCIES = 32
 
 
 class DamagedWeights(RuntimeError):
@@ -79,15 +79,13 @@ def pretrained_tower() -> ConvTower:
 
     Raises `DamagedWeights` if the file has another hash than the tested one.
     """
-    return _shipped_tower(WEIGHTS, WEIGHTS_SHA256)
-
-
-def unlabelled_tower() -> ConvTower:
-    """The tower `conv-unlabelled`: as `conv`, but trained without labels, as an autoencoder (scripts/pretrain_unlabelled_tower.py).
-
-    Raises `DamagedWeights` if the file has another hash than the tested one.
-    """
-    return _shipped_tower(UNLABELLED_WEIGHTS, UNLABELLED_WEIGHTS_SHA256)
+    data = files("theodolite.models").joinpath("weights", WEIGHTS).read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != WEIGHTS_SHA256:
+        raise DamagedWeights(f"{WEIGHTS} has SHA-256 {digest[:16]}..., expected {WEIGHTS_SHA256[:16]}...; install theodolite again")
+    tower = ConvTower(ConvTowerConfig())
+    tower.load_state_dict(load(data))
+    return tower
 
 
 def random_tower(seed: int) -> ConvTower:
@@ -97,22 +95,29 @@ def random_tower(seed: int) -> ConvTower:
         return ConvTower(ConvTowerConfig())
 
 
-def _shipped_tower(name: str, sha256: str) -> ConvTower:
-    data = files("theodolite.models").joinpath("weights", name).read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != sha256:
-        raise DamagedWeights(f"{name} has SHA-256 {digest[:16]}..., expected {sha256[:16]}...; install theodolite again")
-    tower = ConvTower(ConvTowerConfig())
-    tower.load_state_dict(load(data))
-    return tower
-
-
 def raw_patches(size: int = SIZE, patch: int = PATCH) -> SiglipVisionModel:
     """Raw pixels as tokens: a stock SigLIP whose patch embedding is the identity; by default 8 x 8 tokens of width 192.
 
     Its one layer adds nothing to its input; LLaVA takes the output of a layer, so there must be one.
     """
     width = 3 * patch * patch
+    return _linear_patches(size, patch, torch.eye(width).view(width, 3, patch, patch))
+
+
+def frequency_patches() -> SiglipVisionModel:
+    """The tower `dct`: each token the `NUM_FREQUENCIES` lowest spatial frequencies of its patch in each of three colour contrasts.
+
+    Filters are products of orthonormal cosines (type II) over rows, columns and colours; 8 x 8 tokens of width 96.
+    """
+    space, colour = (dct(np.eye(number), axis=0, norm="ortho") for number in (PATCH, 3))
+    order = sorted(np.ndindex(PATCH, PATCH), key=lambda pair: (sum(pair), pair))[:NUM_FREQUENCIES]
+    filters = [np.einsum("c,y,x->cyx", contrast, space[row], space[column]) for contrast in colour for row, column in order]
+    return _linear_patches(SIZE, PATCH, torch.from_numpy(np.stack(filters)).float())
+
+
+def _linear_patches(size: int, patch: int, filters: Float[Tensor, "width 3 patch patch"]) -> SiglipVisionModel:
+    """A stock SigLIP whose tokens are the filters' responses to each patch, brought to mean 0 and deviation 1 by its layer norm."""
+    width = len(filters)
     config = SiglipVisionConfig(
         image_size=size,
         patch_size=patch,
@@ -124,7 +129,7 @@ def raw_patches(size: int = SIZE, patch: int = PATCH) -> SiglipVisionModel:
     )
     tower = SiglipVisionModel(config)
     weights = {name: torch.zeros_like(value) for name, value in tower.state_dict().items()}
-    weights["embeddings.patch_embedding.weight"] = torch.eye(width).view(width, 3, patch, patch)
+    weights["embeddings.patch_embedding.weight"] = filters
     weights |= {name: torch.ones_like(value) for name, value in weights.items() if "norm" in name and "weight" in name}
     tower.load_state_dict(weights)
     return tower
@@ -134,8 +139,8 @@ def front_end(name: FrontEnd, seed: int = 0) -> ConvTower | SiglipVisionModel:
     """A vision tower by name, without gradients; `seed` sets random weights and is ignored by the others."""
     made: Mapping[FrontEnd, Callable[[], ConvTower | SiglipVisionModel]] = {
         "conv": pretrained_tower,
-        "conv-unlabelled": unlabelled_tower,
         "conv-random": lambda: random_tower(seed),
         "patches": raw_patches,
+        "dct": frequency_patches,
     }
     return made[name]().requires_grad_(False).eval()
