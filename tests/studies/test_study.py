@@ -90,7 +90,8 @@ def test_every_claim_of_the_flip_is_judged_and_the_essays_own_world_makes_them_h
     assert (record.num_runs, record.num_missing) == (len(runs), 0)
     family, known = record.notes
     assert "(Holm)" in family and "shadow" in known and "tower" not in known
-    assert all(claim.num_independent == 5 for claim in record.claims if claim.name != "conjunctions")
+    # The made-up lines hold no conjunctions, and no leak of shape into answers about colour.
+    assert all(claim.num_independent == 5 for claim in record.claims if not claim.name.startswith(("conjunctions", "salience")))
     assert {figure.name for figure in record.figures} == {"flip", "flip-strength", "flip-easy-vqa", "flip-two-by-two", "flip-towers"}
     assert conclude(flip.FLIP, runs, lines(runs, locked), command="theodolite study flip --seeds 5", quick=False) == record
 
@@ -207,7 +208,7 @@ def test_a_figure_without_points_is_told_and_not_drawn() -> None:
     runs = flip.flip_grid(range(2))
     made = lines([run for run in runs if run.world == "shapes"], locked)
     record = conclude(flip.FLIP, runs, made, command="", quick=False)
-    assert {figure.name for figure in record.figures} == {"flip", "flip-strength"}
+    assert {figure.name for figure in record.figures} == {"flip", "flip-strength", "flip-two-by-two", "flip-towers"}
     assert any("flip-easy-vqa" in note for note in record.notes)
 
 
@@ -265,7 +266,8 @@ def test_a_forecast_learns_a_rate_and_its_calibration_is_that_of_the_rate() -> N
     edges = reliability(np.array([0.0, 0.19, 0.2, 0.99, 1.0]), np.array([0.0, 1.0, 0.4, 0.8, 1.0]))
     assert [mean for _, _, mean in edges] == pytest.approx([0.5, 0.4, 0.9]) and [share for share, _, _ in edges] == [0.4, 0.2, 0.4]
     points = mean_measured(rows[400:], found)
-    assert [(told, rate.value) for told, rate in points] == [(told, mean) for _, told, mean in reliability(found, measured)]
+    bins = [(told, mean) for _, told, mean in reliability(found, measured)]
+    assert np.allclose([(told, rate.value) for told, rate in points], bins), "policies of equal size weigh as their rows do"
     assert all(rate.low is not None and rate.high is not None and rate.low <= rate.value <= rate.high for _, rate in points)
     better = error_difference(rows[400:], found, np.full(200, 0.5))
     assert better.high is not None and better.high < 0
