@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from theodolite.stats.claims import Rule, Statement, difference_over_seeds, judge_claim, over_seeds
+from theodolite.records.part import Estimate
+from theodolite.records.study import Claim
+from theodolite.stats.claims import Rule, Statement, difference_over_seeds, judge_claim, judge_family, over_seeds
 
 ABOVE, BELOW, WITHIN = Rule("above", 0.5), Rule("below", 0.5), Rule("within", 0.1)
 
@@ -106,3 +108,44 @@ def test_a_claim_says_its_rule_and_keeps_every_seed() -> None:
 def test_no_seed_has_no_mean() -> None:
     with pytest.raises(ValueError, match="no seed"):
         over_seeds({})
+
+
+def seeds_of(*values: float) -> Estimate:
+    return over_seeds(dict(enumerate(values)))
+
+
+@pytest.mark.parametrize(("kind", "side"), [("above", "greater"), ("below", "less")])
+def test_the_p_of_a_rule_is_that_of_students_test_against_its_line(kind: str, side: str) -> None:
+    values = (0.62, 0.58, 0.66, 0.6, 0.7)
+    wanted = 2 * min(stats.ttest_1samp(values, 0.5, alternative=each).pvalue for each in ("greater", "less"))
+    found = Rule(kind, 0.5).p_value(seeds_of(*values))  # type: ignore[arg-type]
+    assert found == pytest.approx(wanted)
+    assert found is not None and (found < 0.05) == (Rule(kind, 0.5).judge(seeds_of(*values).low, seeds_of(*values).high) != "undecided")  # type: ignore[arg-type]
+
+
+def test_the_p_of_within_is_that_of_two_one_sided_tests() -> None:
+    values = {0: 0.04, 1: 0.01, 2: 0.03, 3: 0.06}
+    estimate, _ = difference_over_seeds(values, dict.fromkeys(values, 0.0))
+    assert estimate is not None
+    each = list(values.values())
+    wanted = 2 * max(stats.ttest_1samp(each, 0.1, alternative="less").pvalue, stats.ttest_1samp(each, -0.1, alternative="greater").pvalue)
+    assert Rule("within", 0.1).p_value(estimate) == pytest.approx(wanted)
+    assert Rule("within", 0.01).p_value(estimate) == pytest.approx(2 * stats.ttest_1samp(each, 0.01, alternative="greater").pvalue)
+    assert Rule("above", 0.5).p_value(over_seeds({0: 0.3})) is None
+
+
+def test_holm_keeps_what_stands_among_all_claims_and_drops_what_stands_alone_only() -> None:
+    rule = Rule("above", 0.5)
+    statement = Statement("name", "Text.", "essay", rule, "a share", 3, known=True)
+
+    def claim(*values: float) -> Claim:
+        return judge_claim(statement, seeds_of(*values), dict(enumerate(values)), 5)
+
+    strong, weak = claim(0.9, 0.91, 0.92, 0.9), claim(0.56, 0.6, 0.72, 0.66)
+    assert strong.known and weak.finding == "holds" and weak.p_value is not None and 0.02 < weak.p_value < 0.05
+    none = judge_claim(statement, None, {}, 0)
+    kept = judge_family([weak, strong, none])
+    assert [each.family_finding for each in kept] == ["holds", "holds", "undecided"], "two claims with an interval: 0.05 and 0.025"
+    kept = judge_family([weak, claim(0.3, 0.6, 0.5, 0.7), claim(0.2, 0.9, 0.5, 0.7), strong])
+    assert [each.family_finding for each in kept] == ["undecided", "undecided", "undecided", "holds"]
+    assert [each.finding for each in kept] == ["holds", "undecided", "undecided", "holds"], "findings one by one stay"

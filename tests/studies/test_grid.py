@@ -18,19 +18,23 @@ import psutil
 import pytest
 from filelock import FileLock
 from rich.console import Console
+from typer.testing import CliRunner
 
 from helpers import script_environment
 from helpers.grid_runs import RECIPE, Pretended, tiny_grid, tiny_run
+from theodolite.cli import app
 from theodolite.commands.progress import Steps
 from theodolite.models.construction.build import DecoderSize
 from theodolite.records.errors import BadInput
-from theodolite.records.study import read_runs
-from theodolite.records.survey import BadRecord, read_survey
+from theodolite.records.study import read_runs, write_runs
+from theodolite.records.survey import BadRecord, Thresholds, read_survey
 from theodolite.studies.engine.arms import Arm
 from theodolite.studies.engine.cores import on_cores
 from theodolite.studies.engine.costs import Costs, arithmetic, hours
 from theodolite.studies.engine.execute import Run, RunResult, execute
 from theodolite.studies.engine.grid import LOCK, SURVEYS, RunsFailed, in_order, run_grid
+from theodolite.studies.engine.kept_rows import compress_rows, kept_rows_path, read_kept_rows
+from theodolite.studies.engine.rejudge import judge_rows, rejudge_runs
 from theodolite.training.recipe import Recipe
 
 
@@ -80,6 +84,7 @@ def test_what_is_on_disk_is_not_run_again_and_lines_of_other_grids_stay(tmp_path
     assert list(run_grid(tiny_grid(1), tmp_path / "out", on_cores(1, ways.noted), 1, last)) == [run.key for run in tiny_grid(1)]
     assert len(begun(ways)) == 4
     assert len(read_runs(tmp_path / "out")) == 4
+    assert {path.stem for path in (tmp_path / "out" / "rows").iterdir()} == {run.key for run in tiny_grid(2)}
     assert "2 runs, 2 on disk" in said(last)
 
 
@@ -192,13 +197,83 @@ def test_a_run_repeats_and_its_line_is_taken_from_its_survey(tmp_path: Path, one
     assert json.loads(done.files["run.json"])["host"]["torch_threads"] >= 1
 
 
+def test_the_kept_rows_of_a_run_judge_as_the_whole_rows_do(tmp_path: Path, one: RunResult) -> None:
+    whole = pl.read_parquet(io.BytesIO(one.files["rows.parquet"]))
+    path = kept_rows_path(tmp_path, "run")
+    path.parent.mkdir()
+    path.write_bytes(compress_rows(whole))
+    kept = read_kept_rows(tmp_path, "run")
+    assert kept is not None and kept.schema == whole.schema
+    exact = [
+        "kind",
+        "scene",
+        "factor",
+        "query",
+        "form",
+        "name",
+        "choices",
+        "truth_before",
+        "answer_after",
+        "moved",
+        "right",
+        "picture_after",
+    ]
+    assert kept.select(exact).equals(whole.select(exact))
+    assert float((kept["variation"] - whole["variation"]).abs().max()) < 1e-4  # type: ignore[arg-type]
+    for thresholds in (Thresholds(), Thresholds(read_frac=0.01, confidence=0.6)):
+        assert judge_rows(tiny_run(), kept, thresholds) == judge_rows(tiny_run(), whole, thresholds)
+    assert path.stat().st_size < len(one.files["rows.parquet"]) / 2
+    assert read_kept_rows(tmp_path, "another") is None
+    whole.select("kind").write_parquet(path)
+    with pytest.raises(BadRecord, match="lacks factor"):
+        read_kept_rows(tmp_path, "run")
+
+
+def test_unanswered_rows_stay_unanswered(tmp_path: Path, one: RunResult) -> None:
+    whole = pl.read_parquet(io.BytesIO(one.files["rows.parquet"])).with_columns(answer_after=pl.lit(None, pl.String()))
+    path = kept_rows_path(tmp_path, "run")
+    path.parent.mkdir()
+    path.write_bytes(compress_rows(whole))
+    kept = read_kept_rows(tmp_path, "run")
+    assert kept is not None and kept["moved"].null_count() == kept["right"].null_count() == len(whole)
+
+
+def test_verdicts_are_judged_again_and_runs_without_rows_are_counted(tmp_path: Path, one: RunResult) -> None:
+    runs = tiny_grid()
+    verdicts = judge_rows(tiny_run(), pl.read_parquet(io.BytesIO(one.files["rows.parquet"])), Thresholds())
+    kept = compress_rows(pl.read_parquet(io.BytesIO(one.files["rows.parquet"])))
+    lines = [one.line.model_copy(update={"key": run.key, "setup": run.setup, "verdicts": {**verdicts, "size": "blind"}}) for run in runs]
+    write_runs(tmp_path, lines[:3])
+    (tmp_path / "rows").mkdir()
+    for run in runs[1:3]:
+        kept_rows_path(tmp_path, run.key).write_bytes(kept)
+    again = rejudge_runs(runs, tmp_path, Thresholds())
+    assert (again.num_judged, again.num_without_rows, again.num_missing) == (2, 1, 1)
+    assert {(each.key, each.before) for each in again.changed if each.factor == "size"} == {(run.key, "blind") for run in runs[1:3]}
+    assert not [each for each in again.changed if "-all-" in each.key and each.factor != "size"], "the rows are those of the arm all"
+    assert "1 finished run without kept rows" in " ".join(again.lines()) and again.table().row_count == len(again.changed)
+    with pytest.raises(BadInput, match="nothing to judge again"):
+        rejudge_runs(runs, tmp_path / "none", Thresholds())
+
+
+def test_thresholds_without_rejudge_are_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["study", "flip", "--read-frac", "0.4", "--out", str(tmp_path)])
+    assert isinstance(done.exception, BadInput) and "--rejudge" in str(done.exception)
+
+
+def test_noise_is_that_of_nuisance_cells_of_open_queries(tmp_path: Path, one: RunResult) -> None:
+    (tmp_path / "survey.json").write_bytes(one.files["survey.json"])
+    cells = [cell for cell in read_survey(tmp_path).shadows.noise_cells if cell.form == "open" and cell.source == "nuisance"]
+    assert {cell.query: round(cell.rate.frac, 5) for cell in cells} == one.line.noise and cells
+
+
 OTHERWISE: dict[type, dict[str, object]] = {
     Run: {"world": "easy_vqa", "seed": 1, "num_scenes": 4, "correlation": ("row", "colour"), "measures": ("gap",), "inside_scenes": 7,
           "official": False, "survey_seed": 1},
     Arm: {"name": "other", "policy": "row", "strength": 0.5, "num_pictures": 9, "source": "official", "among": "others"},
     Recipe: {"name": "other", "steps": 3, "batch": 5, "learning_rate": 2e-3, "warmup_frac": 0.2, "beta2": 0.9, "weight_decay": 0.1,
              "clip_norm": 2.0, "precision": "fp32", "attention": "sdpa", "decoder": DecoderSize(), "frontend": "patches",
-             "connector": "linear"},
+             "connector": "linear", "tower": "trained"},
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from helpers.study_records import grid_run, moved
+from helpers.study_lines import line, lines, locked
+from helpers.study_records import moved
 from theodolite.cli import app
 from theodolite.data.examples import draw_questions
 from theodolite.records.errors import BadInput, UnknownName
@@ -27,7 +28,7 @@ from theodolite.stats.forecast import (
     reliability,
     run_means,
 )
-from theodolite.studies import flip, forecast, lock
+from theodolite.studies import flip, flip_controls, forecast, lock
 from theodolite.studies.engine.catalogue import STUDIES, command_of, study_named
 from theodolite.studies.engine.execute import Run
 from theodolite.studies.engine.study import FinishedRuns, claim_level, conclude, difference, point
@@ -38,40 +39,6 @@ STATEMENT = Statement("name", "Text.", "essay", Rule("above", 0.5), "a share", 3
 LEAK = moved_by("colour", "shape", truth_moves=False)
 
 
-def line(run: Run, leak: float, read: float, right: float = 0.9, **changed: object) -> GridRun:
-    """A line that a run could leave: what its answers about shape follow."""
-    made = grid_run(run.arm.policy, run.arm.strength, run.seed, 0.0)
-    cells = (moved("colour", "shape", False, leak), moved("shape", "shape", True, read), moved("colour", "colour", True, 0.9))
-    others = tuple(moved(name, "shape", False, 0.01) for name in flip.INERT)
-    answered = tuple(
-        AnsweredRight(query=query, form="open", scenes="training", frac=right, low=right - 0.05, chance_frac=0.26)
-        for query in ("shape", "colour", "row")
-    )
-    facts = made.facts.model_copy(
-        update={
-            "arm": run.arm.name,
-            "comparison": run.arm.comparison,
-            "num_pictures": run.arm.num_pictures,
-            "num_steps": run.arm.recipe.steps,
-            "world": run.world,
-            "pictures_sha256": f"{run.world} {run.arm.strength} {run.seed} {run.arm.num_pictures}",
-        }
-    )
-    update = {"key": run.key, "setup": run.setup, "facts": facts, "cells": cells + others, "answered": answered, **changed}
-    return made.model_copy(update=update)
-
-
-def lines(runs: Sequence[Run], make: Callable[[Run], GridRun]) -> dict[str, GridRun]:
-    return {run.key: make(run) for run in runs}
-
-
-def locked(run: Run) -> GridRun:
-    """The flip as the essay has it: a shadow where only agreeing scenes are asked, or where nothing tells the two apart."""
-    shadow = run.arm.name == "agree" or run.arm.strength == 1
-    wobble = 0.01 * run.seed
-    return line(run, 0.95 - wobble if shadow else 0.03 + wobble, 0.05 if shadow else 0.97)
-
-
 @pytest.mark.parametrize("study", STUDIES.values(), ids=lambda study: study.name)
 @pytest.mark.parametrize("quick", [False, True])
 def test_no_run_of_a_grid_stands_there_twice_and_each_seed_has_the_same(study: object, quick: bool) -> None:
@@ -79,14 +46,14 @@ def test_no_run_of_a_grid_stands_there_twice_and_each_seed_has_the_same(study: o
     assert len({run.key for run in runs}) == len(runs)
     arms = [sorted((run.world, run.arm.name, run.arm.strength) for run in runs if run.seed == seed) for seed in range(3)]
     assert arms[0] == arms[1] == arms[2]
-    assert len(arms[0]) <= (3 if quick else 30)
+    assert len(arms[0]) <= (3 if quick else 50)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.8, 0.95])
 def test_arms_of_the_flip_ask_every_picture_two_questions_with_answers_of_one_word(strength: float) -> None:
     world = world_named("shapes", strength)
     scenes = world.sample(500, np.random.default_rng(0))
-    for name, text in flip.policies().items():
+    for name, text in {**flip.policies(), **flip_controls.control_policies()}.items():
         asked = draw_questions(world, scenes, world.policy(text), 0)
         assert {len(items) for items in asked} == {2}, name
         assert {len(item.answer.split()) for items in asked for item in items} == {1}, name
@@ -116,13 +83,16 @@ def test_every_claim_of_the_flip_is_judged_and_the_essays_own_world_makes_them_h
     runs = flip.flip_grid(range(5))
     record = conclude(flip.FLIP, runs, lines(runs, locked), command="theodolite study flip --seeds 5", quick=False)
     found = {claim.name: claim.finding for claim in record.claims}
-    assert len(found) == 11
+    assert len(found) == 29
     assert found["shadow"] == found["reads"] == found["questions only"] == found["easy-VQA"] == found["inert residue"] == "holds"
     assert found["odd scenes"] == "fails", "this made-up world is free of colour at 0.95 already"
     assert found["conjunctions"] == "undecided", "and its lines hold no conjunctions"
-    assert (record.num_runs, record.num_missing, record.notes) == (len(runs), 0, ())
-    assert all(claim.num_independent == 5 for claim in record.claims if claim.name != "conjunctions")
-    assert {figure.name for figure in record.figures} == {"flip", "flip-strength", "flip-easy-vqa"}
+    assert (record.num_runs, record.num_missing) == (len(runs), 0)
+    family, known = record.notes
+    assert "(Holm)" in family and "shadow" in known and "tower" not in known
+    # The made-up lines hold no conjunctions, and no leak of shape into answers about colour.
+    assert all(claim.num_independent == 5 for claim in record.claims if not claim.name.startswith(("conjunctions", "salience")))
+    assert {figure.name for figure in record.figures} == {"flip", "flip-strength", "flip-easy-vqa", "flip-two-by-two", "flip-towers"}
     assert conclude(flip.FLIP, runs, lines(runs, locked), command="theodolite study flip --seeds 5", quick=False) == record
 
 
@@ -162,7 +132,7 @@ def test_comparisons_that_are_not_matched_are_told() -> None:
     made = lines(runs, locked)
     odd = runs[0].key
     made[odd] = made[odd].model_copy(update={"facts": made[odd].facts.model_copy(update={"order_sha256": "other"})})
-    (note,) = conclude(flip.FLIP, runs, made, command="", quick=True).notes
+    (note, *_) = conclude(flip.FLIP, runs, made, command="", quick=True).notes
     assert "their order" in note and "seed 0" in note
 
 
@@ -238,7 +208,7 @@ def test_a_figure_without_points_is_told_and_not_drawn() -> None:
     runs = flip.flip_grid(range(2))
     made = lines([run for run in runs if run.world == "shapes"], locked)
     record = conclude(flip.FLIP, runs, made, command="", quick=False)
-    assert {figure.name for figure in record.figures} == {"flip", "flip-strength"}
+    assert {figure.name for figure in record.figures} == {"flip", "flip-strength", "flip-two-by-two", "flip-towers"}
     assert any("flip-easy-vqa" in note for note in record.notes)
 
 
@@ -272,7 +242,7 @@ def test_drawn_policies_are_the_same_for_everybody_and_ask_something_of_every_sc
 
 def told_table(rows: Sequence[tuple[str, int, float, float]], kind: str = "leak") -> pl.DataFrame:
     """Rows of (policy, seed, proxy bits, measured)."""
-    blank = dict.fromkeys(COLUMNS, 0.0)
+    blank = {**dict.fromkeys(COLUMNS, 0.0), "about_tied": True}
     made = [
         {**blank, "world": "shapes", "policy": policy, "run": f"{policy} {seed}", "seed": seed, "factor": "a", "query": "b", "kind": kind,
          "proxy_bits": bits, "measured": rate}
@@ -296,7 +266,8 @@ def test_a_forecast_learns_a_rate_and_its_calibration_is_that_of_the_rate() -> N
     edges = reliability(np.array([0.0, 0.19, 0.2, 0.99, 1.0]), np.array([0.0, 1.0, 0.4, 0.8, 1.0]))
     assert [mean for _, _, mean in edges] == pytest.approx([0.5, 0.4, 0.9]) and [share for share, _, _ in edges] == [0.4, 0.2, 0.4]
     points = mean_measured(rows[400:], found)
-    assert [(told, rate.value) for told, rate in points] == [(told, mean) for _, told, mean in reliability(found, measured)]
+    bins = [(told, mean) for _, told, mean in reliability(found, measured)]
+    assert np.allclose([(told, rate.value) for told, rate in points], bins), "policies of equal size weigh as their rows do"
     assert all(rate.low is not None and rate.high is not None and rate.low <= rate.value <= rate.high for _, rate in points)
     better = error_difference(rows[400:], found, np.full(200, 0.5))
     assert better.high is not None and better.high < 0

@@ -1,4 +1,4 @@
-"""Freezes a VLM except for the parts that a stage trains: the connector, the language model, or adapters on it."""
+"""Freezes a VLM except for the parts that a stage trains: the connector, the language model or adapters on it, the encoder."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import nn
 
 from theodolite.models.families import family_of
 
-Part = Literal["connector", "language_model"]
+Part = Literal["connector", "language_model", "encoder"]
 
 
 def set_trainable(model: Any, parts: Sequence[Part], lora_rank: int = 0) -> Any:
-    """The model with `requires_grad` set on the given parts only; encoders are always frozen.
+    """The model with `requires_grad` set on the given parts only.
 
-    `language_model` includes its head. With `lora_rank` above 0 the language model itself stays frozen, and the result is a peft model
-    with adapters of that rank on the linear layers of the language model.
+    `language_model` includes its head; `encoder` includes the connector in families whose encoder contains it. With `lora_rank` above 0 the
+    language model itself stays frozen, and the result is a peft model with adapters of that rank on its linear layers.
     """
     model.requires_grad_(False)
     adapters = lora_rank > 0 and "language_model" in parts
@@ -33,6 +33,9 @@ def _parameters(model: Any, part: Part) -> Iterable[nn.Parameter]:
     if part == "language_model":
         yield from model.get_submodule(family.language_model).parameters()
         yield from model.get_submodule(family.lm_head).parameters()
+        return
+    if part == "encoder":
+        yield from model.get_submodule(family.encoder).parameters()
         return
     for path in family.connector:
         yield from model.get_submodule(path).parameters()

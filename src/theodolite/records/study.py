@@ -70,7 +70,10 @@ class GridRun(Part):
     num_trained: int = Field(description="parameters that were trained")
     foretold: PredictedByCoverage = Field(description="coverage by its questions, computed before any training")
     verdicts: dict[str, Verdict] = Field(description="the verdict of each factor")
-    noise: dict[str, float] = Field(description="noise floor of each open query")
+    noise: dict[str, float] = Field(
+        description="how often the answer to each open query moves with the nuisance seed alone, 0 to 1; in lines of commit 44058e7 the "
+        "larger of that and the rate with the wording"
+    )
     cells: tuple[MovedCell, ...] = Field(description="one for each factor, query, form, and whether the truth moves")
     answered: tuple[AnsweredRight, ...] = Field(description="one for each query, form and kind of scenes")
     gap: dict[str, float] = Field(description="relative modality gap by site, 0 to 2; empty: not measured")
@@ -96,6 +99,14 @@ class Claim(Part):
     independent: Literal["seed", "policy"] = Field(description="the unit of independence, over which the interval is taken")
     num_independent: int = Field(description="number of independent units behind it")
     num_runs: int = Field(description="runs behind it")
+    known: bool = Field(default=False, description="whether an earlier trial or run had shown the outcome before the rule was written")
+    p_value: float | None = Field(
+        default=None, description="two-sided p of its distance from the rule's line, 0 to 1; null: no interval, or made before p was kept"
+    )
+    family_finding: Finding | None = Field(
+        default=None,
+        description="its finding at a family-wise error of 1 - confidence over the study's claims (Holm); null: made before this was kept",
+    )
 
 
 class Point(Part):

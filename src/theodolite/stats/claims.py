@@ -6,11 +6,12 @@ differences within a seed, and the interval is Student's over seeds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy import stats
 
 from theodolite.records.part import Estimate
 from theodolite.records.study import Claim, Finding
@@ -49,10 +50,36 @@ class Rule:
             return "fails" if self.kind == "above" else "holds"
         return "undecided"
 
+    def p_value(self, effect: Estimate, confidence: float = CONFIDENCE) -> float | None:
+        """Two-sided p, 0 to 1, of the side of the line on which the effect lies: at most 1 - `confidence` where `judge` decides.
+
+        The error is read off the interval's half towards the line, as Student's with one degree of freedom less than its units. For
+        *within*, the effect must differ from both ends of the margin (two one-sided tests; Schuirmann 1987). None without an interval.
+        """
+        if effect.low is None or effect.high is None or effect.num_scenes < 2:
+            return None
+        freedom = effect.num_scenes - 1
+        critical = float(stats.t.ppf((1 + confidence) / 2, freedom))
+
+        def tail(line: float) -> float:
+            half = effect.value - effect.low if effect.value > line else effect.high - effect.value  # type: ignore[operator]
+            distance = abs(effect.value - line)
+            if half <= 0:
+                return 0.0 if distance > 0 else 1.0
+            return min(1.0, 2 * float(stats.t.sf(critical * distance / half, freedom)))
+
+        if self.kind != "within":
+            return tail(self.line)
+        inside = abs(effect.value) < self.line
+        return max(tail(self.line), tail(-self.line)) if inside else tail(self.line if effect.value > 0 else -self.line)
+
 
 @dataclass(frozen=True)
 class Statement:
-    """A claim as stated before the runs: its text, source, rule, and the unit of its effect."""
+    """A claim as stated before the runs: its text, source, rule, and the unit of its effect.
+
+    `known`: an earlier trial or run had shown the outcome before the rule was written, so that the claim was at no risk.
+    """
 
     name: str
     text: str
@@ -60,6 +87,7 @@ class Statement:
     rule: Rule
     unit: str
     essay_question: int | None = None
+    known: bool = False
 
 
 def over_seeds(by_seed: Mapping[int, float], num_scenes: int = 0, confidence: float = CONFIDENCE) -> Estimate:
@@ -132,4 +160,23 @@ def judge_claim(
         independent=independent,
         num_independent=0 if effect is None else effect.num_scenes,
         num_runs=num_runs,
+        known=statement.known,
+        p_value=None if effect is None else statement.rule.p_value(effect),
+    )
+
+
+def judge_family(claims: Sequence[Claim], confidence: float = CONFIDENCE) -> tuple[Claim, ...]:
+    """The claims with their findings at a family-wise error of 1 - `confidence` over all that have an interval, by Holm's step-down.
+
+    A claim that is decided alone and not within the family is undecided there. Holm (1979), Scandinavian Journal of Statistics 6.
+    """
+    ranked = sorted((claim.p_value, number) for number, claim in enumerate(claims) if claim.p_value is not None)
+    decided: set[int] = set()
+    for place, (p, number) in enumerate(ranked):
+        if p * (len(ranked) - place) > 1 - confidence:
+            break
+        decided.add(number)
+    return tuple(
+        claim.model_copy(update={"family_finding": claim.finding if number in decided else "undecided"})
+        for number, claim in enumerate(claims)
     )

@@ -3,55 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from theodolite.records.study import Claim, Figure, GridRun, Point
 from theodolite.stats.claims import Rule, Statement, judge_claim, over_seeds
 from theodolite.studies.engine.arms import Arm, easy_vqa_arms
 from theodolite.studies.engine.execute import Run
 from theodolite.studies.engine.study import FinishedRuns, Study, answered, claim_level, difference, if_competent, moved_frac_of, point
-from theodolite.training.recipe import tour_shapes
+from theodolite.studies.flip_controls import control_arms, draw_controls, judge_controls
+from theodolite.studies.flip_setup import (
+    DIFFER,
+    ESSAY,
+    INERT,
+    LEAK,
+    MAIN,
+    NUM_PICTURES,
+    NUM_SCENES,
+    PROXY,
+    PROXY_READ,
+    QUICK_STEPS,
+    RARE,
+    READ,
+    STEPS,
+    STRENGTHS,
+    TARGET,
+    TRIAL,
+    policies,
+    study_recipe,
+)
 from theodolite.worlds.easy_vqa.world import EasyVQA
 from theodolite.worlds.shapes.world import Shapes
 
-TARGET, PROXY, FILLER = "shape", "colour", "row"
-STRENGTHS = (0.0, 0.5, 0.8, 0.9, 0.95, 1.0)
-MAIN, RARE = 0.8, 0.95
-NUM_PICTURES, NUM_SCENES = 12_000, 100
-STEPS, QUICK_STEPS = 300, 240
-# Factors that are correlated with nothing and that no policy asks about.
-INERT = ("size", "column", "texture", "ground", "letter", "tilt", "sheen")
-
-LEAK = if_competent(moved_frac_of(PROXY, TARGET, truth_moves=False), TARGET)
-READ = if_competent(moved_frac_of(TARGET, TARGET, truth_moves=True), TARGET)
-PROXY_READ = if_competent(moved_frac_of(PROXY, PROXY, truth_moves=True), PROXY)
-
-
-def policies() -> dict[str, str]:
-    """The query policy of each arm by name: two questions a picture, about the filler where not about the target.
-
-    *odd2* and *odd4* ask the target twice and four times as often of scenes that break the correlation; *conjunctions* asks about two
-    values together ("is it red and round?"), yes as often as no.
-    """
-    pairs = [f"{TARGET}={one}&{PROXY}={other}" for one in Shapes().space[TARGET].values for other in Shapes().space[PROXY].values]
-    halves = [line for pair in pairs for line in (f"{pair}:yes*0.5", f"{pair}:no*{0.5 / (len(pairs) - 1)!r}")]
-    return {
-        "agree": f"{TARGET}:agree,{FILLER}:odd,{FILLER}",
-        "all": f"{TARGET},{FILLER}",
-        "both": f"{TARGET},{PROXY}",
-        "odd2": f"{TARGET},{TARGET}:odd,{FILLER}:agree",
-        "odd4": f"{TARGET}:agree*0.5,{TARGET}:odd*2,{FILLER}:agree*1.5",
-        "conjunctions": ",".join([*halves, FILLER]),
-    }
-
 
 def flip_grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
+    """The runs of `first_grid`, then the control arms (`flip_controls`), seed by seed; quick: agree and all at 0.8 only."""
+    controls = () if quick else control_arms()
+    runs = first_grid(seeds, quick)
+    return tuple(
+        run
+        for seed in seeds
+        for run in (*(run for run in runs if run.seed == seed), *(_run(Shapes.name, arm, seed, quick) for arm in controls))
+    )
+
+
+def first_grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
     """Every arm at 0.8, the main arms at every strength, and the three policies of easy-VQA's tour; quick: agree and all at 0.8 only.
 
     The arms with more questions about odd scenes run at 0.95 too, where such scenes are rare. At strength 1 there are none, so *agree* and
     *all* are the same policy.
     """
-    recipe = replace(tour_shapes(), name="study-shapes", steps=QUICK_STEPS if quick else STEPS)
+    recipe = study_recipe(QUICK_STEPS if quick else STEPS)
     arms = [
         Arm(name, policy, recipe, strength, NUM_PICTURES)
         for strength in STRENGTHS
@@ -59,13 +59,16 @@ def flip_grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
         if name in (("agree", "all") if quick and strength == MAIN else () if quick else _arms_at(strength))
     ]
     official = () if quick else tuple(arm for arm in easy_vqa_arms(MAIN) if arm.source == "policy")
-    measures = () if quick else ("gap",)
     return tuple(
-        Run(world, arm, seed, NUM_SCENES, measures=measures, official=False, survey_seed=seed)
+        _run(world, arm, seed, quick)
         for seed in seeds
         for world, members in ((Shapes.name, arms), (EasyVQA.name, official))
         for arm in members
     )
+
+
+def _run(world: str, arm: Arm, seed: int, quick: bool) -> Run:
+    return Run(world, arm, seed, NUM_SCENES, measures=() if quick else ("gap",), official=False, survey_seed=seed)
 
 
 def _arms_at(strength: float) -> Sequence[str]:
@@ -89,55 +92,56 @@ def _inert(shapes: FinishedRuns) -> Claim:
     return judge_claim(RESIDUE, estimate, by_seed, sum(len(arm.pairs) for arm in arms))
 
 
-ESSAY = "essay, 'The Coverage Lock'"
-TRIAL = "a trial before this study"
-DIFFER = "difference of shares of pairs, paired by seed"
 SHADOW = Statement(
     "shadow",
     "Asked of agreeing scenes only, colour is a shadow: answers about shape follow it, and asked of all scenes they do not "
     "(strength 0.8, the same pictures).",
-    ESSAY, Rule("above", 0.5), f"do(colour) -> shape answer, agree less all: {DIFFER}", 3,
+    ESSAY, Rule("above", 0.5), f"do(colour) -> shape answer, agree less all: {DIFFER}", 3, known=True,
 )  # fmt: skip
 READS = Statement(
     "reads", "With the same change of questions, shape goes from unread to read (strength 0.8).",
-    ESSAY, Rule("above", 0.5), f"do(shape) -> shape answer, all less agree: {DIFFER}", 2,
+    ESSAY, Rule("above", 0.5), f"do(shape) -> shape answer, all less agree: {DIFFER}", 2, known=True,
 )  # fmt: skip
 IDENTIFIED = Statement(
-    "identified", "Asked for both, colour no longer leaks into answers about shape (strength 0.8).",
+    "identified", "Asked about shape and colour in all scenes, answers about shape no longer follow colour (strength 0.8). Two things "
+    "change at once: all, which never asks about colour, gives the same, so the questions about shape of odd scenes do it.",
     ESSAY, Rule("above", 0.5), f"do(colour) -> shape answer, agree less both: {DIFFER}", 3,
 )  # fmt: skip
 COLOUR_READ = Statement(
-    "colour read", "Asked for both, colour is read (strength 0.8).",
+    "colour read", "Asked about shape and colour in all scenes, colour is read (strength 0.8).",
     ESSAY, Rule("above", 0.5), "do(colour) -> colour answer in both: share of pairs", 2,
 )  # fmt: skip
 RESIDUE = Statement(
-    "inert residue", "A factor that is correlated with nothing and asked by nobody stays inert, whatever else is asked (strength 0.8).",
+    "inert residue", "A factor that is correlated with nothing and asked by nobody leaks little in the arms agree and both (strength 0.8).",
     ESSAY, Rule("below", 0.1), "largest leak of such a factor into the shape answer above noise, in agree or both: share of pairs", 3,
 )  # fmt: skip
 ENTANGLED = Statement(
-    "entangled", "Where shape and colour are one (strength 1), asking for both changes nothing: colour leaks all the same.",
-    TRIAL, Rule("within", 0.1), f"do(colour) -> shape answer, all less both: {DIFFER}", 3,
+    "entangled", "Where shape and colour are one (strength 1), asking about both changes nothing: colour leaks all the same.",
+    TRIAL, Rule("within", 0.1), f"do(colour) -> shape answer, all less both: {DIFFER}", 3, known=True,
 )  # fmt: skip
 ENTANGLED_LEAK = Statement(
     "entangled leak", "And there it leaks into nearly every answer about shape, although colour is asked and read.",
-    TRIAL, Rule("above", 0.9), "do(colour) -> shape answer in both at strength 1: share of pairs", 3,
+    TRIAL, Rule("above", 0.9), "do(colour) -> shape answer in both at strength 1: share of pairs", 3, known=True,
 )  # fmt: skip
 QUESTIONS_ONLY = Statement(
     "questions only", "Pictures without any correlation will do: asking only of agreeing scenes makes the shadow by itself (strength 0).",
     ESSAY, Rule("above", 0.5), f"do(colour) -> shape answer, agree less all: {DIFFER}", 3,
 )  # fmt: skip
 ODD = Statement(
-    "odd scenes", "Where the correlation is strong (0.95), asking odd scenes four times as often frees shape of colour sooner.",
+    "odd scenes", "Where the correlation is strong (0.95), asking odd scenes four times as often frees shape of colour sooner. The arm "
+    "is confounded: it asks about shape 0.56 times a picture, all asks once.",
     ESSAY, Rule("above", 0.05), f"do(colour) -> shape answer, all less odd4: {DIFFER}", 4,
 )  # fmt: skip
 CONJUNCTIONS = Statement(
-    "conjunctions", "Questions that join both factors make shape be read without asking for it alone (strength 0.8).",
+    "conjunctions", "Questions that join both factors make shape be read without asking about it alone (strength 0.8). The arm could "
+    "not test this: wording alone answers 0.82 to 0.85 of its questions, and no run learned more than to say no.",
     ESSAY, Rule("above", 0.5), "do(shape) -> conjunction answer where the truth moves: share of pairs", 4,
 )  # fmt: skip
 EASY = Statement(
-    "easy-VQA", "The same on easy-VQA's own pictures and questions (382 pictures, strength 0.8; a model that reads colour alone would "
+    "easy-VQA", "On easy-VQA's own pictures and questions, where every arm asks about colour too, answers about shape follow colour asked "
+    "of agreeing scenes, and not asked of all: entangled, not a shadow (382 pictures, strength 0.8; a model that reads colour alone would "
     "follow it in 0.75 of pairs there).",
-    ESSAY, Rule("above", 0.5), f"do(colour) -> shape answer, agree less all: {DIFFER}", 3,
+    ESSAY, Rule("above", 0.5), f"do(colour) -> shape answer, agree less all: {DIFFER}", 3, known=True,
 )  # fmt: skip
 
 
@@ -164,6 +168,7 @@ def judge_flip(runs: FinishedRuns) -> tuple[Claim, ...]:
         difference(ODD, shapes.arm("all", RARE), shapes.arm("odd4", RARE), LEAK),
         claim_level(CONJUNCTIONS, shapes.arm("conjunctions", MAIN), conjunction),
         difference(EASY, easy.arm("agree"), easy.arm("all"), LEAK),
+        *judge_controls(shapes),
     )
 
 
@@ -182,7 +187,7 @@ def draw_flip(runs: FinishedRuns) -> tuple[Figure, ...]:
     if runs.where(lambda run: run.arm.strength == 1.0).runs:
         figures.append(_lines(runs))
         figures.append(_bars(runs, EasyVQA.name, "flip-easy-vqa", ("agree", "all", "odd"), "The same on easy-VQA's pictures"))
-    return tuple(figures)
+    return (*figures, *draw_controls(runs.where(lambda run: run.world == Shapes.name)))
 
 
 def _bars(runs: FinishedRuns, world: str, name: str, arms: Sequence[str], title: str) -> Figure:
@@ -229,4 +234,11 @@ def _lines(runs: FinishedRuns) -> Figure:
     )
 
 
-FLIP = Study(name="flip", question="Does a factor's status turn on the questions alone?", grid=flip_grid, judge=judge_flip, draw=draw_flip)
+FLIP = Study(
+    name="flip",
+    question="Does a factor's status turn on the questions alone?",
+    grid=flip_grid,
+    judge=judge_flip,
+    draw=draw_flip,
+    shared=first_grid,
+)

@@ -12,7 +12,7 @@ from theodolite.stats.claims import Rule, Statement, difference_over_seeds, judg
 from theodolite.studies.engine.arms import Arm
 from theodolite.studies.engine.execute import Run
 from theodolite.studies.engine.study import FinishedRuns, Study, Value, answered, difference, point
-from theodolite.studies.flip import ESSAY, FILLER, LEAK, MAIN, NUM_SCENES, PROXY, READ, STEPS, TARGET, TRIAL, policies
+from theodolite.studies.flip_setup import ESSAY, FILLER, LEAK, MAIN, NUM_SCENES, PROXY, READ, STEPS, TARGET, TRIAL, policies
 from theodolite.training.recipe import Recipe, tour_shapes
 from theodolite.worlds.shapes.world import Shapes
 
@@ -81,17 +81,20 @@ def learned_its_question(line: GridRun) -> float | None:
 
 UNMOVED = "The leak of colour into shape answers stays where it was when there is {more}."
 MORE = {
-    "data": "sixteen times the data", "steps": "eight times the steps", "width": "four times the width",
+    "data": "sixteen times the pictures (in the same 19,200 visits)", "steps": "eight times the steps", "width": "four times the width",
 }  # fmt: skip
 CONNECTOR = "The leak of colour into shape answers is the same through a {kind} connector as through the MLP."
 KINDS = {"linear": "linear", "resampler": "resampler", "local": "locality-preserving"}
 LEAKS = f"do({PROXY}) -> {TARGET} answer, scaled less base: difference of shares of pairs, paired by seed"
+SCALED_TEXT = (
+    "With up to 16 times the pictures (in the same 19,200 visits), 8 times the steps, 4 times the width or another connector, one at a time"
+)
 WHOLE = Statement(
-    "locked", "However much is scaled, colour stays a shadow: the smallest leak of all scaled models is still most of the pairs.",
+    "locked", f"{SCALED_TEXT}, colour stays a shadow: the smallest leak of all scaled models is still most of the pairs.",
     ESSAY, Rule("above", 0.5), f"do({PROXY}) -> {TARGET} answer, smallest over data, steps, width and connector: share of pairs", 2,
 )  # fmt: skip
 UNREAD = Statement(
-    "unread", "However much is scaled, shape stays unread: the largest read rate of all scaled models stays low.",
+    "unread", f"{SCALED_TEXT}, shape stays unread: the largest read rate of all scaled models stays low.",
     ESSAY, Rule("below", 0.5), f"do({TARGET}) -> {TARGET} answer, largest over data, steps, width and connector: share of pairs", 2,
 )  # fmt: skip
 RISES = Statement(
@@ -101,6 +104,7 @@ RISES = Statement(
 START = Statement(
     "larger start", "Larger weights to start from (1 / sqrt(width) in place of 0.02) lower the leak, at the same coverage of 0.",
     TRIAL, Rule("below", -0.1), f"do({PROXY}) -> {TARGET} answer, larger start less base: difference of shares of pairs, paired by seed", 2,
+    known=True,
 )  # fmt: skip
 COVERED = Statement(
     "other questions", "Other questions do what scale does not: asked of all scenes, the base reads shape.",
@@ -209,6 +213,7 @@ LOCK = Study(
     judge=judge_lock,
     draw=draw_lock,
     notes=(
-        "Arms differ in what is scaled, so their pictures or steps differ on purpose; seeds pair the weights at the start and the order.",
+        "Arms differ in what is scaled, so their pictures or steps differ on purpose. A seed pairs the scenes of the survey, and where "
+        "pictures and steps are those of the base their order too; weights at the start differ with width and connector.",
     ),
 )

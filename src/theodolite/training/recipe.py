@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from theodolite.models.construction.build import DecoderSize
 from theodolite.models.construction.frontends import FrontEnd
 from theodolite.models.exported.connectors import Connector
 from theodolite.models.forward import Adaptation
+from theodolite.models.freezing import Part
 from theodolite.training.recipes import Stage, StagedRecipe, TinyModel
+
+# Fields of `Recipe` that runs made before they existed lack, with the value that those runs had.
+LATER: Mapping[str, Any] = {"tower": "frozen"}
 
 
 @dataclass(frozen=True)
@@ -33,13 +38,22 @@ class Recipe:
     decoder: DecoderSize = field(default_factory=DecoderSize)
     frontend: FrontEnd = "conv"
     connector: Connector = "mlp"
+    # Whether the front end keeps its weights, or is trained with the rest.
+    tower: Literal["frozen", "trained"] = "frozen"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every field by name, as records and run keys have it. Fields added later are left out at their default, so that old keys stay."""
+        settings = asdict(self)
+        return {name: value for name, value in settings.items() if LATER.get(name) != value}
 
     @property
     def stage(self) -> Stage:
-        """The only stage: trains connector and language model on a policy's questions, without checkpoints."""
+        """The only stage: trains connector, language model and, if set, the front end on a policy's questions, without checkpoints."""
+        trained: tuple[Part, ...] = ("connector", "language_model")
         return Stage(
             name="train",
-            trains=("connector", "language_model"),
+            trains=trained if self.tower == "frozen" else (*trained, "encoder"),
             data="questions",
             steps=self.steps,
             batch=self.batch,

@@ -44,14 +44,15 @@ class Origin:
 def train_on_examples(
     model: nn.Module, processor: Any, examples: ExampleSet, recipe: Recipe, *, origin: Origin, seed: int, progress: Progress = silent
 ) -> TrainingOutcome:
-    """Trains connector and language model by next-token prediction on the examples' answers, in place: a recipe of one stage.
+    """Trains a model by next-token prediction on the examples' answers, in place: a recipe of one stage.
 
     Raises `NonFiniteLoss`, and `BadInput` if a launcher started several processes.
     """
     refuse_many_processes()
     staged, stage = recipe.staged, recipe.stage
     prepare_model(model, staged, stage)
-    data = stage_data(examples, stage, model, processor, seed, MemoryFeatureCache())
+    cache = MemoryFeatureCache() if recipe.tower == "frozen" else None
+    data = stage_data(examples, stage, model, processor, seed, cache)
     with tempfile.TemporaryDirectory() as scratch:
         _, monitor = train_stage(model, processor, staged, stage, data, seed=seed, folder=f"{scratch}/checkpoints", progress=progress)
     model.eval()

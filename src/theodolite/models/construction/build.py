@@ -62,7 +62,8 @@ def build_vlm(
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """A LLaVA with a frozen front end and random connector and decoder, and its processor. `texts` contain the whole vocabulary.
 
-    With one seed, the initial weights outside the connector do not depend on the connector. Raises `UnknownName` for an unknown connector.
+    With one seed, the initial weights outside the connector do not depend on the connector, and those of the decoder are the same for all
+    front ends of one architecture. Raises `UnknownName` for an unknown connector.
     """
     connector = connector_named(connector)
     tokenizer = word_tokenizer(texts)
@@ -74,7 +75,7 @@ def build_vlm(
         image_token="<image>",
         chat_template=CHAT_TEMPLATE,
     )
-    tower = front_end(frontend)
+    tower = front_end(frontend, seed)
     text_config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=decoder.width,

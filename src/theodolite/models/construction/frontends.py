@@ -1,8 +1,13 @@
-"""Front ends of the small models: `conv`, a tower trained to make every factor linearly readable, and `patches`, the raw pixels."""
+"""Front ends of the small models, 8 x 8 tokens of a picture of 64 pixels.
+
+`conv` is a tower trained to make every factor linearly readable; `conv-random` has its architecture and random weights. `patches` are the
+raw pixels; `dct` are their low spatial frequencies, a fixed bank of filters. Only `conv` has seen a label.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -11,17 +16,19 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from safetensors.torch import load
+from scipy.fft import dct
 from torch import Tensor
 from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
 from theodolite.models.exported.conv_tower import ConvTower, ConvTowerConfig
 from theodolite.records.errors import BadInput
 
-FrontEnd = Literal["conv", "patches"]
+FrontEnd = Literal["conv", "conv-random", "patches", "dct"]
 SIZE = 64
 PATCH = 8
 WEIGHTS = "conv_tower.safetensors"
 WEIGHTS_SHA256 = "6c0e3dc644f9d32b8be2dbe9e07ace11f8ecbed3f51ca08297cd8f7788d23365"
+NUM_FREQUENCIES = 32
 
 
 class DamagedWeights(RuntimeError):
@@ -81,12 +88,36 @@ def pretrained_tower() -> ConvTower:
     return tower
 
 
+def random_tower(seed: int) -> ConvTower:
+    """The tower `conv-random`: as `conv`, with the initial weights of a seed. The global random state is unchanged."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return ConvTower(ConvTowerConfig())
+
+
 def raw_patches(size: int = SIZE, patch: int = PATCH) -> SiglipVisionModel:
     """Raw pixels as tokens: a stock SigLIP whose patch embedding is the identity; by default 8 x 8 tokens of width 192.
 
     Its one layer adds nothing to its input; LLaVA takes the output of a layer, so there must be one.
     """
     width = 3 * patch * patch
+    return _linear_patches(size, patch, torch.eye(width).view(width, 3, patch, patch))
+
+
+def frequency_patches() -> SiglipVisionModel:
+    """The tower `dct`: each token the `NUM_FREQUENCIES` lowest spatial frequencies of its patch in each of three colour contrasts.
+
+    Filters are products of orthonormal cosines (type II) over rows, columns and colours; 8 x 8 tokens of width 96.
+    """
+    space, colour = (dct(np.eye(number), axis=0, norm="ortho") for number in (PATCH, 3))
+    order = sorted(np.ndindex(PATCH, PATCH), key=lambda pair: (sum(pair), pair))[:NUM_FREQUENCIES]
+    filters = [np.einsum("c,y,x->cyx", contrast, space[row], space[column]) for contrast in colour for row, column in order]
+    return _linear_patches(SIZE, PATCH, torch.from_numpy(np.stack(filters)).float())
+
+
+def _linear_patches(size: int, patch: int, filters: Float[Tensor, "width 3 patch patch"]) -> SiglipVisionModel:
+    """A stock SigLIP whose tokens are the filters' responses to each patch, brought to mean 0 and deviation 1 by its layer norm."""
+    width = len(filters)
     config = SiglipVisionConfig(
         image_size=size,
         patch_size=patch,
@@ -98,13 +129,18 @@ def raw_patches(size: int = SIZE, patch: int = PATCH) -> SiglipVisionModel:
     )
     tower = SiglipVisionModel(config)
     weights = {name: torch.zeros_like(value) for name, value in tower.state_dict().items()}
-    weights["embeddings.patch_embedding.weight"] = torch.eye(width).view(width, 3, patch, patch)
+    weights["embeddings.patch_embedding.weight"] = filters
     weights |= {name: torch.ones_like(value) for name, value in weights.items() if "norm" in name and "weight" in name}
     tower.load_state_dict(weights)
     return tower
 
 
-def front_end(name: FrontEnd) -> ConvTower | SiglipVisionModel:
-    """A vision tower by name, without gradients."""
-    tower = pretrained_tower() if name == "conv" else raw_patches()
-    return tower.requires_grad_(False).eval()
+def front_end(name: FrontEnd, seed: int = 0) -> ConvTower | SiglipVisionModel:
+    """A vision tower by name, without gradients; `seed` sets random weights and is ignored by the others."""
+    made: Mapping[FrontEnd, Callable[[], ConvTower | SiglipVisionModel]] = {
+        "conv": pretrained_tower,
+        "conv-random": lambda: random_tower(seed),
+        "patches": raw_patches,
+        "dct": frequency_patches,
+    }
+    return made[name]().requires_grad_(False).eval()

@@ -21,6 +21,9 @@ ESSAY_QUESTIONS = {
 }
 STYLES: dict[Finding, str] = {"holds": "bold blue", "fails": "bold dark_orange", "undecided": "dim"}
 NOTHING_MEASURED = "nothing to measure it by"
+NOT_RUN = "not run yet"
+KNOWN = "known before from a trial"
+NOT_IN_FAMILY = "not at the family's level"
 NO_STUDY = "No study has landed yet."
 RESULTS_BEGIN, RESULTS_END = "<!-- results -->", "<!-- /results -->"
 CLAIMS_END = "<!-- /claims -->"
@@ -53,6 +56,17 @@ def show_claim_seeds(claim: Claim) -> str:
     """A claim's effect in each seed; a dash for none."""
     mean = claim.effect if claim.effect is not None else 0.0
     return show_seeds(claim.by_seed, mean, claim.low, claim.high) or NO_NUMBER
+
+
+def show_finding(claim: Claim) -> str:
+    """A claim's finding in words; one without any run is not yet one."""
+    return claim.finding if claim.num_runs else NOT_RUN
+
+
+def claim_remarks(claim: Claim) -> list[str]:
+    """Remarks beside a finding: that the outcome was known before the rule, that it does not stand among all claims of the study."""
+    known = [KNOWN] if claim.known else []
+    return [*known, NOT_IN_FAMILY] if claim.finding != "undecided" and claim.family_finding == "undecided" else known
 
 
 def num_of(count: int, noun: str) -> str:
@@ -147,7 +161,8 @@ def _filled(path: Path, begin: str, end: str, table: str) -> dict[Path, str]:
 
 
 def _verdict(record: StudyRecord, claim: Claim) -> str:
-    return f"**{claim.finding}**" + (" (quick: a sign and no more)" if record.quick else "")
+    remarks = [*claim_remarks(claim), *(["quick: a sign and no more"] if record.quick else [])]
+    return f"**{show_finding(claim)}**" + (f" ({'; '.join(remarks)})" if remarks else "")
 
 
 def _plain(text: str) -> str:
@@ -171,13 +186,13 @@ def claims_table(record: StudyRecord) -> Table:
         parts.append("quick: signs and no more")
     table = Table(title=Text(f"{record.question} ({', '.join(parts)})"), title_justify="left", show_lines=True)
     table.add_column("claim", ratio=3)
-    table.add_column("verdict", no_wrap=True)
+    table.add_column("verdict", max_width=14)
     table.add_column("effect", ratio=2)
     table.add_column("n", justify="right")
     table.add_column("runs", justify="right")
     for claim in record.claims:
         effect = " ".join(part for part in show_effect(claim) if part)
         shown = Text(effect) if claim.effect is None else Text(f"{effect}\n").append(claim.unit, style="dim")
-        finding = Text(claim.finding, style=STYLES[claim.finding])
+        finding = Text("\n".join([show_finding(claim), *claim_remarks(claim)]), style=STYLES[claim.finding])
         table.add_row(Text(claim.statement), finding, shown, num_units(claim), f"{claim.num_runs:,}")
     return table

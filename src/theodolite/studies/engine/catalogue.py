@@ -12,18 +12,21 @@ from theodolite.commands.progress import Steps
 from theodolite.records.errors import BadInput, UnknownName
 from theodolite.records.folder import write_whole
 from theodolite.records.study import STUDY, GridRun, StudyRecord, read_runs
+from theodolite.records.survey import Thresholds
 from theodolite.report.study.charts import write_study_pictures
 from theodolite.report.study.page import write_study_page
+from theodolite.studies.dose import DOSE
 from theodolite.studies.engine.cores import num_cores, on_cores
 from theodolite.studies.engine.costs import Costs
 from theodolite.studies.engine.grid import Backend, Ledger, RunsFailed, run_grid
 from theodolite.studies.engine.ray_cluster import on_ray
+from theodolite.studies.engine.rejudge import Rejudged, rejudge_runs
 from theodolite.studies.engine.study import Study, conclude
 from theodolite.studies.flip import FLIP
 from theodolite.studies.forecast import FORECAST
 from theodolite.studies.lock import LOCK
 
-STUDIES: Mapping[str, Study] = {study.name: study for study in (FLIP, LOCK, FORECAST)}
+STUDIES: Mapping[str, Study] = {study.name: study for study in (FLIP, LOCK, DOSE, FORECAST)}
 Place = Literal["cores", "ray"]
 
 
@@ -39,9 +42,9 @@ def make_study(
 ) -> StudyRecord:
     """Runs the part of a study's grid that the folder lacks, then judges and draws the finished runs of the grid.
 
-    The folder holds `runs.jsonl` (a line for each finished run), `study.json`, `index.html`, a picture for each figure, `run.json`, and in
-    `surveys/` the whole record of each run. If runs fail, the others are judged and `RunsFailed` is raised at the end. Raises `BadInput`
-    if the runs of another study that this one reads are missing.
+    The folder holds `runs.jsonl` (a line for each finished run), `study.json`, `index.html`, a picture for each figure, `run.json`, in
+    `rows/` the rows of each run that judging needs, and in `surveys/` the whole record of each run. If runs fail, the others are judged
+    and `RunsFailed` is raised at the end. Raises `BadInput` if the runs of another study that this one reads are missing.
     """
     study = study_named(name)
     # Fails before hours of runs, not after them.
@@ -84,6 +87,11 @@ def plan_study(name: str, seeds: Sequence[int], out: Path, *, quick: bool = Fals
     return Costs.of(runs, ledger.seconds).table(runs, set(ledger.lines), workers or num_cores())
 
 
+def rejudge_study(name: str, seeds: Sequence[int], out: Path, thresholds: Thresholds, *, quick: bool = False) -> Rejudged:
+    """Judges the verdicts of a study's finished runs again, under other thresholds, from the rows that its folder keeps; starts no run."""
+    return rejudge_runs(study_named(name).grid(seeds, quick), out, thresholds)
+
+
 def read_beside(study: Study, seeds: Sequence[int], out: Path) -> tuple[list[GridRun], list[str]]:
     """Finished runs of the studies that a study reads, under the same seeds, from the sibling folders of `out`; and notes on missing ones.
 
@@ -92,7 +100,8 @@ def read_beside(study: Study, seeds: Sequence[int], out: Path) -> tuple[list[Gri
     others: list[GridRun] = []
     notes = []
     for other in study.reads:
-        lines, wanted = read_runs(out.parent / other), [run.key for run in STUDIES[other].grid(seeds, False)]
+        read = STUDIES[other].shared or STUDIES[other].grid
+        lines, wanted = read_runs(out.parent / other), [run.key for run in read(seeds, False)]
         finished = [lines[key] for key in wanted if key in lines]
         if not finished:
             folder = out.parent / other

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class Run:
             strength=arm.strength,
             policy=arm.policy,
             source=arm.source,
-            recipe=asdict(arm.recipe),
+            recipe=arm.recipe.settings,
             seed=self.seed,
             num_pictures=arm.num_pictures,
         )

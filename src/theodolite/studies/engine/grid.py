@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import polars as pl
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
@@ -20,6 +22,7 @@ from theodolite.records.survey import BadRecord, RunRecord
 from theodolite.records.writing import run_record
 from theodolite.studies.engine.costs import Costs, hours
 from theodolite.studies.engine.execute import Run, RunResult
+from theodolite.studies.engine.kept_rows import SURVEY_ROWS, compress_rows, kept_rows_path
 
 SURVEYS, TIMES, LOCK = "surveys", "run.json", ".lock"
 
@@ -60,11 +63,13 @@ class Ledger:
         return cls(folder, read_runs(folder), dict(seconds))
 
     def land(self, run: Run, done: RunResult, order: Mapping[str, int]) -> None:
-        """Writes a finished run: its survey, then its line. Lines are in the order of the grid, those of other grids last."""
+        """Writes a finished run: its survey, its kept rows, its line. Lines are in the order of the grid, those of others last."""
         survey = self.folder / SURVEYS / run.key
         shutil.rmtree(survey, ignore_errors=True)
         for name, data in done.files.items():
             write_whole(survey / name, data)
+        rows = pl.read_parquet(io.BytesIO(done.files[SURVEY_ROWS]))
+        write_whole(kept_rows_path(self.folder, run.key), compress_rows(rows))
         self.lines[run.key], self.seconds[run.key] = done.line, round(done.seconds, 1)
         write_runs(self.folder, sorted(self.lines.values(), key=lambda line: (order.get(line.key, len(order)), line.key)))
         self.write_times()

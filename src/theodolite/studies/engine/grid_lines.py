@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from theodolite.questions.coverage import asked_fracs
 from theodolite.records.coverage import Coverage
 from theodolite.records.study import AnsweredRight, GridRun, MovedCell, PredictedByCoverage
-from theodolite.records.survey import SurveyRecord
+from theodolite.records.survey import Noise, SurveyRecord
 from theodolite.records.training import TrainingRecord
 from theodolite.records.writing import git_revision
 from theodolite.worlds.registry import world_named
@@ -38,7 +38,7 @@ def line_of(key: str, training: TrainingRecord, survey: SurveyRecord, num_traine
         num_trained=num_trained,
         foretold=_predicted(coverage, asked_fracs(world.prior, world.policy(setup.policy))),
         verdicts=shadows.verdicts,
-        noise={query: _short(floor) for query, floor in shadows.noise.items()},
+        noise=_noise(shadows.noise_cells),
         cells=tuple(
             MovedCell(
                 factor=cell.factor,
@@ -70,6 +70,15 @@ def line_of(key: str, training: TrainingRecord, survey: SurveyRecord, num_traine
         revision=git_revision(Path(__file__)),
         torch=version("torch"),
     )
+
+
+def _noise(cells: Sequence[Noise]) -> dict[str, float]:
+    """Noise of each open query with a new nuisance seed (in matched pairs, another picture): the mean over its cells."""
+    rates: dict[str, list[float]] = {}
+    for cell in cells:
+        if cell.form == "open" and cell.source == "nuisance":
+            rates.setdefault(cell.query, []).append(cell.rate.frac)
+    return {query: _short(sum(each) / len(each)) for query, each in rates.items()}
 
 
 def _predicted(coverage: Coverage, asked: Mapping[str, float]) -> PredictedByCoverage:

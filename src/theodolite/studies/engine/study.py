@@ -9,7 +9,7 @@ from theodolite.records.part import Estimate
 from theodolite.records.study import Claim, Figure, GridRun, Point, StudyRecord
 from theodolite.report.study.page import matched_runs
 from theodolite.report.words import listed
-from theodolite.stats.claims import CONFIDENCE, Statement, difference_over_seeds, judge_claim, over_seeds
+from theodolite.stats.claims import CONFIDENCE, Statement, difference_over_seeds, judge_claim, judge_family, over_seeds
 from theodolite.studies.engine.execute import Run
 
 Value = Callable[[GridRun], float | None]
@@ -65,6 +65,8 @@ class Study:
     draw: Callable[[FinishedRuns], tuple[Figure, ...]]
     reads: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    # The runs that other studies read, if not the whole grid: arms that were added later must not change what those were judged on.
+    shared: Callable[[Sequence[int], bool], tuple[Run, ...]] | None = None
 
 
 def moved_frac_of(factor: str, query: str, *, truth_moves: bool, form: str = "open") -> Value:
@@ -117,9 +119,13 @@ def claim_level(statement: Statement, runs: FinishedRuns, value: Value) -> Claim
     return judge_claim(statement, over_seeds(by_seed, runs.num_scenes) if by_seed else None, by_seed, len(runs.pairs))
 
 
-def difference(statement: Statement, one: FinishedRuns, other: FinishedRuns, value: Value) -> Claim:
-    """A claim about a share in `one` less that in `other`, paired by seed; seeds that lack either are left out."""
-    estimate, by_seed = difference_over_seeds(one.by_seed(value), other.by_seed(value), min(one.num_scenes, other.num_scenes))
+def difference(statement: Statement, one: FinishedRuns, other: FinishedRuns, value: Value, subtracted: Value | None = None) -> Claim:
+    """A claim about a share in `one` less that in `other`, paired by seed; seeds that lack either are left out.
+
+    `subtracted` is the value taken of `other`, if it is not the same.
+    """
+    less = other.by_seed(subtracted or value)
+    estimate, by_seed = difference_over_seeds(one.by_seed(value), less, min(one.num_scenes, other.num_scenes))
     return judge_claim(statement, estimate, by_seed, len(one.pairs) + len(other.pairs))
 
 
@@ -143,6 +149,7 @@ def conclude(
     finished = FinishedRuns(tuple((run, lines[run.key]) for run in runs if run.key in lines), tuple(runs), tuple(others))
     missing = len(runs) - len(finished.pairs)
     figures = study.draw(finished)
+    claims = judge_family(study.judge(finished))
     return StudyRecord(
         name=study.name,
         question=study.question,
@@ -153,14 +160,33 @@ def conclude(
         num_runs=len(finished.pairs),
         keys=tuple(line.key for _, line in finished.pairs),
         num_missing=missing,
-        claims=study.judge(finished),
+        claims=claims,
         figures=tuple(figure for figure in figures if figure.points),
         notes=(
             *study.notes,
             *_notes(finished, missing),
+            *_family(claims),
             *(f"nothing to draw {figure.name} from" for figure in figures if not figure.points),
         ),
     )
+
+
+def _family(claims: Sequence[Claim]) -> list[str]:
+    """A note on the claims that are decided alone and not within the family of all claims, and on those whose outcome was known before."""
+    measured = [claim for claim in claims if claim.p_value is not None]
+    decided = [claim for claim in measured if claim.finding != "undecided"]
+    lost = [claim.name for claim in decided if claim.family_finding == "undecided"]
+    notes = []
+    if measured:
+        kept = f"not decided at that level: {listed(lost)}" if lost else "all of these are decided at that level too"
+        notes.append(
+            f"{len(decided)} of {len(measured)} claims with an interval are decided one by one; at a family-wise error of "
+            f"{1 - CONFIDENCE:.2g} over all of them (Holm) {kept if decided else 'none is'}"
+        )
+    known = [claim.name for claim in claims if claim.known]
+    if known:
+        notes.append(f"the outcome was known from an earlier trial or run before the rule was written: {listed(known)}")
+    return notes
 
 
 def _notes(finished: FinishedRuns, missing: int) -> list[str]:
