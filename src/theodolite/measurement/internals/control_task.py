@@ -32,7 +32,7 @@ class ControlTask:
     @property
     def num_combinations(self) -> int:
         """Number of combinations that occur."""
-        return self.table.shape[1]
+        return int(self.table.shape[1])
 
     @property
     def labels(self) -> Int[np.ndarray, "draw row"]:

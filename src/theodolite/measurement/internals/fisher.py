@@ -160,8 +160,8 @@ def _accumulate(context: MeasureContext, rows: pl.DataFrame, afters: Int[np.ndar
             sums.trace.append(float(by_channel.square().sum()))
             sums.flat.append(flat)
             loss, length = -gradients[truth[case]].flatten(), float(tokens.norm())
-            own = None if flat else rooted.flatten(1)
-            sums.along.append(along(own, loss, moved, length, np.random.default_rng(draws[case])))
+            case_gradients = None if flat else rooted.flatten(1)
+            sums.along.append(along(case_gradients, loss, moved, length, np.random.default_rng(draws[case])))
         done += len(slopes.batch.questions)
         context.progress(done, len(rows))
     context.asker.notices += [notice for notice in asker.notices if notice not in context.asker.notices]

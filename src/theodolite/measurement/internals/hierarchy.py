@@ -100,4 +100,4 @@ def measure_hierarchy(
 
 def _root(square: float) -> float:
     """The cosine of a squared one; error may put a square outside 0 to 1."""
-    return round(float(np.clip(square, 0, 1)) ** 0.5, DIGITS)
+    return round(float(np.sqrt(np.clip(square, 0, 1))), DIGITS)

@@ -43,7 +43,7 @@ class FactorProducts:
     def signal(self) -> Float[np.ndarray, " replicate"]:
         """Share of the positions' squared size that repeats across scenes, about 0 (noise) to 1; NaN where nothing moves."""
         trace = np.trace(self.gram, axis1=1, axis2=2)
-        return np.divide(trace, self.plug_in, out=np.full(len(trace), np.nan), where=self.plug_in > 0)
+        return np.asarray(np.divide(trace, self.plug_in, out=np.full(len(trace), np.nan), where=self.plug_in > 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ def split_products(
         part = rng.permutation(base.shape[1]) % NUM_PARTS
         table = (base[:, None, :] * (part == np.arange(NUM_PARTS)[:, None])).reshape(-1, base.shape[1])
         placed = [place_values(by_factor[name], Weights(table, 0)) for name in names]
-        valid = {name: joins_all(by_factor[name], table).reshape(len(base), NUM_PARTS).all(axis=1) for name in names}
+        valid = {name: np.asarray(joins_all(by_factor[name], table).reshape(len(base), NUM_PARTS).all(axis=1)) for name in names}
         stacked = np.concatenate(placed, axis=1).reshape(len(base), NUM_PARTS, -1, placed[0].shape[2])
         across = {(one, other): stacked[:, one] @ stacked[:, other].transpose(0, 2, 1) for one, other in combinations(range(NUM_PARTS), 2)}
         ends = np.cumsum([0, *(each.shape[1] for each in placed)])
@@ -93,7 +93,7 @@ def split_products(
         for name in names:
             _add_factor(means, name, {pair: product[:, where[name], where[name]] for pair, product in across.items()}, valid[name], whole)
         for one, other in combinations(names, 2):
-            _add_cross(means, (one, other), across, (where[one], where[other]), valid[one] & valid[other])
+            _add_cross(means, (one, other), across, (where[one], where[other]), np.asarray(valid[one] & valid[other]))
     observed = {name: place_values(by_factor[name], Weights(base, 0)) for name in names}
     return SplitProducts(
         {
