@@ -413,3 +413,15 @@ def test_harmless_pictures_pass(tmp_path: Path) -> None:
     found = read_manifest(tmp_path / "m.jsonl")
     assert not found.faults, fault_lines(found.faults)
     assert plan_gallery(found.gallery, 8).pictures.shape == (5, 8, 8, 3)
+
+
+def test_what_an_answer_depends_on_is_declared_by_row(clean: Path) -> None:
+    rows = written(clean / "manifest.jsonl")[:6]
+    names = [row.get("name") or row.get("query") or "other" for row in rows]
+    path = clean / "declared.jsonl"
+    write_manifest(path, [row | {"depends_on": ["colour"]} if number == 0 else row for number, row in enumerate(rows)])
+    manifest = read_manifest(path)
+    assert not manifest.faults and manifest.gallery.dependence == {names[0]: {"colour"}}
+    write_manifest(path, [row | {"depends_on": "colour" if number == 0 else []} for number, row in enumerate(rows)])
+    manifest = read_manifest(path)
+    assert [fault.kind for fault in manifest.faults] == ["wrong type"] and set(manifest.gallery.dependence.values()) == {frozenset()}
