@@ -27,7 +27,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     measures = "ladder,likeness,gap,causal"
     first = theodolite("survey", home / "model-0", "--out", home / "one", "--measures", measures, *base)
     assert first.returncode == 0, first.stderr
-    for words in ("questions: 472 pictures", "capture: one pass over 66 pictures, 9 questions each", "causal: about", "pairs a second"):
+    for words in ("questions: 472 pictures", "capture: one pass over 66 pictures, 594 questions in all", "causal: about", "pairs a second"):
         assert words in first.stdout, first.stdout
     assert theodolite("survey", home / "model-1", "--out", home / "other", *base).returncode == 0
     return home / "one", home / "other"
@@ -78,3 +78,25 @@ def test_the_prompt_and_the_score_are_options_that_the_record_keeps(tmp_path: Pa
     ].to_list()
     refused = theodolite("compare", tmp_path / "plain", tmp_path / "other")
     assert refused.returncode == 2 and "write their questions differently" in refused.stderr
+
+
+def test_a_plan_prints_what_the_pairs_can_show_and_loads_no_model() -> None:
+    base = ("survey", "no-such-model", "--world", "shapes", "--ask", "shape,row", "--plan")
+    few, many = (theodolite(*base, "--scenes", number, columns=140).stdout for number in ("35", "36"))
+    assert "too few scenes" in few and "can be shown" not in few
+    assert "can be shown" in many and "too few scenes" not in many and "36 scenes or more" in many
+    alone = theodolite("survey", "x", "--world", "shapes", "--ask", "shape", "--scenes", "40", "--plan", columns=140).stdout
+    assert "not measured" in alone  # nothing that shape could leak into
+    strict = theodolite(*base, "--scenes", "36", "--leak-above-noise", "0.05", columns=140)
+    assert "too few scenes" in strict.stdout, strict.stderr
+
+
+def test_thresholds_of_the_command_line_are_those_of_the_record(records: tuple[Path, Path], tmp_path: Path) -> None:
+    thresholds = ("--read-frac", "0.3", "--leak-above-noise", "0.2", "--confidence", "0.9")
+    base = ("--world", "shapes", "--ask", "shape,row", "--scenes", "3", "--batch", "8")
+    done = theodolite("survey", records[0].parent / "model-0", "--out", tmp_path / "out", *base, *thresholds)
+    assert done.returncode == 0, done.stderr
+    found = read_survey(tmp_path / "out").shadows
+    assert (found.thresholds.read_frac, found.thresholds.leak_above_noise_frac, found.thresholds.confidence) == (0.3, 0.2, 0.9)
+    assert "more scenes would decide it" in done.stdout or "not measured" in done.stdout
+    assert {other.read_frac for other in found.sensitivity} <= {0.3, 0.7}

@@ -8,7 +8,7 @@ from typing import get_args
 from rich.table import Table
 
 from theodolite.records.coverage import Coverage
-from theodolite.records.survey import Cell, NoiseSource, SurveyRecord
+from theodolite.records.survey import Cell, NoiseSource, Shadows, SurveyRecord
 from theodolite.report.survey.words import show_scenes_more, show_sensitivity
 
 
@@ -152,15 +152,10 @@ def survey_lines(record: SurveyRecord) -> list[str]:
         for gap in record.shadows.unanswered
     ]
     lines += [
-        f"withheld: the rates of {query}: {mass:.0%} of the probability lies outside its choices"
+        f"withheld: the rates of {query}: {mass:.0%} of the probability lies outside the choices; list these with --prompt options"
         for query, mass in record.shadows.withheld.items()
     ]
-    for factor, evidence in record.shadows.evidence.items():
-        if evidence.missing:
-            lines.append(f"{factor}: {'; '.join(evidence.missing)}: not measured")
-        elif evidence.verdict == "undecided":
-            lines.append(f"{factor}: {show_scenes_more(evidence)}")
-    lines.append(show_sensitivity(record.shadows))
+    lines += _verdict_lines(record.shadows)
     if record.shadows.num_mislabelled:
         first = record.shadows.mislabelled[0]
         lines.append(
@@ -171,6 +166,18 @@ def survey_lines(record: SurveyRecord) -> list[str]:
     if record.world is not None and record.world.attribution is not None:
         lines.append(record.world.attribution)
     return lines
+
+
+def _verdict_lines(shadows: Shadows) -> list[str]:
+    """What verdicts lack, factors with the same gap in one line; how many scenes would decide; and what other thresholds would change."""
+    by_gap: dict[tuple[str, ...], list[str]] = {}
+    for factor, evidence in shadows.evidence.items():
+        if evidence.missing:
+            by_gap.setdefault(evidence.missing, []).append(factor)
+    lines = [f"not measured of {', '.join(factors)}: {'; '.join(missing)}" for missing, factors in by_gap.items()]
+    undecided = {factor: evidence for factor, evidence in shadows.evidence.items() if evidence.verdict == "undecided"}
+    lines += [f"{factor} is undecided: {show_scenes_more(evidence)}" for factor, evidence in undecided.items()]
+    return [*lines, show_sensitivity(shadows)] if set(shadows.verdicts.values()) - {"not_measured"} else lines
 
 
 def _show(cell: Cell) -> str:

@@ -36,7 +36,7 @@ def measure_competence(rows: pl.DataFrame, confidence: float) -> list[Competence
     pairs = rows.filter(pl.col("kind").is_in(["intervention", "nuisance"]))
     sides = [_single(pairs, side) for side in ("before", "after")]
     kinds: tuple[tuple[Literal["decorrelated", "training"], pl.DataFrame], ...] = (
-        ("decorrelated", pl.concat(sides).unique(["scene", "picture", "question", "choices"], keep="first", maintain_order=True)),
+        ("decorrelated", pl.concat(sides).unique(["scene", "picture", "name", "question", "choices"], keep="first", maintain_order=True)),
         ("training", _single(rows.filter(pl.col("kind") == "training"), "before")),
     )
     return [

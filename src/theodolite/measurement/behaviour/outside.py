@@ -15,10 +15,10 @@ def withheld_queries(rows: pl.DataFrame, limit: float = OUTSIDE_LIMIT) -> dict[t
     """
     sides = [
         rows.filter(pl.col("kind") != "training").select(
-            "query", "form", "choices", question=f"question_{side}", picture=f"picture_{side}", outside=f"outside_{side}"
+            "query", "form", "name", "choices", question=f"question_{side}", picture=f"picture_{side}", outside=f"outside_{side}"
         )
         for side in ("before", "after")
     ]
-    known = pl.concat(sides).drop_nulls("outside").unique(["query", "form", "choices", "question", "picture"], maintain_order=True)
+    known = pl.concat(sides).drop_nulls("outside").unique(["query", "form", "name", "choices", "question", "picture"], maintain_order=True)
     means = known.group_by("query", "form", maintain_order=True).agg(pl.col("outside").mean())
     return {(query, form): mean for query, form, mean in means.filter(pl.col("outside") > limit).iter_rows()}
