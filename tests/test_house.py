@@ -34,7 +34,10 @@ LEVELS = {
     "__main__": 10,
 }
 # What the two rooms hold that once held everything.
-INSIDE = {"measurement": {"behaviour", "internals", "pairs", "survey"}, "studies": {"engine", "flip", "forecast", "lock", "tour"}}
+INSIDE = {
+    "measurement": {"behaviour", "internals", "pairs", "survey"},
+    "studies": {"dose", "engine", "flip", "flip_controls", "flip_setup", "forecast", "lock", "tour"},
+}
 HEAVY = {"torch", "transformers", "accelerate", "safetensors", "tokenizers"}
 FREE_OF_TORCH = (
     "blind_pairs.search",

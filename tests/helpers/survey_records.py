@@ -83,6 +83,10 @@ def moves(queries: tuple[tuple[str, str], ...], special: Moves) -> Moves:
     return {**plain, **special}
 
 
+# A model that was not trained gives nearly all probability to tokens outside the choices.
+UNTRAINED = Thresholds(outside_frac=1.0)
+
+
 def leak(factor: str, query: str, frac: float) -> Leak:
     """A leak at this rate, with a noise of 0.015."""
     above = Estimate(value=frac - 0.015, low=frac - 0.06, high=frac + 0.06, num_scenes=rate(frac).num_scenes)

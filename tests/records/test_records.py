@@ -137,7 +137,7 @@ def test_what_is_no_survey_of_this_version_is_refused_with_a_reason(tmp_path: Pa
         read_survey(tmp_path)
     path = tmp_path / "survey.json"
     for text, reason in (
-        (three_records()[0].to_json().replace('"version": 1', '"version": 2'), "version"),
+        (three_records()[0].to_json().replace('"version": 2', '"version": 1'), "version"),
         (three_records()[0].to_json().replace('"seed":', '"sead":', 1), "Extra inputs|Field required"),
         ("{", "Invalid JSON"),
     ):

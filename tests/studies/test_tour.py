@@ -107,7 +107,9 @@ def test_a_model_is_surveyed_on_pairs_from_a_file(short_tour: Path, tmp_path: Pa
     assert record.policy is None
     assert record.accuracy is not None and record.accuracy.item.rate is not None and record.left_out == {}
     assert record.coverage is None
-    assert {cell.query for cell in record.shadows.cells} == {"shape", "row"}
+    # Ten steps of training leave most of the probability outside the choices.
+    assert {name.split()[0] for name in record.shadows.withheld} | {cell.query for cell in record.shadows.cells} == {"shape", "row"}
+    assert record.noise == "given"  # the manifest brings noise rows
     assert record.shadows.evidence["shape"].asked
     page = theodolite("report", out, short_tour / "all", "--out", tmp_path / "page.html")
     assert page.returncode == 0, page.stderr

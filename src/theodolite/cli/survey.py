@@ -11,6 +11,7 @@ from theodolite.cli.app import Overwrite, app, console
 from theodolite.records.errors import BadInput
 
 if TYPE_CHECKING:
+    from theodolite.commands.survey import TargetArguments
     from theodolite.records.survey import SurveyRecord
 
 # Options whose names differ from the keyword arguments that they become.
@@ -56,7 +57,6 @@ def survey_command(
     """Ask a model about counterfactual pairs and record which changes move its answers."""
     from theodolite.commands.progress import Steps
     from theodolite.commands.survey import TargetArguments
-    from theodolite.measurement.survey.options import SurveyOptions
     from theodolite.records.survey import Thresholds
 
     folder = out or _default_folder(model, world, pairs)
@@ -69,10 +69,7 @@ def survey_command(
     thresholds = _without_none(read_frac=read_frac, leak_above_noise_frac=leak_above_noise, confidence=confidence)
     asking = _without_none(thresholds=Thresholds(**thresholds) if thresholds else None, noise=noise, prompt=prompt)
     if plan:
-        from theodolite.commands.survey import plan_survey
-
-        for line in plan_survey(model, target, SurveyOptions(**asking), console.print):
-            console.print(line)
+        _print_plan(model, target, asking)
         return
     shared: dict[str, Any] = {"measures": measures, "overwrite": overwrite, "steps": Steps(console), **asking}
     if endpoint is None:
@@ -87,6 +84,14 @@ def survey_command(
         result = run_endpoint_survey(model, endpoint, folder, target, **shared, **remote)
     if result is not None:
         _print_record(result.record, folder)
+
+
+def _print_plan(model: str, target: TargetArguments, asking: Mapping[str, Any]) -> None:
+    from theodolite.commands.survey import plan_survey
+    from theodolite.measurement.survey.options import SurveyOptions
+
+    for table in plan_survey(model, target, SurveyOptions(**asking), console.print):
+        console.print(table)
 
 
 def _print_record(record: SurveyRecord, folder: Path) -> None:

@@ -150,6 +150,9 @@ class Thresholds(Part):
         default=0.1, description="a factor leaks if the interval of some leak above noise lies above this, and does not if all lie below"
     )
     confidence: float = Field(default=0.95, description="level of the intervals")
+    outside_frac: float = Field(
+        default=0.5, description="rates of a query are withheld if the mean probability outside its choices is above this"
+    )
 
 
 class Shadows(Part):
@@ -170,8 +173,7 @@ class Shadows(Part):
     )
     num_mislabelled: int = Field(default=0, description="number of such pairs")
     withheld: dict[str, float] = Field(
-        default={},
-        description="queries whose rates are withheld, each with its form, and the mean probability outside the choices, above 0.5",
+        default={}, description="queries whose rates are withheld, each with its form, and the mean probability outside the choices"
     )
     outside_mass: float | None = Field(
         description="mean probability that the model gives to none of the choices, 0 to 1; null: unknown, since answers were read from text"

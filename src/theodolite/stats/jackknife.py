@@ -31,21 +31,23 @@ def jackknife_ends(
     fourth moment of the values supports. The interval is centred on the value less its jackknife bias, and the bias adds to the error: what
     noise adds to or takes from a squared length is not smaller than the error. A cosine, with bounds -1 and 1, on the scale of Fisher's z;
     with other bounds, the outer ends of two scales, the value's own and the variance-stabilising arcsine, since neither holds near both
-    bounds. None for fewer than two groups, for a non-finite value, and where all values are equal (never width 0).
+    bounds; without finite bounds, on the value's own. None for fewer than two groups, for a non-finite value, and where all values are
+    equal (never width 0).
     """
     if len(left_out) < 2 or not np.isfinite(left_out).all() or float(np.ptp(left_out)) < 10.0**-DIGITS:
         return None, None
     low, high = bounds
-    scales: list[Scale] = [(lambda each: np.arctanh(np.clip(each, -INSIDE, INSIDE)), np.tanh)]
-    if bounds != (-1.0, 1.0):
+    own: Scale = (lambda each: each, lambda end: end)
+    scales: list[Scale] = [own]
+    if bounds == (-1.0, 1.0):
+        scales = [(lambda each: np.arctanh(np.clip(each, -INSIDE, INSIDE)), np.tanh)]
+    elif np.isfinite(bounds).all():
         span = high - low
-        scales = [
-            (lambda each: each, lambda end: end),
-            (
-                lambda each: np.arcsin(np.sqrt(np.clip((each - low) / span, 0.0, 1.0))),
-                lambda end: low + span * np.sin(np.clip(end, 0.0, np.pi / 2)) ** 2,
-            ),
-        ]
+        arcsine: Scale = (
+            lambda each: np.arcsin(np.sqrt(np.clip((each - low) / span, 0.0, 1.0))),
+            lambda end: low + span * np.sin(np.clip(end, 0.0, np.pi / 2)) ** 2,
+        )
+        scales = [own, arcsine]
     ends = [_ends_on(scale, value, left_out, confidence) for scale in scales]
     return max(min(end for end, _ in ends), low), min(max(end for _, end in ends), high)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from helpers.survey_records import UNTRAINED
 from helpers.tiny_llava import TINY, WORLD, examples, tiny_vlm
 from theodolite.data.collate import Collator
 from theodolite.data.epochs import FixedOrder
@@ -40,7 +41,7 @@ def trained(folder: Path, every: int | None, measures: tuple[str, ...] = ()) -> 
     model, processor = tiny_vlm()
     callback = None
     if every is not None:
-        options = SurveyOptions(policy=POLICY, num_scenes=4, measures=measures)
+        options = SurveyOptions(policy=POLICY, num_scenes=4, measures=measures, thresholds=UNTRAINED)
         callback = SurveyCallback((model, processor), WORLD, folder / "surveys", every=every, options=options)
     trainer = ObjectiveTrainer(
         model=ObjectiveModule(model, Language()),
@@ -71,7 +72,9 @@ def test_surveys_on_the_way_change_nothing_of_the_training(tmp_path: Path) -> No
     assert len(hashes) == 3 and len({record.pictures_sha256 for record in callback.records.values()}) == 1
 
     export_vlm(model, processor, tmp_path / "model")
-    again = survey_model(load_vlm(tmp_path / "model"), WORLD, policy=POLICY, title="step 5", num_scenes=4, batch=BATCH)
+    again = survey_model(
+        load_vlm(tmp_path / "model"), WORLD, policy=POLICY, title="step 5", num_scenes=4, batch=BATCH, thresholds=UNTRAINED
+    )
     stored = read_survey(tmp_path / "surveyed" / "surveys" / "step-000005")
     assert stored.shadows == again.record.shadows and stored.rows_sha256 == again.record.rows_sha256
 

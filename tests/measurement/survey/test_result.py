@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from helpers.survey_records import UNTRAINED
 from helpers.tiny_llava import WORLD, tiny_vlm
 from theodolite.measurement.survey.options import SurveyOptions
 from theodolite.measurement.survey.result import SurveyResult, load_survey
@@ -23,7 +24,7 @@ from theodolite.records.survey import BadRecord
 
 @cache
 def surveyed() -> SurveyResult:
-    return survey_model(tiny_vlm(), WORLD, SurveyOptions(num_scenes=6), policy="shape,row", title="tiny")
+    return survey_model(tiny_vlm(), WORLD, SurveyOptions(num_scenes=6, thresholds=UNTRAINED), policy="shape,row", title="tiny")
 
 
 def test_a_saved_survey_is_the_one_that_is_loaded(tmp_path: Path) -> None:

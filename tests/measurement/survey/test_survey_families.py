@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import torch
 
+from helpers.survey_records import UNTRAINED
 from helpers.tiny_families import NAMES, tiny
 from helpers.tiny_llava import WORLD, tiny_vlm
 from theodolite.asking.answer import Question
@@ -43,7 +44,9 @@ def small_plan(size: int) -> Plan:
 def surveyed(name: str, measures: tuple[str, ...] = tuple(MEASURES)) -> SurveyResult:
     model, image_processor, tokenizer = tiny(name)
     plan = small_plan(min(survey_size(image_processor), 56))
-    return survey_model((model, ProcessorParts(image_processor, tokenizer, model.config)), plan, title=name, measures=measures)
+    return survey_model(
+        (model, ProcessorParts(image_processor, tokenizer, model.config)), plan, title=name, measures=measures, thresholds=UNTRAINED
+    )
 
 
 @cache

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-OUTSIDE_LIMIT = 0.5
 
-
-def withheld_queries(rows: pl.DataFrame, limit: float = OUTSIDE_LIMIT) -> dict[tuple[str, str], float]:
+def withheld_queries(rows: pl.DataFrame, limit: float = 0.5) -> dict[tuple[str, str], float]:
     """Mean mass outside the choices, 0 to 1, of every (query, form) where it is above `limit`: its rates say little of the model's answers.
 
     Over the questions about the pairs (rows of kind training are of other pictures), each once a picture, even if several rows contain it.

@@ -43,7 +43,7 @@ def measure_shadows(
     `dependence` maps each query's name to the factors that its answer depends on; `asked` holds the names that the policy supports.
     """
     unanswered = tuple(_unanswered(rows))
-    withheld = {Question(*key): mass for key, mass in withheld_queries(rows).items()}
+    withheld = {Question(*key): mass for key, mass in withheld_queries(rows, thresholds.outside_frac).items()}
     rows = _without_answers(rows.select(MEASURED), withheld)
     confidence = thresholds.confidence
     competence = measure_competence(rows, confidence)
