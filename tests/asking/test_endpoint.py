@@ -330,17 +330,22 @@ def test_what_was_not_answered_is_null_counted_and_never_wrong(partly: tuple[Sur
         assert cell.num_pairs == len(part) and cell.moved_frac == pytest.approx(part["moved"].mean())
         assert cell.right_frac == pytest.approx(part["right"].mean())
     for found in record.shadows.competence:
-        kind = "training" if found.scenes == "training" else "nuisance"
-        part = rows.filter((pl.col("kind") == kind) & (pl.col("query") == found.query) & pl.col("answer_before").is_not_null())
-        assert found.rate.num_pairs == len(part)
+        own = rows.filter(pl.col("query") == found.query)
+        one, other = (
+            own.filter(pl.col("kind").is_in(kinds)).select("scene", "name", answer=f"answer_{side}", picture=f"picture_{side}")
+            for kinds in [["training"] if found.scenes == "training" else ["intervention", "nuisance"]]
+            for side in ("before", "after")
+        )
+        singles = one if found.scenes == "training" else pl.concat([one, other]).unique()
+        assert found.rate.num_pairs == len(singles.drop_nulls("answer"))
     assert record.shadows.outside_mass is None
     assert SurveyRecord.model_validate_json(record.to_json()) == record
 
 
-def test_a_survey_without_one_answer_is_undecided_about_everything() -> None:
+def test_a_survey_without_one_answer_measures_nothing() -> None:
     record, rows = surveyed(lambda ask, pixels: "hm")
     assert rows["moved"].null_count() == len(rows) and record.shadows.cells == () and record.shadows.noise_cells == ()
-    assert set(record.shadows.verdicts.values()) == {"undecided"}
+    assert set(record.shadows.verdicts.values()) == {"not_measured"}
     assert all(gap.frac == 1.0 for gap in record.shadows.unanswered)
 
 
@@ -349,7 +354,8 @@ def test_a_leak_that_nobody_answered_about_is_not_taken_for_none() -> None:
     record, _ = surveyed(lambda ask, pixels: "hm" if "top" in ask.choices else ask.choices[pixels % 4])
     assert {gap.query: gap.frac for gap in record.shadows.unanswered} == {"row": 1.0}
     assert not {"identified", "inert", "blind"} & set(record.shadows.verdicts.values())
-    assert all(found.leak_query != "row" for found in record.shadows.evidence.values())
+    assert all(leak.query != "row" for leak in record.shadows.leaks)
+    assert "leak: answers to row (open)" in record.shadows.evidence["shape"].missing
 
 
 def test_surveys_with_missing_answers_are_compared_where_both_answered(partly: tuple[SurveyRecord, pl.DataFrame]) -> None:

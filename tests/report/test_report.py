@@ -150,7 +150,7 @@ def test_verdicts_scores_and_provenance_are_there(source: Page, records: Sequenc
         found = {row["data-factor"]: row["data-verdict"] for row in chips if "data-verdict" in row}
         assert found == dict(survey.shadows.verdicts)
     chip = next(found for found in source.of("span") if found.get("data-verdict") == "shadow")
-    assert "Largest leak 0.97" in chip["title"] and "the threshold is 0.12" in chip["title"]
+    assert "The leak that decides: 0.97" in chip["title"] and "the threshold is 0.1." in chip["title"]
     for text in ("cannot be asked", "0.91", "0.34", "transformers 5.23.0", "2026-01-02", "12" * 6, "above 0.5 of pairs", "strength 0.9"):
         assert text in source.text
     assert "round → red" in source.text and "exact" in source.text

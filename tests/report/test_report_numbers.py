@@ -54,7 +54,7 @@ def test_cells() -> None:
 
 
 def test_noise() -> None:
-    words = {"nuisance": "nuisance seed", "paraphrase": "wording"}
+    words = {"nuisance": "another nuisance seed", "paraphrase": "another wording"}
     assert tables(HTML, "noise") == [
         [
             [one.query, one.form, words[one.source], *moved(one.rate), f"{one.variation:.2f}", f"{one.rate.num_scenes}"]
@@ -67,7 +67,7 @@ def test_noise() -> None:
 def test_competence() -> None:
     assert tables(HTML, "competence") == [
         [
-            [one.query, one.form, one.scenes, *moved(one.rate), f"{one.chance_frac:.2f}", f"{one.rate.num_scenes}"]
+            [one.query, one.form, one.scenes, *moved(one.rate), f"{one.chance_frac:.2f}", one.state, f"{one.rate.num_scenes}"]
             for one in survey.shadows.competence
         ]
         for survey in RECORDS

@@ -11,8 +11,7 @@ from theodolite.cli.app import Overwrite, app, console
 from theodolite.records.errors import BadInput
 
 if TYPE_CHECKING:
-    from theodolite.commands.survey import TargetArguments
-    from theodolite.records.survey import SurveyRecord
+    from theodolite.records.survey import SurveyRecord, Thresholds
 
 # Options whose names differ from the keyword arguments that they become.
 FLAGS = {"attention": "--attn", "timeout_s": "--timeout"}
@@ -55,9 +54,9 @@ def survey_command(
     overwrite: Overwrite = False,
 ) -> None:
     """Ask a model about counterfactual pairs and record which changes move its answers."""
+    from theodolite.commands.endpoint import run_endpoint_survey
     from theodolite.commands.progress import Steps
-    from theodolite.commands.survey import TargetArguments
-    from theodolite.records.survey import Thresholds
+    from theodolite.commands.survey import TargetArguments, run_survey
 
     folder = out or _default_folder(model, world, pairs)
     target = TargetArguments(world, pairs, ask, strength, scenes, seed)
@@ -66,27 +65,31 @@ def survey_command(
         key_env=key_env, answers=answers, picture_size=picture_size, concurrency=concurrency, per_minute=per_minute,
         timeout_s=timeout, cache=cache, price_in=price_in, price_out=price_out, dry_run=dry_run or None,
     )  # fmt: skip
-    thresholds = _without_none(read_frac=read_frac, leak_above_noise_frac=leak_above_noise, confidence=confidence)
-    asking = _without_none(thresholds=Thresholds(**thresholds) if thresholds else None, noise=noise, prompt=prompt)
+    thresholds = _thresholds(read_frac=read_frac, leak_above_noise_frac=leak_above_noise, confidence=confidence)
+    asking = _without_none(thresholds=thresholds, noise=noise, prompt=prompt)
+    shared: dict[str, Any] = {"measures": measures, "overwrite": overwrite, "steps": Steps(console), **asking}
+    result = None
     if plan:
         _print_plan(model, target, asking)
-        return
-    shared: dict[str, Any] = {"measures": measures, "overwrite": overwrite, "steps": Steps(console), **asking}
-    if endpoint is None:
-        from theodolite.commands.survey import run_survey
-
+    elif endpoint is None:
         _refuse(remote, "for a model behind an endpoint; give --endpoint URL too")
         result = run_survey(model, folder, target, **shared, **local)
     else:
-        from theodolite.commands.endpoint import run_endpoint_survey
-
         _refuse(local, "for a local model; an endpoint has its own")
         result = run_endpoint_survey(model, endpoint, folder, target, **shared, **remote)
     if result is not None:
         _print_record(result.record, folder)
 
 
-def _print_plan(model: str, target: TargetArguments, asking: Mapping[str, Any]) -> None:
+def _thresholds(**given: float | None) -> Thresholds | None:
+    """The thresholds of verdicts with these in place of the defaults; None where none is given."""
+    from theodolite.records.survey import Thresholds
+
+    values = _without_none(**given)
+    return Thresholds(**values) if values else None
+
+
+def _print_plan(model: str, target: Any, asking: Mapping[str, Any]) -> None:
     from theodolite.commands.survey import plan_survey
     from theodolite.measurement.survey.options import SurveyOptions
 

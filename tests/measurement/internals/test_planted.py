@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 
 from helpers.planted_vlm import Planted, planted_vlm
+from helpers.survey_records import UNTRAINED
 from theodolite.measurement.internals.registry import MEASURES
 from theodolite.measurement.survey.result import SurveyResult
 from theodolite.measurement.survey.session import survey_model
@@ -20,7 +21,9 @@ def surveyed(answered_from: str) -> SurveyResult:
     """The question about hue is answered from this factor; the connector drops glow."""
     model, processor, world = planted_vlm({"hue": answered_from})
     policy = world.policy("hue,tone")
-    return survey_model((model, processor), world, policy=policy, title="planted", num_scenes=NUM_SCENES, measures=tuple(MEASURES))
+    return survey_model(
+        (model, processor), world, policy=policy, title="planted", num_scenes=NUM_SCENES, thresholds=UNTRAINED, measures=tuple(MEASURES)
+    )
 
 
 def inside(answered_from: str = "hue") -> Inside:
@@ -129,7 +132,9 @@ def test_position_maps_hold_the_pictures_whose_tokens_fit_and_no_others(monkeypa
     """Tokens of 60 of 160 pictures are stored: those are probed, and the others do not count as wrong (chance is about 0.3)."""
     monkeypatch.setattr("theodolite.measurement.internals.activations.MOST_TOKEN_BYTES", 60 * 64 * 48 * 4)
     model, processor, world = planted_vlm()
-    result = survey_model((model, processor), world, policy="hue", title="planted", num_scenes=NUM_SCENES, measures=("ladder",))
+    result = survey_model(
+        (model, processor), world, policy="hue", title="planted", num_scenes=NUM_SCENES, thresholds=UNTRAINED, measures=("ladder",)
+    )
     record = result.record.inside
     assert record is not None and record.ladder is not None
     maps = record.ladder.factors["hue"].positions
