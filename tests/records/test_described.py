@@ -13,6 +13,7 @@ import pytest
 from pydantic import Field
 
 from helpers import REPOSITORY
+from helpers.survey_records import UNTRAINED
 from helpers.tiny_llava import WORLD, tiny_vlm
 from theodolite.measurement.survey.session import survey_model
 from theodolite.records.described import FILES, ROWS_FILE, in_words, parts_of, records_text, undescribed
@@ -28,7 +29,8 @@ DOCUMENT = REPOSITORY / "docs" / "reference" / "records.md"
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a real survey of a tiny model."""
     model, processor = tiny_vlm()
-    found = survey_model((model, processor), WORLD, policy="shape,shape=round,shape=round&colour=red", title="tiny", num_scenes=4)
+    policy = "shape,shape=round,shape=round&colour=red"
+    found = survey_model((model, processor), WORLD, policy=policy, title="tiny", num_scenes=4, thresholds=UNTRAINED)
     folder = tmp_path_factory.mktemp("survey")
     write_survey(folder, found.record, found.rows, found.pictures, run_record("survey", datetime.now(UTC), {"survey": 1.0}))
     return folder

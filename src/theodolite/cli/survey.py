@@ -65,20 +65,18 @@ def survey_command(
         key_env=key_env, answers=answers, picture_size=picture_size, concurrency=concurrency, per_minute=per_minute,
         timeout_s=timeout, cache=cache, price_in=price_in, price_out=price_out, dry_run=dry_run or None,
     )  # fmt: skip
-    thresholds = _thresholds(read_frac=read_frac, leak_above_noise_frac=leak_above_noise, confidence=confidence)
-    asking = _without_none(thresholds=thresholds, noise=noise, prompt=prompt)
-    shared: dict[str, Any] = {"measures": measures, "overwrite": overwrite, "steps": Steps(console), **asking}
-    result = None
+    limits = _thresholds(read_frac=read_frac, leak_above_noise_frac=leak_above_noise, confidence=confidence)
+    shared = _without_none(thresholds=limits, noise=noise, prompt=prompt)
     if plan:
-        _print_plan(model, target, asking)
-    elif endpoint is None:
+        return _print_plan(model, target, shared)
+    shared |= {"measures": measures, "overwrite": overwrite, "steps": Steps(console)}
+    if endpoint is None:
         _refuse(remote, "for a model behind an endpoint; give --endpoint URL too")
         result = run_survey(model, folder, target, **shared, **local)
     else:
         _refuse(local, "for a local model; an endpoint has its own")
         result = run_endpoint_survey(model, endpoint, folder, target, **shared, **remote)
-    if result is not None:
-        _print_record(result.record, folder)
+    return None if result is None else _print_record(result.record, folder)
 
 
 def _thresholds(**given: float | None) -> Thresholds | None:
