@@ -23,13 +23,14 @@ def rounded(estimate: Estimate) -> Estimate:
 
 
 def jackknife_ends(
-    value: float, left_out: Float[np.ndarray, " group"], bounds: tuple[float, float], confidence: float
+    value: float, left_out: Float[np.ndarray, " group"], bounds: tuple[float, float], confidence: float, *, unbiased: bool = False
 ) -> tuple[float | None, float | None]:
     """Ends of a two-sided interval of a value, from its values with each group of scenes left out, cut to its bounds.
 
     Delete-a-group jackknife (Kott, Journal of Official Statistics 17, 2001) with Student's quantile, at the degrees of freedom that the
     fourth moment of the values supports. The interval is centred on the value less its jackknife bias, and the bias adds to the error: what
-    noise adds to or takes from a squared length is not smaller than the error. A cosine, with bounds -1 and 1, on the scale of Fisher's z;
+    noise adds to or takes from a squared length is not smaller than the error. An `unbiased` value (of products across independent scenes)
+    has no bias to take out, and its estimate would only add noise. A cosine, with bounds -1 and 1, on the scale of Fisher's z;
     with other bounds, the outer ends of two scales, the value's own and the variance-stabilising arcsine, since neither holds near both
     bounds; without finite bounds, on the value's own. None for fewer than two groups, for a non-finite value, and where all values are
     equal (never width 0).
@@ -48,15 +49,15 @@ def jackknife_ends(
             lambda end: low + span * np.sin(np.clip(end, 0.0, np.pi / 2)) ** 2,
         )
         scales = [own, arcsine]
-    ends = [_ends_on(scale, value, left_out, confidence) for scale in scales]
+    ends = [_ends_on(scale, value, left_out, confidence, unbiased) for scale in scales]
     return max(min(end for end, _ in ends), low), min(max(end for _, end in ends), high)
 
 
-def _ends_on(scale: Scale, value: float, left_out: Float[np.ndarray, " group"], confidence: float) -> tuple[float, float]:
+def _ends_on(scale: Scale, value: float, left_out: Float[np.ndarray, " group"], confidence: float, unbiased: bool) -> tuple[float, float]:
     """Bias-corrected jackknife ends on a scale, transformed back to the value's own."""
     transform, inverse = scale
     number, centre, values = len(left_out), float(transform(value)), np.asarray(transform(left_out))
-    bias = (number - 1) * (float(values.mean()) - centre)
+    bias = 0.0 if unbiased else (number - 1) * (float(values.mean()) - centre)
     residual = values - values.mean()
     variance = (number - 1) / number * float(np.square(residual).sum()) + bias**2
     reach = float(special.stdtrit(degrees_of_freedom(residual), (1 + confidence) / 2)) * variance**0.5

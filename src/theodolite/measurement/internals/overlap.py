@@ -46,7 +46,7 @@ def shows_signal(products: FactorProducts, confidence: float) -> bool:
     signal = products.signal
     if not np.isfinite(signal[0]):
         return False
-    low, _ = jackknife_ends(float(signal[0]), signal[1:], (-np.inf, np.inf), confidence)
+    low, _ = jackknife_ends(float(signal[0]), signal[1:], (-np.inf, np.inf), confidence, unbiased=True)
     # Without noise all replicates are 1, which leaves no interval.
     return low > 0 if low is not None else bool(signal[0] > WHOLE_SIGNAL)
 
@@ -63,8 +63,8 @@ def judge_overlap(values: Float[np.ndarray, " replicate"], signal: bool, num_sce
     def cut(end: float | None) -> float | None:
         return None if end is None else round(float(np.clip(end, 0, 1)), DIGITS)
 
-    low, high = jackknife_ends(value, values[1:], everywhere, confidence)
-    lower, upper = jackknife_ends(value, values[1:], everywhere, 2 * confidence - 1)  # each one-sided at `confidence`
+    low, high = jackknife_ends(value, values[1:], everywhere, confidence, unbiased=True)
+    lower, upper = jackknife_ends(value, values[1:], everywhere, 2 * confidence - 1, unbiased=True)  # each one-sided at `confidence`
     finding: OverlapFinding = "undecided"
     if lower is not None and upper is not None:
         finding = "orthogonal" if upper < ORTHOGONAL_BOUND else "overlapping" if lower > ORTHOGONAL_BOUND else "undecided"
