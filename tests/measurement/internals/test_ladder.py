@@ -119,8 +119,8 @@ def test_the_largest_of_many_drops_is_a_loss_no_more_often_than_the_intervals_pr
 
 def test_a_loss_is_named_only_where_its_adjusted_interval_lies_above_the_threshold() -> None:
     """The same drop is a loss on a short ladder and undecided on a long one of as many scenes."""
-    line = HeldOutSamples(np.repeat(np.arange(16), 2), 0.25, LadderThresholds(loss_frac=0.5))
-    first, later = decoded("encoder", 1, 16), decoded("layer.0", 0.4, 16)
+    line = HeldOutSamples(np.repeat(np.arange(30), 2), 0.25, LadderThresholds(loss_frac=0.5))
+    first, later = decoded("encoder", 1, 30), decoded("layer.0", 0.4, 30)
     short, long = (find_loss([first, *(replace(later, site=f"layer.{step}") for step in range(num_steps))], line) for num_steps in (1, 200))
     assert (short.step, short.kept_at, short.lost_at, short.num_drops) == ("not kept", "encoder", "layer.0", 2)
     assert short.drop is not None and short.drop.low is not None and short.drop.low > 0.5
