@@ -32,7 +32,7 @@ server = ThreadingHTTPServer(("127.0.0.1", 0), AlwaysA)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 url = f"http://127.0.0.1:{server.server_address[1]}/v1"
 
-target = "--world shapes --ask shape --prompt letters --scenes 4"
+target = "--world shapes --ask shape,row --prompt letters --scenes 60"
 command = f"-m theodolite survey always-a --endpoint {url} {target} --out survey"
 # With --dry-run it prints what it would cost and sends nothing.
 subprocess.run([sys.executable, *command.split()], check=True)
