@@ -74,7 +74,7 @@ def context_policy(dose: Fraction) -> str:
     """As `dose_policy`, with the same number of target questions about odd scenes, all of them in one context.
 
     A context fixes factors of three values each, as many as leave a rate of at most 1 there. Proxy bits are those of the dose; coverage
-    and pressure are smaller, since fewer scenes are told apart.
+    and pressure are smaller, since fewer scenes are distinguished.
     """
     number = next(count for count in range(len(CONTEXTS), -1, -1) if dose * 3**count <= 1)
     values = [Shapes().space[name].values for name in CONTEXTS[:number]]

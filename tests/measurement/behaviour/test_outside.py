@@ -6,12 +6,13 @@ import polars as pl
 import pytest
 
 from helpers.tiny_llava import WORLD, tiny_vlm
-from theodolite.measurement.behaviour.outside import OUTSIDE_LIMIT, withheld_queries
+from theodolite.measurement.behaviour.outside import withheld_queries
 from theodolite.measurement.survey.session import survey_model
+from theodolite.records.survey import Thresholds
 
 
 def row(query: str, pictures: tuple[int, int], outside: tuple[float | None, float | None], **more: object) -> dict[str, object]:
-    plain = {"kind": "intervention", "query": query, "form": "open", "choices": ["a", "b"]}
+    plain = {"name": query, "kind": "intervention", "query": query, "form": "open", "choices": ["a", "b"]}
     plain |= {"question_before": f"{query}?", "question_after": f"{query}?", "picture_before": pictures[0], "picture_after": pictures[1]}
     return {**plain, "outside_before": outside[0], "outside_after": outside[1], **more}
 
@@ -28,7 +29,7 @@ def test_a_query_is_withheld_where_its_mean_mass_outside_is_above_the_limit() ->
 
 
 def test_exactly_the_limit_is_not_above_it() -> None:
-    assert OUTSIDE_LIMIT == 0.5 and withheld_queries(table(row("shape", (0, 1), (0.25, 0.75)))) == {}
+    assert Thresholds().outside_frac == 0.5 and withheld_queries(table(row("shape", (0, 1), (0.25, 0.75)))) == {}
 
 
 def test_a_question_about_a_picture_counts_once_whatever_rows_contain_it() -> None:

@@ -30,9 +30,9 @@ MEASURED = (
 FORMS = ("open", "yes_no", "conjunction")
 # The noise of a query is that of the first source that it has. A leak compares two pictures under one wording, so noise of pictures comes
 # first: noise of the wording would hide leaks of a model that is sensitive to wording.
+SOURCES: tuple[NoiseSource, ...] = get_args(NoiseSource)
 # Whether each answer moved, 0 or 1, and its scene.
 Moves = tuple[np.ndarray, np.ndarray]
-SOURCES: tuple[NoiseSource, ...] = get_args(NoiseSource)
 
 
 def measure_shadows(
@@ -133,11 +133,6 @@ def _cells(rows: pl.DataFrame, confidence: float) -> list[Cell]:
     return cells
 
 
-def _noise_rows(rows: pl.DataFrame) -> pl.DataFrame:
-    # Matched pictures replace a new nuisance seed; only rows whose truth is unchanged are noise.
-    return rows.filter(pl.col("kind").is_in(SOURCES) & (pl.col("truth_before") == pl.col("truth_after")))
-
-
 def _noises(rows: pl.DataFrame, confidence: float) -> list[Noise]:
     return [
         Noise(
@@ -147,7 +142,7 @@ def _noises(rows: pl.DataFrame, confidence: float) -> list[Noise]:
             rate=_rate(group, "moved", confidence),
             variation=float(np.mean(group["variation"].to_numpy())),
         )
-        for (query, form, kind), group in _noise_rows(rows).group_by(["query", "form", "kind"], maintain_order=True)
+        for (query, form, kind), group in noise_rows(rows).group_by(["query", "form", "kind"], maintain_order=True)
     ]
 
 
@@ -162,11 +157,8 @@ def _factor_rates(
 ) -> FactorRates:
     """What the rows measure of one factor under the queries asked, each in the form that is its evidence."""
     rows = in_evidence_form(rows.filter(pl.col("name").is_in(sorted(asked))))
-    dependent = pl.col("name").is_in(sorted(name for name in asked if factor in dependence.get(name, frozenset())))
-    moving = rows.filter((pl.col("kind") == "intervention") & (pl.col("factor") == factor))
-    # A query that depends on the factor may keep its truth in some pairs ("is it red?" of green and blue); those are neither read nor leak.
-    reads = moving.filter(dependent & (pl.col("truth_before") != pl.col("truth_after")))
-    leaks = moving.filter(~dependent & (pl.col("truth_before") == pl.col("truth_after")))
+    dependent = dependent_names(factor, dependence, asked)
+    reads, leaks = pairs_of_factor(rows, factor, dependent)
     answered = reads.filter(pl.col("moved").is_not_null())
     queries = tuple(Question(*key) for key in reads.select("query", "form").unique(maintain_order=True).iter_rows())
     noises = [noise for query in queries if (noise := _noise_of(rows, query)[1]) is not None]
@@ -174,7 +166,7 @@ def _factor_rates(
     measured, missing_leaks = _leaks(leaks, rows, factor, withheld, confidence)
     return FactorRates(
         factor=factor,
-        asked=any(factor in dependence.get(name, frozenset()) for name in asked),
+        asked=bool(dependent),
         read=_rate(answered, "moved", confidence) if len(answered) else None,
         read_above_noise=rate_difference(*_moves(answered), *_moves(pl.concat(noises)), confidence) if compared else None,
         read_queries=queries,
@@ -183,6 +175,29 @@ def _factor_rates(
         missing_leaks=missing_leaks,
         states=fitness,
     )
+
+
+def dependent_names(factor: str, dependence: Mapping[str, frozenset[str]], asked: frozenset[str]) -> list[str]:
+    """The names of the queries asked whose answer depends on a factor, sorted."""
+    return sorted(name for name in asked if factor in dependence.get(name, frozenset()))
+
+
+def pairs_of_factor(rows: pl.DataFrame, factor: str, dependent: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The pairs in which a factor changes that are evidence of reading it, and those that are evidence of its leaks.
+
+    A query that depends on the factor may keep its truth in some pairs ("is it red?" of green and blue); those are neither.
+    """
+    changed = rows.filter((pl.col("kind") == "intervention") & (pl.col("factor") == factor))
+    depends, truth_moves = pl.col("name").is_in(dependent), pl.col("truth_before") != pl.col("truth_after")
+    return changed.filter(depends & truth_moves), changed.filter(~depends & ~truth_moves)
+
+
+def noise_rows(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows in which nothing changes that a question is about.
+
+    Matched pictures replace a new nuisance seed; only rows whose truth is unchanged are noise.
+    """
+    return rows.filter(pl.col("kind").is_in(SOURCES) & (pl.col("truth_before") == pl.col("truth_after")))
 
 
 def in_evidence_form(rows: pl.DataFrame) -> pl.DataFrame:
@@ -246,7 +261,7 @@ def leak_of(
 
 def _noise_of(rows: pl.DataFrame, query: Question) -> tuple[NoiseSource | None, pl.DataFrame | None]:
     """The answered noise rows of a query from the first source that has any."""
-    noise = _noise_rows(rows.filter((pl.col("query") == query.query) & (pl.col("form") == query.form) & pl.col("moved").is_not_null()))
+    noise = noise_rows(rows.filter((pl.col("query") == query.query) & (pl.col("form") == query.form) & pl.col("moved").is_not_null()))
     for source in SOURCES:
         own = noise.filter(pl.col("kind") == source)
         if len(own):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from theodolite.measurement.behaviour.competence import Question
-from theodolite.measurement.behaviour.shadows import SOURCES, in_evidence_form
+from theodolite.measurement.behaviour.shadows import dependent_names, in_evidence_form, noise_rows, pairs_of_factor
 from theodolite.measurement.behaviour.verdicts import adjusted_confidence
 from theodolite.records.survey import Thresholds
 from theodolite.stats.power import detectable_rate, detectable_rate_difference
@@ -50,8 +50,7 @@ def resolvable(
 ) -> tuple[Resolvable, ...]:
     """What planned rows (columns: `records.rows.COLUMNS`) can show of each factor at these thresholds. Counts each scene as one pair."""
     rows = in_evidence_form(rows.filter(pl.col("name").is_in(sorted(asked))))
-    unchanged = rows.filter(pl.col("kind").is_in(SOURCES) & (pl.col("truth_before") == pl.col("truth_after")))
-    noise = {Question(*key): number for *key, number in unchanged.group_by("query", "form").agg(pl.col("scene").n_unique()).iter_rows()}
+    noise = _num_scenes(noise_rows(rows))
     return tuple(_of_factor(rows, factor, dependence, asked, noise, thresholds) for factor in factors)
 
 
@@ -63,12 +62,9 @@ def _of_factor(
     noise: Mapping[Question, int],
     thresholds: Thresholds,
 ) -> Resolvable:
-    names = sorted(name for name in asked if factor in dependence.get(name, frozenset()))
-    moving = rows.filter((pl.col("kind") == "intervention") & (pl.col("factor") == factor))
-    truth_moves = pl.col("truth_before") != pl.col("truth_after")
-    num_read = moving.filter(pl.col("name").is_in(names) & truth_moves)["scene"].n_unique()
-    leaks = moving.filter(~pl.col("name").is_in(names) & ~truth_moves).group_by("query", "form", maintain_order=True)
-    counts = {Question(*key): number for *key, number in leaks.agg(pl.col("scene").n_unique()).iter_rows()}
+    names = dependent_names(factor, dependence, asked)
+    reads, leaks = pairs_of_factor(rows, factor, names)
+    num_read, counts = reads["scene"].n_unique(), _num_scenes(leaks)
     level = adjusted_confidence(thresholds.confidence, len(counts))
     margin, scenes = thresholds.leak_above_noise_frac, min(num_read, MOST_SCENES)
     return Resolvable(
@@ -79,6 +75,12 @@ def _of_factor(
         largest_unread=detectable_rate(scenes, thresholds.read_frac, thresholds.confidence, POWER, below=True) if scenes > 1 else None,
         leaks=tuple(_leak(query, number, noise.get(query, 0), margin, thresholds.confidence, level) for query, number in counts.items()),
     )
+
+
+def _num_scenes(rows: pl.DataFrame) -> dict[Question, int]:
+    """Number of scenes of each query and form, in the order of the rows."""
+    counts = rows.group_by("query", "form", maintain_order=True).agg(pl.col("scene").n_unique())
+    return {Question(*key): number for *key, number in counts.iter_rows()}
 
 
 def _leak(query: Question, num_scenes: int, num_noise: int, margin: float, confidence: float, level: float) -> ResolvableLeak:
