@@ -112,7 +112,8 @@ COLOUR_READ = Statement(
     ESSAY, Rule("above", 0.5), "do(colour) -> colour answer in both: share of pairs", 2,
 )  # fmt: skip
 RESIDUE = Statement(
-    "inert residue", "A factor that is correlated with nothing and asked by nobody leaks little in the arms agree and both (strength 0.8).",
+    "inert residue",
+    "A factor that is correlated with nothing and that no question is about leaks little in the arms agree and both (strength 0.8).",
     ESSAY, Rule("below", 0.1), "largest leak of such a factor into the shape answer above noise, in agree or both: share of pairs", 3,
 )  # fmt: skip
 ENTANGLED = Statement(
