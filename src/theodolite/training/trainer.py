@@ -17,6 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from theodolite.data.drops import Dropped
 from theodolite.data.epochs import EpochDataset, EpochSampler, FixedOrder, Stream, StreamedEpochs
 from theodolite.data.packing import MAX_LENGTH, PackingCollator
+from theodolite.models.cpu_products import fast_bf16_products
 from theodolite.models.export import export_vlm
 from theodolite.models.forward import adapt, base_model
 from theodolite.objectives.laver import LaVer, LaverConfig
@@ -99,7 +100,7 @@ class ObjectiveTrainer(Trainer):
         return combine(terms, self._metrics.counts) * self.args.world_size
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None) -> Tensor:
-        with self._metrics.timed("forward_backward"):
+        with self._metrics.timed("forward_backward"), fast_bf16_products():
             return super().training_step(model, inputs, num_items_in_batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
