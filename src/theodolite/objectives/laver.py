@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from theodolite.models.encoder_output import EncoderOutput
 from theodolite.models.families import family_of
-from theodolite.models.forward import Adaptation, EncoderOutput, ForwardOutput, base_model, run_forward
-from theodolite.models.pass_inputs import PassInputs, layout_in, picture_inputs, prefix_inputs, whole_inputs
+from theodolite.models.forward import Adaptation, ForwardOutput, base_model, run_forward
+from theodolite.models.pass_inputs import PassInputs, part_inputs, plan_of, whole_inputs
 from theodolite.objectives.gram import Form, gram_loss, gram_pairs
 from theodolite.objectives.language import next_token_loss
 from theodolite.objectives.likeness import summed_cosine
@@ -98,18 +98,19 @@ class LaVer(Objective):
         return ratio if self.settings.mask_ramp == "constant" else cosine_ramp(step / max(num_steps, 1), 0.0, ratio)
 
     def prepare(self, batch: Mapping[str, Any], step: int, num_steps: int) -> Mapping[str, Any]:
-        """The batch with `masked` (row, token), from the collator's ranks and the mask ratio of the step."""
-        layout = layout_in(batch)
-        size = torch.zeros_like(layout.picture)
-        size[layout.vision] = torch.bincount(layout.picture[layout.vision])[layout.picture[layout.vision]]
-        return {**batch, "masked": masked_tokens(batch["rank"], size, batch["dither"], self.mask_ratio(step, num_steps))}
+        """The batch with `masked` (row, token) and `masked_index` (positions among the vision tokens), by the mask ratio of the step."""
+        plan, device = plan_of(batch), batch["input_ids"].device
+        # On the host, where the draws are: the number of masked tokens is needed there before any pass.
+        masked = masked_tokens(plan.rank, plan.size, plan.dither, self.mask_ratio(step, num_steps))
+        index = masked.flatten()[plan.layout.vision_index].nonzero()[:, 0]
+        return {**batch, "plan": plan, "masked": masked.to(device, non_blocking=True), "masked_index": index.to(device, non_blocking=True)}
 
     def counts(self, batch: Mapping[str, Any]) -> Mapping[str, int]:
-        sizes = layout_in(batch).sizes()
+        sizes = plan_of(batch).layout.sizes()
         num_with_pairs = sum(size > 1 for size in sizes)
         return {
             "language": int(batch["labels"].numel()),
-            "masked_latent": int(batch["masked"].sum()),
+            "masked_latent": len(batch["masked_index"]),
             "gram": gram_pairs(sizes) if self.settings.gram_reduction == "entries" else len(sizes),
             "mask_frac": sum(sizes),
             "student_cosine": num_with_pairs,
@@ -121,11 +122,11 @@ class LaVer(Objective):
         inputs = self._inputs(model, batch)
         config = base_model(model).config
         if self.settings.branch == "separate":
-            pass_inputs = picture_inputs(config, replace(inputs, masked=None))
+            pass_inputs = part_inputs(config, replace(inputs, masked=None), plan_of(batch).pictures)
         elif self.settings.adaptation.attention == "native" and family_of(config).attention == "prefix":
             pass_inputs = replace(inputs, masked=None, wanted=None)  # there vision tokens attend to the question too
         else:
-            pass_inputs = prefix_inputs(config, inputs)
+            pass_inputs = part_inputs(config, replace(inputs, masked=None), plan_of(batch).prefix)
         encoded = EncoderOutput()
         vision = self._vision(run_forward(model, pass_inputs, self.settings.adaptation, encoded=encoded), pass_inputs)
         return TeacherOutputs(self.head(vision), summed_cosine(vision, inputs.layout.sizes()), encoded)
@@ -140,15 +141,14 @@ class LaVer(Objective):
             logits = output.logits
         else:
             logits = run_forward(model, replace(inputs, masked=None), self.settings.adaptation, None, teacher_outputs.encoded).logits
-            pass_inputs = picture_inputs(base_model(model).config, inputs)
+            pass_inputs = part_inputs(base_model(model).config, inputs, plan_of(batch).pictures)
             output = run_forward(model, pass_inputs, self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
-        masked = batch["masked"][inputs.layout.vision]
-        terms = self._visual_terms(self._vision(output, pass_inputs), inputs.layout.sizes(), masked, teacher_outputs)
+        terms = self._visual_terms(self._vision(output, pass_inputs), inputs.layout.sizes(), batch["masked_index"], teacher_outputs)
         language = Term(next_token_loss(logits, batch["labels"]), int(batch["labels"].numel()), self.settings.language_weight)
         return {"language": language, **terms}
 
     def _visual_terms(
-        self, vision: Float[Tensor, "vision dim"], sizes: list[int], masked: Bool[Tensor, " vision"], teacher_outputs: TeacherOutputs
+        self, vision: Float[Tensor, "vision dim"], sizes: list[int], masked: Int[Tensor, " masked"], teacher_outputs: TeacherOutputs
     ) -> dict[str, Term]:
         """The two visual losses, and the logged terms: likeness of vision tokens and share of masked ones."""
         settings = self.settings
@@ -158,11 +158,11 @@ class LaVer(Objective):
         )
         gram = gram_loss(student, teacher_outputs.outputs, sizes, settings.gram)
         pairs = gram_pairs(sizes) if settings.gram_reduction == "entries" else len(sizes)
-        num_with_pairs, num_masked = sum(size > 1 for size in sizes), masked.sum()
+        num_with_pairs, num_masked = sum(size > 1 for size in sizes), len(masked)
         return {
-            "masked_latent": Term(latent, int(num_masked), settings.masked_latent_weight),
+            "masked_latent": Term(latent, num_masked, settings.masked_latent_weight),
             "gram": Term(gram, pairs, settings.gram_weight),
-            "mask_frac": Term(num_masked.float(), sum(sizes), None),
+            "mask_frac": Term(student.new_full((), num_masked), sum(sizes), None),
             "student_cosine": Term(summed_cosine(vision.detach(), sizes), num_with_pairs, None),
             "teacher_cosine": Term(teacher_outputs.cosine, num_with_pairs, None),
         }
@@ -172,4 +172,4 @@ class LaVer(Objective):
 
     def _vision(self, output: ForwardOutput, pass_inputs: PassInputs) -> Float[Tensor, "vision dim"]:
         """The last hidden states of vision tokens, in the dtype of the centre and head (models may be loaded in half precision)."""
-        return output.hidden[pass_inputs.layout.vision].to(self.centre.value.dtype)
+        return output.hidden.flatten(0, 1)[pass_inputs.layout.vision_index].to(self.centre.value.dtype)

@@ -219,10 +219,11 @@ def _with_epochs(dataset: Any) -> Any:
 def _keep_batches_whole(arguments: TrainingArguments | None) -> None:
     """Turns accelerate's `dispatch_batches` off, which would cut every tensor of a stream's batch to the number of rows.
 
-    Raises `BadInput` if the arguments set it.
+    Batches are copied to the device without waiting, where the loader pins its memory. Raises `BadInput` if the arguments dispatch.
     """
     if arguments is None:
         return
     if arguments.accelerator_config.dispatch_batches:
         raise BadInput("dispatch_batches cuts packed batches apart; leave it out of accelerator_config, and each process reads its own")
     arguments.accelerator_config.dispatch_batches = False
+    arguments.accelerator_config.non_blocking = arguments.dataloader_pin_memory
