@@ -16,7 +16,7 @@ from theodolite.models.pass_inputs import PassInputs, part_inputs, plan_of, whol
 from theodolite.objectives.gram import Form, gram_loss, gram_pairs
 from theodolite.objectives.language import next_token_loss
 from theodolite.objectives.likeness import summed_cosine
-from theodolite.objectives.masked_latent import Centre, MaskEmbedding, VisionHead, masked_latent_loss
+from theodolite.objectives.masked_latent import Centre, HeadInit, MaskEmbedding, VisionHead, masked_latent_loss, target_statistics
 from theodolite.objectives.masking import masked_tokens
 from theodolite.objectives.schedules import EMASchedule, cosine_ramp
 from theodolite.objectives.terms import Objective, Term, Terms
@@ -24,10 +24,14 @@ from theodolite.records.errors import BadInput, UnknownName
 
 CHOICES = {
     "gram": get_args(Form),
-    "gram_reduction": ("entries", "pictures"),
+    "gram_reduction": ("entries", "pictures", "picture_mean"),
+    "head_init": get_args(HeadInit),
     "mask_ramp": ("cosine", "constant"),
     "branch": ("separate", "joint"),
 }
+# Logged quantities that are sums over masked tokens, and those of which each micro-batch has one.
+PER_TOKEN = ("teacher_entropy", "student_kl", "head_cosine")
+PER_BATCH = ("prototypes_used", "centre_norm")
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,9 @@ class LaverConfig:
 
     * `head_width` None is the width of the language model. `head_hidden` is 8,192, for language models of width 3,584.
     * `gram_reduction`: *entries* divides the summed squares by the number of token pairs (so that a weight means the same at any number of
-      tokens), *pictures* by the number of pictures (the squared Frobenius norm itself).
+      tokens), *pictures* by the number of pictures (the squared Frobenius norm itself); *picture_mean* averages within each picture
+      first, so that each picture counts once, whatever its number of tokens.
+    * `head_init`: see `VisionHead`; *kaiming* is the reference code's.
     * `branch`: *separate* is the paper's, a pass over the masked pictures alone beside the unmasked one; *joint* is cheaper, one masked
       pass for both losses.
     """
@@ -48,12 +54,13 @@ class LaverConfig:
     teacher_temperature: float = 0.04
     centre_momentum: float = 0.9
     gram: Form = "clipped"
-    gram_reduction: Literal["entries", "pictures"] = "entries"
+    gram_reduction: Literal["entries", "pictures", "picture_mean"] = "entries"
     mask_ratio: float = 0.05
     mask_ramp: Literal["cosine", "constant"] = "cosine"
     mask_std: float = 0.02
     head_hidden: int = 8192
     head_width: int | None = None
+    head_init: HeadInit = "default"
     ema: EMASchedule = field(default_factory=EMASchedule)
     branch: Literal["separate", "joint"] = "separate"
     adaptation: Adaptation = field(default_factory=lambda: Adaptation("mixed", "2d"))
@@ -88,7 +95,7 @@ class LaVer(Objective):
         settings = settings or LaverConfig()
         width = config.get_text_config().hidden_size
         self.settings = settings
-        self.head = VisionHead(width, settings.head_hidden, settings.head_width or width)
+        self.head = VisionHead(width, settings.head_hidden, settings.head_width or width, settings.head_init)
         self.mask_embedding = MaskEmbedding(width, settings.mask_std)
         self.centre = Centre(settings.head_width or width, settings.centre_momentum)
 
@@ -106,15 +113,17 @@ class LaVer(Objective):
         return {**batch, "plan": plan, "masked": masked.to(device, non_blocking=True), "masked_index": index.to(device, non_blocking=True)}
 
     def counts(self, batch: Mapping[str, Any]) -> Mapping[str, int]:
-        sizes = plan_of(batch).layout.sizes()
+        sizes, num_masked = plan_of(batch).layout.sizes(), len(batch["masked_index"])
         num_with_pairs = sum(size > 1 for size in sizes)
         return {
             "language": int(batch["labels"].numel()),
-            "masked_latent": len(batch["masked_index"]),
+            "masked_latent": num_masked,
             "gram": gram_pairs(sizes) if self.settings.gram_reduction == "entries" else len(sizes),
             "mask_frac": sum(sizes),
             "student_cosine": num_with_pairs,
             "teacher_cosine": num_with_pairs,
+            **dict.fromkeys(PER_TOKEN, num_masked),
+            **dict.fromkeys(PER_BATCH, int(num_masked > 0)),
         }
 
     def teach(self, model: nn.Module, batch: Mapping[str, Any]) -> TeacherOutputs:
@@ -153,13 +162,16 @@ class LaVer(Objective):
         """The two visual losses, and the logged terms: likeness of vision tokens and share of masked ones."""
         settings = self.settings
         student = self.head(vision)
-        latent = masked_latent_loss(
-            student[masked], teacher_outputs.outputs[masked], self.centre.value, settings.student_temperature, settings.teacher_temperature
-        )
-        gram = gram_loss(student, teacher_outputs.outputs, sizes, settings.gram)
+        outputs = (student[masked], teacher_outputs.outputs[masked], self.centre.value)
+        temperatures = (settings.student_temperature, settings.teacher_temperature)
+        latent = masked_latent_loss(*outputs, *temperatures)
+        by_picture: Literal["sum", "mean"] = "mean" if settings.gram_reduction == "picture_mean" else "sum"
+        gram = gram_loss(student, teacher_outputs.outputs, sizes, settings.gram, by_picture=by_picture)
         pairs = gram_pairs(sizes) if settings.gram_reduction == "entries" else len(sizes)
         num_with_pairs, num_masked = sum(size > 1 for size in sizes), len(masked)
+        watched = {**target_statistics(*outputs, *temperatures), "centre_norm": self.centre.value.norm() * (num_masked > 0)}
         return {
+            **{name: Term(value, num_masked if name in PER_TOKEN else int(num_masked > 0), None) for name, value in watched.items()},
             "masked_latent": Term(latent, num_masked, settings.masked_latent_weight),
             "gram": Term(gram, pairs, settings.gram_weight),
             "mask_frac": Term(student.new_full((), num_masked), sum(sizes), None),

@@ -5,12 +5,16 @@ The loss has the form of iBOT and DINO. Head, mask embedding and centre are its 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from theodolite.objectives.terms import at_least_single
 from theodolite.records.errors import BadInput
+
+HeadInit = Literal["default", "kaiming"]
 
 
 def masked_latent_loss(
@@ -35,6 +39,34 @@ def masked_latent_loss(
         minus_target = torch.softmax((at_least_single(teacher) - centre).div_(teacher_temperature), dim=-1).neg_()
     # Only these two factors are stored for the backward pass.
     return (minus_target * torch.log_softmax(at_least_single(student) / student_temperature, dim=-1)).sum()
+
+
+@torch.no_grad()
+def target_statistics(
+    student: Float[Tensor, "token prototype"],
+    teacher: Float[Tensor, "token prototype"],
+    centre: Float[Tensor, " prototype"],
+    student_temperature: float = 0.1,
+    teacher_temperature: float = 0.04,
+) -> dict[str, Float[Tensor, ""]]:
+    """How the teacher's targets and the student's predictions stand, over the tokens passed: sums by name, and one share.
+
+    * `teacher_entropy`: entropy of the target in nats, 0 to log(prototypes), summed over tokens. Near either end the targets teach nothing.
+    * `student_kl`: divergence of the prediction from the target in nats, 0 or more, summed; with the entropy it is the loss.
+    * `head_cosine`: cosine of the student's and the teacher's outputs, -1 to 1, summed.
+    * `prototypes_used`: share of distinct prototypes among the likeliest of each token's target, of as many as there could be, 0 to 1.
+    """
+    target = (at_least_single(teacher) - centre) / teacher_temperature
+    log_target, log_student = target.log_softmax(-1), (at_least_single(student) / student_temperature).log_softmax(-1)
+    entropy = -(log_target.exp() * log_target).sum()
+    most = min(target.shape)
+    used = target.new_zeros(target.shape[-1]).index_fill_(0, target.argmax(-1), 1.0).sum() / max(most, 1)
+    return {
+        "teacher_entropy": entropy,
+        "student_kl": -(log_target.exp() * log_student).sum() - entropy,
+        "head_cosine": torch.cosine_similarity(at_least_single(student), at_least_single(teacher), dim=-1).sum(),
+        "prototypes_used": used,
+    }
 
 
 class Centre(nn.Module):
@@ -67,15 +99,23 @@ class Centre(nn.Module):
 
 
 class VisionHead(nn.Module):
-    """MLP from vision tokens' hidden states to prototypes: three linear layers with GELU between them, default initialisation.
+    """MLP from vision tokens' hidden states to prototypes: three linear layers with GELU between them.
 
     Published: three layers, hidden 8192, GELU. The paper leaves open the number of prototypes (`out`) and any normalisation in or before
-    the head (none here).
+    the head (none here). Initialisation "default" is that of `nn.Linear`; "kaiming" that of the reference code: normal weights (He et al.,
+    arXiv 1502.01852), biases 0, the last layer without one. docs/reference/papers.md says what each does to the teacher's targets.
     """
 
-    def __init__(self, width: int, hidden: int, out: int) -> None:
+    def __init__(self, width: int, hidden: int, out: int, init: HeadInit = "default") -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, out))
+        last = nn.Linear(hidden, out, bias=init == "default")
+        self.layers = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), last)
+        if init == "kaiming":
+            for layer in self.layers:
+                if isinstance(layer, nn.Linear):
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                    if layer.bias is not None:
+                        nn.init.zeros_(layer.bias)
 
     def forward(self, states: Float[Tensor, "*shape width"]) -> Float[Tensor, "*shape prototype"]:
         prototypes: Tensor = self.layers(states)

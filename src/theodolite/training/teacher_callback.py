@@ -54,7 +54,7 @@ class TeacherCallback(TrainerCallback):
             self.objective.centre.update(total, int(count))
         self._total, self._count = None, 0
         if self.objective.settings.ema.due(step, num_steps):
-            self._present().update(self.objective_module, self.objective.settings.ema.decay)
+            self._present().update(self.objective_module, self.objective.settings.ema.decay_at(step, num_steps))
 
     def save(self, folder: Path, *, write: bool) -> None:
         """Writes the teacher beside a checkpoint's weights. Call it on every process; `write` on one."""
