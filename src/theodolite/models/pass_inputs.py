@@ -45,15 +45,26 @@ def whole_inputs(config: Any, batch: Mapping[str, Any], *, masked: Bool[Tensor, 
 
 def prefix_inputs(config: Any, inputs: PassInputs) -> PassInputs:
     """Each sample up to its last picture's end: all that vision tokens see under causal or mixed attention. No logits, nothing masked."""
-    index = prefix_index(inputs.layout)
+    index = _dummy_index(config, inputs)
+    index = prefix_index(inputs.layout) if index is None else index
     return PassInputs(_tokens_at(inputs.input_ids, index, config), inputs.layout.gather(index), inputs.pixels)
 
 
 def picture_inputs(config: Any, inputs: PassInputs) -> PassInputs:
     """The pictures' tokens alone, each picture as its own sample, several in a row where they fit. Masked tokens stay masked. No logits."""
+    index = _dummy_index(config, inputs)
+    if index is not None:
+        return PassInputs(_tokens_at(inputs.input_ids, index, config), inputs.layout.gather(index), inputs.pixels)
     index = pictures_index(inputs.layout)
     masked = None if inputs.masked is None else inputs.masked.flatten()[index.clamp(min=0)] & (index != NONE)
     return PassInputs(_tokens_at(inputs.input_ids, index, config), alone(inputs.layout).gather(index), inputs.pixels, masked)
+
+
+def _dummy_index(config: Any, inputs: PassInputs) -> Int[Tensor, "1 token"] | None:
+    """Flat positions of a dummy picture's tokens (`training.dummy_picture`), which the layout takes for text; None if there is none."""
+    if not inputs.pixels or bool(inputs.layout.vision.any()):
+        return None
+    return (inputs.input_ids.flatten() == image_token_id(config)).nonzero()[:, 0][None]
 
 
 def _tokens_at(input_ids: Int[Tensor, "row token"], index: Int[Tensor, "part width"], config: Any) -> Int[Tensor, "part width"]:
