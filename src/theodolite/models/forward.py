@@ -167,7 +167,8 @@ def _edits(
         if kwargs.get("deepstack_visual_embeds") is not None:
             masked = inputs.masked.flatten()[inputs.layout.vision_index][:, None]
             # These bypass the input embeddings and would leak a masked token's content into the first layers.
-            edits["deepstack_visual_embeds"] = [features.masked_fill(masked, 0.0) for features in kwargs["deepstack_visual_embeds"]]
+            if len(masked):  # else a dummy picture's, whose tokens are none of the layout's vision tokens
+                edits["deepstack_visual_embeds"] = [features.masked_fill(masked, 0.0) for features in kwargs["deepstack_visual_embeds"]]
     if not inputs.layout.has_pictures and not inputs.layout.is_packed:
         return edits  # text alone: bitwise the stock forward
     mixed, two_d, packed = adaptation.attention == "mixed", adaptation.positions == "2d", inputs.layout.is_packed

@@ -58,6 +58,8 @@ class BatchPlan:
     layout: Layout
     rank: Int[Tensor, "row token"]
     dither: Float[Tensor, "row token"]
+    # Flat positions of a dummy picture's tokens (`training.dummy_picture`), which the layout takes for text.
+    dummy: Int[Tensor, "1 token"] | None = None
 
     @classmethod
     def of(cls, batch: Mapping[str, Any]) -> BatchPlan:
@@ -76,12 +78,12 @@ class BatchPlan:
     @cached_property
     def prefix(self) -> PartIndex:
         """Each sample up to its last picture's end: all that vision tokens see under causal or mixed attention."""
-        return self._part(prefix_index(self.layout), self.layout)
+        return self._part(prefix_index(self.layout) if self.dummy is None else self.dummy, self.layout)
 
     @cached_property
     def pictures(self) -> PartIndex:
         """The pictures' tokens alone, each picture as its own sample, several in a row where they fit."""
-        return self._part(pictures_index(self.layout), alone(self.layout))
+        return self._part(pictures_index(self.layout), alone(self.layout)) if self.dummy is None else self.prefix
 
     def ahead(self) -> BatchPlan:
         """The plan with every part computed: for a loader's worker, which then sends them along."""

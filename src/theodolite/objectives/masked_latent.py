@@ -72,8 +72,9 @@ def target_statistics(
 class Centre(nn.Module):
     """Running mean of the teacher's outputs, `value` of shape (prototype,), zeros at first; it keeps one prototype from taking all tokens.
 
-    Published momentum 0.9. The paper does not say which tokens the mean covers; the caller of `update` decides. It is a buffer, so
-    checkpoints store it; keep it in single precision.
+    Published momentum 0.9. The paper does not say which tokens the mean covers; the caller of `update` decides. It is a buffer outside the
+    state dict, since accelerate takes each entry of a state dict for a sharded parameter (FSDP2 with `cpu_ram_efficient_loading`);
+    checkpoints store it beside the teacher. Keep it in single precision.
     """
 
     value: Float[Tensor, " prototype"]
@@ -83,7 +84,7 @@ class Centre(nn.Module):
         if not 0 <= momentum < 1:
             raise BadInput(f"the centre's momentum must be at least 0 and below 1; found {momentum}")
         self.momentum = momentum
-        self.register_buffer("value", torch.zeros(prototypes))
+        self.register_buffer("value", torch.zeros(prototypes), persistent=False)
 
     @torch.no_grad()
     def update(self, total: Float[Tensor, " prototype"], count: int) -> None:

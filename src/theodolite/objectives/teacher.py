@@ -28,6 +28,7 @@ class Teacher:
     @classmethod
     def of(cls, module: nn.Module) -> Teacher:
         """A teacher equal to the module's present parameters. Raises `BadInput` if nothing is trained or parameters are partitioned."""
+        _reshard(module)
         trained = trained_parameters(module)
         if not trained:
             raise BadInput("no parameter of the model requires a gradient, so a teacher has nothing to average; unfreeze a part")
@@ -42,6 +43,7 @@ class Teacher:
     @torch.no_grad()
     def update(self, module: nn.Module, decay: float) -> None:
         """teacher = decay * teacher + (1 - decay) * student, for every trained parameter; each shard on its own process."""
+        _reshard(module)
         trained = trained_parameters(module)
         if trained.keys() != self.shadow.keys():
             changed = sorted(trained.keys() ^ self.shadow.keys())
@@ -52,11 +54,12 @@ class Teacher:
     @contextmanager
     def teaching(self, module: nn.Module) -> Iterator[None]:
         """Runs with the teacher's parameters in eval mode, without gradients; afterwards the student's are restored bit by bit."""
+        # First: parameters that FSDP2 has gathered are other objects, whose memory it then frees.
+        _reshard(module)
         trained = trained_parameters(module)
         in_training = [submodule for submodule in module.modules() if submodule.training]
         module.eval()  # no dropout in a teacher
         with torch.no_grad():
-            _reshard(module)
             student = self._swap_in(trained)
             try:
                 yield
@@ -91,8 +94,8 @@ class Teacher:
                 parameter.data = student[name]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Full tensors by name, gathered from all processes (call it on each of them)."""
-        return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in self.shadow.items()}
+        """Full tensors by name, on the CPU where they were sharded: gathered one by one from all processes (call it on each of them)."""
+        return {name: value.full_tensor().cpu() if isinstance(value, DTensor) else value for name, value in self.shadow.items()}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

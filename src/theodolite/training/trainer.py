@@ -20,10 +20,12 @@ from theodolite.data.packing import MAX_LENGTH, PackingCollator
 from theodolite.models.cpu_products import fast_bf16_products
 from theodolite.models.export import export_vlm
 from theodolite.models.forward import adapt, base_model
+from theodolite.models.pass_inputs import plan_of
 from theodolite.objectives.laver import LaVer, LaverConfig
 from theodolite.objectives.terms import combine
 from theodolite.records.errors import BadInput
-from theodolite.training.checkpoint import load_trained, mark_whole, save_trained
+from theodolite.training.checkpoint import load_trained, mark_whole, refuse_other_launcher, save_trained
+from theodolite.training.dummy_picture import DummyPicture
 from theodolite.training.launch import refuse_undistributed
 from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.step_metrics import StepMetrics
@@ -52,6 +54,7 @@ class ObjectiveTrainer(Trainer):
         self.objective_module = model
         self.dropped = dropped or Dropped()
         self._metrics = StepMetrics()
+        self._dummy_picture: DummyPicture | None = None
         _keep_batches_whole(options.get("args"))
         processor = options.get("processing_class")
         if options.get("data_collator") is None and processor is not None:
@@ -80,7 +83,7 @@ class ObjectiveTrainer(Trainer):
             return [], None
         batches = [self._tallied(batch) for batch in batches]
         objective, state = self.objective_module.objective, self.state
-        self._refuse_unequal_passes(batches)
+        batches = self._with_equal_passes(batches)
         prepared = [objective.prepare(batch, state.global_step, state.max_steps) for batch in batches]
         micro_counts = [objective.counts(batch) for batch in prepared]
         names = tuple(sorted(micro_counts[0]))
@@ -112,7 +115,8 @@ class ObjectiveTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes the VLM alone, without head and teacher, as a Hugging Face directory. Internal calls write checkpoints."""
         if _internal_call:
-            super().save_model(output_dir, _internal_call=True)
+            if not self.is_fsdp_enabled:  # there the weights are written with the optimizer; the stock method gathers them a second time
+                super().save_model(output_dir, _internal_call=True)
             return
         state = self.vlm_state()
         if self.args.should_save:
@@ -146,6 +150,7 @@ class ObjectiveTrainer(Trainer):
         """Writes other state that a resumed run needs, before the checkpoint is marked complete."""
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        refuse_other_launcher(Path(resume_from_checkpoint), self.is_fsdp_enabled)
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
@@ -159,12 +164,22 @@ class ObjectiveTrainer(Trainer):
             self.dropped.add(dropped, num_seen)
         return rest
 
-    def _refuse_unequal_passes(self, batches: list[dict[str, Any]]) -> None:
-        """Under FSDP every process must run the same modules: without a picture, a process skips the encoder and the others hang."""
-        if self.is_fsdp_enabled:
-            lacking = torch.tensor([sum(not bool((batch["picture"] >= 0).any()) for batch in batches)], device=self.args.device)
-            if int(self._over_processes(lacking)):
-                raise BadInput("under FSDP each process's batch needs a picture; mix text-only samples with others, or use DDP")
+    def _with_equal_passes(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Under FSDP, the micro-batches with a dummy picture in each that has none while another process's has one.
+
+        Every process must run the same modules: without a picture, a process would skip the encoder, and the others hang.
+        """
+        if not self.is_fsdp_enabled:
+            return batches
+        pictured = torch.tensor([int(plan_of(batch).layout.has_pictures) for batch in batches], device=self.args.device)
+        needed = self._over_processes(pictured) > 0
+        lacking = (needed & (pictured == 0)).tolist()
+        if any(lacking) and self._dummy_picture is None:
+            self._dummy_picture = DummyPicture.of_collator(self.data_collator)
+        return [
+            self._dummy_picture.added_to(batch) if lacks and self._dummy_picture else batch
+            for batch, lacks in zip(batches, lacking, strict=True)
+        ]
 
     def _over_processes(self, values: Tensor) -> Tensor:
         """The sum of a vector over all processes."""
