@@ -14,7 +14,7 @@ from theodolite.models.families import family_of
 from theodolite.models.forward import Adaptation, ForwardOutput, base_model, run_forward
 from theodolite.models.pass_inputs import PassInputs, part_inputs, plan_of, whole_inputs
 from theodolite.objectives.gram import Form, gram_loss, gram_pairs
-from theodolite.objectives.language import next_token_loss
+from theodolite.objectives.language import answer_loss
 from theodolite.objectives.likeness import summed_cosine
 from theodolite.objectives.masked_latent import Centre, HeadInit, MaskEmbedding, VisionHead, masked_latent_loss, target_statistics
 from theodolite.objectives.masking import masked_tokens
@@ -144,16 +144,17 @@ class LaVer(Objective):
         """The terms of a batch that holds `masked` and the teacher's `teacher_outputs`."""
         teacher_outputs: TeacherOutputs = batch["teacher_outputs"]
         inputs = self._inputs(model, batch)
+        options = (self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
         if self.settings.branch == "joint":
             pass_inputs = inputs
-            output = run_forward(model, pass_inputs, self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
-            logits = output.logits
+            loss, output = answer_loss(model, inputs, batch["labels"], *options)
         else:
-            logits = run_forward(model, replace(inputs, masked=None), self.settings.adaptation, None, teacher_outputs.encoded).logits
+            unmasked = (self.settings.adaptation, None, teacher_outputs.encoded)
+            loss, _ = answer_loss(model, replace(inputs, masked=None), batch["labels"], *unmasked)
             pass_inputs = part_inputs(base_model(model).config, inputs, plan_of(batch).pictures)
-            output = run_forward(model, pass_inputs, self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
+            output = run_forward(model, pass_inputs, *options)
         terms = self._visual_terms(self._vision(output, pass_inputs), inputs.layout.sizes(), batch["masked_index"], teacher_outputs)
-        language = Term(next_token_loss(logits, batch["labels"]), int(batch["labels"].numel()), self.settings.language_weight)
+        language = Term(loss, int(batch["labels"].numel()), self.settings.language_weight)
         return {"language": language, **terms}
 
     def _visual_terms(

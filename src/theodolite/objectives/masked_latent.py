@@ -87,16 +87,18 @@ class Centre(nn.Module):
         self.register_buffer("value", torch.zeros(prototypes), persistent=False)
 
     @torch.no_grad()
-    def update(self, total: Float[Tensor, " prototype"], count: int) -> None:
+    def update(self, total: Float[Tensor, " prototype"], count: int | Float[Tensor, "1"]) -> None:
         """Moves the centre towards `total / count`: teacher outputs summed over a whole step, all micro-batches and processes.
 
-        Once per optimizer step: `value = momentum * value + (1 - momentum) * total / count`; a count of 0 changes nothing. Raises
-        `ValueError` on a negative count.
+        Once per optimizer step: `value = momentum * value + (1 - momentum) * total / count`; a count of 0 changes nothing. A count that is
+        a tensor is not read by the host. Raises `ValueError` on a negative `int`.
         """
-        if count < 0:
-            raise ValueError(f"the count of teacher outputs is {count}; it must be 0 or more")
-        if count:
-            self.value.lerp_(total.to(self.value) / count, 1 - self.momentum)
+        if not isinstance(count, Tensor):
+            if count < 0:
+                raise ValueError(f"the count of teacher outputs is {count}; it must be 0 or more")
+            count = self.value.new_full((1,), count)
+        moved = self.value.lerp(total.to(self.value) / count.to(self.value).clamp(min=1), 1 - self.momentum)
+        self.value.copy_(torch.where(count > 0, moved, self.value))
 
 
 class VisionHead(nn.Module):

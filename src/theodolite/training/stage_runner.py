@@ -178,7 +178,8 @@ def _run_stage(
         callbacks=[JsonLinesLog(folder / "log.jsonl"), *_tensorboard(folder, resumed)],
         resumed=resumed,
     )
-    for line in trainer.dropped.lines():
+    warned = trainer.watch.found.values() if isinstance(trainer, LaverTrainer) else ()
+    for line in (*trainer.dropped.lines(), *warned):
         progress(stage.steps, stage.steps, line)
     _write_model(trainer, folder)
 

@@ -53,11 +53,13 @@ class TeacherCallback(TrainerCallback):
     def follow(self, step: int, num_steps: int) -> None:
         """Updates the centre, and the teacher if due, after optimizer step number `step` (from 1)."""
         if self._total is not None:
-            total, count = self._total, torch.tensor(self._count, device=self._total.device)
+            total, count = self._total, self._total.new_full((1,), self._count)
             if dist.is_available() and dist.is_initialized():
-                dist.all_reduce(total)
-                dist.all_reduce(count)
-            self.objective.centre.update(total, int(count))
+                # One collective, and the count stays on the device: the host need not wait for it.
+                both = torch.cat([total, count])
+                dist.all_reduce(both)
+                total, count = both[:-1], both[-1:]
+            self.objective.centre.update(total, count)
         self._total, self._count = None, 0
         if self.objective.settings.ema.due(step, num_steps):
             self._present().update(self.objective_module, self.objective.settings.ema.decay_at(step, num_steps))
@@ -93,6 +95,7 @@ class TeacherCallback(TrainerCallback):
         else:
             for name, value in state.items():
                 value.copy_(values[name])
+        self._present().refresh()
 
     def _state(self) -> dict[str, Tensor]:
         """The teacher's tensors and the centre by name."""

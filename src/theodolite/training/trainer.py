@@ -28,6 +28,7 @@ from theodolite.training.checkpoint import load_trained, mark_whole, refuse_othe
 from theodolite.training.dummy_picture import DummyPicture
 from theodolite.training.launch import refuse_undistributed
 from theodolite.training.objective_module import ObjectiveModule
+from theodolite.training.objective_watch import ObjectiveWatch
 from theodolite.training.step_metrics import StepMetrics
 from theodolite.training.teacher_callback import TeacherCallback
 
@@ -203,6 +204,8 @@ class LaverTrainer(ObjectiveTrainer):
         self.teacher_callback = TeacherCallback(objective_module, objective)
         super().__init__(objective_module, **options)
         self.add_callback(self.teacher_callback)
+        self.watch = ObjectiveWatch(len(objective.centre.value))
+        self.add_callback(self.watch)
 
     def compute_loss(
         self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | None = None
