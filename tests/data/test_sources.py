@@ -18,10 +18,10 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from helpers.tiny_llava import examples
 from theodolite.data.conversations import BadConversation, conversation_of
-from theodolite.data.epochs import EpochDataset, EpochExample, EpochSampler, FixedOrder, StreamedEpochs, times_before
+from theodolite.data.epochs import EpochDataset, EpochExample, EpochSampler, FixedOrder, Stream, StreamedEpochs, times_before
 from theodolite.data.examples import training_order
 from theodolite.data.sources import LlavaJson, Malformed, TrainingExample, WorldExamples
-from theodolite.data.tables import from_datasets
+from theodolite.data.tables import as_source, from_datasets
 from theodolite.records.errors import BadInput
 
 IMAGE = {"type": "image"}
@@ -212,6 +212,27 @@ def test_unknown_forms_are_refused_with_the_columns_that_there_are() -> None:
         from_datasets(table(), pictures="images", text_only=True)
     with pytest.raises(BadInput, match="none of the first 0 rows"):
         from_datasets(table().select([]))
+
+
+def test_a_trainers_data_set_is_made_into_examples_or_the_line_that_does_it_is_said(tmp_path: Path) -> None:
+    expected = [as_said(example) for example in from_datasets(table())]
+    assert [as_said(as_source(table())[index]) for index in range(12)] == expected
+    stream = as_source(table().to_iterable_dataset())
+    assert isinstance(stream, Stream)
+    assert [as_said(example) for example in stream] == expected
+    chat = datasets.Dataset.from_list([{"messages": FORMS["messages"], "images": [{"bytes": png(), "path": None}]}])
+    assert as_said(as_source(chat)[0])[1:] == ((png(),), (ASKED,))
+    (tmp_path / "data.json").write_text(json.dumps(LLAVA))
+    for ready in ([from_datasets(table())[0]], from_datasets(table()), LlavaJson(tmp_path / "data.json", tmp_path), stream):
+        assert as_source(ready) is ready
+    with pytest.raises(BadInput, match=r"no column is called messages.*Give them: .*from_datasets\(dataset, text=\.\.\., pictures="):
+        as_source(table().rename_column("texts", "dialog"))
+    with pytest.raises(BadInput, match="a DatasetDict was given"):
+        as_source(datasets.DatasetDict({"train": table()}))
+    with pytest.raises(BadInput, match=r"rows of images, texts, id, source; expected TrainingExample.*Dataset\.from_list\(rows\)"):
+        as_source(list(table(2)))
+    with pytest.raises(BadInput, match="train_dataset is a list_iterator; expected a LlavaJson"):
+        as_source(iter([]))
 
 
 def test_one_bad_row_is_one_malformed_example() -> None:
