@@ -18,10 +18,10 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from helpers.tiny_llava import examples
 from theodolite.data.conversations import BadConversation, conversation_of
-from theodolite.data.epochs import EpochDataset, EpochExample, EpochSampler, FixedOrder, StreamedEpochs, times_before
+from theodolite.data.epochs import EpochDataset, EpochExample, EpochSampler, FixedOrder, Stream, StreamedEpochs, times_before
 from theodolite.data.examples import training_order
 from theodolite.data.sources import LlavaJson, Malformed, TrainingExample, WorldExamples
-from theodolite.data.tables import from_datasets
+from theodolite.data.tables import as_source, from_datasets
 from theodolite.records.errors import BadInput
 
 IMAGE = {"type": "image"}
@@ -214,6 +214,27 @@ def test_unknown_forms_are_refused_with_the_columns_that_there_are() -> None:
         from_datasets(table().select([]))
 
 
+def test_a_trainers_data_set_is_made_into_examples_or_the_line_that_does_it_is_said(tmp_path: Path) -> None:
+    expected = [as_said(example) for example in from_datasets(table())]
+    assert [as_said(as_source(table())[index]) for index in range(12)] == expected
+    stream = as_source(table().to_iterable_dataset())
+    assert isinstance(stream, Stream)
+    assert [as_said(example) for example in stream] == expected
+    chat = datasets.Dataset.from_list([{"messages": FORMS["messages"], "images": [{"bytes": png(), "path": None}]}])
+    assert as_said(as_source(chat)[0])[1:] == ((png(),), (ASKED,))
+    (tmp_path / "data.json").write_text(json.dumps(LLAVA))
+    for ready in ([from_datasets(table())[0]], from_datasets(table()), LlavaJson(tmp_path / "data.json", tmp_path), stream):
+        assert as_source(ready) is ready
+    with pytest.raises(BadInput, match=r"no column is called messages.*Give them: .*from_datasets\(dataset, text=\.\.\., pictures="):
+        as_source(table().rename_column("texts", "dialog"))
+    with pytest.raises(BadInput, match="a DatasetDict was given"):
+        as_source(datasets.DatasetDict({"train": table()}))
+    with pytest.raises(BadInput, match=r"rows of images, texts, id, source; expected TrainingExample.*Dataset\.from_list\(rows\)"):
+        as_source(list(table(2)))
+    with pytest.raises(BadInput, match="train_dataset is a list_iterator; expected a LlavaJson"):
+        as_source(iter([]))
+
+
 def test_one_bad_row_is_one_malformed_example() -> None:
     rows = [{"images": [png()], "texts": FORMS["finevision"]}, {"images": [3], "texts": FORMS["finevision"]}, {"images": [], "texts": []}]
     stream = from_datasets(datasets.IterableDataset.from_generator(lambda: iter(rows)))
@@ -228,14 +249,14 @@ def keys_of(stream: Any) -> list[str]:
 
 
 def test_processes_share_a_stream_without_overlap_and_with_equal_numbers() -> None:
-    visits = StreamedEpochs(from_datasets(table(12).to_iterable_dataset(num_shards=3)))
+    visits = StreamedEpochs(from_datasets(table(12).to_iterable_dataset(num_shards=3)), num_epochs=1)
     shares = [keys_of(IterableDatasetShard(visits, batch_size=3, num_processes=2, process_index=rank)) for rank in range(2)]
     assert len(shares[0]) == len(shares[1])
     assert sorted(map(int, shares[0] + shares[1])) == list(range(12))
 
 
 def test_a_loaders_workers_share_a_stream_by_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    visits = StreamedEpochs(from_datasets(table(12).to_iterable_dataset(num_shards=4)))
+    visits = StreamedEpochs(from_datasets(table(12).to_iterable_dataset(num_shards=4)), num_epochs=1)
     shares = []
     for worker in range(2):
         monkeypatch.setattr(torch.utils.data._utils.worker, "_worker_info", SimpleNamespace(id=worker, num_workers=2))
@@ -245,7 +266,7 @@ def test_a_loaders_workers_share_a_stream_by_shards(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_shuffled_stream_has_another_order_and_epoch_in_each_pass() -> None:
-    visits = StreamedEpochs(from_datasets(table(12).to_iterable_dataset(num_shards=3).shuffle(seed=1, buffer_size=8)))
+    visits = StreamedEpochs(from_datasets(table(12).to_iterable_dataset(num_shards=3).shuffle(seed=1, buffer_size=8)), num_epochs=1)
     passes = []
     for epoch in (0, 1, 0):
         visits.set_epoch(epoch)

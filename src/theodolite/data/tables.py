@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +13,7 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
 from theodolite.data.conversations import BadConversation
+from theodolite.data.epochs import Source, Stream
 from theodolite.data.sources import Malformed, Picture, TrainingExample, example_of, name_of
 from theodolite.records.errors import BadInput
 
@@ -71,15 +73,18 @@ class DatasetStream(IterableDataset[TrainingExample | Malformed]):
     def __init__(self, dataset: Any, columns: Columns) -> None:
         chosen = dataset.select_columns(columns.names)
         self.dataset = chosen if chosen.features is None else chosen.decode(False)
-        self.columns = columns
+        self.columns, self.epoch = columns, 0
 
     def __iter__(self) -> Iterator[TrainingExample | Malformed]:
-        for row in self.dataset:
+        # A new object, since the library shares a data set's epoch over a loader's workers, and these need not be in the same pass.
+        dataset = self.dataset.select_columns(self.columns.names)
+        dataset.set_epoch(self.epoch)
+        for row in dataset:
             yield self.columns.example(row)
 
     def set_epoch(self, epoch: int) -> None:
         """Reshuffles the stream, if it is shuffled."""
-        self.dataset.set_epoch(epoch)
+        self.epoch = epoch
 
 
 def from_datasets(
@@ -118,6 +123,40 @@ def from_datasets(
     examples = DatasetExamples(dataset, columns)
     _refuse_non_examples([examples[index] for index in range(min(NUM_PROBED, len(examples)))], names)
     return examples
+
+
+def as_source(dataset: Any) -> Source | Stream:
+    """The examples of a trainer's data set: a source or stream of examples as it is, a Hugging Face data set through `from_datasets`.
+
+    Raises `BadInput`, with the line of code that makes examples, for a Hugging Face data set whose columns have other names, for rows that
+    are no `TrainingExample`, and for what is neither indexed nor a `Stream`.
+    """
+    if _is_hugging_face(dataset):
+        try:
+            return from_datasets(dataset)
+        except BadInput as error:
+            line = "from theodolite.data.tables import from_datasets; train_dataset = from_datasets(dataset, text=..., pictures=...)"
+            raise BadInput(f"the train_dataset does not show by itself which columns to train on ({error}). Give them: {line}") from error
+    if isinstance(dataset, Stream):
+        return dataset
+    if not isinstance(dataset, Source):
+        raise BadInput(
+            f"train_dataset is a {type(dataset).__name__}; expected a LlavaJson, a Hugging Face data set, a list of TrainingExample, or "
+            "an iterable of them with set_epoch(epoch)"
+        )
+    first = dataset[0] if len(dataset) else None
+    if isinstance(first, Mapping):
+        line = "train_dataset = from_datasets(datasets.Dataset.from_list(rows))"
+        raise BadInput(f"train_dataset holds rows of {', '.join(map(str, first))}; expected TrainingExample. Make them: {line}")
+    return dataset
+
+
+def _is_hugging_face(dataset: Any) -> bool:
+    """Whether it is of the library `datasets` (a data set, a stream, or several splits). Does not import the library."""
+    library = sys.modules.get("datasets")
+    if library is None:
+        return False
+    return isinstance(dataset, library.Dataset | library.IterableDataset | library.DatasetDict | library.IterableDatasetDict)
 
 
 def _columns_of(dataset: Any) -> list[str]:

@@ -97,6 +97,7 @@ def train_stage(
         "data_collator": data.collator,
         "processing_class": processor,
         "callbacks": [monitor, *callbacks],
+        "max_damaged_frac": data.max_damaged_frac,
     }
     torch.manual_seed(seed)  # for head and mask embedding
     if stage.laver is not None:

@@ -14,7 +14,7 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from theodolite.data.drops import Dropped
+from theodolite.data.drops import MAX_DAMAGED_FRAC, Dropped
 from theodolite.data.epochs import EpochDataset, EpochSampler, FixedOrder, Stream, StreamedEpochs
 from theodolite.data.packing import MAX_LENGTH, PackingCollator
 from theodolite.models.cpu_products import fast_bf16_products
@@ -50,10 +50,11 @@ class ObjectiveTrainer(Trainer):
         train_dataset: Any = None,
         dropped: Dropped | None = None,
         max_length: int = MAX_LENGTH,
+        max_damaged_frac: float = MAX_DAMAGED_FRAC,
         **options: Any,
     ) -> None:
         self.objective_module = model
-        self.dropped = dropped or Dropped()
+        self.dropped = dropped or Dropped(max_damaged_frac)
         self._metrics = StepMetrics()
         self._dummy_picture: DummyPicture | None = None
         _keep_batches_whole(options.get("args"))
@@ -61,6 +62,8 @@ class ObjectiveTrainer(Trainer):
         if options.get("data_collator") is None and processor is not None:
             options["data_collator"] = PackingCollator.of_processor(processor, base_model(model.vlm).config, max_length=max_length)
         super().__init__(model=model, train_dataset=_with_epochs(train_dataset), **options)
+        if isinstance(self.train_dataset, EpochDataset) and self.dropped.num_examples is None:
+            self.dropped.num_examples = len(self.train_dataset)
         if self.args.n_gpu > 1:
             self.args._n_gpu = 1  # several GPUs in one process would mean DataParallel, which cuts packed batches apart
         plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
@@ -81,8 +84,11 @@ class ObjectiveTrainer(Trainer):
         with self._metrics.timed("data"):
             batches = list(islice(epoch_iterator, num_batches))
         if not batches:
+            self._refuse_no_examples()
             return [], None
         batches = [self._tallied(batch) for batch in batches]
+        if self.state.global_step + 1 >= self.state.max_steps and not self._initial_global_step:
+            self.dropped.refuse_none_kept()  # a resumed run does not know what was kept before
         objective, state = self.objective_module.objective, self.state
         batches = self._with_equal_passes(batches)
         prepared = [objective.prepare(batch, state.global_step, state.max_steps) for batch in batches]
@@ -104,6 +110,10 @@ class ObjectiveTrainer(Trainer):
         return combine(terms, self._metrics.counts) * self.args.world_size
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None) -> Tensor:
+        if not any(self._metrics.counts.values()) and self.accelerator.scaler is None:
+            # Nothing to learn in this step, on any process. Without gradients optimizers change neither weights nor their own state;
+            # zero gradients would still move weights by decay and momentum. (The scaler of fp16 cannot step without gradients.)
+            return torch.zeros((), device=self.args.device)
         with self._metrics.timed("forward_backward"), fast_bf16_products():
             return super().training_step(model, inputs, num_items_in_batch)
 
@@ -164,6 +174,11 @@ class ObjectiveTrainer(Trainer):
         for dropped, num_seen in gather_object(tallies) if self.args.world_size > 1 else tallies:
             self.dropped.add(dropped, num_seen)
         return rest
+
+    def _refuse_no_examples(self) -> None:
+        """Raises `BadInput` if the data ended before it gave an example."""
+        if isinstance(self.train_dataset, StreamedEpochs) and not self.dropped.num_seen:
+            raise BadInput("the stream gave no example; check its filters, its split and the number of its shards")
 
     def _with_equal_passes(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Under FSDP, the micro-batches with a dummy picture in each that has none while another process's has one.
