@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -18,14 +19,16 @@ from theodolite.data.drops import Dropped
 from theodolite.data.epochs import EpochDataset, EpochSampler, FixedOrder, Stream, StreamedEpochs
 from theodolite.data.packing import MAX_LENGTH, PackingCollator
 from theodolite.models.cpu_products import fast_bf16_products
-from theodolite.models.export import export_vlm
+from theodolite.models.export import export_vlm, rehearse_export
 from theodolite.models.forward import adapt, base_model
 from theodolite.objectives.laver import LaVer, LaverConfig
 from theodolite.objectives.terms import combine
 from theodolite.records.errors import BadInput
 from theodolite.training.checkpoint import load_trained, mark_whole, save_trained
+from theodolite.training.hub import push_while_training
 from theodolite.training.launch import refuse_undistributed
 from theodolite.training.objective_module import ObjectiveModule
+from theodolite.training.saved_processor import saved_processor
 from theodolite.training.step_metrics import StepMetrics
 from theodolite.training.teacher_callback import TeacherCallback
 
@@ -53,9 +56,11 @@ class ObjectiveTrainer(Trainer):
         self.dropped = dropped or Dropped()
         self._metrics = StepMetrics()
         _keep_batches_whole(options.get("args"))
-        processor = options.get("processing_class")
+        config = base_model(model.vlm).config
+        processor = saved_processor(options.get("processing_class"), options.get("data_collator"), config)
+        options["processing_class"] = processor
         if options.get("data_collator") is None and processor is not None:
-            options["data_collator"] = PackingCollator.of_processor(processor, base_model(model.vlm).config, max_length=max_length)
+            options["data_collator"] = PackingCollator.of_processor(processor, config, max_length=max_length)
         super().__init__(model=model, train_dataset=_with_epochs(train_dataset), **options)
         if self.args.n_gpu > 1:
             self.args._n_gpu = 1  # several GPUs in one process would mean DataParallel, which cuts packed batches apart
@@ -63,6 +68,11 @@ class ObjectiveTrainer(Trainer):
         refuse_undistributed(self.args.world_size, self.accelerator.distributed_type, plugin)
         if self.eval_dataset is not None or self.args.eval_strategy != "no":
             raise BadInput("losses are sums over a training step, so evaluation is not supported; leave eval_dataset and eval_strategy out")
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
+        """As in the library; True resumes from the last complete checkpoint. Raises `BadInput` for a model that could not be saved."""
+        rehearse_export(self.objective_module.vlm, self.processing_class)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any] | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
@@ -110,13 +120,18 @@ class ObjectiveTrainer(Trainer):
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Writes the VLM alone, without head and teacher, as a Hugging Face directory. Internal calls write checkpoints."""
-        if _internal_call:
+        """Writes the VLM alone, without head and teacher, with its processor, as a Hugging Face directory.
+
+        Internal calls write checkpoints; that of `push_to_hub`, which names no folder, writes what is published.
+        """
+        if _internal_call and output_dir is not None:
             super().save_model(output_dir, _internal_call=True)
             return
         state = self.vlm_state()
         if self.args.should_save:
             self.write_vlm(Path(output_dir or self.args.output_dir), state)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def vlm_state(self) -> dict[str, Tensor] | None:
         """The VLM's full weights under FSDP (call it on every process), else None: the model holds them."""
@@ -127,6 +142,8 @@ class ObjectiveTrainer(Trainer):
 
     def write_vlm(self, folder: Path, state: dict[str, Tensor] | None) -> None:
         """Writes the Hugging Face directory, on one process, with the `state` of `vlm_state`."""
+        if self.processing_class is None:
+            warnings.warn(f"{folder} gets no processor, so it does not load by itself; give the trainer processing_class=", stacklevel=2)
         export_vlm(self.objective_module.vlm, self.processing_class, folder, state_dict=state)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
@@ -141,9 +158,22 @@ class ObjectiveTrainer(Trainer):
             self.accelerator.wait_for_everyone()
         if self.args.should_save:
             mark_whole(folder)
+        if self.args.push_to_hub:
+            push_while_training(self, folder)
 
     def _save_beside(self, folder: Path) -> None:
         """Writes other state that a resumed run needs, before the checkpoint is marked complete."""
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing: the library would publish the checkpoint's own weights, and before it is complete (see `push_while_training`)."""
+
+    def create_model_card(self, *args: Any, **options: Any) -> None:
+        """As in the library, for the VLM."""
+        wrapped, self.model = self.model, base_model(self.objective_module.vlm)
+        try:
+            super().create_model_card(*args, **options)
+        finally:
+            self.model = wrapped
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled:
