@@ -102,7 +102,7 @@ def test_an_assembled_processor_writes_as_many_image_tokens_as_the_model_takes(n
 
 def test_a_tokenizer_alone_is_refused_by_name(tmp_path: Path) -> None:
     given = {"processing_class": tiny_families.tokenizer("llava"), "data_collator": None}
-    with pytest.raises(BadInput, match="processing_class is a .*, without an image processor; give AutoProcessor"):
+    with pytest.raises(BadInput, match=r"processing_class is a .*, without an image processor; give AutoProcessor"):
         laver_trainer(tmp_path, given=given)
 
 

@@ -39,6 +39,7 @@ class LaverConfig:
       tokens), *pictures* by the number of pictures (the squared Frobenius norm itself).
     * `branch`: *separate* is the paper's, a pass over the masked pictures alone beside the unmasked one; *joint* is cheaper, one masked
       pass for both losses.
+    * `head_learning_rate`: that of the vision head and the mask embedding, scheduled like the others; None is the model's own.
     """
 
     language_weight: float = 1.0
@@ -57,6 +58,7 @@ class LaverConfig:
     ema: EMASchedule = field(default_factory=EMASchedule)
     branch: Literal["separate", "joint"] = "separate"
     adaptation: Adaptation = field(default_factory=lambda: Adaptation("mixed", "2d"))
+    head_learning_rate: float | None = None
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
