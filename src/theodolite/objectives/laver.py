@@ -68,6 +68,8 @@ class LaverConfig:
             raise BadInput(f"mask_ratio is {self.mask_ratio}; give a fraction from 0 to 1")
         if self.student_temperature <= 0 or self.teacher_temperature <= 0:
             raise BadInput(f"temperatures are {self.student_temperature} and {self.teacher_temperature}; both must be above 0")
+        if self.head_learning_rate is not None and self.head_learning_rate < 0:
+            raise BadInput(f"head_learning_rate is {self.head_learning_rate}; give 0 or more, or None for the model's own")
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from theodolite.data.drops import Dropped
 from theodolite.data.epochs import EpochDataset, EpochSampler, FixedOrder
@@ -168,13 +168,19 @@ class ObjectiveTrainer(EvaluatedBySums):
             save_trained(self.objective_module, Path(output_dir or self.args.output_dir))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
         folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         self._save_beside(folder)
         if self.args.world_size > 1:
             self.accelerator.wait_for_everyone()
         if self.args.should_save:
             mark_whole(folder)
+            # Only now: the library deletes older ones before this one is complete.
+            rotate_checkpoints(self.args.output_dir, limit, best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=True)
         if self.args.push_to_hub:
             push_while_training(self, folder)
 
