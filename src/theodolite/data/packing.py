@@ -54,14 +54,19 @@ class PackingCollator:
         if row_length is not None and row_length < max_length:
             raise BadInput(f"rows of {row_length} tokens cannot hold samples of {max_length}; give row_length {max_length} or more")
         self.maker = SampleMaker(tokenizer, reader, max_length, chat_template, too_long)
-        self.reader, self.row_length, self.seed, self.pad = reader, row_length, seed, int(tokenizer.pad_token_id)
+        self.tokenizer, self.reader, self.chat_template = tokenizer, reader, chat_template
+        self.row_length, self.seed, self.pad = row_length, seed, int(tokenizer.pad_token_id)
+        # The processor that it was made of, if it was: a trainer saves it beside the model.
+        self.processor: Any = None
 
     @classmethod
     def of_processor(cls, processor: Any, config: Any, *, max_length: int = MAX_LENGTH, **options: Any) -> PackingCollator:
         """The collator for a model's processor and configuration; `options` are those of the constructor."""
         reader = PictureReader(processor.image_processor, processor.tokenizer, config)
         template = getattr(processor, "chat_template", None)
-        return cls(processor.tokenizer, reader, max_length=max_length, **{"chat_template": template, **options})
+        collator = cls(processor.tokenizer, reader, max_length=max_length, **{"chat_template": template, **options})
+        collator.processor = processor
+        return collator
 
     def __call__(self, examples: Sequence[EpochExample | TrainingExample | Malformed]) -> dict[str, Any]:
         samples: list[Sample] = []

@@ -5,11 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import tempfile
+import warnings
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
@@ -54,16 +59,16 @@ def export_vlm(model: nn.Module, processor: Any | None, folder: str | Path, stat
 
     A model without adaptation is a stock checkpoint. The folder of an adapted one, or one with a connector of this package, also has code:
     `from_pretrained` needs `trust_remote_code=True`, and raises without it, as the stock classes do. Adapters of peft are merged into a
-    copy. `state_dict` are the full weights, by the names of `model.state_dict()`, for a model whose own are sharded. Raises `BadInput`
-    for a quantised model, and for 2D positions with a resampler.
+    copy; where they change one of two tied matrices (head and embedding table), both are written, untied. `state_dict` are the full
+    weights, by the names of `model.state_dict()`, for a model whose own are sharded. Raises `BadInput` for a quantised model, and for 2D
+    positions with a resampler.
     """
     base = base_model(model)
     family = family_of(base.config)
-    if getattr(base, "hf_quantizer", None) is not None:
-        raise BadInput("the model is quantised, so its weights cannot be merged and written; train it in bfloat16 for an export")
+    _refuse_unsavable(base)
     weights = _weights(model, state_dict)
+    tied = _share_tied(base, weights)
     adaptation = effective_adaptation(base.config)
-    _refuse_resampler_positions(base.config, adaptation)
     is_stock = adaptation.is_stock and connector_of(base.config) == STOCK
     folder = Path(folder)
     # Code in the folder loads weights by their current names only; stock code also loads the original names, which other tools may need.
@@ -73,6 +78,9 @@ def export_vlm(model: nn.Module, processor: Any | None, folder: str | Path, stat
     settings = adapted.release_text_config(json.loads(path.read_text()))
     for name in ("adaptation", "auto_map"):
         settings.pop(name, None)
+    if not tied:
+        for part in (settings, settings.get("text_config", {})):
+            part["tie_word_embeddings"] = False
     settings |= _stock_settings(family, settings) if is_stock else _adapted_settings(family, adaptation)
     path.write_text(json.dumps(settings if is_stock else adapted.hold_text_config(settings), indent=2, sort_keys=True) + "\n")
     modules = (_tower(settings),) if is_stock else (*SHIPPED, connectors if connector_of(base.config) != STOCK else None, _tower(settings))
@@ -82,6 +90,24 @@ def export_vlm(model: nn.Module, processor: Any | None, folder: str | Path, stat
         (folder / f"{MODELING}.py").write_text(_code(family, adaptation, connector_of(base.config), _tower(settings)))
     if processor is not None:
         processor.save_pretrained(folder)
+
+
+def rehearse_export(model: nn.Module, processor: Any | None) -> None:
+    """Writes a model's settings and its processor to a temporary folder, no weights. Raises `BadInput` for what `export_vlm` would refuse.
+
+    transformers checks some settings only when it writes them, which would be after training.
+    """
+    base = base_model(model)
+    _refuse_unsavable(base)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            base.config.save_pretrained(folder)
+            if base.can_generate():
+                base.generation_config.save_pretrained(folder)
+            if processor is not None:
+                processor.save_pretrained(folder)
+        except (ValueError, TypeError, AttributeError, StrictDataclassError) as error:
+            raise BadInput(f"the trained model could not be saved: {error}; change this setting before training") from error
 
 
 def effective_adaptation(config: Any) -> Adaptation:
@@ -110,8 +136,10 @@ def connected_classes(family: Family) -> tuple[type, type]:
     return config, CONNECTED.get(model, model)
 
 
-def _refuse_resampler_positions(config: Any, adaptation: Adaptation) -> None:
-    if connector_of(config) == "resampler" and adaptation.positions == "2d":
+def _refuse_unsavable(base: Any) -> None:
+    if getattr(base, "hf_quantizer", None) is not None:
+        raise BadInput("the model is quantised, so its weights cannot be merged and written; train it in bfloat16 for an export")
+    if connector_of(base.config) == "resampler" and effective_adaptation(base.config).positions == "2d":
         raise BadInput(
             "2D positions need tokens that have a place in the picture, and a resampler's have none; adapt the model with positions "
             "'native', or take another connector (linear, mlp, local)"
@@ -120,19 +148,54 @@ def _refuse_resampler_positions(config: Any, adaptation: Adaptation) -> None:
 
 def _weights(model: nn.Module, state_dict: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     """All weights by the names of the stock class, adapters merged."""
-    from peft import PeftModel, get_peft_model
+    from peft import PeftModel
 
     if not isinstance(model, PeftModel):
         return dict(model.state_dict() if state_dict is None else state_dict)
-    if state_dict is None:
-        return dict(copy.deepcopy(model).merge_and_unload().state_dict())
+    if state_dict is None and any(getattr(config, "ensure_weight_tying", False) for config in model.peft_config.values()):
+        state_dict = model.state_dict()  # peft ties adapters by views, which cannot be copied with their modules
+    copied = copy.deepcopy(model) if state_dict is None else _rebuilt(model, state_dict)
+    _separate(copied)
+    return dict(copied.merge_and_unload().state_dict())
+
+
+def _rebuilt(model: Any, state_dict: Mapping[str, Tensor]) -> Any:
+    """A peft model like `model`, with the weights of a state dict."""
+    from peft import get_peft_model
+
     base, name = base_model(model), model.active_adapter
     kind = connected_classes(family_of(base.config))[1]
-    unsharded = get_peft_model(kind(copy.deepcopy(base.config)), copy.deepcopy(model.peft_config[name]), adapter_name=name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")  # peft gave it when the model was wrapped
+        rebuilt = get_peft_model(kind(copy.deepcopy(base.config)), copy.deepcopy(model.peft_config[name]), adapter_name=name)
     # Merging writes into the weights, and the caller's must not change.
-    unsharded.load_state_dict({path: value.clone() for path, value in state_dict.items()}, assign=True)
-    base_model(unsharded).tie_weights()
-    return dict(unsharded.merge_and_unload().state_dict())
+    rebuilt.load_state_dict({path: value.clone() for path, value in state_dict.items()}, assign=True)
+    return rebuilt
+
+
+def _separate(wrapped: Any) -> None:
+    """Gives each adapted layer a matrix of its own: an adapter on one of two tied matrices would be merged into both."""
+    owners: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
+    for module in wrapped.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            owners[id(parameter)].append((module, name))
+    for sharing in owners.values():
+        for module, name in sharing[1:]:
+            parameter = getattr(module, name)
+            setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad))
+    config = base_model(wrapped).config
+    config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
+
+
+def _share_tied(base: Any, weights: dict[str, Tensor]) -> bool:
+    """Whether the matrices that the configuration ties are equal. If they are, each becomes one tensor, and is written once."""
+    tied = base.get_expanded_tied_weights_keys(all_submodels=True)
+    pairs = [(one, other) for one, other in tied.items() if one in weights and other in weights]
+    if not all(torch.equal(weights[one], weights[other]) for one, other in pairs):
+        return False
+    for one, other in pairs:
+        weights[one] = weights[other]
+    return True
 
 
 def _stock_settings(family: Family, settings: Mapping[str, Any]) -> dict[str, Any]:

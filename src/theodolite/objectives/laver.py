@@ -45,6 +45,7 @@ class LaverConfig:
     * `head_init`: see `VisionHead`; *kaiming* is the reference code's.
     * `branch`: *separate* is the paper's, a pass over the masked pictures alone beside the unmasked one; *joint* is cheaper, one masked
       pass for both losses.
+    * `head_learning_rate`: that of the vision head and the mask embedding, scheduled like the others; None is the model's own.
     """
 
     language_weight: float = 1.0
@@ -64,6 +65,7 @@ class LaverConfig:
     ema: EMASchedule = field(default_factory=EMASchedule)
     branch: Literal["separate", "joint"] = "separate"
     adaptation: Adaptation = field(default_factory=lambda: Adaptation("mixed", "2d"))
+    head_learning_rate: float | None = None
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -73,6 +75,8 @@ class LaverConfig:
             raise BadInput(f"mask_ratio is {self.mask_ratio}; give a fraction from 0 to 1")
         if self.student_temperature <= 0 or self.teacher_temperature <= 0:
             raise BadInput(f"temperatures are {self.student_temperature} and {self.teacher_temperature}; both must be above 0")
+        if self.head_learning_rate is not None and self.head_learning_rate < 0:
+            raise BadInput(f"head_learning_rate is {self.head_learning_rate}; give 0 or more, or None for the model's own")
 
 
 @dataclass(frozen=True, eq=False)

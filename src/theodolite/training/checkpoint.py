@@ -68,9 +68,34 @@ def mark_whole(folder: Path) -> None:
 
 def last_whole(folder: Path) -> Path | None:
     """The newest complete checkpoint, or None; newer incomplete ones are deleted."""
-    newest_first = sorted(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for path in newest_first:
+    numbered = [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdigit()]
+    for path in sorted(numbered, key=step_of, reverse=True):
         if (path / WHOLE).is_file():
             return path
         shutil.rmtree(path)
     return None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def whole_checkpoint(given: str | Path | bool | None, folder: Path) -> str | None:
+    """The complete checkpoint that a Trainer's `resume_from_checkpoint` means: True is the last one in `folder`.
+
+    Raises `BadInput` if there is none, or if the one given was cut off while it was written.
+    """
+    if given is None or given is False:
+        return None
+    if given is True:
+        last = last_whole(folder)
+        if last is None:
+            raise BadInput(f"{folder} holds no complete checkpoint to resume from; leave resume_from_checkpoint out to start anew")
+        return str(last)
+    if not (Path(given) / WHOLE).is_file():
+        raise BadInput(
+            f"{given} is no complete checkpoint, since it holds no file {WHOLE!r}, which is written last; give another one, or True for "
+            "the last complete one"
+        )
+    return str(given)

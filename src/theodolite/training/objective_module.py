@@ -9,6 +9,7 @@ from torch import nn
 
 from theodolite.objectives.laver import LaVer, TeacherOutputs
 from theodolite.objectives.terms import Objective, Terms
+from theodolite.training.refusals import refuse_reentrant
 
 
 class ObjectiveModule(nn.Module):
@@ -51,5 +52,7 @@ class ObjectiveModule(nn.Module):
         self.vlm.tie_weights()
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
-        """Called by the Trainer for activation checkpointing: the VLM's layers are recomputed in the backward pass."""
-        self.vlm.activation_checkpointing_enable(**options)
+        """Called by the Trainer for activation checkpointing: the VLM's layers are recomputed in the backward pass, without reentry."""
+        given = options.pop("activation_checkpointing_kwargs", None)
+        self.vlm.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False, **(given or {})}, **options)
+        refuse_reentrant(self.vlm)

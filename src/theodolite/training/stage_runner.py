@@ -153,9 +153,11 @@ def _claim(recipe: StagedRecipe, seed: int, out: Path, *, overwrite: bool) -> No
 def _as_json(recipe: StagedRecipe, seed: int) -> str:
     settings = asdict(recipe)
     for stage in settings["stages"]:
-        # Recipes written before this field existed lack it, and their runs must still resume.
+        # Recipes written before these fields existed lack them, and their runs must still resume.
         if stage["beta2"] == BETA2:
             del stage["beta2"]
+        if stage["laver"] is not None and stage["laver"]["head_learning_rate"] is None:
+            del stage["laver"]["head_learning_rate"]
     return json.dumps({"seed": seed, "model_kind": type(recipe.model).__name__, **settings}, indent=1) + "\n"
 
 

@@ -38,14 +38,26 @@ class TeacherCallback(TrainerCallback):
         self._total: Tensor | None = None
         self._count = 0
 
-    def teach(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> dict[str, Any]:
-        """The batch with `teacher_outputs` added. `model` is the `ObjectiveModule` as wrapped (DDP, FSDP2, autocast)."""
+    def teach(self, model: nn.Module, batch: Mapping[str, Any], step: int, *, counted: bool = True) -> dict[str, Any]:
+        """The batch with `teacher_outputs` added. `model` is the `ObjectiveModule` as wrapped (DDP, FSDP2, autocast).
+
+        The centre follows the outputs, unless they are not `counted` (evaluation).
+        """
         with self._present().teaching(self.objective_module):
             teacher_outputs: TeacherOutputs = model(batch, step, teaching=True)
             total = teacher_outputs.outputs.float().sum(dim=0)
-        self._total = total if self._total is None else self._total + total
-        self._count += len(teacher_outputs.outputs)
+        if counted:
+            self._total = total if self._total is None else self._total + total
+            self._count += len(teacher_outputs.outputs)
         return {**batch, "teacher_outputs": teacher_outputs}
+
+    def resume(self, checkpoint: Path) -> None:
+        """Lets the teacher be that of a checkpoint."""
+        self.teacher, self.resumed = None, checkpoint
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step == 0:  # an evaluation before training may have made a teacher of other weights
+            self.teacher, self.resumed = None, None
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.follow(state.global_step, state.max_steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -11,29 +12,35 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from theodolite.data.drops import MAX_DAMAGED_FRAC, Dropped
-from theodolite.data.epochs import EpochDataset, EpochSampler, FixedOrder, Stream, StreamedEpochs
+from theodolite.data.epochs import EpochDataset, EpochSampler, FixedOrder, StreamedEpochs
 from theodolite.data.packing import MAX_LENGTH, PackingCollator
 from theodolite.models.cpu_products import fast_bf16_products
-from theodolite.models.export import export_vlm
+from theodolite.models.export import export_vlm, rehearse_export
 from theodolite.models.forward import adapt, base_model
 from theodolite.models.pass_inputs import plan_of
 from theodolite.objectives.laver import LaVer, LaverConfig
-from theodolite.objectives.terms import combine
+from theodolite.objectives.terms import Terms, combine
 from theodolite.records.errors import BadInput
-from theodolite.training.checkpoint import load_trained, mark_whole, refuse_other_launcher, save_trained
+from theodolite.training.checkpoint import load_trained, mark_whole, refuse_other_launcher, save_trained, whole_checkpoint
 from theodolite.training.dummy_picture import DummyPicture
+from theodolite.training.evaluation import EvaluatedBySums, each, with_epochs
+from theodolite.training.hub import push_while_training
 from theodolite.training.launch import refuse_undistributed
 from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.objective_watch import ObjectiveWatch
+from theodolite.training.parameter_groups import give_own_rate
+from theodolite.training.refusals import refuse_reentrant, refuse_unsupported
+from theodolite.training.sampling import SequentialEpochs
+from theodolite.training.saved_processor import saved_processor
 from theodolite.training.step_metrics import StepMetrics
 from theodolite.training.teacher_callback import TeacherCallback
 
 
-class ObjectiveTrainer(Trainer):
+class ObjectiveTrainer(EvaluatedBySums):
     """A Trainer whose loss is the objective's sums, each divided by its count over the whole optimizer step.
 
     Counts are summed over gradient accumulation and processes, so any split of a batch gives the same step. Checkpoints hold the trained
@@ -57,25 +64,45 @@ class ObjectiveTrainer(Trainer):
         self.dropped = dropped or Dropped(max_damaged_frac)
         self._metrics = StepMetrics()
         self._dummy_picture: DummyPicture | None = None
+        refuse_unsupported(options, options.get("args"))
         _keep_batches_whole(options.get("args"))
-        processor = options.get("processing_class")
+        config = base_model(model.vlm).config
+        processor = saved_processor(options.get("processing_class"), options.get("data_collator"), config)
+        options["processing_class"] = processor
         if options.get("data_collator") is None and processor is not None:
-            options["data_collator"] = PackingCollator.of_processor(processor, base_model(model.vlm).config, max_length=max_length)
-        super().__init__(model=model, train_dataset=_with_epochs(train_dataset), **options)
+            options["data_collator"] = PackingCollator.of_processor(processor, config, max_length=max_length)
+        options["eval_dataset"] = each(with_epochs, options.get("eval_dataset"))
+        super().__init__(model=model, train_dataset=with_epochs(train_dataset), **options)
         if isinstance(self.train_dataset, EpochDataset) and self.dropped.num_examples is None:
             self.dropped.num_examples = len(self.train_dataset)
         if self.args.n_gpu > 1:
             self.args._n_gpu = 1  # several GPUs in one process would mean DataParallel, which cuts packed batches apart
         plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
         refuse_undistributed(self.args.world_size, self.accelerator.distributed_type, plugin)
-        if self.eval_dataset is not None or self.args.eval_strategy != "no":
-            raise BadInput("losses are sums over a training step, so evaluation is not supported; leave eval_dataset and eval_strategy out")
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
+        """As in the library; True resumes from the last complete checkpoint. Raises `BadInput` for a model that could not be saved."""
+        rehearse_export(self.objective_module.vlm, self.processing_class)
+        refuse_reentrant(self.objective_module.vlm)
+        with self.args.main_process_first():
+            checkpoint = whole_checkpoint(resume_from_checkpoint, Path(self.args.output_dir))
+        return super().train(resume_from_checkpoint=checkpoint, **options)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any] | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
         if isinstance(dataset, FixedOrder):
             return SequentialSampler(dataset)
-        return EpochSampler(len(dataset), self.args.seed) if isinstance(dataset, EpochDataset) else None
+        if not isinstance(dataset, EpochDataset):
+            return None
+        if self.args.train_sampling_strategy == "sequential":
+            return SequentialEpochs(len(dataset), self.args.seed)
+        return EpochSampler(len(dataset), self.args.seed if self.args.data_seed is None else self.args.data_seed)
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_best_model()
+        else:
+            load_trained(self.objective_module, Path(str(self.state.best_model_checkpoint)))
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
@@ -124,14 +151,19 @@ class ObjectiveTrainer(Trainer):
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Writes the VLM alone, without head and teacher, as a Hugging Face directory. Internal calls write checkpoints."""
-        if _internal_call:
+        """Writes the VLM alone, without head and teacher, with its processor, as a Hugging Face directory.
+
+        Internal calls write checkpoints; that of `push_to_hub`, which names no folder, writes what is published.
+        """
+        if _internal_call and output_dir is not None:
             if not self.is_fsdp_enabled:  # there the weights are written with the optimizer; the stock method gathers them a second time
                 super().save_model(output_dir, _internal_call=True)
             return
         state = self.vlm_state()
         if self.args.should_save:
             self.write_vlm(Path(output_dir or self.args.output_dir), state)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def vlm_state(self) -> dict[str, Tensor] | None:
         """The VLM's full weights under FSDP (call it on every process), else None: the model holds them."""
@@ -142,6 +174,8 @@ class ObjectiveTrainer(Trainer):
 
     def write_vlm(self, folder: Path, state: dict[str, Tensor] | None) -> None:
         """Writes the Hugging Face directory, on one process, with the `state` of `vlm_state`."""
+        if self.processing_class is None:
+            warnings.warn(f"{folder} gets no processor, so it does not load by itself; give the trainer processing_class=", stacklevel=2)
         export_vlm(self.objective_module.vlm, self.processing_class, folder, state_dict=state)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
@@ -149,16 +183,35 @@ class ObjectiveTrainer(Trainer):
             save_trained(self.objective_module, Path(output_dir or self.args.output_dir))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
         folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         self._save_beside(folder)
         if self.args.world_size > 1:
             self.accelerator.wait_for_everyone()
         if self.args.should_save:
             mark_whole(folder)
+            # Only now: the library deletes older ones before this one is complete.
+            rotate_checkpoints(self.args.output_dir, limit, best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=True)
+        if self.args.push_to_hub:
+            push_while_training(self, folder)
 
     def _save_beside(self, folder: Path) -> None:
         """Writes other state that a resumed run needs, before the checkpoint is marked complete."""
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing: the library would publish the checkpoint's own weights, and before it is complete (see `push_while_training`)."""
+
+    def create_model_card(self, *args: Any, **options: Any) -> None:
+        """As in the library, for the VLM."""
+        wrapped, self.model = self.model, base_model(self.objective_module.vlm)
+        try:
+            super().create_model_card(*args, **options)
+        finally:
+            self.model = wrapped
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         refuse_other_launcher(Path(resume_from_checkpoint), self.is_fsdp_enabled)
@@ -197,12 +250,6 @@ class ObjectiveTrainer(Trainer):
             for batch, lacks in zip(batches, lacking, strict=True)
         ]
 
-    def _over_processes(self, values: Tensor) -> Tensor:
-        """The sum of a vector over all processes."""
-        if self.args.world_size == 1:
-            return values
-        return self.accelerator.gather(values).view(self.args.world_size, -1).sum(dim=0)
-
 
 class LaverTrainer(ObjectiveTrainer):
     """A Trainer of a Hugging Face VLM with LaVer (arXiv 2512.06281), on the examples of a LLaVA-format source or data set.
@@ -229,6 +276,21 @@ class LaverTrainer(ObjectiveTrainer):
             inputs = self.teacher_callback.teach(model, inputs, self.state.global_step)
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
+    def _held_out_terms(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> Terms:
+        return super()._held_out_terms(model, self.teacher_callback.teach(model, batch, step, counted=False), step)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self.teacher_callback.resume(Path(str(self.state.best_model_checkpoint)))
+
+    def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
+        """As in the library; with `head_learning_rate`, vision head and mask embedding are groups with a rate of their own."""
+        optimizer = super().create_optimizer(*args, **options)
+        rate = self.teacher_callback.objective.settings.head_learning_rate
+        if rate is not None:
+            give_own_rate(optimizer, self.teacher_callback.objective.parameters(), rate)
+        return optimizer
+
     def train(self, resume_from_checkpoint: Any = None, **options: Any) -> Any:
         if resume_from_checkpoint and self.is_deepspeed_enabled:
             raise BadInput("DeepSpeed's checkpoints hold no teacher, so LaVer cannot resume from them; use FSDP2 or DDP")
@@ -239,14 +301,7 @@ class LaverTrainer(ObjectiveTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self.teacher_callback.resumed = Path(resume_from_checkpoint)
-
-
-def _with_epochs(dataset: Any) -> Any:
-    """A data set that yields examples with their epochs."""
-    if dataset is None or isinstance(dataset, FixedOrder | EpochDataset | StreamedEpochs):
-        return dataset
-    return StreamedEpochs(dataset) if isinstance(dataset, Stream) else EpochDataset(dataset)
+        self.teacher_callback.resume(Path(resume_from_checkpoint))
 
 
 def _keep_batches_whole(arguments: TrainingArguments | None) -> None:
