@@ -52,12 +52,11 @@ def prefix_inputs(config: Any, inputs: PassInputs) -> PassInputs:
 
 def picture_inputs(config: Any, inputs: PassInputs) -> PassInputs:
     """The pictures' tokens alone, each picture as its own sample, several in a row where they fit. Masked tokens stay masked. No logits."""
-    index = _dummy_index(config, inputs)
-    if index is not None:
-        return PassInputs(_tokens_at(inputs.input_ids, index, config), inputs.layout.gather(index), inputs.pixels)
-    index = pictures_index(inputs.layout)
+    index, layout = _dummy_index(config, inputs), inputs.layout
+    if index is None:
+        index, layout = pictures_index(inputs.layout), alone(inputs.layout)
     masked = None if inputs.masked is None else inputs.masked.flatten()[index.clamp(min=0)] & (index != NONE)
-    return PassInputs(_tokens_at(inputs.input_ids, index, config), alone(inputs.layout).gather(index), inputs.pixels, masked)
+    return PassInputs(_tokens_at(inputs.input_ids, index, config), layout.gather(index), inputs.pixels, masked)
 
 
 def _dummy_index(config: Any, inputs: PassInputs) -> Int[Tensor, "1 token"] | None:
