@@ -3,8 +3,8 @@
 accelerate takes its FSDP plug-in for accelerators only. On a CPU nothing else of it depends on the device, so `fsdp_on_cpu` makes its state
 say FSDP there; the Trainer, accelerate's `_prepare_fsdp2` and checkpoints, and torch's `fully_shard` are the real ones.
 
-Options: `names` (families), `steps` a run, `accumulation`, `save_at` (a step, 0: never), `resume` (a folder with runs to go on from),
-`state_dict` (SHARDED_STATE_DICT or FULL_STATE_DICT), `low_memory` (`cpu_ram_efficient_loading`).
+Options: `names` (families), `steps` a run, `save_at` (a step, 0: never), `resume` (a folder with runs to go on from),
+`state_dict` (SHARDED_STATE_DICT or FULL_STATE_DICT), `low_memory` (`cpu_ram_efficient_loading`), `micro` (examples of a micro-batch).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from theodolite.training.trainer import LaverTrainer
 BATCH = 6
 DEFAULTS: Mapping[str, Any] = {
     "names": tiny_families.NAMES,
-    "steps": 4,
+    "steps": 3,
     "save_at": 0,
     "resume": "",
     "state_dict": "SHARDED_STATE_DICT",
@@ -137,6 +137,7 @@ def run(name: str, folder: Path, options: Mapping[str, Any]) -> None:
     assert trainer.is_fsdp_enabled == sharded
     resumed = Path(options["resume"]) / name / "checkpoints" / f"checkpoint-{options['save_at']}" if options["resume"] else None
     folder.mkdir(parents=True, exist_ok=True)
+    gathered = count_gathered(trainer)
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     trained = [parameter for parameter in trainer.objective_module.parameters() if parameter.requires_grad]
     assert all(isinstance(parameter, DTensor) == sharded for parameter in trained)
@@ -144,9 +145,23 @@ def run(name: str, folder: Path, options: Mapping[str, Any]) -> None:
         teaches_after_a_forward_alone(trainer, name)
     if not options["resume"]:
         trainer.save_model(str(folder / "model"))
+        (folder / "gathered.json").write_text(json.dumps(len(gathered)))
     AcceleratorState._reset_state(reset_partial_state=False)
     if sharded:
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_CPU
+
+
+def count_gathered(trainer: LaverTrainer) -> list[None]:
+    """A list that grows with each call that gathers the whole model."""
+    calls: list[None] = []
+    stock = trainer.accelerator.get_state_dict
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        return stock(*args, **kwargs)
+
+    trainer.accelerator.get_state_dict = counted
+    return calls
 
 
 def teaches_after_a_forward_alone(trainer: LaverTrainer, name: str) -> None:
