@@ -170,7 +170,9 @@ class ObjectiveTrainer(EvaluatedBySums):
         if not self.is_fsdp_enabled:
             return None
         state = self.accelerator.get_state_dict(self.model)
-        return {name.removeprefix("vlm."): value for name, value in state.items() if name.startswith("vlm.")}
+        first = {id(tensor): name for name, tensor in reversed(self.objective_module.vlm.state_dict(keep_vars=True).items())}
+        tied = {name: first[id(tensor)] for name, tensor in self.objective_module.vlm.state_dict(keep_vars=True).items()}
+        return {name: state[f"vlm.{same}"] for name, same in tied.items() if f"vlm.{same}" in state}
 
     def write_vlm(self, folder: Path, state: dict[str, Tensor] | None) -> None:
         """Writes the Hugging Face directory, on one process, with the `state` of `vlm_state`."""

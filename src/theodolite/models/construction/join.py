@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from theodolite.models.construction.encoders import Encoder, encoder_named
-from theodolite.models.load import loading
+from theodolite.models.load import loading, with_memory
 from theodolite.records.errors import BadInput
 
 IMAGE = "<image>"
@@ -49,7 +49,10 @@ def join_vlm(
         _add_picture_token(decoder, tokenizer)
         torch.manual_seed(seed)
         model = _joined(vision, decoder, tokenizer.convert_tokens_to_ids(IMAGE), attention)
-    _check_same_logits(model, decoder, language_model)
+    if any(parameter.is_meta for parameter in model.parameters()):  # another process of this machine has the weights, and checks them
+        model = with_memory(model, torch.device("cpu"))
+    else:
+        _check_same_logits(model, decoder, language_model)
     return model, LlavaProcessor(
         image_processor=vision.image_processor,
         tokenizer=tokenizer,
