@@ -7,9 +7,10 @@ positions at which logits are wanted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from theodolite.models.encoder_output import EncoderOutput
+from theodolite.models.encoder_output import EncoderOutput, forward_replaced
 from theodolite.models.exported.attention import language_mask, layer_kinds, refuse_dropped_masks
 from theodolite.models.exported.layout import Layout
 from theodolite.models.exported.positions import AxisRotary, axis_positions, refuse_interleaved
@@ -39,6 +40,10 @@ class Adaptation:
 
 
 STOCK = Adaptation()
+
+
+# From the head's forward and the hidden states at the wanted positions (position, dim).
+AtHead = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +104,11 @@ def run_forward(
     mask_embedding: nn.Module | None = None,
     encoded: EncoderOutput | None = None,
     outputs: Mapping[str, Any] | None = None,
+    at_head: AtHead | None = None,
 ) -> ForwardOutput:
     """One forward pass. `mask_embedding(embeddings, masked)` sets the learned embedding at masked tokens; `encoded` reuses the encoder's
-    output; `outputs` are the connector's outputs (`VisionFeatures.outputs`), used instead of the pixels.
+    output; `outputs` are the connector's outputs (`VisionFeatures.outputs`), used instead of the pixels;
+    `at_head(forward, states)` is computed in place of the logits from the hidden states at the wanted positions.
 
     Raises `BadInput` for packed rows of a family whose stock attention is over the whole prefix, without mixed attention.
     """
@@ -129,6 +136,9 @@ def run_forward(
             base.get_submodule(family.lm_head).register_forward_pre_hook(select_wanted),
         ):
             stack.callback(RemovableHandle.remove, handle)
+        if at_head is not None:
+            head = base.get_submodule(family.lm_head)
+            stack.enter_context(forward_replaced(head, partial(_at_head, at_head, head.forward)))
         arguments = _arguments(inputs if outputs is None else replace(inputs, pixels={}), family)
         if outputs is not None:
             arguments["mm_encoder_outputs"] = outputs
@@ -136,6 +146,11 @@ def run_forward(
             arguments["as_stock"] = True  # else an exported model would adapt its inputs a second time
         logits = base(**arguments, use_cache=False).logits[0]
     return ForwardOutput(hidden[0], logits)
+
+
+def _at_head(at_head: AtHead, forward: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
+    """What `at_head` gives, as (1, 1, value): the stock forward takes it for logits."""
+    return at_head(forward, states[0]).view(1, 1, -1)
 
 
 def _arguments(inputs: PassInputs, family: Family) -> dict[str, Any]:

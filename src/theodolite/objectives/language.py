@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from theodolite.models.conversation_tokenizer import IGNORE
-from theodolite.models.families import family_of
+from theodolite.models.encoder_output import EncoderOutput
 from theodolite.models.forward import STOCK, Adaptation, ForwardOutput, base_model, run_forward
 from theodolite.models.pass_inputs import PassInputs, whole_inputs
 from theodolite.objectives.terms import Objective, Term, Terms
@@ -28,13 +27,17 @@ def next_token_loss(logits: Float[Tensor, "position vocabulary"], labels: Int[Te
 
 
 def chunked_loss(
-    head: nn.Module, states: Float[Tensor, "position dim"], labels: Int[Tensor, " position"], most_logits: int = MOST_LOGITS
+    head: Callable[[Tensor], Tensor],
+    states: Float[Tensor, "position dim"],
+    labels: Int[Tensor, " position"],
+    vocabulary: int,
+    most_logits: int = MOST_LOGITS,
 ) -> Float[Tensor, ""]:
-    """`next_token_loss` of the head's logits at these hidden states, with at most `most_logits` logits at a time.
+    """`next_token_loss` of the head's logits (position, vocabulary) at these hidden states, at most `most_logits` logits at a time.
 
     Where there are more, each part of the positions is computed again in the backward pass.
     """
-    rows = max(most_logits // len(head.weight), 1)  # type: ignore[arg-type]
+    rows = max(most_logits // vocabulary, 1)
     if len(labels) <= rows:
         return next_token_loss(head(states), labels)
 
@@ -48,16 +51,25 @@ def chunked_loss(
 
 
 def answer_loss(
-    model: nn.Module, inputs: PassInputs, labels: Int[Tensor, " position"], adaptation: Adaptation = STOCK, *options: Any
+    model: nn.Module,
+    inputs: PassInputs,
+    labels: Int[Tensor, " position"],
+    adaptation: Adaptation = STOCK,
+    mask_embedding: nn.Module | None = None,
+    encoded: EncoderOutput | None = None,
 ) -> tuple[Float[Tensor, ""], ForwardOutput]:
     """Summed cross-entropy in nats of the tokens that follow the wanted positions, and the pass itself, without logits.
 
-    `options` are the further arguments of `run_forward`.
+    The further arguments are those of `run_forward`. The loss is computed where the stock forward computes logits, so that
+    the head's weights are there under FSDP2.
     """
-    output = run_forward(model, replace(inputs, wanted=None), adaptation, *options)
-    base = base_model(model)
-    states = output.hidden.flatten(0, 1)[inputs.wanted]
-    return chunked_loss(base.get_submodule(family_of(base.config).lm_head), states, labels), output
+    vocabulary = base_model(model).config.get_text_config().vocab_size
+
+    def at_head(forward: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
+        return chunked_loss(forward, states, labels, vocabulary)
+
+    output = run_forward(model, inputs, adaptation, mask_embedding, encoded, at_head=at_head)
+    return output.logits[0, 0], output
 
 
 class Language(Objective):
