@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from helpers.tiny_families import TEMPLATE, WRITTEN, tokenizer
-from theodolite.models.conversation_tokenizer import IGNORE, ConversationTokenizer, MalformedConversation, QuestionTokenizer
+from theodolite.models.chat_rendering import MalformedConversation
+from theodolite.models.conversation_tokenizer import IGNORE, ConversationTokenizer, QuestionTokenizer
 from theodolite.records.errors import BadInput
 
 IMAGE = "<image>"

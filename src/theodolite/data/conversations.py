@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from theodolite.models.conversation_tokenizer import Conversation, Message
+from theodolite.models.chat_rendering import Conversation, Message
 
 # Marks a picture's place in a data set's text. Adjacent line breaks are dropped: the chat template writes its own.
 MARK = "<image>"

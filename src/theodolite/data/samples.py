@@ -15,7 +15,8 @@ from torch import Tensor
 
 from theodolite.data.drops import Unfit
 from theodolite.data.sources import Picture, TrainingExample
-from theodolite.models.conversation_tokenizer import IGNORE, ConversationTokenizer, MalformedConversation, TokenizedConversation
+from theodolite.models.chat_rendering import MalformedConversation
+from theodolite.models.conversation_tokenizer import IGNORE, ConversationTokenizer, TokenizedConversation
 from theodolite.models.exported.grids import picture_grids
 from theodolite.models.families import image_token_id
 from theodolite.models.pictures import PictureReader, ProcessedPicture

@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from theodolite.data.conversations import IMAGE, BadConversation, Conversation, conversation_of, text_part
+from theodolite.data.conversations import IMAGE, BadConversation, conversation_of, text_part
 from theodolite.data.examples import ExampleSet
+from theodolite.models.chat_rendering import Conversation
 from theodolite.records.errors import BadInput
 
 # A picture, its file, or the file's bytes. Opened when a sample is made.

@@ -133,10 +133,11 @@ def as_source(dataset: Any) -> Source | Stream:
     """
     if _is_hugging_face(dataset):
         try:
-            return from_datasets(dataset)
+            examples: Any = from_datasets(dataset)
         except BadInput as error:
             line = "from theodolite.data.tables import from_datasets; train_dataset = from_datasets(dataset, text=..., pictures=...)"
             raise BadInput(f"the train_dataset does not show by itself which columns to train on ({error}). Give them: {line}") from error
+        return examples  # type: ignore[no-any-return]
     if isinstance(dataset, Stream):
         return dataset
     if not isinstance(dataset, Source):

@@ -7,23 +7,22 @@ the same for all questions about one picture, so trainers and askers share it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any
 
-from jinja2 import TemplateError
-
+from theodolite.models.chat_rendering import ChatRenderer, Conversation, MalformedConversation, Message
 from theodolite.records.errors import BadInput
 
-Message = Mapping[str, Any]
-Conversation = tuple[Message, ...]
 # The target of a position at which no token is trained, as torch's cross-entropy has it.
 IGNORE = -100
 
 
-class MalformedConversation(ValueError):
-    """A conversation that cannot be tokenised for training; the message says what is wrong with it."""
+class _NoBeginning(Exception):
+    """A token reaches over the end of a prompt or an answer."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +46,16 @@ class ConversationTokenizer:
 
     def __init__(self, tokenizer: Any, image_token_id: int, marker: str | None = None, chat_template: str | None = None) -> None:
         self.tokenizer, self.image_token_id = tokenizer, image_token_id
-        self.template = chat_template or tokenizer.chat_template
-        if not self.template:
-            raise BadInput("there is no chat template; give chat_template, such as the processor's own (processor.chat_template)")
         self._image = tokenizer.convert_ids_to_tokens(image_token_id)
         self.marker = marker or self._image
+        self.renderer = ChatRenderer(tokenizer, self.marker, chat_template)
         self._run = re.compile(f"(?:{re.escape(self._image)})+")
         added = tokenizer.added_tokens_decoder.items()
         special = {number for number, token in added if token.special} | set(tokenizer.all_special_ids)
         self._special = special - {tokenizer.unk_token_id}
+        # The longest come first: one may begin with another.
+        signs = sorted(map(tokenizer.convert_ids_to_tokens, self._special), key=len, reverse=True)
+        self._special_sign = re.compile("|".join(map(re.escape, signs)))
         # Where the tokenizer begins every text with a token of its own, templates leave that to it.
         first = list(tokenizer("")["input_ids"][:1])
         self._bos = first if first and first[0] == tokenizer.bos_token_id else []
@@ -67,43 +67,37 @@ class ConversationTokenizer:
         beginnings of what follows, or leaves pictures out.
         """
         _refuse_malformed(conversation, len(placeholders))
-        pieces = self._expanded(self._pieces(conversation), placeholders)
+        try:
+            return self._tokenize(conversation, placeholders)
+        except _NoBeginning as error:
+            # The template's fault if it fails on any words, else that of this conversation.
+            if self._is_usable(conversation, placeholders):
+                raise MalformedConversation(str(error)) from error
+            raise BadInput(f"{error}; the chat template must put a special token or a space between prompt and answer") from error
+
+    def _tokenize(self, conversation: Conversation, placeholders: Sequence[str]) -> TokenizedConversation:
+        pieces = self._expanded(self.renderer.render(conversation).pieces, placeholders)
         runs = [len(run.group()) // len(self._image) for run in self._run.finditer("".join(pieces))]
         # A picture's tokens are put in afterwards: a run of them is tokenised as one, which is exact, since a special token stands alone.
         pieces = [self._run.sub(lambda run: self._image, piece) for piece in pieces]
-        ids = self._ids("".join(pieces))
+        ids, ends = self._ids_and_ends(pieces)
         if ids.count(self.image_token_id) != len(runs):
             raise BadInput(f"the tokenizer does not keep {self._image!r} as one token; take the tokenizer of this model")
-        targets = self._targets(ids, self._ends(pieces, ids))
+        targets = self._targets(ids, ends)
         last = max(at for at, target in enumerate(targets) if target != IGNORE)
         return _with_runs(ids[: last + 1], targets, runs, self.image_token_id)
 
-    def _pieces(self, conversation: Conversation) -> list[str]:
-        """The rendered conversation cut before and behind each answer: prompt, answer, prompt, answer ... with nothing behind the last."""
-        rendered = self._render(conversation, generation=False)
-        if "{'type': 'text'" in rendered:
-            raise BadInput("the chat template writes lists of parts as they are; take the template of a vision-language model")
-        cuts = [0]
-        for at, message in enumerate(conversation):
-            if message["role"] != "assistant":
-                continue
-            prompt = self._render(conversation[:at], generation=True)
-            answered = rendered if at + 1 == len(conversation) else self._render(conversation[: at + 1], generation=False)
-            begin, end = _answer_begin(prompt, answered), len(answered.rstrip())  # templates may write a line break behind the end token
-            if begin is None or not (rendered.startswith(answered) and end > begin >= cuts[-1]):
-                raise BadInput(
-                    f"the chat template does not continue its prompt, which ends in {prompt[-40:]!r}, with the answer: with it, the "
-                    f"text ends in {answered[-80:]!r}; check add_generation_prompt in the template"
-                )
-            cuts += [begin, end]
-        return [rendered[begin:end] for begin, end in pairwise(cuts)]
-
-    def _render(self, messages: Conversation, *, generation: bool) -> str:
-        options = {"chat_template": self.template, "add_generation_prompt": generation, "tokenize": False}
+    def _is_usable(self, conversation: Conversation, placeholders: Sequence[str]) -> bool:
+        """Whether a conversation of this form can be tokenised where every text is one word."""
+        plain = [[{**part, "text": "a"} if part["type"] == "text" else part for part in message["content"]] for message in conversation]
+        messages = [{**message, "content": parts} for message, parts in zip(conversation, plain, strict=True)]
         try:
-            return str(self.tokenizer.apply_chat_template(list(messages), **options))
-        except TemplateError as error:
-            raise MalformedConversation(f"the chat template refuses the conversation ({error})") from error
+            self._tokenize(tuple(messages), placeholders)
+        except (BadInput, _NoBeginning):
+            return False
+        except MalformedConversation:
+            return True
+        return True
 
     def _expanded(self, pieces: Sequence[str], placeholders: Sequence[str]) -> list[str]:
         """The pieces with each picture's placeholder in place of the template's marker."""
@@ -116,22 +110,69 @@ class ConversationTokenizer:
         return [re.sub(re.escape(self.marker), lambda _: next(remaining), piece) for piece in pieces]
 
     def _ids(self, text: str) -> list[int]:
-        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = self._raw_ids(text)
         return ids if ids[:1] == self._bos else self._bos + ids
 
-    def _ends(self, pieces: Sequence[str], ids: Sequence[int]) -> list[int]:
-        """The number of tokens up to the end of each piece. Raises `BadInput` where a token reaches over it."""
-        ends: list[int] = []
-        for number in range(1, len(pieces) + 1):
-            beginning = ids if number == len(pieces) else self._ids("".join(pieces[:number]))
-            is_answer_lost = number % 2 == 0 and len(beginning) == ends[-1]
-            if ids[: len(beginning)] != beginning or is_answer_lost:
-                raise BadInput(
-                    f"the tokens up to {pieces[number - 1][-40:]!r} are no beginning of the tokens of the whole conversation; the chat "
-                    "template must put a special token or a space between prompt and answer"
-                )
-            ends.append(len(beginning))
-        return ends
+    def _raw_ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @cached_property
+    def _splits_at_white_space(self) -> bool:
+        """Whether the tokens of a text do not depend on being at a text's beginning, as in byte-level BPE."""
+        return self._raw_ids("\na") == self._raw_ids("\n") + self._raw_ids("a")
+
+    def _ids_and_ends(self, pieces: Sequence[str]) -> tuple[list[int], list[int]]:
+        """The tokens of the whole text, and their number up to the end of each piece.
+
+        Each beginning's tokens must be a beginning of the whole's, as the model gets the prompt alone when it is asked. Where an answer
+        begins with white space that the tokenizer joins to that of the prompt (two line breaks as one token), prompt and answer are
+        tokenised apart. Raises `_NoBeginning` where a token reaches over another end.
+        """
+        text, cuts = "".join(pieces), list(accumulate(map(len, pieces)))
+        breaks: list[int] = []
+        while True:
+            ids, anchors = self._anchored_ids(text, breaks)
+            ends: list[int] = []
+            for number, cut in enumerate(cuts, start=1):
+                end = len(ids) if number == len(cuts) else self._end(text, cut, ids, anchors, breaks)
+                if end is None or (number % 2 == 0 and end == ends[-1]):
+                    break
+                ends.append(end)
+            else:
+                return ids, ends
+            start = cuts[len(ends) - len(ends) % 2]  # where the answer begins whose beginning or end is in a token
+            if start in breaks or not self._splits_at_white_space or not (text[start - 1].isspace() and text[start].isspace()):
+                raise _NoBeginning(f"the tokens up to {pieces[len(ends)][-40:]!r} are no beginning of the tokens of the whole conversation")
+            breaks.append(start)
+
+    def _anchored_ids(self, text: str, breaks: Sequence[int]) -> tuple[list[int], list[tuple[int, int]]]:
+        """The tokens of a text, tokenised apart at the breaks; and (place in the text, number of tokens before it) of all special tokens.
+
+        From a special token on, tokens do not depend on what is before it.
+        """
+        ids: list[int] = []
+        anchors = [(0, 0)]
+        for begin, end in pairwise([0, *breaks, len(text)]):
+            section = self._raw_ids(text[begin:end])
+            if begin == 0 and section[:1] != self._bos:
+                ids += self._bos
+            places = [begin + sign.start() for sign in self._special_sign.finditer(text, begin, end)]
+            numbers = [len(ids) + at for at, token in enumerate(section) if token in self._special]
+            if begin:
+                anchors.append((begin, len(ids)))
+            if len(places) == len(numbers):  # else a sign is no token here, and which is not known
+                anchors += zip(places, numbers, strict=True)
+            ids += section
+        return ids, anchors
+
+    def _end(self, text: str, cut: int, ids: Sequence[int], anchors: Sequence[tuple[int, int]], breaks: Sequence[int]) -> int | None:
+        """The number of tokens of the text's beginning up to a place; None if these are no beginning of the tokens."""
+        place, num_before = anchors[bisect_left(anchors, (cut, 0)) - 1]
+        tail = self._ids(text[:cut]) if place == 0 else self._raw_ids(text[place:cut])
+        if list(ids[num_before : num_before + len(tail)]) == tail:
+            return num_before + len(tail)
+        beginning, _ = self._anchored_ids(text[:cut], [place for place in breaks if place < cut])
+        return len(beginning) if list(ids[: len(beginning)]) == beginning else None
 
     def _targets(self, ids: Sequence[int], ends: Sequence[int]) -> list[int]:
         """The token to predict after each, `IGNORE` outside the answers. `ends` alternate: of a prompt, of its answer."""
@@ -147,31 +188,29 @@ class ConversationTokenizer:
         return targets
 
 
-def _answer_begin(prompt: str, answered: str) -> int | None:
-    """The position at which the answer begins in the text that continues the prompt; None if that does not begin with the prompt.
-
-    White space at the end of the prompt may be other white space there: LLaVA-OneVision's own template writes a space more.
-    """
-    if answered.startswith(prompt):
-        return len(prompt)
-    stem = prompt.rstrip()
-    behind = answered[len(stem) :]
-    gap = len(behind) - len(behind.lstrip())
-    return len(stem) + gap if gap and answered.startswith(stem) else None
-
-
 def _refuse_malformed(conversation: Conversation, num_pictures: int) -> None:
     """Raises `MalformedConversation` where the last message is no answer, an answer is empty, or the number of pictures is another."""
     if not conversation or conversation[-1]["role"] != "assistant" or conversation[0]["role"] == "assistant":
         raise MalformedConversation("the conversation does not begin with a question and end with the assistant's answer")
     places = 0
     for message in conversation:
+        _refuse_half_characters(message)
         kinds = [part["type"] for part in message["content"]]
         places += kinds.count("image")
         if message["role"] == "assistant" and ("image" in kinds or not "".join(part["text"] for part in message["content"]).strip()):
             raise MalformedConversation("an answer is empty, or holds a picture")
     if places != num_pictures:
         raise MalformedConversation(f"the conversation places {places} pictures, and the example has {num_pictures}")
+
+
+def _refuse_half_characters(message: Message) -> None:
+    """Raises `MalformedConversation` for lone surrogates: halves of a character, which JSON can hold and no tokenizer takes."""
+    for part in message["content"]:
+        try:
+            part.get("text", "").encode()
+        except UnicodeEncodeError as error:
+            code = f"U+{ord(error.object[error.start]):04X}"
+            raise MalformedConversation(f"a text holds {code}, half a surrogate pair and no character; mend its encoding") from error
 
 
 def _with_runs(ids: Sequence[int], targets: Sequence[int], runs: Sequence[int], image: int) -> TokenizedConversation:
