@@ -24,7 +24,7 @@ from theodolite.models.forward import adapt, base_model
 from theodolite.objectives.laver import LaVer, LaverConfig
 from theodolite.objectives.terms import Terms, combine
 from theodolite.records.errors import BadInput
-from theodolite.training.checkpoint import load_trained, mark_whole, save_trained, whole_checkpoint
+from theodolite.training.checkpoint import load_trained, mark_whole, save_trained, unmark, whole_checkpoint
 from theodolite.training.evaluation import EvaluatedBySums, each, with_epochs
 from theodolite.training.hub import push_while_training
 from theodolite.training.launch import refuse_undistributed
@@ -168,12 +168,14 @@ class ObjectiveTrainer(EvaluatedBySums):
             save_trained(self.objective_module, Path(output_dir or self.args.output_dir))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:
+            unmark(folder)
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
-        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         self._save_beside(folder)
         if self.args.world_size > 1:
             self.accelerator.wait_for_everyone()
