@@ -72,15 +72,16 @@ def test_labels_are_the_answers_with_their_end_tokens_and_questions_are_branches
     assert batch["branch"][0].tolist() == [0] * len(turns[0].prefix) + branches
     assert batch["input_ids"][0, batch["predicts"][::2]].tolist() == [turn.question[-1] for turn in turns]
     assert batch["cell"][0, :64].tolist() == [[row, column] for row in range(8) for column in range(8)]
-    assert set(batch) == {"input_ids", "sample", "branch", "picture", "cell", "rank", "dither", "predicts", "labels", "pixel_values"}
+    layout = {"sample", "branch", "picture", "cell", "rank", "dither", "plan"}
+    assert set(batch) == {"input_ids", "predicts", "labels", "pixel_values"} | layout
 
 
 def test_the_epoch_of_a_draw_decides_the_ranks_and_nothing_else() -> None:
     _, processor = tiny_vlm()
     make = collator(processor)
     first, second, again = make([(0, 3)]), make([(1, 3)]), make([3])
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert {name for name in first if not torch.equal(first[name], second[name])} == {"rank", "dither"}
+    assert all(torch.equal(first[name], again[name]) for name in first if name != "plan")
+    assert {name for name in first if name != "plan" and not torch.equal(first[name], second[name])} == {"rank", "dither"}
 
 
 def test_the_loss_of_a_batch_is_the_sum_of_its_rows_whatever_the_padding() -> None:

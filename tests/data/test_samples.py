@@ -317,19 +317,21 @@ def pairs(*reasons: str) -> Sequence[tuple[str, str]]:
     return [(f"k{number}", reason) for number, reason in enumerate(reasons)]
 
 
-def test_the_tally_counts_by_kind_and_stops_past_the_fraction_once_enough_were_seen() -> None:
+def test_the_tally_counts_by_kind_and_stops_where_the_share_is_clearly_too_large() -> None:
     tally = Dropped(max_damaged_frac=0.1, min_seen=20)
     tally.add(pairs("unreadable: gone", "malformed: odd", "too long: very"), 10)
     assert tally.counts == {"unreadable": 1, "malformed": 1, "too long": 1}
     assert tally.lines() == [f"1 of 10 examples left out: {kind}" for kind in ("malformed", "too long", "unreadable")]
     assert tally.listed == {"k0": "unreadable: gone", "k1": "malformed: odd", "k2": "too long: very"}
-    tally.add(pairs("too long: very"), 10)  # 2 of 20 are damaged: not past a tenth
+    tally.add(pairs(*["unreadable: cut"] * 7), 10)  # 9 of 20 where 2 are allowed: by chance 6 times in 100,000
     with pytest.raises(
-        BadInput, match=r"3 of the first 21 examples cannot be read, more than the 10\.0% allowed: k0 \(unreadable: gone\); k1 \("
+        BadInput, match=r"11 of the first 22 examples cannot be used, more than the 10\.0% allowed: k0 \(unreadable: gone\); k1 \(.*frac"
     ):
-        tally.add([("k9", "unreadable: cut")], 1)
+        tally.add(pairs("unreadable: cut", "malformed: odd"), 2)
     with pytest.raises(BadInput, match="give a fraction from 0 to 1"):
         Dropped(max_damaged_frac=5.0)
+    with pytest.raises(BadInput, match="1 of the first 100 examples cannot be used, more than the 0"):
+        Dropped(max_damaged_frac=0.0).add(pairs("malformed: odd"), 100)
 
 
 def test_the_tally_lists_each_example_once_and_no_more_than_asked() -> None:

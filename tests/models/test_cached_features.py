@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from helpers.tiny_llava import tiny_vlm
 from theodolite.models.cached_features import DiskFeatureCache, MemoryFeatureCache, cached_features
-from theodolite.models.forward import EncoderOutput
+from theodolite.models.encoder_output import EncoderOutput
+from theodolite.models.families import family_of
 from theodolite.records.errors import BadInput
 
 
@@ -78,7 +79,7 @@ def test_a_pass_that_keeps_its_own_encoding_leaves_the_memory_in_place(model: An
     runs = counted(tower)
     with cached_features(tower, -1, DiskFeatureCache(tmp_path / "f.sqlite")):
         for _ in range(2):
-            with EncoderOutput().around(tower):
+            with EncoderOutput().around(model, family_of(model.config)):
                 tower(pixels(2))
                 tower(pixels(2))
     assert runs == [2] and "forward" not in vars(tower)

@@ -74,8 +74,25 @@ def model_is_meta(model: torch.nn.Module) -> bool:
     return any(value.is_meta for value in (*model.parameters(), *model.buffers()))
 
 
-def test_the_picture_token_starts_as_the_mean_of_all_others(tmp_path: Path) -> None:
-    model, processor = join_vlm("patches:16/8", str(save_language_model(tmp_path / "language")))
+@pytest.mark.parametrize("num_rows", [10, 16, 8])
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_picture_token_starts_as_the_mean_of_the_words_whatever_the_tables_length(tmp_path: Path, num_rows: int, tied: bool) -> None:
+    """Ten words; a table of 16 rows has some for no word, one of 8 has too few."""
+    folder = save_language_model(tmp_path / "language")
+    config = hf.AutoConfig.from_pretrained(folder, vocab_size=num_rows, tie_word_embeddings=tied, eos_token_id=1)
+    torch.manual_seed(0)
+    language = hf.AutoModelForCausalLM.from_config(config)
+    for table in (language.get_input_embeddings().weight, language.lm_head.weight):
+        table.data[10:] = 5.0
+    language.save_pretrained(folder)
+    model, processor = join_vlm("patches:16/8", str(folder))
     assert processor.tokenizer.convert_tokens_to_ids("<image>") == model.config.image_token_id == 10
-    for table in (model.get_input_embeddings().weight, model.lm_head.weight):
-        torch.testing.assert_close(table[10], table[:10].mean(dim=0))
+    own = min(num_rows, 10)
+    for joined, table in zip(
+        (model.get_input_embeddings().weight, model.lm_head.weight),
+        (language.get_input_embeddings().weight, language.lm_head.weight),
+        strict=True,
+    ):
+        assert len(joined) == max(num_rows, 11)
+        assert torch.equal(joined[:own], table[:own])
+        torch.testing.assert_close(joined[10], table[:own].mean(dim=0))

@@ -258,3 +258,23 @@ def test_without_a_gradient_to_find_only_the_two_products_are_made() -> None:
     with torch.no_grad(), CountProducts() as counted:
         gram_loss(student, teacher, (8,))
     assert counted.products == 2
+
+
+@pytest.mark.parametrize("tile", TILES)
+def test_with_means_each_picture_counts_once(tile: int) -> None:
+    student, teacher = rows()
+    starts = [sum(UNEQUAL[:number]) for number in range(len(UNEQUAL))]
+    means = [
+        dense_gram_loss(student[start : start + size], teacher[start : start + size], (size,)) / size**2
+        for start, size in zip(starts, UNEQUAL, strict=True)
+        if size
+    ]
+    wanted = with_gradient(torch.stack(means).sum(), student)
+    found = with_gradient(gram_loss(student, teacher, UNEQUAL, tile=tile, by_picture="mean"), student)
+    torch.testing.assert_close(found, wanted, atol=1e-12, rtol=1e-10)
+    again = gram_loss(student, teacher, UNEQUAL, tile=tile, by_picture="mean")
+    again.backward(retain_graph=True)
+    first = student.grad.clone()  # type: ignore[union-attr]
+    student.grad = None
+    again.backward()
+    torch.testing.assert_close(student.grad, first)

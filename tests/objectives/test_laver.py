@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from torch import nn
 from helpers import tiny_families
 from helpers.laver_batches import batch as hand_made
 from helpers.tiny_llava import tiny_vlm
+from theodolite.models.encoder_output import EncoderOutput
 from theodolite.models.exported.grids import picture_grids
 from theodolite.models.exported.layout import layout_of
 from theodolite.models.exported.positions import axis_positions
 from theodolite.models.families import family_of, image_token_id
 from theodolite.models.forward import STOCK, Adaptation, adapt, run_forward
+from theodolite.models.freezing import set_trainable
 from theodolite.models.pass_inputs import layout_in, whole_inputs
 from theodolite.objectives.language import Language
 from theodolite.objectives.laver import LaVer, LaverConfig
@@ -178,6 +181,30 @@ def test_mixed_attention_lets_a_picture_see_itself_and_nothing_later(name: str) 
     others = torch.arange(len(change)) != row
     assert change[others].max().item() == 0.0
     assert change[row][place.real[row] & (place.picture[row] == -1) & (torch.arange(change.shape[1]) > column)].min() > 0
+
+
+@pytest.mark.parametrize("trained", [("language_model",), ("connector", "language_model")])
+@pytest.mark.parametrize("branch", BRANCHES)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_frozen_encoder_runs_once_a_step_and_changes_no_term(
+    name: str, branch: str, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With adapters on the language model the encoder is wholly frozen; Qwen-VL's holds the connector, and its blocks run once."""
+    objective_module, teacher_callback, batch = learner_of(name, branch=branch, mask_ratio=0.5)
+    set_trainable(objective_module.vlm, trained)
+    family = family_of(objective_module.vlm.config)
+    blocks = objective_module.vlm.get_submodule(family.encoder_blocks or family.encoder)
+    runs: list[Any] = []
+    block = blocks[0] if family.encoder_blocks else blocks
+    stock = block.forward
+    block.forward = lambda *args, **kwargs: (runs.append(1), stock(*args, **kwargs))[1]
+    terms, _ = step(objective_module, teacher_callback, batch)
+    assert len(runs) == 1
+    monkeypatch.setattr(EncoderOutput, "around", lambda self, base, family: nullcontext())
+    apart, _ = step(objective_module, teacher_callback, batch)
+    assert len(runs) == (4 if branch == "separate" else 3)
+    for name_of_term, term in terms.items():
+        torch.testing.assert_close(term.total, apart[name_of_term].total)
 
 
 def test_language_alone_on_an_adapted_model_is_the_control() -> None:

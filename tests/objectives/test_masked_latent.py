@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from theodolite.objectives.masked_latent import Centre, MaskEmbedding, VisionHead, masked_latent_loss
+from theodolite.objectives.masked_latent import Centre, MaskEmbedding, VisionHead, masked_latent_loss, target_statistics
 from theodolite.records.errors import BadInput
 
 
@@ -112,9 +115,9 @@ def test_one_mean_over_the_step_is_not_the_mean_of_its_parts() -> None:
     assert whole.value.item() == pytest.approx(9 / 4) != parts.value.item()
 
 
-def test_the_centre_is_kept_with_the_weights_but_not_trained() -> None:
+def test_the_centre_is_neither_trained_nor_broadcast_with_the_weights() -> None:
     centre = Centre(3)
-    assert list(centre.state_dict()) == ["value"] and list(centre.parameters()) == []
+    assert list(centre.state_dict()) == [] and [name for name, _ in centre.named_buffers()] == ["value"] and list(centre.parameters()) == []
     assert torch.equal(centre.value, torch.zeros(3))
     with pytest.raises(ValueError, match="-1"):
         centre.update(torch.zeros(3), -1)
@@ -155,3 +158,34 @@ def test_the_mask_embedding_starts_with_the_deviation_asked_for() -> None:
     torch.manual_seed(0)
     assert MaskEmbedding(20_000).value.std().item() == pytest.approx(0.02, rel=0.03)
     assert MaskEmbedding(20_000, 0.5).value.std().item() == pytest.approx(0.5, rel=0.03)
+
+
+def test_what_is_watched_has_its_closed_forms() -> None:
+    """Sums over tokens: entropy of the targets, divergence of the predictions, cosines; and the share of prototypes in use."""
+    student, teacher, centre = outputs()
+    watched = target_statistics(student, teacher, centre)
+    loss = masked_latent_loss(student, teacher, centre)
+    torch.testing.assert_close(watched["teacher_entropy"] + watched["student_kl"], loss.detach())
+    assert float(watched["student_kl"]) > 0
+    torch.testing.assert_close(watched["head_cosine"], F.cosine_similarity(student, teacher, dim=-1).sum().detach())
+    same = target_statistics(teacher * 0.1 / 0.04, teacher, torch.zeros_like(centre))
+    torch.testing.assert_close(same["student_kl"], torch.zeros_like(same["student_kl"]), atol=1e-5, rtol=0)
+    flat, width = torch.zeros(4, 8), 8
+    uniform = target_statistics(flat, flat, torch.zeros(8))
+    assert float(uniform["teacher_entropy"]) == pytest.approx(4 * math.log(width)) and float(uniform["prototypes_used"]) == 0.25
+    apart = target_statistics(flat, 9 * torch.eye(8)[:4], torch.zeros(8))
+    assert float(apart["teacher_entropy"]) == pytest.approx(0, abs=1e-6) and float(apart["prototypes_used"]) == 1.0
+    assert all(float(value) == 0 for value in target_statistics(flat[:0], flat[:0], torch.zeros(8)).values())
+
+
+def test_the_two_initialisations_of_the_head() -> None:
+    """At width 3,584 and hidden 8,192 the default makes targets near uniform, the reference's near one prototype (here at 1/8)."""
+    entropies = {}
+    for init in ("default", "kaiming"):
+        torch.manual_seed(0)
+        head = VisionHead(448, 1024, 448, init)  # type: ignore[arg-type]
+        with torch.no_grad():
+            prototypes = head(torch.randn(64, 448))
+        entropies[init] = float(target_statistics(prototypes, prototypes, prototypes.mean(0))["teacher_entropy"]) / 64
+        assert (head.layers[-1].bias is None) == (init == "kaiming")
+    assert entropies["default"] > 0.8 * math.log(448) and entropies["kaiming"] < 0.2 * math.log(448)

@@ -72,3 +72,13 @@ def test_a_decay_that_leaves_no_teacher_is_refused(decay: float) -> None:
 def test_a_step_that_the_run_does_not_have_is_refused(step: int) -> None:
     with pytest.raises(ValueError, match=r"1 \.\. 10"):
         EMASchedule().due(step, 10)
+
+
+def test_the_decay_is_constant_or_goes_along_half_a_cosine_to_its_end() -> None:
+    assert [EMASchedule().decay_at(step, 100) for step in (1, 50, 100)] == [0.95] * 3
+    rising = EMASchedule(0.95, 0.02, 1.0)
+    assert rising.decay_at(50, 100) == pytest.approx(0.975) and rising.decay_at(100, 100) == 1.0
+    assert rising.period(5000) == 100
+    for wrong in (0.9, 1.1):
+        with pytest.raises(BadInput, match="decay_end"):
+            EMASchedule(0.95, 100, wrong)

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from helpers import HELPERS, script_environment, tiny_families
 from helpers.staged_run import STEPS, short
+from helpers.tiny_llava import tiny_vlm
 from theodolite.commands.progress import Steps
 from theodolite.commands.train import train_recipe
 from theodolite.models.fingerprint import weights_hash
@@ -26,7 +27,7 @@ from theodolite.models.load import load_vlm
 from theodolite.objectives.laver import LaverConfig
 from theodolite.records.errors import BadInput
 from theodolite.training.arguments import training_arguments
-from theodolite.training.recipe_data import factor_captions, file_recipe_data, shapes_recipe_data
+from theodolite.training.recipe_data import factor_captions, file_recipe_data, shapes_recipe_data, source_named
 from theodolite.training.recipes import RECIPES, laver_siglip2, paper_stages
 from theodolite.training.stage_runner import run_stages
 from theodolite.worlds.factors import Scene, Scenes
@@ -176,6 +177,8 @@ def test_missing_and_unknown_data_are_named() -> None:
         (("tiny", []), "no recipe is called 'tiny'; there is tiny-laver"),
         (("tiny-laver", ["a=b"]), "renders its own pictures"),
         (("laver-clip", ["captions"]), "is not NAME=SOURCE"),
+        (("laver-clip", ["captions=a", "captions=b"]), "gives captions twice, as 'a' and 'b'"),
+        (("laver-clip", [f"{name}=a.json" for name in ("captions", "visual", "instructions")]), "'a.json' names no folder of pictures"),
     ],
 )
 def test_bad_words_on_the_command_line_are_refused_before_anything_is_made(arguments: Any, message: str, tmp_path: Path) -> None:
@@ -183,6 +186,54 @@ def test_bad_words_on_the_command_line_are_refused_before_anything_is_made(argum
     with pytest.raises(BadInput, match=message):
         train_recipe(arguments[0], out, arguments[1], seed=0, overwrite=False, steps=Steps(Console()))
     assert not out.exists()
+
+
+def test_a_source_is_a_file_and_a_folder_with_colons_or_the_message_says_the_form(tmp_path: Path) -> None:
+    record = {"id": "1", "image": "1.png", "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}
+    odd = tmp_path / "a:b"
+    for folder in (tmp_path / "p:q", tmp_path / "x.json:y", odd / "x.jsonl:z"):
+        folder.mkdir(parents=True)
+    for file in (tmp_path / "x.json", odd / "x.json"):
+        file.write_text(json.dumps([record]))
+    for file, folder in (
+        (tmp_path / "x.json", tmp_path / "p:q"),
+        (tmp_path / "x.json", tmp_path / "x.json:y"),
+        (odd / "x.json", odd / "x.jsonl:z"),
+    ):
+        (one,) = source_named(f"{file}:{folder}", 0)
+        assert one.pictures == (folder / "1.png",)
+    for text, message in {
+        f"{tmp_path}/x.json": r"names no folder of pictures; expected FILE\.json:PICTURES",
+        f"{tmp_path}/x.json:": "names no folder of pictures",
+        f"{tmp_path}/x.jsonl.gz:{tmp_path}": r"x\.jsonl\.gz is packed \(\.gz\); unpack it, and give FILE\.jsonl:PICTURES",
+        f"{tmp_path}/x.json:{tmp_path}/nowhere": "there is no folder .*nowhere",
+        f"{tmp_path}/gone.json:{tmp_path}": "gone.json cannot be read",
+        f"{tmp_path}/gone": r"no data set can be loaded from .*; expected FILE\.json:PICTURES",
+    }.items():
+        with pytest.raises(BadInput, match=message):
+            source_named(text, 0)
+
+
+def test_the_allowed_share_of_damaged_examples_reaches_the_trainer_or_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[float] = []
+
+    def stop(recipe: Any, sources: Any, seed: int, max_damaged_frac: float) -> None:
+        made.append(max_damaged_frac)
+        raise BadInput("far enough")
+
+    monkeypatch.setattr("theodolite.commands.train.file_recipe_data", stop)
+    for given in (None, 0.2):
+        with pytest.raises(BadInput, match="far enough"):
+            train_recipe("laver-clip", tmp_path, ["a=b"], seed=0, overwrite=False, steps=Steps(Console()), max_damaged_frac=given)
+    assert made == [0.01, 0.2]
+    with pytest.raises(BadInput, match="leave --max-damaged-frac out"):
+        train_recipe("tiny-laver", tmp_path, [], seed=0, overwrite=False, steps=Steps(Console()), max_damaged_frac=0.2)
+    record = {"id": "1", "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}
+    (tmp_path / "x.json").write_text(json.dumps([record]))
+    recipe = RECIPES["laver-clip"]()
+    sources = {stage.data: f"{tmp_path}/x.json:{tmp_path}" for stage in recipe.stages}
+    model, processor = tiny_vlm()
+    assert file_recipe_data(recipe, sources, 0, 0.2).for_stage(recipe.stages[0], model, processor).max_damaged_frac == 0.2
 
 
 def test_two_processes_train_the_same_stages_to_the_same_model(whole: Path, tmp_path: Path) -> None:

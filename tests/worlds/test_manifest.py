@@ -123,8 +123,8 @@ def copied(row: Record, folder: Path) -> Record:
 
 
 def deep(row: Record, folder: Path) -> Record:
-    Image.fromarray(np.zeros((SIDE, SIDE), dtype=np.uint16)).save(folder / "deep.png")
-    return row | {"edited": "deep.png"}
+    Image.fromarray(np.zeros((SIDE, SIDE), dtype=np.float32)).save(folder / "deep.tif")
+    return row | {"edited": "deep.tif"}
 
 
 def not_utf8(row: Record, _: Path) -> bytes:
@@ -149,7 +149,7 @@ SPOILED: dict[str, tuple[Spoil, str, str]] = {
     "folder": (having(edited="pairs"), "not a file", "give the path of a picture file"),
     "SVG": (picture(SVG, "drawing.svg"), "unsupported format", "convert it to one of PNG"),
     "PDF": (picture(b"%PDF-1.7\n", "page.pdf"), "unsupported format", "convert it to one of PNG"),
-    "16 bits": (deep, "unsupported format", "save it with 8 bits a channel"),
+    "floats": (deep, "unsupported format", "save it with 8 bits a channel"),
     "animation": (animated, "animated picture", "save one of them as a picture"),
     "20,000 pixels": (picture(png(20_000, 20_000, b""), "huge.png"), "large picture", "scale it down until no side is longer than"),
     "many pixels": (picture(png(16_000, 16_000, b""), "many.png"), "too many pixels", "scale it down to at most 64,000,000"),

@@ -86,14 +86,11 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        layout = self.view.layout
-        parts = (layout.sample, layout.branch, layout.picture, layout.cell, layout.twig)
-        moved = Layout(*(None if part is None else part.to(device) for part in parts))
         wanted, suffix = self.view.wanted, self.view.suffix
         view = replace(
             self.view,
             input_ids=self.view.input_ids.to(device),
-            layout=moved,
+            layout=self.view.layout.to(device),
             wanted=None if wanted is None else wanted.to(device),
             suffix=None if suffix is None else suffix.to(device),
         )

@@ -28,6 +28,10 @@ def train_command(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE of the recipe, such as data=easy_vqa, laver=off or lora_rank=16")
     ] = None,
+    max_damaged_frac: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="--data: fraction of unreadable or malformed examples that does not stop the run (default: 0.01)"),
+    ] = None,
     seed: Seed = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="discard a run in the folder and start again")] = False,
 ) -> None:
@@ -48,6 +52,7 @@ def train_command(
             ask=ask,
             strength=strength,
             settings=settings or [],
+            max_damaged_frac=max_damaged_frac,
             seed=seed,
             overwrite=overwrite,
             steps=Steps(console),

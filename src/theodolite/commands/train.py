@@ -12,6 +12,7 @@ from pydantic import ValidationError, validate_call
 from transformers.utils import logging
 
 from theodolite.commands.progress import Steps
+from theodolite.data.drops import MAX_DAMAGED_FRAC
 from theodolite.records.errors import BadInput, UnknownName
 from theodolite.records.progress import Progress
 from theodolite.training.recipe_data import file_recipe_data, shapes_recipe_data
@@ -31,16 +32,19 @@ def train_recipe(
     ask: str | None = None,
     strength: float | None = None,
     settings: Sequence[str] = (),
+    max_damaged_frac: float | None = None,
 ) -> Path:
     """Trains by a recipe into `out`, resuming an interrupted run, and returns the model's folder.
 
-    `ask` (query policy) and `strength` (of the correlation, 0 to 1) are for recipes on a world; `settings` (NAME=VALUE) are arguments of
-    the recipe's function. Raises `BadInput`.
+    `ask` (query policy) and `strength` (of the correlation, 0 to 1) are for recipes on a world; `max_damaged_frac` (0 to 1, default 0.01)
+    is for recipes on given data; `settings` (NAME=VALUE) are arguments of the recipe's function. Raises `BadInput`.
     """
     if name not in RECIPES:
         raise UnknownName("recipe", name, tuple(RECIPES))
     recipe = variant(name, settings)
     sources = _sources(data)
+    if max_damaged_frac is not None and (recipe.questions is not None or isinstance(recipe.model, TinyModel)):
+        raise BadInput(f"{name} trains on pictures of its own; leave --max-damaged-frac out")
     if recipe.questions is not None:
         if sources or ask is not None or strength is not None:
             raise BadInput(f"{name} trains on installed packages; leave --data, --ask and --strength out")
@@ -55,7 +59,7 @@ def train_recipe(
     elif ask is not None or strength is not None:
         raise BadInput(f"{name} trains on given data, whose questions are fixed; leave --ask and --strength out")
     else:
-        recipe_data = file_recipe_data(recipe, sources, seed)
+        recipe_data = file_recipe_data(recipe, sources, seed, MAX_DAMAGED_FRAC if max_damaged_frac is None else max_damaged_frac)
     if overwrite and out.is_dir() and any(out.iterdir()) and not (out / RECIPE).is_file():
         raise BadInput(f"{out} holds files, but no {RECIPE}, so it is no training run; give another folder")
     logging.set_verbosity_error()
@@ -90,6 +94,8 @@ def _sources(data: Sequence[str]) -> dict[str, str]:
         name, equals, source = text.partition("=")
         if not equals or not source:
             raise BadInput(f"--data {text!r} is not NAME=SOURCE, such as visual=stream:HuggingFaceM4/FineVision@ai2d_merged")
+        if name in sources:
+            raise BadInput(f"--data gives {name} twice, as {sources[name]!r} and {source!r}; give each name once")
         sources[name] = source
     return sources
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isqrt
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from theodolite.data.examples import ExampleSet
 from theodolite.data.packing import pack
@@ -14,6 +14,7 @@ from theodolite.data.samples import Sample, join_conversations
 from theodolite.models.construction.frontends import Pixels
 from theodolite.models.conversation_tokenizer import QuestionTokenizer
 from theodolite.models.exported.grids import token_grid
+from theodolite.models.pass_inputs import BatchPlan
 from theodolite.records.errors import BadInput
 
 
@@ -32,13 +33,14 @@ class Collator:
             raise BadInput(f"a picture has {tokenizer.num_picture_tokens} tokens, which is no square; use a PackingCollator")
         self.grid = token_grid(side, side)
 
-    def __call__(self, draws: Sequence[int | tuple[int, int]]) -> dict[str, Tensor]:
+    def __call__(self, draws: Sequence[int | tuple[int, int]]) -> dict[str, Any]:
         """The batch of the examples at (epoch, index); a plain index means epoch 0."""
         pairs = [(0, draw) if isinstance(draw, int) else draw for draw in draws]
         rows = [[self._sample(index)] for _, index in pairs]
         processor = self.tokenizer.processor
         batch = pack(rows, [[epoch] for epoch, _ in pairs], processor.tokenizer.pad_token_id, processor.image_token_id, self.seed)
-        return {**batch, "pixel_values": self.pixels(self.examples.pictures[np.array([index for _, index in pairs])])}
+        pixels = self.pixels(self.examples.pictures[np.array([index for _, index in pairs])])
+        return {**batch, "pixel_values": pixels, "plan": BatchPlan.of(batch)}
 
     def _sample(self, index: int) -> Sample:
         questions = [self.tokenizer.tokenize(item.question, item.answer) for item in self.examples.questions[index]]

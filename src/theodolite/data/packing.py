@@ -17,6 +17,7 @@ from theodolite.data.sources import Malformed, TrainingExample
 from theodolite.models.conversation_tokenizer import IGNORE
 from theodolite.models.exported.layout import NONE, mark_pictures
 from theodolite.models.families import image_token_id
+from theodolite.models.pass_inputs import BatchPlan
 from theodolite.models.pictures import PictureReader
 from theodolite.objectives.masking import draw_ranks
 from theodolite.records.errors import BadInput
@@ -29,9 +30,9 @@ class PackingCollator:
     """Batches of examples: several per row of at most `row_length` tokens, or one per padded row if that is None.
 
     A batch holds, as (row, token): `input_ids`, `sample`, `branch`, `picture`, `cell` (the fields of `layout.Layout`), `rank` and
-    `dither` (see `objectives.masking`); `predicts`, the flat positions that predict answer tokens, and these tokens as `labels`; the
-    pixel inputs under the model's own names, if there are pictures; `dropped`, the (key, reason) pairs of dropped examples, and
-    `num_seen`. A sample does not depend on its neighbours, the batch, the worker or the process.
+    `dither` (see `objectives.masking`); `predicts`, the flat positions that predict answer tokens, and these tokens as `labels`; `plan`, a
+    `BatchPlan`; the pixel inputs under the model's own names, if there are pictures; `dropped`, the (key, reason) pairs of dropped
+    examples, and `num_seen`. A sample does not depend on its neighbours, the batch, the worker or the process.
 
     Raises `BadInput` for a tokenizer without a distinct pad token, and for `row_length` below `max_length`.
     """
@@ -89,7 +90,7 @@ class PackingCollator:
             self.seed,
         )
         pixels = self.reader.join([picture for row in placed for sample in row for picture in sample.processed])
-        return {**batch, **pixels, "dropped": dropped, "num_seen": len(examples)}
+        return {**batch, **pixels, "plan": BatchPlan.of(batch).ahead(), "dropped": dropped, "num_seen": len(examples)}
 
     def _sample(self, example: TrainingExample | Malformed) -> Sample:
         if isinstance(example, Malformed):

@@ -20,11 +20,9 @@ from theodolite.models.exported.grids import picture_grids
 from theodolite.models.families import image_token_id
 from theodolite.models.pictures import PictureReader, ProcessedPicture
 from theodolite.records.errors import BadInput
-from theodolite.worlds.exif_orientation import apply_exif_orientation
+from theodolite.worlds.exif_orientation import UNDECODABLE, on_white
 
 TooLong = Literal["drop", "refuse"]
-# What Pillow 13.0 raises on missing, foreign, truncated and huge files, and on files of 12 formats damaged at random.
-UNREADABLE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +77,7 @@ class SampleMaker:
         opened = [open_picture(picture) for picture in pictures]
         try:
             return tuple(self.reader.read_conversation(opened)) if opened else ()
-        except ValueError as error:
+        except UNDECODABLE as error:  # image processors differ in what they raise on thin and tiny pictures
             sizes = ", ".join(f"{picture.width} x {picture.height}" for picture in opened)
             raise Unfit("unreadable", f"the image processor refuses pictures of {sizes} ({error})") from error
 
@@ -124,15 +122,19 @@ def join_conversations(
 
 
 def open_picture(picture: Picture) -> Image.Image:
-    """A picture in RGB, upright. Raises `Unfit` if it is unreadable, or so large that it may be a decompression bomb."""
+    """A picture in RGB, upright, transparent parts on white, as surveys see it (`on_white`); of an animation the first frame.
+
+    Raises `Unfit` if it is unreadable, of floats or 32-bit integers, or so large that it may be a decompression bomb.
+    """
     name = f"{picture}" if isinstance(picture, Path) else "a picture"
     try:
         with warnings.catch_warnings(), ExitStack() as stack:
+            warnings.simplefilter("ignore")  # about unusual but readable files
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if not isinstance(picture, Image.Image):
                 picture = stack.enter_context(Image.open(BytesIO(picture) if isinstance(picture, bytes) else picture))
-            return apply_exif_orientation(picture).convert("RGB")
-    except UNREADABLE as error:
+            return on_white(picture)
+    except (*UNDECODABLE, Image.DecompressionBombWarning) as error:
         raise Unfit("unreadable", f"{name} ({type(error).__name__}: {error})") from error
 
 

@@ -27,6 +27,8 @@ class Family:
     # Whether tokens up to the picture's end do not attend to later ones, so that one pass over them serves every question.
     shares_prefix: bool
     lm_head: str = "lm_head"
+    # The encoder's list of blocks, where the encoder contains the connector.
+    encoder_blocks: str | None = None
     connector_parameters: tuple[str, ...] = ()
     # The stock forward on a picture's tokens: one position a token or three; attention causal, within the picture, or in the whole prefix.
     positions: Literal["1d", "mrope"] = "1d"
@@ -53,6 +55,7 @@ IDEFICS_PARTS: Mapping[str, Any] = {
 }
 QWEN_PARTS: Mapping[str, Any] = {
     "encoder": "model.visual",
+    "encoder_blocks": "model.visual.blocks",
     "connector": ("model.visual.merger",),
     "language_model": "model.language_model",
     "shares_prefix": True,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from theodolite.models.encoder_output import EncoderOutput
 from theodolite.models.exported.attention import language_mask, layer_kinds, refuse_dropped_masks
 from theodolite.models.exported.layout import Layout
 from theodolite.models.exported.positions import AxisRotary, axis_positions, refuse_interleaved
@@ -46,36 +47,6 @@ class ForwardOutput:
 
     hidden: Float[Tensor, "row token dim"]
     logits: Float[Tensor, "wanted vocabulary"]
-
-
-@dataclass
-class EncoderOutput:
-    """A frozen encoder's output for a batch's pictures, reused by several passes. An encoder with a trained parameter runs every time."""
-
-    output: Any = field(default=None, repr=False)
-
-    @contextmanager
-    def around(self, encoder: nn.Module) -> Iterator[None]:
-        """Within the context, the encoder runs only if its output is not stored yet."""
-        if any(parameter.requires_grad for parameter in encoder.parameters()):
-            yield
-            return
-        forward, replaced = encoder.forward, vars(encoder).get("forward")
-
-        def forward_once(*args: Any, **kwargs: Any) -> Any:
-            if self.output is None:
-                with torch.no_grad():
-                    self.output = forward(*args, **kwargs)
-            return self.output
-
-        # A hook can change a module's output but not skip its forward, so the forward itself is replaced for this pass.
-        encoder.forward = forward_once
-        try:
-            yield
-        finally:
-            del encoder.forward
-            if replaced is not None:  # such as the one that `cached_features` sets
-                encoder.forward = replaced
 
 
 def base_model(model: nn.Module) -> Any:
@@ -151,7 +122,7 @@ def run_forward(
 
     with ExitStack() as stack:
         if encoded is not None and inputs.pixels:
-            stack.enter_context(encoded.around(base.get_submodule(family.encoder)))
+            stack.enter_context(encoded.around(base, family))
         for handle in (
             language_model.register_forward_pre_hook(edit_inputs, with_kwargs=True),
             language_model.register_forward_hook(record_hidden),
@@ -170,7 +141,7 @@ def run_forward(
 def _arguments(inputs: PassInputs, family: Family) -> dict[str, Any]:
     """The keyword arguments of the stock forward. Unpadded rows go without a mask, so that the causal kernel is chosen."""
     arguments: dict[str, Any] = {"input_ids": inputs.input_ids, **inputs.pixels}
-    if not bool(inputs.layout.real.all()):
+    if inputs.layout.facts.is_padded:
         arguments["attention_mask"] = inputs.layout.real.long()
     if family.token_types is not None:
         answer = torch.zeros_like(inputs.layout.vision) if inputs.suffix is None else inputs.suffix
@@ -194,10 +165,11 @@ def _edits(
     if mask_embedding is not None and inputs.masked is not None:
         edits["inputs_embeds"] = mask_embedding(embeddings, inputs.masked)
         if kwargs.get("deepstack_visual_embeds") is not None:
-            masked = inputs.masked[inputs.layout.vision][:, None]
+            masked = inputs.masked.flatten()[inputs.layout.vision_index][:, None]
             # These bypass the input embeddings and would leak a masked token's content into the first layers.
-            edits["deepstack_visual_embeds"] = [features.masked_fill(masked, 0.0) for features in kwargs["deepstack_visual_embeds"]]
-    if not bool(inputs.layout.vision.any()) and not inputs.layout.is_packed:
+            if len(masked):  # else a dummy picture's, whose tokens are none of the layout's vision tokens
+                edits["deepstack_visual_embeds"] = [features.masked_fill(masked, 0.0) for features in kwargs["deepstack_visual_embeds"]]
+    if not inputs.layout.has_pictures and not inputs.layout.is_packed:
         return edits  # text alone: bitwise the stock forward
     mixed, two_d, packed = adaptation.attention == "mixed", adaptation.positions == "2d", inputs.layout.is_packed
     if packed and not mixed and family.attention == "prefix":

@@ -44,7 +44,23 @@ def load_vlm(path: str | Path, device: str = "cpu", dtype: DType = "float32", at
         kind = _kind(config, path)
         model = kind.from_pretrained(path, config=config, dtype=getattr(torch, dtype), attn_implementation=attention)
         processor = load_processor(path, config)
-    return model.to(target).eval(), processor
+    return with_memory(model, target).to(target).eval(), processor
+
+
+def with_memory(model: Any, device: torch.device) -> Any:
+    """The model with uninitialised memory on a device for each parameter that has none (is on the meta device).
+
+    Under `cpu_ram_efficient_loading` a process may leave its weights on the meta device; accelerate then gives them the values of the
+    first process, and finds an optimizer's parameters by their addresses. Memory that nothing writes to takes no room.
+    """
+    memory: dict[nn.Parameter, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.is_meta:
+                if parameter not in memory:
+                    memory[parameter] = nn.Parameter(torch.empty_like(parameter, device=device), parameter.requires_grad)
+                setattr(module, name, memory[parameter])
+    return model
 
 
 @contextmanager

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from theodolite.models.exported.layout import NONE, Layout, alone, pictures_index, prefix_index
@@ -30,9 +31,83 @@ class PassInputs:
     suffix: Bool[Tensor, "row token"] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class PartIndex:
+    """Some tokens of a batch in rows of their own: their flat positions in the batch (`NONE` at padding), and their layout."""
+
+    index: Int[Tensor, "part width"]
+    layout: Layout
+
+    def to(self, device: Any) -> PartIndex:
+        """Both on a device."""
+        return PartIndex(self.index.to(device, non_blocking=True), self.layout.to(device))
+
+    def take(self, values: Tensor, filler: Any) -> Tensor:
+        """(part, width): the values of the tokens from those of the batch (row, token)."""
+        return values.flatten()[self.index.clamp(min=0)].masked_fill(self.index == NONE, filler)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchPlan:
+    """A batch's layout on the host, with what follows from it: a collator makes it, so that no pass over the batch waits for the device.
+
+    It is not a tensor and not a mapping, so accelerate leaves it where it is. `rank`, `dither` and `size` (row, token) are those of
+    `objectives.masking.masked_tokens`.
+    """
+
+    layout: Layout
+    rank: Int[Tensor, "row token"]
+    dither: Float[Tensor, "row token"]
+    # Flat positions of a dummy picture's tokens (`training.dummy_picture`), which the layout takes for text.
+    dummy: Int[Tensor, "1 token"] | None = None
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Any]) -> BatchPlan:
+        """The plan of a batch; of one on a device, after copies to the host."""
+        host = Layout(*(batch[name].cpu() for name in ("sample", "branch", "picture", "cell")))
+        return cls(replace(host, known=(host.facts, host.vision_index)), batch["rank"].cpu(), batch["dither"].cpu())
+
+    @cached_property
+    def size(self) -> Int[Tensor, "row token"]:
+        """The number of tokens of the token's picture, 0 at text."""
+        size = torch.zeros_like(self.layout.picture).flatten()
+        index = self.layout.vision_index
+        size[index] = torch.tensor(self.layout.sizes(), dtype=torch.long)[self.layout.picture.flatten()[index]]
+        return size.view_as(self.layout.picture)
+
+    @cached_property
+    def prefix(self) -> PartIndex:
+        """Each sample up to its last picture's end: all that vision tokens see under causal or mixed attention."""
+        return self._part(prefix_index(self.layout) if self.dummy is None else self.dummy, self.layout)
+
+    @cached_property
+    def pictures(self) -> PartIndex:
+        """The pictures' tokens alone, each picture as its own sample, several in a row where they fit."""
+        return self._part(pictures_index(self.layout), alone(self.layout)) if self.dummy is None else self.prefix
+
+    def ahead(self) -> BatchPlan:
+        """The plan with every part computed: for a loader's worker, which then sends them along."""
+        _ = self.size, self.prefix, self.pictures
+        return self
+
+    @staticmethod
+    def _part(index: Tensor, layout: Layout) -> PartIndex:
+        part = layout.gather(index)
+        return PartIndex(index, replace(part, known=(part.facts, part.vision_index)))
+
+
+def plan_of(batch: Mapping[str, Any]) -> BatchPlan:
+    """The plan that the collator put into a batch, else one computed now."""
+    plan: BatchPlan | None = batch.get("plan")
+    return BatchPlan.of(batch) if plan is None else plan
+
+
 def layout_in(batch: Mapping[str, Any]) -> Layout:
-    """The layout that a collator put into a batch."""
-    return Layout(batch["sample"], batch["branch"], batch["picture"], batch["cell"])
+    """The layout that a collator put into a batch, with the facts of its plan if it has one."""
+    layout = Layout(batch["sample"], batch["branch"], batch["picture"], batch["cell"])
+    if (plan := batch.get("plan")) is None:
+        return layout
+    return replace(layout, known=(plan.layout.facts, plan.layout.vision_index.to(layout.sample.device, non_blocking=True)))
 
 
 def whole_inputs(config: Any, batch: Mapping[str, Any], *, masked: Bool[Tensor, "row token"] | None = None) -> PassInputs:
@@ -43,23 +118,12 @@ def whole_inputs(config: Any, batch: Mapping[str, Any], *, masked: Bool[Tensor, 
     return PassInputs(batch["input_ids"], layout_in(batch), pixels, masked, batch["predicts"], suffix)
 
 
-def prefix_inputs(config: Any, inputs: PassInputs) -> PassInputs:
-    """Each sample up to its last picture's end: all that vision tokens see under causal or mixed attention. No logits, nothing masked."""
-    index = prefix_index(inputs.layout)
-    return PassInputs(_tokens_at(inputs.input_ids, index, config), inputs.layout.gather(index), inputs.pixels)
-
-
-def picture_inputs(config: Any, inputs: PassInputs) -> PassInputs:
-    """The pictures' tokens alone, each picture as its own sample, several in a row where they fit. Masked tokens stay masked. No logits."""
-    index = pictures_index(inputs.layout)
-    masked = None if inputs.masked is None else inputs.masked.flatten()[index.clamp(min=0)] & (index != NONE)
-    return PassInputs(_tokens_at(inputs.input_ids, index, config), alone(inputs.layout).gather(index), inputs.pixels, masked)
-
-
-def _tokens_at(input_ids: Int[Tensor, "row token"], index: Int[Tensor, "part width"], config: Any) -> Int[Tensor, "part width"]:
-    """The tokens at flat positions; padding gets an id other than the image token's."""
+def part_inputs(config: Any, inputs: PassInputs, part: PartIndex) -> PassInputs:
+    """Some tokens of a pass alone. Masked tokens stay masked; no logits. Padding gets an id other than the image token's."""
     filler = 0 if image_token_id(config) != 0 else 1
-    return input_ids.flatten()[index.clamp(min=0)].masked_fill(index == NONE, filler)
+    part = part.to(inputs.input_ids.device)
+    masked = None if inputs.masked is None else part.take(inputs.masked, False)
+    return PassInputs(part.take(inputs.input_ids, filler), part.layout, inputs.pixels, masked)
 
 
 def _suffix(batch: Mapping[str, Any]) -> Bool[Tensor, "row token"]:

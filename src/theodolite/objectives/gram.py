@@ -25,13 +25,19 @@ SHORTEST = 1e-12  # a row of smaller norm counts as zeros: cosine 0 with all row
 
 
 def gram_loss(
-    student: Float[Tensor, "token dim"], teacher: Float[Tensor, "token dim"], sizes: Sequence[int], form: Form = "clipped", tile: int = 256
+    student: Float[Tensor, "token dim"],
+    teacher: Float[Tensor, "token dim"],
+    sizes: Sequence[int],
+    form: Form = "clipped",
+    tile: int = 256,
+    by_picture: Literal["sum", "mean"] = "sum",
 ) -> Float[Tensor, ""]:
     """Squared excess of the student's cosines over the teacher's, 0 or more, summed over pictures and all ordered token pairs of each.
 
     With `G(Z)` the cosines between the rows of Z in one picture, "clipped" sums `max(0, G(student) - G(teacher))^2`, the squared
     Frobenius norm of L_CGA (arXiv 2512.06281); "symmetric" sums `(G(student) - G(teacher))^2`; "none" is 0, on the graph. `sizes` are
-    the numbers of tokens of each picture, in the order of the rows. Divide by `gram_pairs(sizes)` for a mean over entries.
+    the numbers of tokens of each picture, in the order of the rows. Divide by `gram_pairs(sizes)` for a mean over entries. With
+    `by_picture` "mean" each picture adds the mean over its own pairs, so that pictures of many tokens weigh no more than others.
 
     Computed in single precision for any input, autocast or not (float64 stays). The teacher gets no gradient. Differentiable once. Memory
     beyond the inputs is linear in the tokens: at most `tile` rows of pairs exist at a time.
@@ -48,8 +54,9 @@ def gram_loss(
         student, teacher = _reorder(student, sizes, order), _reorder(teacher, sizes, order)
         sizes = [sizes[picture] for picture in order]
     if not (student.requires_grad and torch.is_grad_enabled()):
-        return _walk(student, teacher, sizes, form == "clipped", tile, with_gradient=False)[0]
-    loss: Tensor = _GramLoss.apply(student, teacher, tuple(sizes), form == "clipped", tile)  # type: ignore[no-untyped-call]
+        return _walk(student, teacher, sizes, form == "clipped", tile, by_picture == "mean", with_gradient=False)[0]
+    options = (tuple(sizes), form == "clipped", tile, by_picture == "mean")
+    loss: Tensor = _GramLoss.apply(student, teacher, *options)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -62,9 +69,9 @@ class _GramLoss(torch.autograd.Function):
     """Computes the gradient in the forward pass, so that cosines are neither stored nor recomputed."""
 
     @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, sizes: tuple[int, ...], clipped: bool, tile: int) -> Tensor:
-        loss, ctx.gradient = _walk(student, teacher, sizes, clipped, tile, with_gradient=True)
-        ctx.options = (sizes, clipped, tile)
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, *options: Any) -> Tensor:
+        loss, ctx.gradient = _walk(student, teacher, *options, with_gradient=True)
+        ctx.options = options
         ctx.save_for_backward(student, teacher)
         return loss
 
@@ -75,14 +82,13 @@ class _GramLoss(torch.autograd.Function):
         # Not copied: at thousands of tokens it is most of the loss's memory. A second backward pass (retain_graph) recomputes it.
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
-            sizes, clipped, tile = ctx.options
-            gradient = _walk(student, teacher, sizes, clipped, tile, with_gradient=True)[1]
-        return gradient.mul_(outer).to(student.dtype), None, None, None, None
+            gradient = _walk(student, teacher, *ctx.options, with_gradient=True)[1]
+        return gradient.mul_(outer).to(student.dtype), None, None, None, None, None
 
 
 @torch.no_grad()
 def _walk(
-    student: Tensor, teacher: Tensor, sizes: Sequence[int], clipped: bool, tile: int, with_gradient: bool
+    student: Tensor, teacher: Tensor, sizes: Sequence[int], clipped: bool, tile: int, mean: bool, *, with_gradient: bool
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "token dim"] | None]:
     """The loss, and its gradient for the student if `with_gradient`."""
     with torch.autocast(student.device.type, enabled=False):
@@ -92,7 +98,10 @@ def _walk(
             rows = slice(first, first + count * size)
             into = None if gradient is None else gradient[rows].view(count, size, -1)
             one, other = _Rows(student[rows], count, size), _Rows(teacher[rows], count, size)
-            loss += _pictures(one, other, clipped, tile, into)
+            scale = 1 / size**2 if mean else 1.0
+            loss += scale * _pictures(one, other, clipped, tile, into)
+            if into is not None and mean:
+                into.mul_(scale)
     return loss, gradient
 
 

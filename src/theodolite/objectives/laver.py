@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from theodolite.models.encoder_output import EncoderOutput
 from theodolite.models.families import family_of
-from theodolite.models.forward import Adaptation, EncoderOutput, ForwardOutput, base_model, run_forward
-from theodolite.models.pass_inputs import PassInputs, layout_in, picture_inputs, prefix_inputs, whole_inputs
+from theodolite.models.forward import Adaptation, ForwardOutput, base_model, run_forward
+from theodolite.models.pass_inputs import PassInputs, part_inputs, plan_of, whole_inputs
 from theodolite.objectives.gram import Form, gram_loss, gram_pairs
-from theodolite.objectives.language import next_token_loss
+from theodolite.objectives.language import answer_loss
 from theodolite.objectives.likeness import summed_cosine
-from theodolite.objectives.masked_latent import Centre, MaskEmbedding, VisionHead, masked_latent_loss
+from theodolite.objectives.masked_latent import Centre, HeadInit, MaskEmbedding, VisionHead, masked_latent_loss, target_statistics
 from theodolite.objectives.masking import masked_tokens
 from theodolite.objectives.schedules import EMASchedule, cosine_ramp
 from theodolite.objectives.terms import Objective, Term, Terms
@@ -24,10 +24,14 @@ from theodolite.records.errors import BadInput, UnknownName
 
 CHOICES = {
     "gram": get_args(Form),
-    "gram_reduction": ("entries", "pictures"),
+    "gram_reduction": ("entries", "pictures", "picture_mean"),
+    "head_init": get_args(HeadInit),
     "mask_ramp": ("cosine", "constant"),
     "branch": ("separate", "joint"),
 }
+# Logged quantities that are sums over masked tokens, and those of which each micro-batch has one.
+PER_TOKEN = ("teacher_entropy", "student_kl", "head_cosine")
+PER_BATCH = ("prototypes_used", "centre_norm")
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,9 @@ class LaverConfig:
 
     * `head_width` None is the width of the language model. `head_hidden` is 8,192, for language models of width 3,584.
     * `gram_reduction`: *entries* divides the summed squares by the number of token pairs (so that a weight means the same at any number of
-      tokens), *pictures* by the number of pictures (the squared Frobenius norm itself).
+      tokens), *pictures* by the number of pictures (the squared Frobenius norm itself); *picture_mean* averages within each picture
+      first, so that each picture counts once, whatever its number of tokens.
+    * `head_init`: see `VisionHead`; *kaiming* is the reference code's.
     * `branch`: *separate* is the paper's, a pass over the masked pictures alone beside the unmasked one; *joint* is cheaper, one masked
       pass for both losses.
     * `head_learning_rate`: that of the vision head and the mask embedding, scheduled like the others; None is the model's own.
@@ -49,12 +55,13 @@ class LaverConfig:
     teacher_temperature: float = 0.04
     centre_momentum: float = 0.9
     gram: Form = "clipped"
-    gram_reduction: Literal["entries", "pictures"] = "entries"
+    gram_reduction: Literal["entries", "pictures", "picture_mean"] = "entries"
     mask_ratio: float = 0.05
     mask_ramp: Literal["cosine", "constant"] = "cosine"
     mask_std: float = 0.02
     head_hidden: int = 8192
     head_width: int | None = None
+    head_init: HeadInit = "default"
     ema: EMASchedule = field(default_factory=EMASchedule)
     branch: Literal["separate", "joint"] = "separate"
     adaptation: Adaptation = field(default_factory=lambda: Adaptation("mixed", "2d"))
@@ -92,7 +99,7 @@ class LaVer(Objective):
         settings = settings or LaverConfig()
         width = config.get_text_config().hidden_size
         self.settings = settings
-        self.head = VisionHead(width, settings.head_hidden, settings.head_width or width)
+        self.head = VisionHead(width, settings.head_hidden, settings.head_width or width, settings.head_init)
         self.mask_embedding = MaskEmbedding(width, settings.mask_std)
         self.centre = Centre(settings.head_width or width, settings.centre_momentum)
 
@@ -102,22 +109,25 @@ class LaVer(Objective):
         return ratio if self.settings.mask_ramp == "constant" else cosine_ramp(step / max(num_steps, 1), 0.0, ratio)
 
     def prepare(self, batch: Mapping[str, Any], step: int, num_steps: int) -> Mapping[str, Any]:
-        """The batch with `masked` (row, token), from the collator's ranks and the mask ratio of the step."""
-        layout = layout_in(batch)
-        size = torch.zeros_like(layout.picture)
-        size[layout.vision] = torch.bincount(layout.picture[layout.vision])[layout.picture[layout.vision]]
-        return {**batch, "masked": masked_tokens(batch["rank"], size, batch["dither"], self.mask_ratio(step, num_steps))}
+        """The batch with `masked` (row, token) and `masked_index` (positions among the vision tokens), by the mask ratio of the step."""
+        plan, device = plan_of(batch), batch["input_ids"].device
+        # On the host, where the draws are: the number of masked tokens is needed there before any pass.
+        masked = masked_tokens(plan.rank, plan.size, plan.dither, self.mask_ratio(step, num_steps))
+        index = masked.flatten()[plan.layout.vision_index].nonzero()[:, 0]
+        return {**batch, "plan": plan, "masked": masked.to(device, non_blocking=True), "masked_index": index.to(device, non_blocking=True)}
 
     def counts(self, batch: Mapping[str, Any]) -> Mapping[str, int]:
-        sizes = layout_in(batch).sizes()
+        sizes, num_masked = plan_of(batch).layout.sizes(), len(batch["masked_index"])
         num_with_pairs = sum(size > 1 for size in sizes)
         return {
             "language": int(batch["labels"].numel()),
-            "masked_latent": int(batch["masked"].sum()),
+            "masked_latent": num_masked,
             "gram": gram_pairs(sizes) if self.settings.gram_reduction == "entries" else len(sizes),
             "mask_frac": sum(sizes),
             "student_cosine": num_with_pairs,
             "teacher_cosine": num_with_pairs,
+            **dict.fromkeys(PER_TOKEN, num_masked),
+            **dict.fromkeys(PER_BATCH, int(num_masked > 0)),
         }
 
     def teach(self, model: nn.Module, batch: Mapping[str, Any]) -> TeacherOutputs:
@@ -125,11 +135,11 @@ class LaVer(Objective):
         inputs = self._inputs(model, batch)
         config = base_model(model).config
         if self.settings.branch == "separate":
-            pass_inputs = picture_inputs(config, replace(inputs, masked=None))
+            pass_inputs = part_inputs(config, replace(inputs, masked=None), plan_of(batch).pictures)
         elif self.settings.adaptation.attention == "native" and family_of(config).attention == "prefix":
             pass_inputs = replace(inputs, masked=None, wanted=None)  # there vision tokens attend to the question too
         else:
-            pass_inputs = prefix_inputs(config, inputs)
+            pass_inputs = part_inputs(config, replace(inputs, masked=None), plan_of(batch).prefix)
         encoded = EncoderOutput()
         vision = self._vision(run_forward(model, pass_inputs, self.settings.adaptation, encoded=encoded), pass_inputs)
         return TeacherOutputs(self.head(vision), summed_cosine(vision, inputs.layout.sizes()), encoded)
@@ -138,35 +148,38 @@ class LaVer(Objective):
         """The terms of a batch that holds `masked` and the teacher's `teacher_outputs`."""
         teacher_outputs: TeacherOutputs = batch["teacher_outputs"]
         inputs = self._inputs(model, batch)
+        options = (self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
         if self.settings.branch == "joint":
             pass_inputs = inputs
-            output = run_forward(model, pass_inputs, self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
-            logits = output.logits
+            loss, output = answer_loss(model, inputs, batch["labels"], *options)
         else:
-            logits = run_forward(model, replace(inputs, masked=None), self.settings.adaptation, None, teacher_outputs.encoded).logits
-            pass_inputs = picture_inputs(base_model(model).config, inputs)
-            output = run_forward(model, pass_inputs, self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
-        masked = batch["masked"][inputs.layout.vision]
-        terms = self._visual_terms(self._vision(output, pass_inputs), inputs.layout.sizes(), masked, teacher_outputs)
-        language = Term(next_token_loss(logits, batch["labels"]), int(batch["labels"].numel()), self.settings.language_weight)
+            unmasked = (self.settings.adaptation, None, teacher_outputs.encoded)
+            loss, _ = answer_loss(model, replace(inputs, masked=None), batch["labels"], *unmasked)
+            pass_inputs = part_inputs(base_model(model).config, inputs, plan_of(batch).pictures)
+            output = run_forward(model, pass_inputs, *options)
+        terms = self._visual_terms(self._vision(output, pass_inputs), inputs.layout.sizes(), batch["masked_index"], teacher_outputs)
+        language = Term(loss, int(batch["labels"].numel()), self.settings.language_weight)
         return {"language": language, **terms}
 
     def _visual_terms(
-        self, vision: Float[Tensor, "vision dim"], sizes: list[int], masked: Bool[Tensor, " vision"], teacher_outputs: TeacherOutputs
+        self, vision: Float[Tensor, "vision dim"], sizes: list[int], masked: Int[Tensor, " masked"], teacher_outputs: TeacherOutputs
     ) -> dict[str, Term]:
         """The two visual losses, and the logged terms: likeness of vision tokens and share of masked ones."""
         settings = self.settings
         student = self.head(vision)
-        latent = masked_latent_loss(
-            student[masked], teacher_outputs.outputs[masked], self.centre.value, settings.student_temperature, settings.teacher_temperature
-        )
-        gram = gram_loss(student, teacher_outputs.outputs, sizes, settings.gram)
+        outputs = (student[masked], teacher_outputs.outputs[masked], self.centre.value)
+        temperatures = (settings.student_temperature, settings.teacher_temperature)
+        latent = masked_latent_loss(*outputs, *temperatures)
+        by_picture: Literal["sum", "mean"] = "mean" if settings.gram_reduction == "picture_mean" else "sum"
+        gram = gram_loss(student, teacher_outputs.outputs, sizes, settings.gram, by_picture=by_picture)
         pairs = gram_pairs(sizes) if settings.gram_reduction == "entries" else len(sizes)
-        num_with_pairs, num_masked = sum(size > 1 for size in sizes), masked.sum()
+        num_with_pairs, num_masked = sum(size > 1 for size in sizes), len(masked)
+        watched = {**target_statistics(*outputs, *temperatures), "centre_norm": self.centre.value.norm() * (num_masked > 0)}
         return {
-            "masked_latent": Term(latent, int(num_masked), settings.masked_latent_weight),
+            **{name: Term(value, num_masked if name in PER_TOKEN else int(num_masked > 0), None) for name, value in watched.items()},
+            "masked_latent": Term(latent, num_masked, settings.masked_latent_weight),
             "gram": Term(gram, pairs, settings.gram_weight),
-            "mask_frac": Term(num_masked.float(), sum(sizes), None),
+            "mask_frac": Term(student.new_full((), num_masked), sum(sizes), None),
             "student_cosine": Term(summed_cosine(vision.detach(), sizes), num_with_pairs, None),
             "teacher_cosine": Term(teacher_outputs.cosine, num_with_pairs, None),
         }
@@ -176,4 +189,4 @@ class LaVer(Objective):
 
     def _vision(self, output: ForwardOutput, pass_inputs: PassInputs) -> Float[Tensor, "vision dim"]:
         """The last hidden states of vision tokens, in the dtype of the centre and head (models may be loaded in half precision)."""
-        return output.hidden[pass_inputs.layout.vision].to(self.centre.value.dtype)
+        return output.hidden.flatten(0, 1)[pass_inputs.layout.vision_index].to(self.centre.value.dtype)

@@ -16,7 +16,11 @@ from theodolite.records.errors import BadInput
 
 @dataclass
 class Teacher:
-    """A copy of every trainable parameter, by name (adapters only under LoRA), in fp32 or wider.
+    """A copy of every trainable parameter, by name (adapters only under LoRA).
+
+    `shadow` is the average, in fp32 or wider: on the host for parameters on an accelerator, beside the parameter's shard under FSDP2.
+    `working` is what teaches, in the parameter's own precision on its device, written when the average changes: one copy of the trained
+    parameters is all that a teacher takes there.
 
     There is no second module: within `teaching` the copies replace the student's parameters, so frozen weights are shared, and wrappers
     (DDP, FSDP2, autocast) work as they do for the student. Teach before the student's forward, never between it and its backward. Raises
@@ -24,10 +28,12 @@ class Teacher:
     """
 
     shadow: dict[str, Tensor]
+    working: dict[str, Tensor]
 
     @classmethod
     def of(cls, module: nn.Module) -> Teacher:
         """A teacher equal to the module's present parameters. Raises `BadInput` if nothing is trained or parameters are partitioned."""
+        _reshard(module)
         trained = trained_parameters(module)
         if not trained:
             raise BadInput("no parameter of the model requires a gradient, so a teacher has nothing to average; unfreeze a part")
@@ -37,26 +43,34 @@ class Teacher:
                 f"{len(empty)} trained parameters are empty, {empty[0]} first: DeepSpeed ZeRO-3 partitions them, and the teacher "
                 "cannot read them; use FSDP2, DDP or ZeRO-2"
             )
-        return cls({name: _wide(parameter.detach()) for name, parameter in trained.items()})
+        shadow = {name: _average(parameter.detach()) for name, parameter in trained.items()}
+        return cls(shadow, {name: _working(shadow[name], parameter) for name, parameter in trained.items()})
 
     @torch.no_grad()
     def update(self, module: nn.Module, decay: float) -> None:
         """teacher = decay * teacher + (1 - decay) * student, for every trained parameter; each shard on its own process."""
+        _reshard(module)
         trained = trained_parameters(module)
         if trained.keys() != self.shadow.keys():
             changed = sorted(trained.keys() ^ self.shadow.keys())
             raise BadInput(f"the trained parameters changed during the run ({changed[0]} ...); freeze and unfreeze before training starts")
         for name, parameter in trained.items():
-            _local(self.shadow[name]).lerp_(_local(parameter.detach()).to(self.shadow[name].dtype), 1.0 - decay)
+            # Averaged on the parameter's device, one tensor at a time: the same numbers as there, and no work for the host.
+            average, own = _local(self.shadow[name]), _local(parameter.detach())
+            moved = average.to(own.device, non_blocking=True).lerp_(own.to(average.dtype), 1.0 - decay)
+            self.working[name].copy_(moved)
+            if moved is not average:
+                average.copy_(moved)
 
     @contextmanager
     def teaching(self, module: nn.Module) -> Iterator[None]:
         """Runs with the teacher's parameters in eval mode, without gradients; afterwards the student's are restored bit by bit."""
+        # First: parameters that FSDP2 has gathered are other objects, whose memory it then frees.
+        _reshard(module)
         trained = trained_parameters(module)
         in_training = [submodule for submodule in module.modules() if submodule.training]
         module.eval()  # no dropout in a teacher
         with torch.no_grad():
-            _reshard(module)
             student = self._swap_in(trained)
             try:
                 yield
@@ -73,14 +87,13 @@ class Teacher:
         torch.clear_autocast_cache()
         student = {}
         for name, parameter in trained.items():
-            shadow = self.shadow[name]
             if isinstance(parameter, DTensor):
                 # FSDP2 owns the shard's storage, so contents are copied and pointers stay.
                 student[name] = parameter.to_local().clone()
-                parameter.to_local().copy_(_local(shadow))
+                parameter.to_local().copy_(self.working[name])
             else:
                 student[name] = parameter.data
-                parameter.data = shadow.to(parameter.dtype)
+                parameter.data = self.working[name]
         return student
 
     def _swap_out(self, trained: dict[str, nn.Parameter], student: dict[str, Tensor]) -> None:
@@ -91,8 +104,8 @@ class Teacher:
                 parameter.data = student[name]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Full tensors by name, gathered from all processes (call it on each of them)."""
-        return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in self.shadow.items()}
+        """Full tensors by name, on the CPU where they were sharded: gathered one by one from all processes (call it on each of them)."""
+        return {name: value.full_tensor().cpu() if isinstance(value, DTensor) else value for name, value in self.shadow.items()}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -106,6 +119,13 @@ class Teacher:
                 shadow.to_local().copy_(distribute_tensor(value.to(shadow.device), shadow.device_mesh, shadow.placements).to_local())
             else:
                 shadow.copy_(value)
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Writes the average into the working copy: call it after a change of `shadow`."""
+        for name, value in self.working.items():
+            value.copy_(_local(self.shadow[name]))
 
 
 def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -120,9 +140,17 @@ def _reshard(module: nn.Module) -> None:
             submodule.reshard()
 
 
-def _wide(value: Tensor) -> Tensor:
-    """A copy in fp32 or wider: in bf16 a step of 0.05 of a small difference would be rounded away."""
-    return value.to(torch.promote_types(value.dtype, torch.float32), copy=True)
+def _average(value: Tensor) -> Tensor:
+    """A copy in fp32 or wider (in bf16 a step of 0.05 of a small difference would be rounded away), on the host but for shards."""
+    wide = value.to(torch.promote_types(value.dtype, torch.float32), copy=True)
+    if isinstance(wide, DTensor) or not wide.is_cuda:
+        return wide
+    return wide.cpu().pin_memory()  # so that an update's copies need not wait
+
+
+def _working(average: Tensor, parameter: Tensor) -> Tensor:
+    """The average in the parameter's precision on its device: the same tensor where both are the average's own."""
+    return _local(average).to(_local(parameter).device, parameter.dtype)
 
 
 def _local(value: Tensor) -> Tensor:

@@ -47,6 +47,20 @@ def load_trained(objective_module: nn.Module, folder: Path) -> None:
             state[name].copy_(value)
 
 
+def refuse_other_launcher(folder: Path, sharded: bool) -> None:
+    """Raises `BadInput` if a checkpoint was written under FSDP and the run is not `sharded`, or the other way round.
+
+    transformers would go on without the optimizer's state, whose file it does not find.
+    """
+    if (folder / WEIGHTS).is_file() and sharded:
+        raise BadInput(f"{folder} was written without FSDP; resume it without FSDP, with any number of processes")
+    if not (folder / WEIGHTS).is_file() and not sharded:
+        raise BadInput(
+            f"{folder} has no {WEIGHTS}; if it was written under FSDP, resume it under FSDP, with any number of processes "
+            "(torchrun --nproc_per_node 1 with FSDP's settings for one)"
+        )
+
+
 def mark_whole(folder: Path) -> None:
     """Marks a checkpoint as complete."""
     (folder / WHOLE).touch()

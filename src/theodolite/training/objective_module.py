@@ -28,9 +28,28 @@ class ObjectiveModule(nn.Module):
         return self.objective(self.vlm, batch, step)
 
     @property
-    def _no_split_modules(self) -> Any:
-        """The layer classes that FSDP wraps: the VLM's."""
-        return self.vlm._no_split_modules
+    def _no_split_modules(self) -> list[str]:
+        """The layer classes that FSDP wraps: those of the VLM's that are present.
+
+        transformers names the classes of a whole CLIP or SigLIP, of which a VLM has the vision tower alone, and accelerate refuses a
+        name without a module.
+        """
+        present = {type(module).__name__ for module in self.vlm.modules()}
+        return sorted(present & set(self.vlm._no_split_modules or ()))
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The VLM's input embeddings, which accelerate makes a unit of FSDP2."""
+        embeddings: nn.Module = self.vlm.get_input_embeddings()
+        return embeddings
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The VLM's language-model head, of the same unit as the input embeddings where it is tied to them."""
+        head: nn.Module | None = self.vlm.get_output_embeddings()
+        return head
+
+    def tie_weights(self) -> None:
+        """Ties the VLM's tied weights again: accelerate moves them to the meta device and back (`cpu_ram_efficient_loading`)."""
+        self.vlm.tie_weights()
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Called by the Trainer for activation checkpointing: the VLM's layers are recomputed in the backward pass, without reentry."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from theodolite.data.drops import MAX_DAMAGED_FRAC
 from theodolite.data.examples import ExampleSet, QuestionAnswer, draw_questions
 from theodolite.data.packing import PackingCollator
 from theodolite.data.sources import LlavaJson
@@ -26,6 +28,12 @@ from theodolite.worlds.world import World
 NUM_PICTURES = 12_000
 # Examples in the shuffle buffer of a stream.
 SHUFFLE_BUFFER = 10_000
+EXPECTED = (
+    "FILE.json:PICTURES or FILE.jsonl:PICTURES (LLaVA format and the folder to which its image paths are relative), "
+    "the name or folder of a Hugging Face data set, or stream:NAME"
+)
+# A file of LLaVA's format at the end of a text or before a colon, also packed, which cannot be read.
+_LLAVA_FILE = re.compile(r"\.jsonl?(\.(?:gz|bz2|xz|zst|zip))?(?=:|$)", re.IGNORECASE)
 DESCRIBE = "describe the picture."
 
 
@@ -67,16 +75,20 @@ def _every_caption(world: World) -> list[str]:
     return [" ".join(factor.values) for factor in world.space.factors if factor.nameable]
 
 
-def file_recipe_data(recipe: StagedRecipe, sources: Mapping[str, str], seed: int) -> RecipeData:
+def file_recipe_data(recipe: StagedRecipe, sources: Mapping[str, str], seed: int, max_damaged_frac: float = MAX_DAMAGED_FRAC) -> RecipeData:
     """A recipe's pretrained model, and the data of its stages by name: `FILE.json:PICTURES` or a Hugging Face data set.
 
-    Raises `BadInput` if the data of a stage is missing, or if no stage uses a name.
+    At most `max_damaged_frac` (0 to 1) of the examples may be unreadable or malformed. Raises `BadInput` if the data of a stage is missing,
+    or if no stage uses a name.
     """
     expected = tuple(dict.fromkeys(stage.data for stage in recipe.stages))
     if missing := [name for name in expected if name not in sources]:
         raise BadInput(f"{recipe.name} needs data named {', '.join(missing)}; give --data {missing[0]}=FILE.json:PICTURES or =DATASET")
     if extra := [name for name in sources if name not in expected]:
         raise BadInput(f"no stage of {recipe.name} trains on data named {extra[0]!r}; its stages train on {', '.join(expected)}")
+    for text in sources.values():
+        if _names_llava_file(text):
+            _file_and_folder(text)  # before an earlier stage is trained
 
     def start() -> tuple[nn.Module, Any]:
         if isinstance(recipe.model, WholeModel):
@@ -87,7 +99,7 @@ def file_recipe_data(recipe: StagedRecipe, sources: Mapping[str, str], seed: int
 
     def for_stage(stage: Stage, vlm: nn.Module, processor: Any) -> StageData:
         collator = PackingCollator.of_processor(processor, vlm.config, max_length=stage.max_length, row_length=stage.row_length, seed=seed)
-        return StageData(source_named(sources[stage.data], seed), collator)
+        return StageData(source_named(sources[stage.data], seed), collator, max_damaged_frac=max_damaged_frac)
 
     return RecipeData(start, for_stage)
 
@@ -95,11 +107,11 @@ def file_recipe_data(recipe: StagedRecipe, sources: Mapping[str, str], seed: int
 def source_named(text: str, seed: int) -> Any:
     """The examples of `FILE.json:PICTURES` (LLaVA format), or of a Hugging Face data set by name or folder.
 
-    `stream:NAME` streams it, shuffled within a buffer; `NAME@CONFIG` chooses a configuration. The split is `train`.
+    `stream:NAME` streams it, shuffled within a buffer; `NAME@CONFIG` chooses a configuration. The split is `train`. Both paths may hold
+    colons. Raises `BadInput`, with the expected forms.
     """
-    path, _, folder = text.rpartition(":")
-    if path.endswith((".json", ".jsonl")):
-        return LlavaJson(path, folder)
+    if _names_llava_file(text):
+        return LlavaJson(*_file_and_folder(text))
     import datasets
 
     streaming = text.startswith("stream:")
@@ -110,6 +122,22 @@ def source_named(text: str, seed: int) -> Any:
         else:
             dataset = datasets.load_dataset(name, configuration or None, split="train", streaming=streaming)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise BadInput(f"no data set can be loaded from {text!r}: {str(error).splitlines()[0]}") from error
+        raise BadInput(f"no data set can be loaded from {text!r}: {str(error).splitlines()[0]}; expected {EXPECTED}") from error
     # The sampler shuffles data sets in memory; streams are shuffled only here.
     return from_datasets(dataset.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER) if streaming else dataset)
+
+
+def _names_llava_file(text: str) -> bool:
+    return _LLAVA_FILE.search(text) is not None and not Path(text).is_dir()
+
+
+def _file_and_folder(text: str) -> tuple[str, str]:
+    """The file and the folder of `FILE.json:PICTURES`. Where several colons may part them, the first whose two sides exist does."""
+    places = list(_LLAVA_FILE.finditer(text))
+    pairs = [(text[: place.end()], text[place.end() + 1 :]) for place in places]
+    file, folder = next((pair for pair in pairs if Path(pair[0]).is_file() and pair[1] and Path(pair[1]).is_dir()), pairs[0])
+    if packed := next((place.group(1) for place in places if place.end() == len(file) and place.group(1)), None):
+        raise BadInput(f"{file} is packed ({packed}); unpack it, and give FILE.jsonl:PICTURES")
+    if not folder:
+        raise BadInput(f"{text!r} names no folder of pictures; expected {EXPECTED}. Without pictures any folder will do")
+    return file, folder

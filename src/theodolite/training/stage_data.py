@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from theodolite.data.collate import Collator
+from theodolite.data.drops import MAX_DAMAGED_FRAC
 from theodolite.data.epochs import FixedOrder
 from theodolite.data.examples import ExampleSet, training_order
 from theodolite.models.cached_features import FeatureCache
@@ -19,11 +20,12 @@ from theodolite.training.recipes import Stage
 
 @dataclass(frozen=True)
 class StageData:
-    """A data set and its collator; without `features` a frozen encoder runs in every step."""
+    """A data set, its collator, and the allowed fraction of damaged examples; without `features` a frozen encoder runs in every step."""
 
     dataset: Any
     collator: Callable[[Any], Any]
     features: FeatureCache | None = None
+    max_damaged_frac: float = MAX_DAMAGED_FRAC
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,7 @@ def train_stage(
         "data_collator": data.collator,
         "processing_class": processor,
         "callbacks": [monitor, *callbacks, *([StopAtSignal(signals)] if signals is not None else ())],
+        "max_damaged_frac": data.max_damaged_frac,
     }
     torch.manual_seed(seed)  # for head and mask embedding
     if stage.laver is not None:
@@ -227,7 +228,8 @@ def _run_stage(
         resumed=resumed,
         signals=signals,
     )
-    for line in trainer.dropped.lines():
+    warned = trainer.watch.found.values() if isinstance(trainer, LaverTrainer) else ()
+    for line in (*trainer.dropped.lines(), *warned):
         progress(stage.steps, stage.steps, line)
     with signals.held():
         _write_model(trainer, folder)

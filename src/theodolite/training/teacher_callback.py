@@ -8,15 +8,21 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as sharded_checkpoint
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from theodolite.objectives.laver import LaVer, TeacherOutputs
 from theodolite.objectives.teacher import Teacher
+from theodolite.records.errors import BadInput
 from theodolite.training.objective_module import ObjectiveModule
 
 NAME = "teacher.safetensors"
+# The folder of a teacher whose tensors are sharded: each process writes and reads its own shards.
+SHARDS = "teacher"
+CENTRE = "objective.centre.value"
 
 
 class TeacherCallback(TrainerCallback):
@@ -59,25 +65,62 @@ class TeacherCallback(TrainerCallback):
     def follow(self, step: int, num_steps: int) -> None:
         """Updates the centre, and the teacher if due, after optimizer step number `step` (from 1)."""
         if self._total is not None:
-            total, count = self._total, torch.tensor(self._count, device=self._total.device)
+            total, count = self._total, self._total.new_full((1,), self._count)
             if dist.is_available() and dist.is_initialized():
-                dist.all_reduce(total)
-                dist.all_reduce(count)
-            self.objective.centre.update(total, int(count))
+                # One collective, and the count stays on the device: the host need not wait for it.
+                both = torch.cat([total, count])
+                dist.all_reduce(both)
+                total, count = both[:-1], both[-1:]
+            self.objective.centre.update(total, count)
         self._total, self._count = None, 0
         if self.objective.settings.ema.due(step, num_steps):
-            self._present().update(self.objective_module, self.objective.settings.ema.decay)
+            self._present().update(self.objective_module, self.objective.settings.ema.decay_at(step, num_steps))
 
     def save(self, folder: Path, *, write: bool) -> None:
-        """Writes the teacher beside a checkpoint's weights. Call it on every process; `write` on one."""
-        state = self._present().state_dict()
-        if write:
+        """Writes teacher and centre beside a checkpoint's weights. Call it on every process; `write` on one.
+
+        Under FSDP2 each process writes its own shards, so that no device ever holds the whole teacher.
+        """
+        state = self._state()
+        if _is_sharded(state):
+            sharded_checkpoint.save(state, checkpoint_id=folder / SHARDS)
+        elif write:
             save_file({name: value.contiguous().cpu() for name, value in state.items()}, folder / NAME)
+
+    def _load(self, folder: Path) -> None:
+        """Loads what `save` wrote, in place, with any number of processes. Raises `BadInput` if it was written for other parameters."""
+        state = self._state()
+        sharded = _is_sharded(state)
+        path = folder / (SHARDS if sharded else NAME)
+        if not path.exists():
+            raise BadInput(f"{folder} holds no {path.name}; resume with FSDP if the run was started with it, and without it if not")
+        if sharded:
+            saved = sharded_checkpoint.FileSystemReader(path).read_metadata().state_dict_metadata.keys()
+        else:
+            values = load_file(path)
+            saved = values.keys()
+        if saved != state.keys():
+            changed = sorted(saved ^ state.keys())
+            raise BadInput(f"the saved teacher has other parameters ({changed[0]} ...); resume with the recipe of the original run")
+        if sharded:
+            sharded_checkpoint.load(state, checkpoint_id=path)
+        else:
+            for name, value in state.items():
+                value.copy_(values[name])
+        self._present().refresh()
+
+    def _state(self) -> dict[str, Tensor]:
+        """The teacher's tensors and the centre by name."""
+        return {**self._present().shadow, CENTRE: self.objective.centre.value}
 
     def _present(self) -> Teacher:
         """The teacher, created on first use: only then are the weights loaded, wrapped and on their device."""
         if self.teacher is None:
             self.teacher = Teacher.of(self.objective_module)
             if self.resumed is not None:
-                self.teacher.load_state_dict(load_file(self.resumed / NAME))
+                self._load(self.resumed)
         return self.teacher
+
+
+def _is_sharded(state: Mapping[str, Tensor]) -> bool:
+    return any(isinstance(value, DTensor) for value in state.values())

@@ -15,20 +15,23 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from theodolite.data.drops import Dropped
-from theodolite.data.epochs import EpochDataset, EpochSampler, FixedOrder
+from theodolite.data.drops import MAX_DAMAGED_FRAC, Dropped
+from theodolite.data.epochs import EpochDataset, EpochSampler, FixedOrder, StreamedEpochs
 from theodolite.data.packing import MAX_LENGTH, PackingCollator
 from theodolite.models.cpu_products import fast_bf16_products
 from theodolite.models.export import export_vlm, rehearse_export
 from theodolite.models.forward import adapt, base_model
+from theodolite.models.pass_inputs import plan_of
 from theodolite.objectives.laver import LaVer, LaverConfig
 from theodolite.objectives.terms import Terms, combine
 from theodolite.records.errors import BadInput
-from theodolite.training.checkpoint import load_trained, mark_whole, save_trained, unmark, whole_checkpoint
+from theodolite.training.checkpoint import load_trained, mark_whole, refuse_other_launcher, save_trained, unmark, whole_checkpoint
+from theodolite.training.dummy_picture import DummyPicture
 from theodolite.training.evaluation import EvaluatedBySums, each, with_epochs
 from theodolite.training.hub import push_while_training
 from theodolite.training.launch import refuse_undistributed
 from theodolite.training.objective_module import ObjectiveModule
+from theodolite.training.objective_watch import ObjectiveWatch
 from theodolite.training.parameter_groups import give_own_rate
 from theodolite.training.refusals import refuse_reentrant, refuse_unsupported
 from theodolite.training.sampling import SequentialEpochs
@@ -54,11 +57,13 @@ class ObjectiveTrainer(EvaluatedBySums):
         train_dataset: Any = None,
         dropped: Dropped | None = None,
         max_length: int = MAX_LENGTH,
+        max_damaged_frac: float = MAX_DAMAGED_FRAC,
         **options: Any,
     ) -> None:
         self.objective_module = model
-        self.dropped = dropped or Dropped()
+        self.dropped = dropped or Dropped(max_damaged_frac)
         self._metrics = StepMetrics()
+        self._dummy_picture: DummyPicture | None = None
         refuse_unsupported(options, options.get("args"))
         _keep_batches_whole(options.get("args"))
         config = base_model(model.vlm).config
@@ -68,6 +73,8 @@ class ObjectiveTrainer(EvaluatedBySums):
             options["data_collator"] = PackingCollator.of_processor(processor, config, max_length=max_length)
         options["eval_dataset"] = each(with_epochs, options.get("eval_dataset"))
         super().__init__(model=model, train_dataset=with_epochs(train_dataset), **options)
+        if isinstance(self.train_dataset, EpochDataset) and self.dropped.num_examples is None:
+            self.dropped.num_examples = len(self.train_dataset)
         if self.args.n_gpu > 1:
             self.args._n_gpu = 1  # several GPUs in one process would mean DataParallel, which cuts packed batches apart
         plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
@@ -104,10 +111,13 @@ class ObjectiveTrainer(EvaluatedBySums):
         with self._metrics.timed("data"):
             batches = list(islice(epoch_iterator, num_batches))
         if not batches:
+            self._refuse_no_examples()
             return [], None
         batches = [self._tallied(batch) for batch in batches]
+        if self.state.global_step + 1 >= self.state.max_steps and not self._initial_global_step:
+            self.dropped.refuse_none_kept()  # a resumed run does not know what was kept before
         objective, state = self.objective_module.objective, self.state
-        self._refuse_unequal_passes(batches)
+        batches = self._with_equal_passes(batches)
         prepared = [objective.prepare(batch, state.global_step, state.max_steps) for batch in batches]
         micro_counts = [objective.counts(batch) for batch in prepared]
         names = tuple(sorted(micro_counts[0]))
@@ -127,6 +137,10 @@ class ObjectiveTrainer(EvaluatedBySums):
         return combine(terms, self._metrics.counts) * self.args.world_size
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None) -> Tensor:
+        if not any(self._metrics.counts.values()) and self.accelerator.scaler is None:
+            # Nothing to learn in this step, on any process. Without gradients optimizers change neither weights nor their own state;
+            # zero gradients would still move weights by decay and momentum. (The scaler of fp16 cannot step without gradients.)
+            return torch.zeros((), device=self.args.device)
         with self._metrics.timed("forward_backward"), fast_bf16_products():
             return super().training_step(model, inputs, num_items_in_batch)
 
@@ -142,7 +156,8 @@ class ObjectiveTrainer(EvaluatedBySums):
         Internal calls write checkpoints; that of `push_to_hub`, which names no folder, writes what is published.
         """
         if _internal_call and output_dir is not None:
-            super().save_model(output_dir, _internal_call=True)
+            if not self.is_fsdp_enabled:  # there the weights are written with the optimizer; the stock method gathers them a second time
+                super().save_model(output_dir, _internal_call=True)
             return
         state = self.vlm_state()
         if self.args.should_save:
@@ -155,7 +170,9 @@ class ObjectiveTrainer(EvaluatedBySums):
         if not self.is_fsdp_enabled:
             return None
         state = self.accelerator.get_state_dict(self.model)
-        return {name.removeprefix("vlm."): value for name, value in state.items() if name.startswith("vlm.")}
+        first = {id(tensor): name for name, tensor in reversed(self.objective_module.vlm.state_dict(keep_vars=True).items())}
+        tied = {name: first[id(tensor)] for name, tensor in self.objective_module.vlm.state_dict(keep_vars=True).items()}
+        return {name: state[f"vlm.{same}"] for name, same in tied.items() if f"vlm.{same}" in state}
 
     def write_vlm(self, folder: Path, state: dict[str, Tensor] | None) -> None:
         """Writes the Hugging Face directory, on one process, with the `state` of `vlm_state`."""
@@ -201,6 +218,7 @@ class ObjectiveTrainer(EvaluatedBySums):
             self.model = wrapped
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        refuse_other_launcher(Path(resume_from_checkpoint), self.is_fsdp_enabled)
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
@@ -214,12 +232,27 @@ class ObjectiveTrainer(EvaluatedBySums):
             self.dropped.add(dropped, num_seen)
         return rest
 
-    def _refuse_unequal_passes(self, batches: list[dict[str, Any]]) -> None:
-        """Under FSDP every process must run the same modules: without a picture, a process skips the encoder and the others hang."""
-        if self.is_fsdp_enabled:
-            lacking = torch.tensor([sum(not bool((batch["picture"] >= 0).any()) for batch in batches)], device=self.args.device)
-            if int(self._over_processes(lacking)):
-                raise BadInput("under FSDP each process's batch needs a picture; mix text-only samples with others, or use DDP")
+    def _refuse_no_examples(self) -> None:
+        """Raises `BadInput` if the data ended before it gave an example."""
+        if isinstance(self.train_dataset, StreamedEpochs) and not self.dropped.num_seen:
+            raise BadInput("the stream gave no example; check its filters, its split and the number of its shards")
+
+    def _with_equal_passes(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Under FSDP, the micro-batches with a dummy picture in each that has none while another process's has one.
+
+        Every process must run the same modules: without a picture, a process would skip the encoder, and the others hang.
+        """
+        if not self.is_fsdp_enabled:
+            return batches
+        pictured = torch.tensor([int(plan_of(batch).layout.has_pictures) for batch in batches], device=self.args.device)
+        needed = self._over_processes(pictured) > 0
+        lacking = (needed & (pictured == 0)).tolist()
+        if any(lacking) and self._dummy_picture is None:
+            self._dummy_picture = DummyPicture.of_collator(self.data_collator)
+        return [
+            self._dummy_picture.added_to(batch) if lacks and self._dummy_picture else batch
+            for batch, lacks in zip(batches, lacking, strict=True)
+        ]
 
 
 class LaverTrainer(ObjectiveTrainer):
@@ -237,6 +270,8 @@ class LaverTrainer(ObjectiveTrainer):
         self.teacher_callback = TeacherCallback(objective_module, objective)
         super().__init__(objective_module, **options)
         self.add_callback(self.teacher_callback)
+        self.watch = ObjectiveWatch(len(objective.centre.value))
+        self.add_callback(self.watch)
 
     def compute_loss(
         self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | None = None
@@ -276,10 +311,11 @@ class LaverTrainer(ObjectiveTrainer):
 def _keep_batches_whole(arguments: TrainingArguments | None) -> None:
     """Turns accelerate's `dispatch_batches` off, which would cut every tensor of a stream's batch to the number of rows.
 
-    Raises `BadInput` if the arguments set it.
+    Batches are copied to the device without waiting, where the loader pins its memory. Raises `BadInput` if the arguments dispatch.
     """
     if arguments is None:
         return
     if arguments.accelerator_config.dispatch_batches:
         raise BadInput("dispatch_batches cuts packed batches apart; leave it out of accelerator_config, and each process reads its own")
     arguments.accelerator_config.dispatch_batches = False
+    arguments.accelerator_config.non_blocking = arguments.dataloader_pin_memory

@@ -132,7 +132,7 @@ def _probe(name: str, tower: Any, size: int) -> Any:
     """The tower's output for two pictures. Raises `BadInput` if it does not take pictures of that size, or needs other inputs too."""
     try:
         with torch.no_grad():
-            return tower(pixel_values=torch.zeros(2, 3, size, size), output_hidden_states=True)
+            return tower(pixel_values=torch.zeros(2, 3, size, size, device=tower.device), output_hidden_states=True)
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         expected = getattr(tower.config, "image_size", size)
         reason = str(error).splitlines()[0] if expected == size else f"its configuration says {expected}, its image processor makes {size}"
@@ -152,7 +152,7 @@ def _cells_tower(name: str, inner: Any, size: int, tokens: Tensor) -> CellsTower
         )
     width = tokens.shape[1] if tokens.ndim == 4 else tokens.shape[2]
     tower = CellsTower(CellsTowerConfig(inner.config.to_dict(), size, size // side, width, skip))
-    tower.inner.load_state_dict(inner.state_dict())
+    tower.inner.load_state_dict(inner.state_dict(), assign=True)
     return tower
 
 

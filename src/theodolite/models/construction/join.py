@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from theodolite.models.construction.encoders import Encoder, encoder_named
-from theodolite.models.load import loading
+from theodolite.models.load import loading, with_memory
 from theodolite.records.errors import BadInput
 
 IMAGE = "<image>"
@@ -49,7 +49,10 @@ def join_vlm(
         _add_picture_token(decoder, tokenizer)
         torch.manual_seed(seed)
         model = _joined(vision, decoder, tokenizer.convert_tokens_to_ids(IMAGE), attention)
-    _check_same_logits(model, decoder, language_model)
+    if any(parameter.is_meta for parameter in model.parameters()):  # another process of this machine has the weights, and checks them
+        model = with_memory(model, torch.device("cpu"))
+    else:
+        _check_same_logits(model, decoder, language_model)
     return model, LlavaProcessor(
         image_processor=vision.image_processor,
         tokenizer=tokenizer,
@@ -101,15 +104,19 @@ def _check_structure(name: str, decoder: Any) -> None:
 
 
 def _add_picture_token(decoder: Any, tokenizer: Any) -> None:
+    """Adds `<image>` to tokenizer, table and head. Its rows are the means of the rows of the tokenizer's own tokens."""
+    is_new, num_tokens = IMAGE not in tokenizer.get_vocab(), len(tokenizer)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]}, replace_extra_special_tokens=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     old = decoder.get_input_embeddings().num_embeddings
     if len(tokenizer) > old:
         decoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        # The new token's row is untrained. With the mean of the others, the token is as unlikely in answers as the average word.
-        for table in {decoder.get_input_embeddings().weight, decoder.get_output_embeddings().weight}:
-            table.data[old:] = table.data[:old].mean(dim=0)
+    # The new token's row is untrained, also where it is one of the table's rows for no token, which many models have so that their
+    # number divides. With the mean of the others, the token is as unlikely in answers as the average word.
+    new = list(range(old, len(tokenizer))) + ([tokenizer.convert_tokens_to_ids(IMAGE)] if is_new else [])
+    for table in {decoder.get_input_embeddings().weight, decoder.get_output_embeddings().weight}:
+        table.data[new] = table.data[: min(old, num_tokens)].mean(dim=0)
 
 
 def _joined(encoder: Encoder, decoder: Any, image_token_id: int, attention: str) -> LlavaForConditionalGeneration:

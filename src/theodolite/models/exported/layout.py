@@ -8,12 +8,24 @@ models, so it imports only torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 NONE = -1
+TENSORS = ("sample", "branch", "picture", "cell", "twig")
+
+
+@dataclass(frozen=True)
+class LayoutFacts:
+    """What the host decides by: tokens of each picture in order, whether there is padding, whether causal attention would mix samples."""
+
+    sizes: tuple[int, ...]
+    is_padded: bool
+    is_packed: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +35,9 @@ class Layout:
     `sample` is `NONE` at padding; `branch` is 0 in a sample's trunk, and branches follow their trunk; `picture` numbers the pictures of
     the whole batch in order, row by row, and is `NONE` at text; `cell` is (row, column) in the picture, 0 at text. `twig` is 0 in a
     branch's stem (and in the trunk), and twigs follow their stem; None where no branch has twigs.
+
+    `known` are facts that were computed on the host, with the flat positions of vision tokens; without it they are read from the tensors,
+    for which the host waits if these are on a GPU.
     """
 
     sample: Tensor
@@ -30,6 +45,29 @@ class Layout:
     picture: Tensor
     cell: Tensor
     twig: Tensor | None = None
+    known: tuple[LayoutFacts, Tensor] | None = None
+
+    @cached_property
+    def facts(self) -> LayoutFacts:
+        """Sizes, padding and packing, as Python values."""
+        if self.known is not None:
+            return self.known[0]
+        first = self.sample.max(dim=1, keepdim=True).values
+        return LayoutFacts(
+            tuple(torch.bincount(self.picture.flatten()[self.vision_index]).tolist()) if len(self.vision_index) else (),
+            not bool(self.real.all()),
+            bool(((self.sample != first) & self.real).any() or (self.branch > 0).any()),
+        )
+
+    @cached_property
+    def vision_index(self) -> Tensor:
+        """(vision): flat positions of the vision tokens, in order."""
+        return self.vision.flatten().nonzero()[:, 0] if self.known is None else self.known[1]
+
+    def to(self, device: Any) -> Layout:
+        """The layout on a device, with its facts; copies from pinned memory do not wait."""
+        moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items() if name in TENSORS and value is not None}
+        return replace(self, **moved, known=(self.facts, self.vision_index.to(device, non_blocking=True)))
 
     @property
     def real(self) -> Tensor:
@@ -44,12 +82,16 @@ class Layout:
     @property
     def is_packed(self) -> bool:
         """Whether a row holds several samples, or branches, which causal attention alone would mix."""
-        first = self.sample.max(dim=1, keepdim=True).values
-        return bool(((self.sample != first) & self.real).any() or (self.branch > 0).any())
+        return self.facts.is_packed
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether a token is a picture's."""
+        return bool(self.facts.sizes)
 
     def sizes(self) -> list[int]:
         """Tokens of each picture, in order."""
-        return torch.bincount(self.picture[self.vision]).tolist() if bool(self.vision.any()) else []
+        return list(self.facts.sizes)
 
     def gather(self, index: Tensor) -> Layout:
         """The layout of the tokens at flat positions `index` (row, token), `NONE` at padding."""
@@ -119,9 +161,9 @@ def pictures_index(layout: Layout) -> Tensor:
 
     No picture is split; `NONE` pads on the right. Without any picture the result is one row of one padding position.
     """
-    if not bool(layout.vision.any()):
+    if not layout.has_pictures:
         return _padding_only(layout.sample.device)
-    positions, sizes = layout.vision.flatten().nonzero()[:, 0], layout.sizes()
+    positions, sizes = layout.vision_index, layout.sizes()
     rows: list[list[Tensor]] = []
     widest, used = max(sizes, default=0), 0
     for picture in positions.split(sizes):

@@ -25,8 +25,7 @@ def axis_positions(layout: Layout, two_d: bool) -> Tensor:
     if two_d:
         ends = layout.vision.clone()
         ends[:, :-1] &= layout.picture[:, :-1] != layout.picture[:, 1:]
-        advance = torch.where(layout.vision, 0, advance)
-        advance[ends] = _extents(layout)[layout.picture[ends]]
+        advance = torch.where(layout.vision, torch.where(ends, _extents(layout), 0), advance)
         offset = layout.cell
     before = advance.cumsum(dim=1) - advance
     begin = before - before.gather(1, segment_start(layout))
@@ -41,21 +40,25 @@ def order_in_sample(layout: Layout) -> Tensor:
 
 
 def _extents(layout: Layout) -> Tensor:
-    """(picture): the larger side of each picture's grid."""
-    sides = layout.cell.amax(dim=-1)[layout.vision] + 1
-    pictures = layout.picture[layout.vision]
-    extents = torch.zeros(int(pictures.max()) + 1 if len(pictures) else 0, dtype=torch.long, device=sides.device)
-    return extents.scatter_reduce_(0, pictures, sides, "amax")
+    """(row, token): the larger side of the token's picture, in cells.
+
+    Without indexing by a boolean mask, for which the host would wait.
+    """
+    # Pictures are numbered from 0, so there are at most as many as tokens; text adds to one more, which no vision token reads.
+    picture = torch.where(layout.vision, layout.picture, layout.picture.numel()).flatten()
+    sides = (layout.cell.amax(dim=-1) + 1).flatten()
+    extents = torch.zeros(len(picture) + 1, dtype=torch.long, device=sides.device).scatter_reduce_(0, picture, sides, "amax")
+    return extents[picture].view_as(layout.picture)
 
 
-def axis_of_frequency(num_frequencies: int) -> Tensor:
+def axis_of_frequency(num_frequencies: int, device: Any = None) -> Tensor:
     """(frequency): the axis of each rotary frequency, 0 time, 1 row, 2 column, in turns, so that every axis has fast and slow ones.
 
     Qwen2-VL gives each axis a run of adjacent frequencies, the columns the slowest; at the head widths of small models their angles
     hardly change across a picture. Qwen3-VL interleaves the axes too, up to its sections: at its default [24, 20, 20] the last four of 64
     frequencies are time's, where here they go on in turns, so that two of them (61 and 62) are row's and column's.
     """
-    return torch.arange(num_frequencies) % 3
+    return torch.arange(num_frequencies, device=device) % 3
 
 
 class AxisRotary(nn.Module):
@@ -70,7 +73,7 @@ class AxisRotary(nn.Module):
             return self.stock(x, position_ids, *args, **kwargs)
         by_axis = [self.stock(x, positions, *args, **kwargs) for positions in position_ids]
         # Each frequency occurs twice, once for each half of a head's channels.
-        axis = axis_of_frequency(by_axis[0][0].shape[-1] // 2).repeat(2).to(x.device)
+        axis = axis_of_frequency(by_axis[0][0].shape[-1] // 2, x.device).repeat(2)
         cos, sin = (torch.where(axis == 0, three[0], torch.where(axis == 1, three[1], three[2])) for three in zip(*by_axis, strict=True))
         return cos, sin
 

@@ -41,7 +41,7 @@ KINDS: Mapping[str, str] = {
     "empty picture": "a file of zero bytes",
     "large file": "a file of more than 256 MiB",
     "unreadable picture": "the file system refuses to open it",
-    "unsupported format": "SVG, PDF, HEIC and others, or more than 8 bits a channel",
+    "unsupported format": "SVG, PDF, HEIC and others, or pixels that are floats or 32-bit integers",
     "not a picture": "the file is not a picture in a known format",
     "large picture": "a side of more than 16,384 pixels, by its header, before anything is decoded",
     "too many pixels": "more than 64 million pixels, by its header, before anything is decoded",

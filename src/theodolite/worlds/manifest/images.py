@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageFile
 
 from theodolite.records.errors import BadInput
-from theodolite.worlds.exif_orientation import ORIENTATION, on_white
+from theodolite.worlds.exif_orientation import GREY_16_BITS, ORIENTATION, UNDECODABLE, on_white
 from theodolite.worlds.manifest.faults import RowFault
 
 MAX_SIDE = 16_384
@@ -27,7 +27,8 @@ MAX_BYTES = 256 * 2**20
 MAX_CHUNK = 2**20  # bytes of a PNG's text or colour profile, stored and inflated
 GROUND = (128, 128, 128)  # colour of the padding of a picture that is not square
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")  # 8 bits a channel, or fewer
+# Of 8 bits a channel or fewer, and grey of 16.
+MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", *GREY_16_BITS)
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type of a PNG
 MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"II*\0", b"MM\0*")  # of `FORMATS`, except BMP, whose two letters are too few
@@ -42,11 +43,6 @@ UNSUPPORTED = {
     b"\x00\x00\x00\x0cJXL ": "JPEG XL",
     b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
 }
-# Everything that Pillow's decoders are known to raise on malformed files.
-UNDECODABLE = (
-    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, AttributeError, RuntimeError, MemoryError,
-    struct.error, zlib.error, Image.DecompressionBombError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

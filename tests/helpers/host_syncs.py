@@ -1,0 +1,85 @@
+"""Counts, without a GPU, the operations for which the host would wait for one.
+
+Tensors that are moved to a device, and all that is computed from them, are of a subclass; its methods that read values are counted.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.overrides import TorchFunctionMode
+
+# Reading a value, or a result whose shape depends on values.
+READS = {"item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__", "__array__", "__contains__"}
+SHAPES = {"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "bincount"}
+# Gradients are not marked, and this code moves their norms to the device where they are.
+ON_DEVICE_ALREADY = "torch/nn/utils/clip_grad.py"
+
+
+class OnDevice(Tensor):
+    """A tensor that stands for one on a GPU; results computed from it are of this class too."""
+
+
+class HostSyncs(TorchFunctionMode):
+    """The mode that counts: `found` has the number of waits by operation and the line of code that called it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    @property
+    def total(self) -> int:
+        return sum(self.found.values())
+
+    def in_file(self, file: str) -> int:
+        """Number of waits called for in a file, such as "accelerate/accelerator.py"."""
+        return sum(count for place, count in self.found.items() if f" at {file}:" in place)
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        if name == "to" and _names_a_device(args[1:], kwargs):
+            if not isinstance(args[0], OnDevice | Parameter) and not kwargs.get("non_blocking", False):
+                self._count("blocking to")
+            moved = func(*args, **kwargs)
+            return moved if isinstance(moved, Parameter) else moved.as_subclass(OnDevice)
+        if any(isinstance(each, OnDevice) for each in (*args, *kwargs.values())) and _waits(name, args, kwargs):
+            self._count(name)
+        return func(*args, **kwargs)
+
+    def on_host(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, done by a loader's worker process on a real machine: nothing in it is counted."""
+
+        def uncounted(*args: Any) -> Any:
+            with torch._C.DisableTorchFunction():
+                return work(*args)
+
+        return uncounted
+
+    def _count(self, name: str) -> None:
+        stack = [each for each in traceback.extract_stack() if each.filename != __file__]
+        if any(each.filename.endswith(ON_DEVICE_ALREADY) for each in stack[-4:]):
+            return
+        frame = next(each for each in reversed(stack) if "/torch/" not in each.filename)
+        self.found[f"{name} at {'/'.join(frame.filename.split('/')[-2:])}:{frame.lineno}"] += 1
+
+
+def _names_a_device(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    return "device" in kwargs or any(isinstance(each, str | torch.device) for each in args)
+
+
+def _waits(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    if name in READS | SHAPES:
+        return True
+    if name in ("__getitem__", "__setitem__", "index_put", "index_put_"):
+        index = args[1] if isinstance(args[1], tuple) else (args[1],)
+        return any(isinstance(each, Tensor) and each.dtype == torch.bool for each in index)
+    if name == "repeat_interleave":
+        return isinstance(args[1], Tensor) and kwargs.get("output_size") is None
+    return name == "where" and len(args) + len(kwargs) == 1

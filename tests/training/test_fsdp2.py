@@ -1,0 +1,119 @@
+"""FSDP2 as accelerate sets it up, on gloo processes, for every family: steps, accumulation, pictures that are lacking, save and resume."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers import HELPERS, script_environment
+from helpers.fsdp2_run import DEFAULTS, run
+from helpers.tiny_families import NAMES
+
+LOW_MEMORY = ("llava", "gemma3")  # of which the second ties its head to its embeddings
+RUNS: dict[str, Path] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    RUNS["root"] = tmp_path_factory.mktemp("fsdp2")
+
+
+def launch(name: str, processes: int, options: dict[str, Any]) -> Path:
+    """One launch of `fsdp2_run.py` under torchrun, which goes through families; the folder with one folder for each."""
+    where = RUNS["root"] / name
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = ["--master_addr", "127.0.0.1", "--master_port", str(port)]
+    own = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), *address]
+        + [str(HELPERS / "fsdp2_run.py"), str(where), json.dumps(options)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={key: value for key, value in script_environment(own).items() if key not in ("WORLD_SIZE", "RANK", "LOCAL_RANK")},
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return where
+
+
+@cache
+def two() -> Path:
+    return launch("two", 2, {"save_at": 2})
+
+
+@cache
+def resumed(processes: int) -> Path:
+    return launch(f"resumed on {processes}", processes, {"save_at": 2, "resume": str(two())})
+
+
+@cache
+def low_memory() -> Path:
+    return launch("low memory", 2, {"names": LOW_MEMORY, "save_at": 2, "low_memory": True, "state_dict": "FULL_STATE_DICT"})
+
+
+@cache
+def alone(name: str) -> Path:
+    """The same run in this process, without FSDP, with micro-batches of the same samples and no dummy picture."""
+    run(name, RUNS["root"] / "alone" / name, DEFAULTS)
+    return RUNS["root"] / "alone" / name
+
+
+def log_of(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def same_losses(one: list[dict[str, float]], other: list[dict[str, float]]) -> None:
+    assert [entry["step"] for entry in one] == [entry["step"] for entry in other]
+    for name in ("loss", "loss/language", "loss/masked_latent", "loss/gram", "student_cosine", "teacher_cosine", "mask_frac"):
+        assert [entry[name] for entry in one] == pytest.approx([entry[name] for entry in other], abs=1e-5), name
+    assert [entry["grad_norm"] for entry in one] == pytest.approx([entry["grad_norm"] for entry in other], rel=1e-4)
+
+
+def same_weights(one: Path, other: Path) -> None:
+    mine, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (one, other))
+    assert mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        torch.testing.assert_close(value, theirs[name], atol=1e-4, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_train_as_one(name: str) -> None:
+    """Micro-batches of one example with 0, 1 or 2 pictures, accumulated; the worker checks that parameters are sharded."""
+    log = log_of(alone(name))
+    assert log[-1]["loss/language"] < log[0]["loss/language"]
+    same_losses(log_of(two() / name), log)
+    same_weights(two() / name, alone(name))
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_checkpoint_of_two_processes_goes_on_with_others(name: str, processes: int) -> None:
+    same_losses(log_of(resumed(processes) / name), log_of(alone(name))[2:])
+
+
+def test_no_file_of_a_sharded_checkpoint_holds_the_whole_teacher() -> None:
+    folder = two() / "llava" / "checkpoints" / "checkpoint-2"
+    shards = [path.stat().st_size for path in (folder / "teacher").glob("*.distcp")]
+    assert len(shards) == 2
+    assert max(shards) < 0.6 * sum(shards)
+    assert not (folder / "teacher.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", LOW_MEMORY)
+def test_weights_that_only_the_first_process_has_reach_all(name: str) -> None:
+    """`cpu_ram_efficient_loading`, with checkpoints under FULL_STATE_DICT, whose weights are gathered once each."""
+    same_losses(log_of(low_memory() / name), log_of(alone(name)))
+    same_weights(low_memory() / name, alone(name))
+    assert json.loads((low_memory() / name / "gathered.json").read_text()) == 1  # for the exported model; checkpoints gather their own
