@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from theodolite.cli.app import Seed, app, console
+from theodolite.records.errors import Interrupted
 
 
 @app.command("train")
@@ -34,22 +36,31 @@ def train_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="discard a run in the folder and start again")] = False,
 ) -> None:
     """Train a VLM in stages, the middle one with LaVer's visual losses. Also runs under `accelerate launch -m theodolite train ...`."""
+    console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes only the first prints
+    out = out or Path("runs") / recipe
+    console.print(f"{recipe}: training into {out}; loading PyTorch and transformers, which takes some seconds", soft_wrap=True)
     from theodolite.commands.progress import Steps
     from theodolite.commands.train import train_recipe
     from theodolite.training.launch import leave_together
 
-    console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes only the first prints
-    model = train_recipe(
-        recipe,
-        out or Path("runs") / recipe,
-        data or [],
-        ask=ask,
-        strength=strength,
-        settings=settings or [],
-        max_damaged_frac=max_damaged_frac,
-        seed=seed,
-        overwrite=overwrite,
-        steps=Steps(console),
-    )
-    console.print(f"model: {model}")
+    stopped: Interrupted | None = None
+    try:
+        model = train_recipe(
+            recipe,
+            out,
+            data or [],
+            ask=ask,
+            strength=strength,
+            settings=settings or [],
+            max_damaged_frac=max_damaged_frac,
+            seed=seed,
+            overwrite=overwrite,
+            steps=Steps(console),
+        )
+        console.print(f"model: {model}")
+    except Interrupted as error:
+        stopped = Interrupted(error.signum, str(error))  # the error itself refers to the Trainer, which must be released first
     leave_together()
+    if stopped is not None:
+        print(f"theodolite: {stopped}", file=sys.stderr)
+        raise typer.Exit(128 + stopped.signum)

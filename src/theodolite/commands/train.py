@@ -18,7 +18,7 @@ from theodolite.records.progress import Progress
 from theodolite.training.recipe_data import file_recipe_data, shapes_recipe_data
 from theodolite.training.recipes import RECIPES, StagedRecipe, TinyModel, WorldQuestions
 from theodolite.training.smol_data import packaged_recipe_data
-from theodolite.training.stage_runner import RECIPE, run_stages
+from theodolite.training.stage_runner import RECIPE, run_stages, where_next
 
 
 def train_recipe(
@@ -64,6 +64,8 @@ def train_recipe(
         raise BadInput(f"{out} holds files, but no {RECIPE}, so it is no training run; give another folder")
     logging.set_verbosity_error()
     logging.disable_progress_bar()  # theodolite's own shows more
+    if not overwrite and (out / RECIPE).is_file():
+        steps.console.print(f"{name}: {where_next(recipe, out)}".replace("the same command goes on", "goes on"), soft_wrap=True)
     with ExitStack() as stack:
         return run_stages(recipe, recipe_data, out, seed=seed, overwrite=overwrite, progress=_stage_bars(recipe, steps, stack))
 
@@ -104,6 +106,8 @@ def _stage_bars(recipe: StagedRecipe, steps: Steps, stack: ExitStack) -> Callabl
 
     def open_bar(stage: str) -> Progress:
         bar.close()
+        if not steps.console.is_terminal:
+            steps.console.print(f"{recipe.name} {stage}: making the model and the data")
         return bar.enter_context(steps.step(f"{recipe.name} {stage}"))
 
     return open_bar

@@ -18,3 +18,11 @@ def first_fault(error: ValidationError, whole: str = "the file") -> str:
     """Place and message of the first fault of a validation error; `whole` is the place of a fault that is in no field."""
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was stopped by a signal (its number is `signum`); the message says what is kept and where the run goes on."""
+
+    def __init__(self, signum: int, message: str = "") -> None:
+        super().__init__(message)
+        self.signum = signum

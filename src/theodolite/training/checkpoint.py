@@ -66,14 +66,27 @@ def mark_whole(folder: Path) -> None:
     (folder / WHOLE).touch()
 
 
+def unmark(folder: Path) -> None:
+    """Marks a checkpoint as incomplete, before it is written again."""
+    (folder / WHOLE).unlink(missing_ok=True)
+
+
 def last_whole(folder: Path) -> Path | None:
     """The newest complete checkpoint, or None; newer incomplete ones are deleted."""
-    numbered = [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdigit()]
-    for path in sorted(numbered, key=step_of, reverse=True):
-        if (path / WHOLE).is_file():
-            return path
-        shutil.rmtree(path)
-    return None
+    newest = newest_whole(folder)
+    for path in _numbered(folder):
+        if newest is None or step_of(path) > step_of(newest):
+            shutil.rmtree(path)
+    return newest
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest complete checkpoint, or None. Changes nothing."""
+    return max((path for path in _numbered(folder) if (path / WHOLE).is_file()), key=step_of, default=None)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdigit()]
 
 
 def step_of(checkpoint: Path) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import torch
@@ -23,11 +24,12 @@ from theodolite.models.forward import adapt, base_model
 from theodolite.models.freezing import set_trainable
 from theodolite.models.load import load_vlm
 from theodolite.objectives.language import Language
-from theodolite.records.errors import BadInput
+from theodolite.records.errors import BadInput, Interrupted
 from theodolite.records.folder import whole_folder, write_whole
 from theodolite.records.progress import Progress, silent
 from theodolite.training.arguments import training_arguments
-from theodolite.training.checkpoint import last_whole
+from theodolite.training.checkpoint import last_whole, newest_whole, step_of
+from theodolite.training.interrupts import StopAtSignal, StopSignals
 from theodolite.training.loss_monitor import LossMonitor
 from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.recipes import BETA2, Stage, StagedRecipe
@@ -53,9 +55,40 @@ def run_stages(
 ) -> Path:
     """Trains all stages and returns the folder of the finished model, `out/model`, a Hugging Face directory.
 
-    Finished stages are skipped, and an interrupted one resumes from its last complete checkpoint, with the same final weights. Raises
-    `BadInput` if `out` holds a run of another recipe or seed.
+    Finished stages are skipped, and an interrupted one resumes from its last complete checkpoint, with the same final weights. On Ctrl-C
+    and SIGTERM the step under way ends, a checkpoint is written, and `Interrupted` is raised. Raises `BadInput` if `out` holds a run of
+    another recipe or seed.
     """
+    signals = StopSignals()
+    try:
+        with signals.watching():
+            return _run_stages(recipe, data, out, seed, overwrite, progress, signals)
+    except Interrupted as stopped:
+        raise Interrupted(stopped.signum, f"stopped by {Signals(stopped.signum).name}; {where_next(recipe, out)}") from stopped
+
+
+def next_step(recipe: StagedRecipe, out: Path) -> tuple[Stage, int] | None:
+    """The stage with which a run in `out` goes on, and the last step of it that a checkpoint holds; None if all are finished."""
+    for stage in recipe.stages:
+        if not (out / stage.name / "model" / "config.json").is_file():
+            newest = newest_whole(out / stage.name / "checkpoints")
+            return stage, 0 if newest is None else step_of(newest)
+    return None
+
+
+def where_next(recipe: StagedRecipe, out: Path) -> str:
+    """Where the same command goes on, in words."""
+    found = next_step(recipe, out)
+    if found is None:
+        return f"the stages of {out} are finished, and the same command ends the run"
+    stage, step = found
+    place = f"after step {step} of {stage.steps}" if step else "at its start"
+    return f"the same command goes on in {out} with stage {stage.name}, {place}"
+
+
+def _run_stages(
+    recipe: StagedRecipe, data: RecipeData, out: Path, seed: int, overwrite: bool, progress: StageProgress, signals: StopSignals
+) -> Path:
     processes = PartialState(cpu=not torch.accelerator.is_available())
     with processes.main_process_first():
         _claim(recipe, seed, out, overwrite=overwrite and processes.is_main_process)
@@ -63,7 +96,7 @@ def run_stages(
     for stage in recipe.stages:
         folder = out / stage.name
         if not (folder / "model" / "config.json").is_file():
-            _run_stage(recipe, stage, data, before, folder, seed, progress(stage.name))
+            _run_stage(recipe, stage, data, before, folder, seed, progress(stage.name), signals)
         before = folder / "model"
     final = out / "model"
     if before is not None and not (final / "config.json").is_file() and processes.is_main_process:
@@ -85,10 +118,12 @@ def train_stage(
     progress: Progress = silent,
     callbacks: Sequence[TrainerCallback] = (),
     resumed: Path | None = None,
+    signals: StopSignals | None = None,
 ) -> tuple[ObjectiveTrainer, LossMonitor]:
     """Trains one stage of a recipe in place, on a `model` from `prepare_model`; checkpoints go into `folder`.
 
-    The returned trainer's `dropped` counts dropped examples. Raises `NonFiniteLoss`.
+    The returned trainer's `dropped` counts dropped examples. Raises `NonFiniteLoss`, and `Interrupted` after a checkpoint if `signals`
+    has noted one.
     """
     monitor = LossMonitor(progress)
     options: dict[str, Any] = {
@@ -96,7 +131,7 @@ def train_stage(
         "train_dataset": data.dataset,
         "data_collator": data.collator,
         "processing_class": processor,
-        "callbacks": [monitor, *callbacks],
+        "callbacks": [monitor, *callbacks, *([StopAtSignal(signals)] if signals is not None else ())],
         "max_damaged_frac": data.max_damaged_frac,
     }
     torch.manual_seed(seed)  # for head and mask embedding
@@ -106,11 +141,13 @@ def train_stage(
         trainer = ObjectiveTrainer(ObjectiveModule(model, Language(recipe.adaptation)), **options)
     trainer.remove_callback(PrinterCallback)
     try:
-        with _cached(model, data.features):
+        with _cached(model, data.features), signals.held() if signals is not None else nullcontext():
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     finally:
         if trainer.dropped.listed and trainer.args.should_save:
             write_whole(Path(folder).parent / DROPPED, json.dumps(trainer.dropped.listed, indent=1) + "\n")
+    if signals is not None:
+        signals.leave()
     monitor.refuse_unfinished()
     return trainer, monitor
 
@@ -162,11 +199,20 @@ def _as_json(recipe: StagedRecipe, seed: int) -> str:
 
 
 def _run_stage(
-    recipe: StagedRecipe, stage: Stage, data: RecipeData, before: Path | None, folder: Path, seed: int, progress: Progress
+    recipe: StagedRecipe,
+    stage: Stage,
+    data: RecipeData,
+    before: Path | None,
+    folder: Path,
+    seed: int,
+    progress: Progress,
+    signals: StopSignals,
 ) -> None:
     """One stage from its start, or from its last complete checkpoint, to its exported model."""
     with PartialState().main_process_first():
         resumed = last_whole(folder / "checkpoints")
+    if resumed is not None:
+        progress(step_of(resumed), stage.steps, f"goes on after step {step_of(resumed)}")
     model, processor = data.start() if before is None else load_vlm(before, attention=recipe.attention)
     model = prepare_model(model, recipe, stage)
     trainer, _ = train_stage(
@@ -180,11 +226,14 @@ def _run_stage(
         progress=progress,
         callbacks=[JsonLinesLog(folder / "log.jsonl"), *_tensorboard(folder, resumed)],
         resumed=resumed,
+        signals=signals,
     )
     warned = trainer.watch.found.values() if isinstance(trainer, LaverTrainer) else ()
     for line in (*trainer.dropped.lines(), *warned):
         progress(stage.steps, stage.steps, line)
-    _write_model(trainer, folder)
+    with signals.held():
+        _write_model(trainer, folder)
+    signals.leave()
 
 
 def _write_model(trainer: ObjectiveTrainer, folder: Path) -> None:

@@ -25,7 +25,7 @@ from theodolite.models.pass_inputs import plan_of
 from theodolite.objectives.laver import LaVer, LaverConfig
 from theodolite.objectives.terms import Terms, combine
 from theodolite.records.errors import BadInput
-from theodolite.training.checkpoint import load_trained, mark_whole, refuse_other_launcher, save_trained, whole_checkpoint
+from theodolite.training.checkpoint import load_trained, mark_whole, refuse_other_launcher, save_trained, unmark, whole_checkpoint
 from theodolite.training.dummy_picture import DummyPicture
 from theodolite.training.evaluation import EvaluatedBySums, each, with_epochs
 from theodolite.training.hub import push_while_training
@@ -185,12 +185,14 @@ class ObjectiveTrainer(EvaluatedBySums):
             save_trained(self.objective_module, Path(output_dir or self.args.output_dir))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:
+            unmark(folder)
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
-        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         self._save_beside(folder)
         if self.args.world_size > 1:
             self.accelerator.wait_for_everyone()

@@ -1,0 +1,99 @@
+"""Ctrl-C and SIGTERM during a run: a step under way is finished and a checkpoint written before the run leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from theodolite.records.errors import Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignals:
+    """SIGINT and SIGTERM while a run goes on: within `held` they are noted, elsewhere they raise `Interrupted`.
+
+    A second signal within `held` raises too, except in a launched run, where terminal and launcher may send the same one twice.
+    """
+
+    def __init__(self) -> None:
+        self.noted: int | None = None
+        self._is_held = False
+        self._process = os.getpid()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Within the context the signals are handled here; only a main thread can do so."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the context a signal is noted, and whoever runs the work looks at `agreed`."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+
+    def agreed(self) -> bool:
+        """Whether any process has noted a signal. With several processes call it on each of them."""
+        processes = PartialState()
+        if processes.num_processes == 1:
+            return self.noted is not None
+        noted = torch.tensor(self.noted or 0, device=processes.device)
+        dist.all_reduce(noted, op=dist.ReduceOp.MAX)
+        self.noted = int(noted) or None
+        return self.noted is not None
+
+    def leave(self) -> None:
+        """Raises `Interrupted` if a signal was noted in any process."""
+        if self.agreed():
+            raise Interrupted(self.noted or signal.SIGTERM)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a worker of a data loader, which Ctrl-C reaches as well
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        if not self._is_held or (self.noted is not None and not launched):
+            raise Interrupted(number)
+        if self.noted is None:
+            name = signal.Signals(number).name
+            # Not print: the signal may have come within one.
+            os.write(2, f"theodolite: {name}: the step under way ends and a checkpoint is written; again to leave at once\n".encode())
+        self.noted = number
+
+
+class StopAtSignal(TrainerCallback):
+    """Ends a training with a checkpoint after the step in which a signal was noted."""
+
+    def __init__(self, signals: StopSignals) -> None:
+        self.signals = signals
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.signals.agreed():
+            control.should_save = control.should_training_stop = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.signals.agreed():  # it came while the checkpoint was written
+            control.should_training_stop = True
