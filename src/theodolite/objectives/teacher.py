@@ -36,7 +36,7 @@ class Teacher:
         if empty := [name for name, parameter in trained.items() if parameter.numel() == 0]:
             raise BadInput(
                 f"{len(empty)} trained parameters are empty, {empty[0]} first: DeepSpeed ZeRO-3 partitions them, and the teacher "
-                "cannot read them; use FSDP2, DDP or ZeRO-2"
+                "cannot read them; use FSDP2 or DDP"
             )
         return cls({name: _wide(parameter.detach()) for name, parameter in trained.items()})
 

@@ -62,7 +62,8 @@ class ObjectiveTrainer(Trainer):
         if self.args.n_gpu > 1:
             self.args._n_gpu = 1  # several GPUs in one process would mean DataParallel, which cuts packed batches apart
         plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
-        refuse_undistributed(self.args.world_size, self.accelerator.distributed_type, plugin)
+        zero_stage = self.accelerator.state.deepspeed_plugin.zero_stage if self.is_deepspeed_enabled else None
+        refuse_undistributed(self.args.world_size, self.accelerator.distributed_type, plugin, zero_stage)
         if self.eval_dataset is not None or self.args.eval_strategy != "no":
             raise BadInput("losses are sums over a training step, so evaluation is not supported; leave eval_dataset and eval_strategy out")
 
@@ -211,11 +212,6 @@ class LaverTrainer(ObjectiveTrainer):
         with self._metrics.timed("teacher"):
             inputs = self.teacher_callback.teach(model, inputs, self.state.global_step)
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-
-    def train(self, resume_from_checkpoint: Any = None, **options: Any) -> Any:
-        if resume_from_checkpoint and self.is_deepspeed_enabled:
-            raise BadInput("DeepSpeed's checkpoints hold no teacher, so LaVer cannot resume from them; use FSDP2 or DDP")
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
 
     def _save_beside(self, folder: Path) -> None:
         self.teacher_callback.save(folder, write=self.args.should_save)
