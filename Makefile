@@ -4,14 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOUR_OPTIONS ?=
+DRY_RUN_OPTIONS ?=
 
-.PHONY: help setup smol tour test check lint format docs tower clean
+.PHONY: help setup smol tour dry-run test check lint format docs tower clean
 
 help:
 	@echo "make tour    set up, then train, survey and report (runs/tour/report.html)"
 	@echo "make test    set up, then run the checks and the tests"
 	@echo "make check   ruff, mypy --strict over the rooms that hold mathematics and records, and the directions of imports"
 	@echo "make docs    the documentation as a site, in site/; dead links are errors"
+	@echo "make dry-run memory and FLOPs of the paper's recipes on their real configurations, and two steps of small twins (a minute)"
 	@echo "make smol    the pretrained parts of the recipe smol and OpenMoji's pictures (120 MB; npm is needed)"
 	@echo "make setup   only set up .venv"
 	@echo "make tower   train the frozen tower's weights again (under 5 minutes)"
@@ -32,6 +34,9 @@ smol: $(READY)
 
 tour: $(READY)
 	$(BIN)/theodolite tour $(TOUR_OPTIONS)
+
+dry-run: $(READY)
+	$(BIN)/theodolite dry-run $(DRY_RUN_OPTIONS)
 
 # Files are dealt out to as many processes as there are cores, each with one thread.
 test: lint

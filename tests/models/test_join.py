@@ -16,6 +16,7 @@ from theodolite.data.packing import PackingCollator
 from theodolite.data.sources import TrainingExample
 from theodolite.models.construction.join import join_vlm, with_pictures
 from theodolite.models.exported.grids import picture_grids
+from theodolite.models.forward import Adaptation, adapt
 from theodolite.models.pictures import PictureReader
 from theodolite.objectives.language import Language
 from theodolite.records.errors import BadInput
@@ -42,6 +43,30 @@ def test_both_keep_their_weights_and_pictures_are_read(tmp_path: Path, kind: str
     batch = collator([TrainingExample("a", (Image.new("RGB", (50, 40)),), ((user, answer),))])
     assert batch["labels"].tolist() == [8, 1]
     assert torch.isfinite(Language()(model, batch, 0)["language"].total)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_weights_that_another_process_has_read_are_joined_without_values(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`cpu_ram_efficient_loading`: weights may stay on the meta device, and accelerate finds parameters by their addresses."""
+    tower, language = save_tower(tmp_path / kind, kind), save_language_model(tmp_path / "language")
+    expected = {name: value.shape for name, value in join_vlm(str(tower), str(language))[0].state_dict().items()}
+    for loader in (hf.AutoModel, hf.AutoModelForCausalLM):
+        stock = loader.from_pretrained
+        monkeypatch.setattr(loader, "from_pretrained", lambda *args, stock=stock, **options: without_values(stock(*args, **options)))
+    model, _ = join_vlm(str(tower), str(language))
+    assert {name: value.shape for name, value in model.state_dict().items()} == expected
+    addresses = {parameter.data_ptr() for parameter in model.parameters()}
+    assert len(addresses) == len(list(model.parameters()))
+    adapt(model, Adaptation("mixed", "2d"))
+
+
+def without_values(model: torch.nn.Module) -> torch.nn.Module:
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, torch.nn.Parameter(parameter.to("meta")))
+    return model
 
 
 def test_plain_texts_go_through_the_template_as_before() -> None:

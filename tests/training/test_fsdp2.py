@@ -35,9 +35,9 @@ def launch(name: str, processes: int, options: dict[str, Any]) -> Path:
         port = probe.getsockname()[1]
     address = ["--master_addr", "127.0.0.1", "--master_port", str(port)]
     own = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), *address]
+    script = [str(HELPERS / "fsdp2_run.py"), str(where), json.dumps(options)]
     done = subprocess.run(
-        [*launcher, str(HELPERS / "fsdp2_run.py"), str(where), json.dumps(options)],
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), *address, *script],
         capture_output=True,
         text=True,
         check=False,

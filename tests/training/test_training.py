@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from transformers import Trainer
 
 from helpers.tiny_llava import TINY, WORLD, examples, tiny_vlm
 from theodolite.data.collate import Collator
@@ -22,6 +24,7 @@ from theodolite.objectives.terms import Term, combine
 from theodolite.records.errors import BadInput
 from theodolite.studies.engine.arms import shapes_arms
 from theodolite.training.arguments import training_arguments
+from theodolite.training.checkpoint import refuse_other_launcher
 from theodolite.training.launch import refuse_undistributed
 from theodolite.training.loss_monitor import LossMonitor, NonFiniteLoss
 from theodolite.training.objective_module import ObjectiveModule
@@ -141,6 +144,34 @@ def test_processes_that_would_each_train_alone_and_an_fsdp_that_is_not_on_are_re
     refuse_undistributed(2, DistributedType.FSDP, FullyShardedDataParallelPlugin(fsdp_version=2))
     with pytest.raises(BadInput, match="set fsdp_version to 2"):
         refuse_undistributed(2, DistributedType.FSDP, FullyShardedDataParallelPlugin(fsdp_version=1))
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_is_refused_by_name(stage: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    with pytest.raises(BadInput, match=rf"ZeRO-{stage} is not supported.*FSDP2.*DDP"):
+        refuse_undistributed(1, DistributedType.DEEPSPEED, None, stage)
+    # In the constructor: DeepSpeed itself is not installed here, so the state that accelerate would make is set.
+    state = SimpleNamespace(deepspeed_plugin=SimpleNamespace(zero_stage=stage))
+    stock = Trainer.__init__
+
+    def with_deepspeed(self: Any, *args: Any, **options: Any) -> None:
+        stock(self, *args, **options)
+        self.is_deepspeed_enabled = True
+        self.accelerator = SimpleNamespace(state=state, distributed_type=DistributedType.DEEPSPEED)
+
+    monkeypatch.setattr(Trainer, "__init__", with_deepspeed)
+    with pytest.raises(BadInput, match=rf"ZeRO-{stage} is not supported"):
+        ObjectiveTrainer(ObjectiveModule(tiny_vlm()[0], Language()), args=training_arguments(RECIPE.staged, RECIPE.stage, tmp_path, 0))
+
+
+def test_a_checkpoint_of_another_launcher_is_refused(tmp_path: Any) -> None:
+    with pytest.raises(BadInput, match="written under FSDP, resume it under FSDP"):
+        refuse_other_launcher(tmp_path, sharded=False)
+    refuse_other_launcher(tmp_path, sharded=True)
+    (tmp_path / "model.safetensors").touch()
+    refuse_other_launcher(tmp_path, sharded=False)
+    with pytest.raises(BadInput, match="written without FSDP"):
+        refuse_other_launcher(tmp_path, sharded=True)
 
 
 def test_losses_are_thinned_to_means() -> None:

@@ -6,7 +6,8 @@ import sys
 
 # The help lists commands in the order of these imports.
 # isort: off
-from theodolite.cli import tour, train, study, coverage, advise, survey, compare, report, language, blind, world, build, fetch, manifest  # noqa: F401
+from theodolite.cli import tour, train, dry_run, study, coverage, advise, survey, compare  # noqa: F401
+from theodolite.cli import report, language, blind, world, build, fetch, manifest  # noqa: F401
 
 # isort: on
 from theodolite.cli.app import app

@@ -82,7 +82,8 @@ def adapt(model: nn.Module, adaptation: Adaptation) -> None:
         if exchanges and not isinstance(language_model.rotary_emb, AxisRotary):
             stock, kinds = language_model.rotary_emb, layer_kinds(language_model.config)
             extra = {"layer_type": kinds[0]} if len(kinds) > 1 else {}
-            cos, _ = stock(torch.zeros(1, 2, 1, device=base.device), torch.arange(2, device=base.device)[None], **extra)
+            device = next(stock.buffers()).device  # the weights may be on the meta device
+            cos, _ = stock(torch.zeros(1, 2, 1, device=device), torch.arange(2, device=device)[None], **extra)
             refuse_interleaved(cos, type(stock).__name__)
             language_model.rotary_emb = AxisRotary(stock)
     base.config.adaptation = {"attention": adaptation.attention, "positions": adaptation.positions}

@@ -41,7 +41,7 @@ class Teacher:
         if empty := [name for name, parameter in trained.items() if parameter.numel() == 0]:
             raise BadInput(
                 f"{len(empty)} trained parameters are empty, {empty[0]} first: DeepSpeed ZeRO-3 partitions them, and the teacher "
-                "cannot read them; use FSDP2, DDP or ZeRO-2"
+                "cannot read them; use FSDP2 or DDP"
             )
         shadow = {name: _average(parameter.detach()) for name, parameter in trained.items()}
         return cls(shadow, {name: _working(shadow[name], parameter) for name, parameter in trained.items()})

@@ -12,12 +12,17 @@ from accelerate.utils import DistributedType
 from theodolite.records.errors import BadInput
 
 
-def refuse_undistributed(world_size: int, kind: DistributedType, fsdp_plugin: Any = None) -> None:
-    """Raises `BadInput` if several launched processes would each train alone, or if FSDP was requested and is not active.
+def refuse_undistributed(world_size: int, kind: DistributedType, fsdp_plugin: Any = None, zero_stage: int | None = None) -> None:
+    """Raises `BadInput` if several launched processes would each train alone, if FSDP was requested and is not active, or for DeepSpeed.
 
     Neither gives an error otherwise: under torchrun without an accelerator each process is a world of size 1 unless the Trainer has
     `use_cpu=True`, and on a CPU accelerate ignores its FSDP plug-in.
     """
+    if kind is DistributedType.DEEPSPEED:
+        raise BadInput(
+            f"DeepSpeed ZeRO-{zero_stage} is not supported: its checkpoints hold no teacher, and ZeRO-3 empties the parameters that a "
+            "teacher follows; launch with FSDP2 (accelerate launch --use_fsdp, fsdp_version 2) or DDP (torchrun)"
+        )
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != world_size:
         raise BadInput(

@@ -78,7 +78,8 @@ class ObjectiveTrainer(EvaluatedBySums):
         if self.args.n_gpu > 1:
             self.args._n_gpu = 1  # several GPUs in one process would mean DataParallel, which cuts packed batches apart
         plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
-        refuse_undistributed(self.args.world_size, self.accelerator.distributed_type, plugin)
+        zero_stage = self.accelerator.state.deepspeed_plugin.zero_stage if self.is_deepspeed_enabled else None
+        refuse_undistributed(self.args.world_size, self.accelerator.distributed_type, plugin, zero_stage)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
         """As in the library; True resumes from the last complete checkpoint. Raises `BadInput` for a model that could not be saved."""
@@ -294,11 +295,6 @@ class LaverTrainer(ObjectiveTrainer):
         if rate is not None:
             give_own_rate(optimizer, self.teacher_callback.objective.parameters(), rate)
         return optimizer
-
-    def train(self, resume_from_checkpoint: Any = None, **options: Any) -> Any:
-        if resume_from_checkpoint and self.is_deepspeed_enabled:
-            raise BadInput("DeepSpeed's checkpoints hold no teacher, so LaVer cannot resume from them; use FSDP2 or DDP")
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
 
     def _save_beside(self, folder: Path) -> None:
         self.teacher_callback.save(folder, write=self.args.should_save)
