@@ -247,7 +247,7 @@ class Streamed:
 
 def test_accelerate_tells_a_stream_its_epoch_and_leaves_batches_whole_if_it_does_not_dispatch() -> None:
     make, stream = collator(row_length=200), Streamed()
-    loader = DataLoader(StreamedEpochs(stream, num_epochs=1), batch_size=5, collate_fn=make)
+    loader = DataLoader(StreamedEpochs(stream), batch_size=5, collate_fn=make)
     kept = prepare_data_loader(loader, device=torch.device("cpu"), put_on_device=True, dispatch_batches=False)
     for epoch in range(2):
         (batch,) = list(kept)

@@ -249,14 +249,14 @@ def keys_of(stream: Any) -> list[str]:
 
 
 def test_processes_share_a_stream_without_overlap_and_with_equal_numbers() -> None:
-    visits = StreamedEpochs(from_datasets(table(12).to_iterable_dataset(num_shards=3)), num_epochs=1)
+    visits = StreamedEpochs(from_datasets(table(12).to_iterable_dataset(num_shards=3)))
     shares = [keys_of(IterableDatasetShard(visits, batch_size=3, num_processes=2, process_index=rank)) for rank in range(2)]
     assert len(shares[0]) == len(shares[1])
     assert sorted(map(int, shares[0] + shares[1])) == list(range(12))
 
 
 def test_a_loaders_workers_share_a_stream_by_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    visits = StreamedEpochs(from_datasets(table(12).to_iterable_dataset(num_shards=4)), num_epochs=1)
+    visits = StreamedEpochs(from_datasets(table(12).to_iterable_dataset(num_shards=4)))
     shares = []
     for worker in range(2):
         monkeypatch.setattr(torch.utils.data._utils.worker, "_worker_info", SimpleNamespace(id=worker, num_workers=2))
@@ -266,7 +266,7 @@ def test_a_loaders_workers_share_a_stream_by_shards(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_shuffled_stream_has_another_order_and_epoch_in_each_pass() -> None:
-    visits = StreamedEpochs(from_datasets(table(12).to_iterable_dataset(num_shards=3).shuffle(seed=1, buffer_size=8)), num_epochs=1)
+    visits = StreamedEpochs(from_datasets(table(12).to_iterable_dataset(num_shards=3).shuffle(seed=1, buffer_size=8)))
     passes = []
     for epoch in (0, 1, 0):
         visits.set_epoch(epoch)

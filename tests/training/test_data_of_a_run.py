@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import torch
 from transformers import PrinterCallback, TrainingArguments
 
+from helpers import HELPERS, script_environment
 from helpers.conversations import IMAGE, LINES, picture, says
 from helpers.tiny_families import tiny
 from theodolite.data.drops import Dropped
@@ -107,6 +110,10 @@ def test_a_run_in_which_every_example_is_left_out_is_no_success(tmp_path: Path, 
     assert not list(tmp_path.glob("out/checkpoint-*"))
 
 
+def in_order(epoch: int, num: int = 10) -> list[int]:
+    return random.Random(epoch).sample(range(num), num)
+
+
 class Stream:
     """Examples "0" to "9" in an order of the epoch; `long` of them are too long."""
 
@@ -114,17 +121,28 @@ class Stream:
         self.num, self.long, self.epoch = num, long, 0
 
     def __iter__(self) -> Iterator[TrainingExample]:
-        order = list(range(self.num))
-        random.Random(self.epoch).shuffle(order)
-        return (example(str(number), *(LONG if number < self.long else [])) for number in order)
+        return (example(str(number), *(LONG if number < self.long else [])) for number in in_order(self.epoch, self.num))
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
 
+class Once(Stream):
+    """A stream that can be iterated once, as a generator."""
+
+    def __init__(self, num: int) -> None:
+        super().__init__(num)
+        self.examples = super().__iter__()
+
+    def __iter__(self) -> Iterator[TrainingExample]:
+        return self.examples
+
+
 def test_a_stream_that_gives_nothing_or_only_what_is_left_out_is_no_success(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="the stream gave no example"):
+    with pytest.raises(BadInput, match="the stream gave no example in a pass, after 0 of 3 steps"):
         trainer(tmp_path, Stream(0)).train()
+    with pytest.raises(BadInput, match=r"the stream gave no example in a pass, after 2 of 3 steps; .*iterated repeatedly"):
+        trainer(tmp_path, Once(4)).train()
     with pytest.raises(BadInput, match="none of the 100 examples seen can be trained on"):
         trainer(tmp_path, Stream(10, long=10), max_steps=500).train()
 
@@ -188,6 +206,12 @@ def test_one_damaged_example_too_many_of_a_known_number_is_certain() -> None:
         tally.add([("11", "unreadable: cut")], 100)
 
 
+def test_keys_and_reasons_can_be_printed_whatever_they_hold() -> None:
+    tally = Dropped(max_damaged_frac=1.0)
+    tally.add([("a\ud800", "malformed: b\udc00")], 2)
+    assert tally.listed == {"a\\ud800": "malformed: b\\udc00"}
+
+
 def test_the_allowed_share_is_a_keyword_of_the_trainer(tmp_path: Path) -> None:
     data = LlavaJson(written(tmp_path / "a.json", LOST[:3]), tmp_path)
     mixed = [example("1"), *(data[number] for number in range(3))]
@@ -198,36 +222,64 @@ def test_the_allowed_share_is_a_keyword_of_the_trainer(tmp_path: Path) -> None:
     assert made.dropped.counts["unreadable"] == 3
 
 
+def seen(folder: Path, resumed: str | None, accumulation: int, steps: int = 12) -> tuple[list[list[Any]], dict[str, torch.Tensor]]:
+    """(key, epoch) of the examples of each step, and the final weights, of a run on a stream of ten examples."""
+    options = {"max_steps": steps, "save_strategy": "steps", "save_steps": 1, "gradient_accumulation_steps": accumulation}
+    made = trainer(folder, Stream(), lr_scheduler_type="constant", **options)
+    collate, drawn = made.data_collator, []
+
+    def listed(visits: Any) -> Any:
+        return {**collate(visits), "keys": [(visit.example.key, visit.epoch) for visit in visits]}
+
+    made.data_collator = listed
+    inner = made.get_batch_samples
+
+    def recorded(*arguments: Any) -> Any:
+        batches, counts = inner(*arguments)
+        if batches:
+            assert len(batches) == accumulation
+            drawn.append([key for batch in batches for key in batch["keys"]])
+        return batches, counts
+
+    made.get_batch_samples = recorded  # type: ignore[method-assign]
+    made.train(resume_from_checkpoint=resumed)
+    return drawn, weights(made)
+
+
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_a_resumed_run_on_a_stream_sees_what_the_undisturbed_run_saw(tmp_path: Path, accumulation: int) -> None:
-    """Ten examples, several passes, a checkpoint inside a later pass."""
+    """Ten examples in five batches a pass; checkpoints inside later passes (7) and at a pass's end (4 or 5, 10)."""
+    whole, ended = seen(tmp_path, None, accumulation)
+    assert len(whole) == 12
+    shown = [key for step in whole for key in step]
+    per_pass = 5 if accumulation == 1 else 2  # steps
+    assert shown == [(str(key), epoch) for epoch in range(12 // per_pass + 1) for key in in_order(epoch)][: len(shown)]
+    for step in (3, 5, 7, 10):
+        rest, again = seen(tmp_path, str(tmp_path / f"out/checkpoint-{step}"), accumulation)
+        assert rest == whole[step:]
+        assert all(torch.equal(ended[name], value) for name, value in again.items())
 
-    def seen(folder: Path, resumed: str | None, steps: int = 12) -> tuple[list[list[tuple[str, ...]]], dict[str, torch.Tensor]]:
-        options = {"max_steps": steps, "save_strategy": "steps", "save_steps": 7, "gradient_accumulation_steps": accumulation}
-        made = trainer(folder, Stream(), lr_scheduler_type="constant", **options)
-        collate, drawn = made.data_collator, []
 
-        def listed(visits: Any) -> Any:
-            return {**collate(visits), "keys": [(visit.example.key, visit.epoch) for visit in visits]}
+def test_a_run_that_was_done_goes_on_in_the_pass_in_which_it_ended(tmp_path: Path) -> None:
+    whole, _ = seen(tmp_path / "whole", None, 1, steps=12)
+    for steps in (3, 8):
+        seen(tmp_path / f"{steps}", None, 1, steps=steps)
+        rest, _ = seen(tmp_path / f"{steps}", str(tmp_path / f"{steps}/out/checkpoint-{steps}"), 1, steps=12)
+        assert rest == whole[steps:]
 
-        made.data_collator = listed
-        inner = made.get_batch_samples
 
-        def recorded(*arguments: Any) -> Any:
-            batches, counts = inner(*arguments)
-            if batches:
-                drawn.append([key for batch in batches for key in batch["keys"]])
-            return batches, counts
-
-        made.get_batch_samples = recorded  # type: ignore[method-assign]
-        made.train(resume_from_checkpoint=resumed)
-        return drawn, weights(made)
-
-    whole, ended = seen(tmp_path / "whole", None)
-    assert len(whole) == 12 and all(len(step) == 2 * accumulation for step in whole)
-    passes = [step for drawn in whole for step in drawn]
-    for epoch in range(len(passes) // 10):
-        assert sorted(key for key, number in passes if number == epoch) == [str(number) for number in range(10)]
-    rest, again = seen(tmp_path / "whole", str(tmp_path / "whole/out/checkpoint-7"))
-    assert rest == whole[7:]
-    assert all(torch.equal(ended[name], value) for name, value in again.items())
+def test_several_processes_stop_together_where_all_their_examples_are_left_out(tmp_path: Path) -> None:
+    environment = script_environment({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*command, str(HELPERS / "left_out_run.py"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for rank in range(2):
+        # Three empty steps, then the end of the first pass: two processes see its eight examples in four steps.
+        assert (tmp_path / f"{rank}.txt").read_text().startswith("3 True none of the 8 examples seen can be trained on (8 too long)")

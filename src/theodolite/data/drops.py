@@ -55,7 +55,9 @@ class Dropped:
     def add(self, dropped: Sequence[tuple[str, str]], num_seen: int) -> None:
         """Counts the (key, reason) pairs of a batch made from `num_seen` examples. Raises `BadInput` where the run must stop."""
         self.num_seen += num_seen
-        for key, reason in dropped:
+        for given in dropped:
+            # Half a surrogate pair could not be printed.
+            key, reason = (text.encode("utf-8", "backslashreplace").decode() for text in given)
             self.counts[reason.partition(":")[0]] += 1
             if len(self.listed) < self.num_listed:
                 self.listed.setdefault(key, reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
+from math import ceil
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -76,35 +76,33 @@ class Stream(Protocol):
 
 
 class StreamedEpochs(IterableDataset[EpochExample]):
-    """The examples of a stream, one pass after the other, each with its epoch; `num_epochs` passes, by default without end.
-
-    The Trainer then sees one pass, which its number of steps ends. So a batch may hold the end of a pass and the beginning of the next,
-    no micro-batch is left over at the end of a pass, and a resumed run, which skips as many batches as were trained on, goes on with the
-    example that came next. (At a pass's end the Trainer would begin the next at its beginning, however many batches it had still to
-    skip.) Each worker process of a loader goes through the passes of its own shards; a pass without any example is the last.
+    """The examples of a stream, with the epoch set before the pass.
 
     accelerate needs `dispatch_batches=False`: otherwise it cuts every tensor of a batch to the number of its rows.
     """
 
-    def __init__(self, stream: Stream, num_epochs: int | None = None) -> None:
-        self.stream, self.num_epochs = stream, num_epochs
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
         # In shared memory, so that persistent workers see the new epoch.
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
 
     def __iter__(self) -> Iterator[EpochExample]:
-        first = int(self._epoch)
-        for epoch in count(first) if self.num_epochs is None else range(first, first + self.num_epochs):
-            self.stream.set_epoch(epoch)
-            is_empty = True
-            for example in self.stream:
-                is_empty = False
-                yield EpochExample(example, epoch)
-            if is_empty:
-                return
+        epoch = int(self._epoch)
+        return (EpochExample(example, epoch) for example in self.stream)
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch of the first pass."""
         self._epoch.fill_(epoch)
+        self.stream.set_epoch(epoch)
+
+
+def stream_position(epoch: float, num_steps: int) -> tuple[int, int]:
+    """The pass of a stream (from 0), and the steps made in it, of a Trainer's state after a step of a run of `num_steps`.
+
+    The length of a stream is not known, so the Trainer's `epoch` is the number of passes before, plus the steps in this pass divided by
+    the steps of the whole run.
+    """
+    before = ceil(epoch - 1e-9) - 1
+    return before, round((epoch - before) * num_steps)
 
 
 class FixedOrder(Dataset[tuple[int, int]]):

@@ -73,18 +73,15 @@ class DatasetStream(IterableDataset[TrainingExample | Malformed]):
     def __init__(self, dataset: Any, columns: Columns) -> None:
         chosen = dataset.select_columns(columns.names)
         self.dataset = chosen if chosen.features is None else chosen.decode(False)
-        self.columns, self.epoch = columns, 0
+        self.columns = columns
 
     def __iter__(self) -> Iterator[TrainingExample | Malformed]:
-        # A new object, since the library shares a data set's epoch over a loader's workers, and these need not be in the same pass.
-        dataset = self.dataset.select_columns(self.columns.names)
-        dataset.set_epoch(self.epoch)
-        for row in dataset:
+        for row in self.dataset:
             yield self.columns.example(row)
 
     def set_epoch(self, epoch: int) -> None:
         """Reshuffles the stream, if it is shuffled."""
-        self.epoch = epoch
+        self.dataset.set_epoch(epoch)
 
 
 def from_datasets(

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, send_to_device
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import TrainingArguments
+from transformers import TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from theodolite.data.drops import MAX_DAMAGED_FRAC, Dropped
-from theodolite.data.epochs import EpochDataset, EpochSampler, FixedOrder, StreamedEpochs
+from theodolite.data.epochs import EpochDataset, EpochSampler, FixedOrder, StreamedEpochs, stream_position
 from theodolite.data.packing import MAX_LENGTH, PackingCollator
 from theodolite.models.cpu_products import fast_bf16_products
 from theodolite.models.export import export_vlm, rehearse_export
@@ -64,6 +66,7 @@ class ObjectiveTrainer(EvaluatedBySums):
         self.dropped = dropped or Dropped(max_damaged_frac)
         self._metrics = StepMetrics()
         self._dummy_picture: DummyPicture | None = None
+        self._pass: weakref.ref[Any] | None = None
         refuse_unsupported(options, options.get("args"))
         _keep_batches_whole(options.get("args"))
         config = base_model(model.vlm).config
@@ -111,10 +114,11 @@ class ObjectiveTrainer(EvaluatedBySums):
         """The prepared micro-batches of one step, and each term's count over all of them and all processes, by sorted name."""
         with self._metrics.timed("data"):
             batches = list(islice(epoch_iterator, num_batches))
+        is_first, self._pass = self._pass is None or self._pass() is not epoch_iterator, weakref.ref(epoch_iterator)
         if not batches:
-            self._refuse_no_examples()
+            self._refuse_empty_pass(is_first)
             return [], None
-        batches = [self._tallied(batch) for batch in batches]
+        batches = [*self._missing(num_batches - len(batches)), *(self._tallied(batch) for batch in batches)]
         if self.state.global_step + 1 >= self.state.max_steps and not self._initial_global_step:
             self.dropped.refuse_none_kept()  # a resumed run does not know what was kept before
         objective, state = self.objective_module.objective, self.state
@@ -233,10 +237,33 @@ class ObjectiveTrainer(EvaluatedBySums):
             self.dropped.add(dropped, num_seen)
         return rest
 
-    def _refuse_no_examples(self) -> None:
-        """Raises `BadInput` if the data ended before it gave an example."""
-        if isinstance(self.train_dataset, StreamedEpochs) and not self.dropped.num_seen:
-            raise BadInput("the stream gave no example; check its filters, its split and the number of its shards")
+    def _init_training_state(self, max_steps: int, num_update_steps_per_epoch: int, *rest: Any) -> tuple[int, int]:
+        """Pass and micro-batches at which a resumed run goes on. The Trainer takes a stream's first pass to be as long as the run."""
+        done, skipped = super()._init_training_state(max_steps, num_update_steps_per_epoch, *rest)
+        resumed = rest[1] if len(rest) > 1 else None
+        if resumed is None or not isinstance(self.train_dataset, StreamedEpochs) or self.args.ignore_data_skip:
+            return done, skipped
+        saved = TrainerState.load_from_json(str(Path(resumed) / TRAINER_STATE_NAME))
+        before, steps = stream_position(saved.epoch or 0.0, saved.max_steps)
+        return before, steps * self.args.gradient_accumulation_steps
+
+    def _missing(self, number: int) -> list[dict[str, Any]]:
+        """Batches without a sample in place of those that are missing at the end of a stream's pass.
+
+        The Trainer steps only after all micro-batches of a step; the others' gradients would be added to those of the next step.
+        """
+        if number <= 0 or not isinstance(self.train_dataset, StreamedEpochs):
+            return []
+        return [self._tallied(send_to_device(self.data_collator([]), self.args.device)) for _ in range(number)]
+
+    def _refuse_empty_pass(self, is_first: bool) -> None:
+        """Raises `BadInput` if a pass of a stream has no example; the Trainer would end the run as if it were done."""
+        is_skipped = self.state.global_step == self._initial_global_step > 0  # of a run resumed at the end of a pass
+        if is_first and not is_skipped and isinstance(self.train_dataset, StreamedEpochs):
+            raise BadInput(
+                f"the stream gave no example in a pass, after {self.state.global_step} of {self.state.max_steps} steps; check its filters "
+                "and its split, and that it can be iterated repeatedly"
+            )
 
     def _with_equal_passes(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Under FSDP, the micro-batches with a dummy picture in each that has none while another process's has one.
