@@ -37,13 +37,12 @@ class HostSyncs(TorchFunctionMode):
     def total(self) -> int:
         return sum(self.found.values())
 
-    def in_file(self, file: str) -> int:
-        """Number of waits called for in a file, such as "accelerate/accelerator.py"."""
-        return sum(count for place, count in self.found.items() if f" at {file}:" in place)
-
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
+        if name == "tensor" and kwargs.get("device") is not None:
+            self._count("copied tensor")
+            return func(*args, **kwargs).as_subclass(OnDevice)
         if name == "to" and _names_a_device(args[1:], kwargs):
             if not isinstance(args[0], OnDevice | Parameter) and not kwargs.get("non_blocking", False):
                 self._count("blocking to")

@@ -126,7 +126,9 @@ class ObjectiveTrainer(EvaluatedBySums):
         prepared = [objective.prepare(batch, state.global_step, state.max_steps) for batch in batches]
         micro_counts = [objective.counts(batch) for batch in prepared]
         names = tuple(sorted(micro_counts[0]))
-        counts = self._over_processes(torch.tensor([sum(each[name] for each in micro_counts) for name in names], device=device))
+        # On the device only for its way to other processes: the host would wait for a copy there and back.
+        place = device if self.args.world_size > 1 else None
+        counts = self._over_processes(torch.tensor([sum(each[name] for each in micro_counts) for name in names], device=place))
         self._metrics.begin_step(dict(zip(names, counts.tolist(), strict=True)))
         return prepared, counts
 
