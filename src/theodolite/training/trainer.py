@@ -25,7 +25,7 @@ from theodolite.objectives.terms import combine
 from theodolite.records.errors import BadInput
 from theodolite.training.checkpoint import load_trained, mark_whole, refuse_other_launcher, save_trained
 from theodolite.training.dummy_picture import DummyPicture
-from theodolite.training.launch import refuse_undistributed
+from theodolite.training.launch import refuse_broadcast_buffers, refuse_undistributed
 from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.step_metrics import StepMetrics
 from theodolite.training.teacher_callback import TeacherCallback
@@ -64,6 +64,8 @@ class ObjectiveTrainer(Trainer):
         plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
         zero_stage = self.accelerator.state.deepspeed_plugin.zero_stage if self.is_deepspeed_enabled else None
         refuse_undistributed(self.args.world_size, self.accelerator.distributed_type, plugin, zero_stage)
+        if plugin is not None:
+            refuse_broadcast_buffers(model, plugin)
         if self.eval_dataset is not None or self.args.eval_strategy != "no":
             raise BadInput("losses are sums over a training step, so evaluation is not supported; leave eval_dataset and eval_strategy out")
 
