@@ -138,10 +138,10 @@ def test_unreadable_pictures_are_counted_and_listed_and_past_a_fraction_stop_the
     write_data(tmp_path, number=6, broken=1)
     source = LlavaJson(tmp_path / "data.json", tmp_path / "pictures")
     trainer = trainer_on(source, tmp_path / "run", max_steps=3)
+    trainer.dropped.max_damaged_frac = 0.2
     trainer.train()
     assert trainer.dropped.lines() == ["1 of 6 examples left out: unreadable"]
     strict = trainer_on(source, tmp_path / "run", max_steps=3)
-    strict.dropped.min_seen = 2
     with pytest.raises(BadInput, match="cannot be read"):
         strict.train()
 

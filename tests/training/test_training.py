@@ -20,16 +20,18 @@ from theodolite.models.construction.frontends import Pixels
 from theodolite.models.conversation_tokenizer import QuestionTokenizer
 from theodolite.models.fingerprint import weights_hash
 from theodolite.objectives.language import IGNORE, Language, next_token_loss
+from theodolite.objectives.laver import LaVer, LaverConfig
 from theodolite.objectives.terms import Term, combine
 from theodolite.records.errors import BadInput
 from theodolite.studies.engine.arms import shapes_arms
 from theodolite.training.arguments import training_arguments
 from theodolite.training.checkpoint import refuse_other_launcher
-from theodolite.training.launch import refuse_undistributed
+from theodolite.training.launch import refuse_broadcast_buffers, refuse_undistributed
 from theodolite.training.loss_monitor import LossMonitor, NonFiniteLoss
 from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.recipe import Recipe
 from theodolite.training.run import Origin, train_on_examples
+from theodolite.training.teacher_callback import TeacherCallback
 from theodolite.training.trainer import ObjectiveTrainer
 
 RECIPE = Recipe(name="test", steps=4, batch=8, precision="fp32", decoder=TINY)
@@ -162,6 +164,38 @@ def test_deepspeed_is_refused_by_name(stage: int, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Trainer, "__init__", with_deepspeed)
     with pytest.raises(BadInput, match=rf"ZeRO-{stage} is not supported"):
         ObjectiveTrainer(ObjectiveModule(tiny_vlm()[0], Language()), args=training_arguments(RECIPE.staged, RECIPE.stage, tmp_path, 0))
+
+
+def test_buffers_that_accelerate_cannot_broadcast_are_refused_and_the_centre_is_none_of_them() -> None:
+    plugin = SimpleNamespace(cpu_ram_efficient_loading=True)
+    model = tiny_vlm()[0]
+    module = ObjectiveModule(model, LaVer(model.config, LaverConfig(head_hidden=8)))
+    refuse_broadcast_buffers(module, plugin)
+    module.vlm.register_buffer("mean", torch.zeros(2))
+    with pytest.raises(BadInput, match=r"vlm\.mean first.*fsdp_cpu_ram_efficient_loading to false"):
+        refuse_broadcast_buffers(module, plugin)
+    refuse_broadcast_buffers(module, SimpleNamespace(cpu_ram_efficient_loading=False))
+
+
+def test_teacher_and_centre_are_saved_and_resumed_together(tmp_path: Any) -> None:
+    model = tiny_vlm()[0]
+    callbacks = []
+    for _ in range(2):
+        objective = LaVer(model.config, LaverConfig(head_hidden=8))
+        callbacks.append(TeacherCallback(ObjectiveModule(model, objective), objective))
+    saved, resumed = callbacks
+    saved.objective.centre.value.fill_(3.0)
+    saved.save(tmp_path, write=False)
+    assert not list(tmp_path.iterdir())
+    saved.save(tmp_path, write=True)
+    resumed.resumed = tmp_path
+    shadow = resumed._present().shadow
+    assert torch.equal(resumed.objective.centre.value, saved.objective.centre.value)
+    assert all(torch.equal(value, saved._present().shadow[name]) for name, value in shadow.items())
+    other = TeacherCallback(ObjectiveModule(model.requires_grad_(False), saved.objective), saved.objective)
+    other.resumed = tmp_path
+    with pytest.raises(BadInput, match="resume with the recipe of the original run"):
+        other._present()
 
 
 def test_a_checkpoint_of_another_launcher_is_refused(tmp_path: Any) -> None:

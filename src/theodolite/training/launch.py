@@ -8,6 +8,7 @@ from typing import Any
 
 import torch.distributed as dist
 from accelerate.utils import DistributedType
+from torch import nn
 
 from theodolite.records.errors import BadInput
 
@@ -33,6 +34,21 @@ def refuse_undistributed(world_size: int, kind: DistributedType, fsdp_plugin: An
         raise BadInput(f"FSDP was asked for, but the run is {kind.value}; accelerate ignores FSDP on a CPU: launch without it, or on GPUs")
     if kind is DistributedType.FSDP and fsdp_plugin is not None and fsdp_plugin.fsdp_version != 2:
         raise BadInput("FSDP version 1 hides the parameters that a teacher has to follow; set fsdp_version to 2")
+
+
+def refuse_broadcast_buffers(module: nn.Module, fsdp_plugin: Any) -> None:
+    """Raises `BadInput` under `cpu_ram_efficient_loading` for a model whose state dict holds buffers, as that of EfficientNet-Lite0 does.
+
+    accelerate takes each entry of the state dict for a sharded parameter, and ends with "no attribute 'device_mesh'".
+    """
+    if not fsdp_plugin.cpu_ram_efficient_loading:
+        return
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    if buffers := [name for name in module.state_dict() if name not in parameters]:
+        raise BadInput(
+            f"the model has {len(buffers)} buffers in its state dict ({buffers[0]} first), which accelerate cannot broadcast; set "
+            "fsdp_cpu_ram_efficient_loading to false"
+        )
 
 
 def refuse_many_processes() -> None:

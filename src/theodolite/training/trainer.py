@@ -31,7 +31,7 @@ from theodolite.training.checkpoint import load_trained, mark_whole, refuse_othe
 from theodolite.training.dummy_picture import DummyPicture
 from theodolite.training.evaluation import EvaluatedBySums, each, with_epochs
 from theodolite.training.hub import push_while_training
-from theodolite.training.launch import refuse_undistributed
+from theodolite.training.launch import refuse_broadcast_buffers, refuse_undistributed
 from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.objective_watch import ObjectiveWatch
 from theodolite.training.parameter_groups import give_own_rate
@@ -83,6 +83,8 @@ class ObjectiveTrainer(EvaluatedBySums):
         plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
         zero_stage = self.accelerator.state.deepspeed_plugin.zero_stage if self.is_deepspeed_enabled else None
         refuse_undistributed(self.args.world_size, self.accelerator.distributed_type, plugin, zero_stage)
+        if plugin is not None:
+            refuse_broadcast_buffers(model, plugin)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
         """As in the library; True resumes from the last complete checkpoint. Raises `BadInput` for a model that could not be saved."""
