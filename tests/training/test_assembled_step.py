@@ -143,36 +143,44 @@ class HandMade:
         return run_forward(module.vlm, inputs, MIXED, None if masked is None else module.objective.mask_embedding).hidden[0]
 
 
+def collator_of(model: Any, image_processor: Any, tokenizer: Any) -> PackingCollator:
+    """One sample a row, so that a row alone is a sample alone."""
+    return PackingCollator(tokenizer, PictureReader(image_processor, tokenizer, model.config), max_length=512)
+
+
+def arguments_in(folder: Path, **options: Any) -> TrainingArguments:
+    chosen = {
+        "output_dir": str(folder),
+        "max_steps": STEPS,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": ACCUMULATION,
+        "optim": "sgd",
+        "learning_rate": RATE,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 0.0,
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+    }
+    return TrainingArguments(**{**chosen, **options})
+
+
 def trained(folder: Path, laver: LaverConfig) -> tuple[LaverTrainer, HandMade]:
     """A run of three steps by the trainer, and the same by hand from the same start on the same batches."""
     model, image_processor, tokenizer = tiny_families.tiny("llava")
-    collator = PackingCollator(tokenizer, PictureReader(image_processor, tokenizer, model.config), max_length=512, row_length=512)
-    collator.row_length = None  # one sample a row, so that a row alone is a sample alone
+    collator = collator_of(model, image_processor, tokenizer)
     batches: list[dict[str, Any]] = []
 
     def recorded(visits: Any) -> dict[str, Any]:
         batches.append(collator(visits))
         return dict(batches[-1])
 
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=STEPS,
-        per_device_train_batch_size=2,
-        gradient_accumulation_steps=ACCUMULATION,
-        optim="sgd",
-        learning_rate=RATE,
-        lr_scheduler_type="constant",
-        max_grad_norm=0.0,
-        use_cpu=True,
-        report_to="none",
-        disable_tqdm=True,
-        save_strategy="no",
-        logging_steps=1,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-    )
     torch.manual_seed(3)
-    trainer = LaverTrainer(model, laver, args=arguments, train_dataset=examples(), data_collator=recorded)
+    trainer = LaverTrainer(model, laver, args=arguments_in(folder), train_dataset=examples(), data_collator=recorded)
     trainer.remove_callback(PrinterCallback)
     trainer.objective_module.double()  # so that 1e-6 is far above rounding
     start = copy.deepcopy(trainer.objective_module)
@@ -213,3 +221,22 @@ def test_three_steps_equal_those_by_hand(branch: Any, reduction: Any, tmp_path: 
         torch.testing.assert_close(parameter, by_hand, atol=1e-6, rtol=0, msg=name)
         moved += not torch.equal(parameter, shadow[name])
     assert moved > 0
+
+
+def test_worker_processes_give_the_same_steps(tmp_path: Path) -> None:
+    """Batches with their plans come from two worker processes as from none."""
+    losses = []
+    for workers in (0, 2):
+        model, image_processor, tokenizer = tiny_families.tiny("llava")
+        torch.manual_seed(3)
+        trainer = LaverTrainer(
+            model,
+            LaverConfig(head_hidden=24, mask_ratio=RATIO, mask_ramp="constant"),
+            args=arguments_in(tmp_path, dataloader_num_workers=workers),
+            train_dataset=examples(),
+            data_collator=collator_of(model, image_processor, tokenizer),
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    assert len(losses[0]) == STEPS and losses[0] == losses[1]

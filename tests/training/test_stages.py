@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from rich.console import Console
@@ -28,7 +29,7 @@ from theodolite.objectives.laver import LaverConfig
 from theodolite.records.errors import BadInput
 from theodolite.training.arguments import training_arguments
 from theodolite.training.recipe_data import factor_captions, file_recipe_data, shapes_recipe_data, source_named
-from theodolite.training.recipes import RECIPES, laver_siglip2, paper_stages
+from theodolite.training.recipes import RECIPES, laver_siglip2, paper_stages, tiny_laver
 from theodolite.training.stage_runner import run_stages
 from theodolite.worlds.factors import Scene, Scenes
 from theodolite.worlds.shapes.world import Shapes
@@ -154,6 +155,19 @@ def test_a_batch_is_divided_among_processes_and_micro_batches(tmp_path: Path, mo
     monkeypatch.setenv("WORLD_SIZE", "8")
     with pytest.raises(BadInput, match="128 cannot be divided among 8 processes in parts of 5"):
         training_arguments(replace(recipe, micro_batch=5), stage, tmp_path, 0)
+
+
+def test_worker_processes_read_the_data_where_there_is_an_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny_laver()
+    assert training_arguments(recipe, recipe.stages[0], tmp_path, 0).dataloader_num_workers == 0
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda self: list(range(16)))
+    found = {}
+    for processes in ("1", "4", "16"):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        found[processes] = training_arguments(replace(recipe, precision="fp32"), recipe.stages[0], tmp_path, 0).dataloader_num_workers
+    assert found == {"1": 8, "4": 3, "16": 1}
+    assert training_arguments(replace(recipe, precision="fp32"), recipe.stages[0], tmp_path, 0, streams=True).dataloader_num_workers == 0
 
 
 def test_captions_name_every_factor_that_can_be_named() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import psutil
 import torch
 from transformers import TrainingArguments
 
@@ -12,10 +13,11 @@ from theodolite.records.errors import BadInput
 from theodolite.training.recipes import Stage, StagedRecipe
 
 
-def training_arguments(recipe: StagedRecipe, stage: Stage, folder: str | Path, seed: int) -> TrainingArguments:
+def training_arguments(recipe: StagedRecipe, stage: Stage, folder: str | Path, seed: int, streams: bool = False) -> TrainingArguments:
     """The arguments of a stage: its batch divided among processes and micro-batches, checkpoints every `stage.save_every` steps (0: none).
 
-    Without an accelerator `use_cpu` is set (docs/reference/training.md). Raises `BadInput` if the batch does not divide.
+    Without an accelerator `use_cpu` is set (docs/reference/training.md); with one, worker processes read data that is no stream
+    (`streams`), whose order depends on their number. Raises `BadInput` if the batch does not divide.
     """
     accelerated = torch.accelerator.is_available()
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -47,4 +49,11 @@ def training_arguments(recipe: StagedRecipe, stage: Stage, folder: str | Path, s
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=accelerated,
+        dataloader_num_workers=_num_workers() if accelerated and not streams else 0,
     )
+
+
+def _num_workers() -> int:
+    """Loader processes for each training process: the cores that are left to it, 1 to 8."""
+    cores = len(psutil.Process().cpu_affinity()) if psutil.LINUX else os.cpu_count() or 1
+    return min(max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1, 1), 8)

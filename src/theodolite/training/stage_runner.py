@@ -18,6 +18,7 @@ from torch import nn
 from transformers import PrinterCallback, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
+from theodolite.data.epochs import StreamedEpochs
 from theodolite.models.cached_features import FeatureCache, cached_features
 from theodolite.models.families import family_of
 from theodolite.models.forward import adapt, base_model
@@ -127,7 +128,7 @@ def train_stage(
     """
     monitor = LossMonitor(progress)
     options: dict[str, Any] = {
-        "args": training_arguments(recipe, stage, folder, seed),
+        "args": training_arguments(recipe, stage, folder, seed, isinstance(data.dataset, StreamedEpochs)),
         "train_dataset": data.dataset,
         "data_collator": data.collator,
         "processing_class": processor,
