@@ -143,9 +143,9 @@ class HandMade:
         return run_forward(module.vlm, inputs, MIXED, None if masked is None else module.objective.mask_embedding).hidden[0]
 
 
-def collator_of(model: Any, image_processor: Any, tokenizer: Any) -> PackingCollator:
+def collator_of(model: Any, image_processor: Any, tokenizer: Any, **options: Any) -> PackingCollator:
     """One sample a row, so that a row alone is a sample alone."""
-    return PackingCollator(tokenizer, PictureReader(image_processor, tokenizer, model.config), max_length=512)
+    return PackingCollator(tokenizer, PictureReader(image_processor, tokenizer, model.config), max_length=512, **options)
 
 
 def arguments_in(folder: Path, **options: Any) -> TrainingArguments:
@@ -223,20 +223,41 @@ def test_three_steps_equal_those_by_hand(branch: Any, reduction: Any, tmp_path: 
     assert moved > 0
 
 
+def losses_of(folder: Path, laver: LaverConfig, workers: int = 0, **options: Any) -> list[float]:
+    """The losses of three steps of a run; `options` are the collator's."""
+    model, image_processor, tokenizer = tiny_families.tiny("llava")
+    torch.manual_seed(3)
+    trainer = LaverTrainer(
+        model,
+        laver,
+        args=arguments_in(folder, dataloader_num_workers=workers),
+        train_dataset=examples(),
+        data_collator=collator_of(model, image_processor, tokenizer, **options),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
 def test_worker_processes_give_the_same_steps(tmp_path: Path) -> None:
     """Batches with their plans come from two worker processes as from none."""
-    losses = []
-    for workers in (0, 2):
-        model, image_processor, tokenizer = tiny_families.tiny("llava")
-        torch.manual_seed(3)
-        trainer = LaverTrainer(
-            model,
-            LaverConfig(head_hidden=24, mask_ratio=RATIO, mask_ramp="constant"),
-            args=arguments_in(tmp_path, dataloader_num_workers=workers),
-            train_dataset=examples(),
-            data_collator=collator_of(model, image_processor, tokenizer),
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
-    assert len(losses[0]) == STEPS and losses[0] == losses[1]
+    laver = LaverConfig(head_hidden=24, mask_ratio=RATIO, mask_ramp="constant")
+    none, two = (losses_of(tmp_path, laver, workers) for workers in (0, 2))
+    assert len(none) == STEPS and none == two
+
+
+@pytest.mark.parametrize("branch", ["separate", "joint"])
+def test_padded_widths_give_the_same_steps(branch: Any, tmp_path: Path) -> None:
+    """As flex attention wants them: rows, and the parts that the teacher and the masked branch run on."""
+    laver = LaverConfig(head_hidden=24, mask_ratio=RATIO, mask_ramp="constant", branch=branch)
+    plain, padded = (losses_of(tmp_path, laver, pad_to_multiple_of=multiple) for multiple in (None, 128))
+    assert len(plain) == STEPS and plain == pytest.approx(padded, rel=1e-5)
+
+
+def test_all_widths_are_multiples() -> None:
+    model, image_processor, tokenizer = tiny_families.tiny("llava")
+    batch = collator_of(model, image_processor, tokenizer, pad_to_multiple_of=128)(examples()[:4])
+    plan = batch["plan"]
+    assert [each.shape[1] % 128 for each in (batch["input_ids"], plan.prefix.index, plan.pictures.index)] == [0, 0, 0]
+    model.set_attn_implementation("flex_attention")
+    assert collator_of(model, image_processor, tokenizer).pad_to_multiple_of == 128

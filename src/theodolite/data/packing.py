@@ -15,6 +15,7 @@ from theodolite.data.epochs import EpochExample
 from theodolite.data.samples import Sample, SampleMaker, TooLong
 from theodolite.data.sources import Malformed, TrainingExample
 from theodolite.models.conversation_tokenizer import IGNORE
+from theodolite.models.exported.attention import FLEX, FLEX_BLOCK
 from theodolite.models.exported.layout import NONE, mark_pictures
 from theodolite.models.families import image_token_id
 from theodolite.models.pass_inputs import BatchPlan
@@ -34,6 +35,8 @@ class PackingCollator:
     `BatchPlan`; the pixel inputs under the model's own names, if there are pictures; `dropped`, the (key, reason) pairs of dropped
     examples, and `num_seen`. A sample does not depend on its neighbours, the batch, the worker or the process.
 
+    Widths are multiples of `pad_to_multiple_of`; None is 128 for a model with flex attention, else 1.
+
     Raises `BadInput` for a tokenizer without a distinct pad token, and for `row_length` below `max_length`.
     """
 
@@ -47,6 +50,7 @@ class PackingCollator:
         seed: int = 0,
         chat_template: str | None = None,
         too_long: TooLong = "drop",
+        pad_to_multiple_of: int | None = None,
     ) -> None:
         if tokenizer.pad_token_id in (None, image_token_id(reader.config)):
             problem = "no pad token" if tokenizer.pad_token_id is None else f"the image token {tokenizer.pad_token!r} for its pad token"
@@ -56,6 +60,8 @@ class PackingCollator:
         self.maker = SampleMaker(tokenizer, reader, max_length, chat_template, too_long)
         self.tokenizer, self.reader, self.chat_template = tokenizer, reader, chat_template
         self.row_length, self.seed, self.pad = row_length, seed, int(tokenizer.pad_token_id)
+        is_flex = reader.config.get_text_config()._attn_implementation == FLEX
+        self.pad_to_multiple_of = pad_to_multiple_of or (FLEX_BLOCK if is_flex else 1)
         # The processor that it was made of, if it was: a trainer saves it beside the model.
         self.processor: Any = None
 
@@ -88,9 +94,16 @@ class PackingCollator:
             self.pad,
             self.maker.conversation_tokenizer.image_token_id,
             self.seed,
+            self.pad_to_multiple_of,
         )
         pixels = self.reader.join([picture for row in placed for sample in row for picture in sample.processed])
-        return {**batch, **pixels, "plan": BatchPlan.of(batch).ahead(), "dropped": dropped, "num_seen": len(examples)}
+        return {
+            **batch,
+            **pixels,
+            "plan": BatchPlan.of(batch, self.pad_to_multiple_of).ahead(),
+            "dropped": dropped,
+            "num_seen": len(examples),
+        }
 
     def _sample(self, example: TrainingExample | Malformed) -> Sample:
         if isinstance(example, Malformed):
@@ -115,14 +128,19 @@ def first_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
     return rows
 
 
-def pack(rows: Sequence[Sequence[Sample]], epochs: Sequence[Sequence[int]], pad: int, image: int, seed: int) -> dict[str, Tensor]:
+def pack(
+    rows: Sequence[Sequence[Sample]], epochs: Sequence[Sequence[int]], pad: int, image: int, seed: int, multiple: int = 1
+) -> dict[str, Tensor]:
     """The tensors of a batch except pixels (see `PackingCollator`), from the samples of each row and their epochs.
+
+    The width is a multiple of `multiple`.
 
     Samples and pictures are numbered row by row. Without samples there is one row of one padding token. Raises `ValueError` if the number
     of image tokens in a text differs from that of its pictures.
     """
     rows = rows or [[]]
     width = max(1, *(sum(len(sample.tokens) for sample in row) for row in rows))
+    width += -width % multiple
     firsts = np.cumsum([0, *map(len, rows)]).tolist()
     input_ids = _padded([[token for sample in row for token in sample.tokens] for row in rows], pad, width)
     targets = _padded([[target for sample in row for target in sample.targets] for row in rows], IGNORE, width).flatten()

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -60,12 +61,14 @@ class BatchPlan:
     dither: Float[Tensor, "row token"]
     # Flat positions of a dummy picture's tokens (`training.dummy_picture`), which the layout takes for text.
     dummy: Int[Tensor, "1 token"] | None = None
+    # The widths of parts are multiples of this.
+    multiple: int = 1
 
     @classmethod
-    def of(cls, batch: Mapping[str, Any]) -> BatchPlan:
-        """The plan of a batch; of one on a device, after copies to the host."""
+    def of(cls, batch: Mapping[str, Any], multiple: int = 1) -> BatchPlan:
+        """The plan of a batch; of one on a device, after copies to the host. Its parts' widths are multiples of `multiple`."""
         host = Layout(*(batch[name].cpu() for name in ("sample", "branch", "picture", "cell")))
-        return cls(replace(host, known=(host.facts, host.vision_index)), batch["rank"].cpu(), batch["dither"].cpu())
+        return cls(replace(host, known=(host.facts, host.vision_index)), batch["rank"].cpu(), batch["dither"].cpu(), multiple=multiple)
 
     @cached_property
     def size(self) -> Int[Tensor, "row token"]:
@@ -90,8 +93,8 @@ class BatchPlan:
         _ = self.size, self.prefix, self.pictures
         return self
 
-    @staticmethod
-    def _part(index: Tensor, layout: Layout) -> PartIndex:
+    def _part(self, index: Tensor, layout: Layout) -> PartIndex:
+        index = F.pad(index, (0, -index.shape[1] % self.multiple), value=NONE)
         part = layout.gather(index)
         return PartIndex(index, replace(part, known=(part.facts, part.vision_index)))
 

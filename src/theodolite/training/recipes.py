@@ -89,7 +89,7 @@ class StagedRecipe:
     stages: tuple[Stage, ...]
     adaptation: Adaptation = MIXED
     precision: Literal["bf16", "fp32"] = "bf16"
-    attention: Literal["eager", "sdpa"] = "sdpa"
+    attention: Literal["eager", "sdpa", "flex_attention"] = "sdpa"
     gradient_checkpointing: bool = False
     # Samples per process and forward pass; gradients of the rest of a batch are accumulated.
     micro_batch: int = 4

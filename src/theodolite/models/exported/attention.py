@@ -16,7 +16,10 @@ from .positions import order_in_sample
 
 LAYERS = ("full_attention", "sliding_attention")
 ADDITIVE = ("eager", "sdpa")
-WORKING = (*ADDITIVE, "flex_attention")
+FLEX = "flex_attention"
+WORKING = (*ADDITIVE, FLEX)
+# Tokens of a block of flex attention: widths that are multiples of it compile once and leave no partial block.
+FLEX_BLOCK = 128
 
 
 def refuse_dropped_masks(implementation: str | None) -> None:
@@ -135,4 +138,8 @@ def _block_mask(layout: Layout, mixed: bool, window: int | None) -> Any:
         return seen | (query == key)
 
     # One mask for all heads. torch counts the function's arguments, which a type-checking wrapper around `sees` would hide.
-    return create_block_mask(lambda row, head, query, key: sees(row, query, key), rows, None, width, width, device=str(sample.device))
+    # Compiled on a GPU, where it is computed by blocks; else rows x tokens x tokens are computed first.
+    device = sample.device
+    return create_block_mask(
+        lambda row, head, query, key: sees(row, query, key), rows, None, width, width, device=str(device), _compile=device.type == "cuda"
+    )
