@@ -108,7 +108,7 @@ def test_the_control_sees_the_same_pictures_questions_and_order(home: Path) -> N
         feeds = [material.for_stage(stage, model, processor) for stage in recipe.stages]
         batches.append([for_stage.collator([for_stage.dataset[number] for number in range(len(for_stage.dataset))]) for for_stage in feeds])
     for one, other in zip(*batches, strict=True):
-        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one if name != "plan")
     both = [smol(laver=laver) for laver in (True, False)]
     assert [stage.steps for stage in both[0].stages] == [stage.steps for stage in both[1].stages]
     assert replace(both[0].stages[1], laver=None) == both[1].stages[1]

@@ -60,7 +60,7 @@ class BatchPlan:
     rank: Int[Tensor, "row token"]
     dither: Float[Tensor, "row token"]
     # Flat positions of a dummy picture's tokens (`training.dummy_picture`), which the layout takes for text.
-    dummy: Int[Tensor, "1 token"] | None = None
+    dummy: Int[Tensor, "1 dummy"] | None = None
     # The widths of parts are multiples of this.
     multiple: int = 1
 
