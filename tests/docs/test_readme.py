@@ -142,7 +142,7 @@ def test_unreadable_pictures_are_counted_and_listed_and_past_a_fraction_stop_the
     trainer.train()
     assert trainer.dropped.lines() == ["1 of 6 examples left out: unreadable"]
     strict = trainer_on(source, tmp_path / "run", max_steps=3)
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="1 of the 6 examples cannot be used"):
         strict.train()
 
 
