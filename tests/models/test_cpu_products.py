@@ -63,12 +63,12 @@ def test_gradients_under_autocast_equal_those_without_the_context(without_instru
 
 def test_kernels_are_those_of_float32(without_instructions: None) -> None:
     left, right = draws(4, 4), draws(4, 4)
-    with fast_bf16_products(), torch.profiler.profile(record_shapes=True) as profile:
+    with fast_bf16_products(), torch.profiler.profile() as profile:
         left @ right
     assert "aten::_to_copy" in {event.name for event in profile.events()}
-    single = torch.randn(4, 4)
-    with fast_bf16_products():
-        assert torch.equal(single @ single.T, torch.mm(single, single.T))
+    with torch.profiler.profile() as profile:
+        left @ right
+    assert "aten::_to_copy" not in {event.name for event in profile.events()}
 
 
 def test_nothing_is_changed_where_the_cpu_has_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ PRODUCTS: frozenset[Callable[..., Any]] = frozenset(
 
 
 def has_bf16_products() -> bool:
-    """Whether this CPU's bf16 matrix products run in a library kernel; without AVX-512 torch falls back to a loop, 60 times slower."""
+    """Whether this CPU's bf16 matrix products run in a library kernel; without AVX-512 torch falls back to a loop."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

@@ -104,7 +104,9 @@ def whole_checkpoint(given: str | Path | bool | None, folder: Path) -> str | Non
     if given is True:
         last = last_whole(folder)
         if last is None:
-            raise BadInput(f"{folder} holds no complete checkpoint to resume from; leave resume_from_checkpoint out to start anew")
+            raise BadInput(
+                f"{folder} holds no complete checkpoint to resume from; leave resume_from_checkpoint out to start from the beginning"
+            )
         return str(last)
     if not (Path(given) / WHOLE).is_file():
         raise BadInput(

@@ -51,7 +51,8 @@ class DummyPicture:
     def added_to(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The batch, which has no picture, with the dummy picture as its last row."""
         rows, width = batch["input_ids"].shape
-        more = max(self.tokens - width, 0)
+        multiple = plan_of(batch).multiple
+        more = max(self.tokens + -self.tokens % multiple - width, 0)
         fillers = {"input_ids": self.pad, "sample": NONE, **FILLERS}
         added = {name: _with_row(batch[name], more, filler) for name, filler in fillers.items()}
         added["input_ids"][rows, : self.tokens] = self.image_token
@@ -67,7 +68,7 @@ class DummyPicture:
         layout, draws = vars(plan.layout), {"rank": plan.rank, "dither": plan.dither}
         fields = {name: _with_row(layout.get(name, draws.get(name)), more, filler) for name, filler in {"sample": NONE, **FILLERS}.items()}
         fields["sample"][rows, : self.tokens] = plan.layout.sample.max().clamp(min=NONE) + 1
-        return replace(BatchPlan.of(fields), dummy=rows * width + torch.arange(self.tokens)[None])
+        return replace(BatchPlan.of(fields, plan.multiple), dummy=rows * width + torch.arange(self.tokens)[None])
 
 
 def _with_row(values: Tensor, more: int, filler: int) -> Tensor:

@@ -46,7 +46,7 @@ class StopSignals:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Within the context a signal is noted, and whoever runs the work looks at `agreed`."""
+        """Within the context a signal is noted, and the caller asks `agreed` when it can stop."""
         self._is_held = True
         try:
             yield
