@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, TrainingArguments
 
 from helpers import tiny_families
+from helpers.tiny_training import arguments, losses
 from theodolite.data.conversations import conversation_of
 from theodolite.data.packing import PackingCollator
 from theodolite.data.sources import TrainingExample
@@ -149,24 +150,8 @@ def collator_of(model: Any, image_processor: Any, tokenizer: Any, **options: Any
 
 
 def arguments_in(folder: Path, **options: Any) -> TrainingArguments:
-    chosen = {
-        "output_dir": str(folder),
-        "max_steps": STEPS,
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": ACCUMULATION,
-        "optim": "sgd",
-        "learning_rate": RATE,
-        "lr_scheduler_type": "constant",
-        "max_grad_norm": 0.0,
-        "use_cpu": True,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "remove_unused_columns": False,
-        "dataloader_pin_memory": False,
-    }
-    return TrainingArguments(**{**chosen, **options})
+    plain: dict[str, Any] = {"optim": "sgd", "learning_rate": RATE, "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
+    return arguments(folder, max_steps=STEPS, gradient_accumulation_steps=ACCUMULATION, **plain, **options)
 
 
 def trained(folder: Path, laver: LaverConfig) -> tuple[LaverTrainer, HandMade]:
@@ -207,9 +192,9 @@ def test_three_steps_equal_those_by_hand(branch: Any, reduction: Any, tmp_path: 
     trainer, hand = trained(tmp_path, laver)
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     for log, terms in zip(logs, hand.terms, strict=True):
-        assert log["loss/language"] == pytest.approx(terms["language"], abs=1e-6)
-        assert laver.gram_weight * log["loss/gram"] == pytest.approx(terms["gram"], abs=1e-6)
-        assert log.get("loss/masked_latent", 0.0) == pytest.approx(terms["masked_latent"], abs=1e-6)
+        logged = {name: log.get(f"loss/{name}", 0.0) for name in terms} | {"gram": laver.gram_weight * log["loss/gram"]}
+        # The stock norms compute in single precision whatever the model's: rows alone and in a batch agree to its rounding.
+        assert logged == pytest.approx(terms, abs=1e-6, rel=1e-6)
     objective = trainer.objective_module.objective
     assert isinstance(objective, LaVer) and trainer.teacher_callback.teacher is not None
     torch.testing.assert_close(objective.centre.value, hand.centre, atol=1e-6, rtol=0)
@@ -236,7 +221,7 @@ def losses_of(folder: Path, laver: LaverConfig, workers: int = 0, **options: Any
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return losses(trainer)
 
 
 def test_worker_processes_give_the_same_steps(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PrinterCallback, TrainingArguments
+from transformers import PrinterCallback
 
 from helpers import HELPERS, script_environment
 from helpers.conversations import IMAGE, LINES, picture, says
 from helpers.tiny_families import tiny
+from helpers.tiny_training import arguments
 from theodolite.data.drops import Dropped
 from theodolite.data.packing import PackingCollator
 from theodolite.data.sources import LlavaJson, TrainingExample
@@ -44,22 +45,8 @@ def trainer(
     torch.manual_seed(5)
     model, image_processor, words = tiny("llava")
     reader = PictureReader(image_processor, words, base_model(model).config)
-    settings = {
-        "output_dir": str(folder / "out"),
-        "max_steps": 3,
-        "per_device_train_batch_size": 2,
-        "learning_rate": 1e-3,
-        "use_cpu": True,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "remove_unused_columns": False,
-        "dataloader_pin_memory": False,
-        "seed": 0,
-    }
     given = {
-        "args": TrainingArguments(**{**settings, **options}),
+        "args": arguments(folder / "out", **options),
         "train_dataset": data,
         "data_collator": PackingCollator(words, reader, max_length=max_length, chat_template=LINES),
         "max_damaged_frac": max_damaged_frac,

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PrinterCallback, TrainingArguments
+from transformers import PrinterCallback
 
 from helpers import tiny_families
 from helpers.host_syncs import HostSyncs, OnDevice
-from theodolite.data.conversations import conversation_of
+from helpers.tiny_training import arguments, examples
 from theodolite.data.packing import PackingCollator
-from theodolite.data.sources import TrainingExample
 from theodolite.models.forward import Adaptation
 from theodolite.models.freezing import set_trainable
 from theodolite.models.pictures import PictureReader
@@ -36,29 +35,15 @@ def waits(name: str, folder: Path, laver: LaverConfig | None, accumulation: int,
     syncs = HostSyncs()
     model, image_processor, tokenizer = tiny_families.tiny(name)
     set_trainable(model, ("connector", "language_model"))
-    turns = [{"from": "human", "value": "<image>\nwhat colour"}, {"from": "gpt", "value": "red"}]
-    data = [TrainingExample(str(key), (tiny_families.picture(key),), (conversation_of(turns, 1),)) for key in range(8)]
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=2,
-        gradient_accumulation_steps=accumulation,
-        use_cpu=True,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=True,
-        save_strategy="no",
-        logging_steps=100,
-        remove_unused_columns=False,
-    )
-    arguments.dataloader_pin_memory = True  # as where there is a GPU, but memory cannot be pinned without one
+    chosen = arguments(folder, max_steps=steps, gradient_accumulation_steps=accumulation, logging_steps=100, logging_nan_inf_filter=False)
+    chosen.dataloader_pin_memory = True  # as where there is a GPU, but memory cannot be pinned without one
     options: dict[str, Any] = {
-        "args": arguments,
-        "train_dataset": data,
+        "args": chosen,
+        "train_dataset": examples(8),
         "data_collator": syncs.on_host(PackingCollator(tokenizer, PictureReader(image_processor, tokenizer, model.config), max_length=512)),
     }
     trainer = LaverTrainer(model, laver, **options) if laver else ObjectiveTrainer(ObjectiveModule(model, Language()), **options)
-    arguments.dataloader_pin_memory = False
+    chosen.dataloader_pin_memory = False
     trainer.remove_callback(PrinterCallback)
     with syncs:
         trainer.train()

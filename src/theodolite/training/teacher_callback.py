@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from theodolite.objectives.laver import LaVer, TeacherOutputs
 from theodolite.objectives.teacher import Teacher
+from theodolite.objectives.terms import at_least_single
 from theodolite.records.errors import BadInput
 from theodolite.training.objective_module import ObjectiveModule
 
@@ -45,7 +46,7 @@ class TeacherCallback(TrainerCallback):
         """
         with self._present().teaching(self.objective_module):
             teacher_outputs: TeacherOutputs = model(batch, step, teaching=True)
-            total = teacher_outputs.outputs.float().sum(dim=0)
+            total = at_least_single(teacher_outputs.outputs).sum(dim=0)
         if counted:
             self._total = total if self._total is None else self._total + total
             self._count += len(teacher_outputs.outputs)
