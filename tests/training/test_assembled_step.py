@@ -154,9 +154,20 @@ def arguments_in(folder: Path, **options: Any) -> TrainingArguments:
     return arguments(folder, max_steps=STEPS, gradient_accumulation_steps=ACCUMULATION, **plain, **options)
 
 
+def with_double_norms(model: nn.Module) -> nn.Module:
+    """The model with norms in its own precision: the library's compute in float32, and rows alone would differ by its rounding."""
+    for path, module in list(model.named_modules()):
+        if type(module).__name__ == "LlamaRMSNorm":
+            norm = nn.RMSNorm(len(module.weight), module.variance_epsilon)
+            norm.weight = module.weight
+            model.set_submodule(path, norm)
+    return model
+
+
 def trained(folder: Path, laver: LaverConfig) -> tuple[LaverTrainer, HandMade]:
     """A run of three steps by the trainer, and the same by hand from the same start on the same batches."""
     model, image_processor, tokenizer = tiny_families.tiny("llava")
+    with_double_norms(model)
     collator = collator_of(model, image_processor, tokenizer)
     batches: list[dict[str, Any]] = []
 
@@ -193,8 +204,7 @@ def test_three_steps_equal_those_by_hand(branch: Any, reduction: Any, tmp_path: 
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     for log, terms in zip(logs, hand.terms, strict=True):
         logged = {name: log.get(f"loss/{name}", 0.0) for name in terms} | {"gram": laver.gram_weight * log["loss/gram"]}
-        # The stock norms compute in single precision whatever the model's: rows alone and in a batch agree to its rounding.
-        assert logged == pytest.approx(terms, abs=1e-6, rel=1e-6)
+        assert logged == pytest.approx(terms, abs=1e-6)
     objective = trainer.objective_module.objective
     assert isinstance(objective, LaVer) and trainer.teacher_callback.teacher is not None
     torch.testing.assert_close(objective.centre.value, hand.centre, atol=1e-6, rtol=0)
