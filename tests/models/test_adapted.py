@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, LlamaConfig, MistralConfig
@@ -103,21 +102,6 @@ def test_each_half_of_the_adaptation_can_be_on_alone(name: str, adaptation: Adap
     expected = written_by_hand(trained(name, adaptation), given, NEW, adaptation).tolist()
     for options in ({}, {"cache_implementation": "static"}, {"use_cache": False}):
         assert written(model, padded_left(given), NEW, **options).tolist() == expected
-
-
-@pytest.mark.parametrize("name", ["llava", "gemma3", "paligemma"])
-def test_text_alone_is_attended_as_beside_pictures(name: str, loaded: Callable[..., Any]) -> None:
-    model, given = loaded(name), prompts(name)
-    width, real = given["input_ids"].shape[1], given["attention_mask"][0].bool()
-    text = given["input_ids"][0][real & (given["input_ids"][0] != image_token_id(model.config))][None]
-    rows = {"input_ids": torch.cat([given["input_ids"], F.pad(text, (0, width - text.shape[1]))])}
-    rows["attention_mask"] = torch.cat([given["attention_mask"], F.pad(torch.ones_like(text), (0, width - text.shape[1]))])
-    pictures = {key: value for key, value in given.items() if key in family_of(model.config).pixel_inputs}
-    with torch.inference_mode():
-        alone = model(input_ids=text).logits[0]
-        beside = model(**rows, **pictures).logits[-1, : text.shape[1]]
-    torch.testing.assert_close(alone, beside, atol=1e-5, rtol=1e-5)
-    assert written(model, {"input_ids": text}, NEW).tolist() == written(model, {"input_ids": text}, NEW, use_cache=False).tolist()
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_vl", "gemma3", "paligemma"])

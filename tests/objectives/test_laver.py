@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from helpers import tiny_families
@@ -16,12 +15,12 @@ from helpers.laver_batches import batch as hand_made
 from helpers.tiny_llava import tiny_vlm
 from theodolite.models.encoder_output import EncoderOutput
 from theodolite.models.exported.grids import picture_grids
-from theodolite.models.exported.layout import Layout, layout_of
+from theodolite.models.exported.layout import layout_of
 from theodolite.models.exported.positions import axis_positions
 from theodolite.models.families import family_of, image_token_id
 from theodolite.models.forward import STOCK, Adaptation, adapt, run_forward
 from theodolite.models.freezing import set_trainable
-from theodolite.models.pass_inputs import PassInputs, layout_in, whole_inputs
+from theodolite.models.pass_inputs import layout_in, whole_inputs
 from theodolite.objectives.language import Language
 from theodolite.objectives.laver import LaVer, LaverConfig
 from theodolite.objectives.masking import draw_ranks
@@ -206,26 +205,6 @@ def test_a_frozen_encoder_runs_once_a_step_and_changes_no_term(
     assert len(runs) == (4 if branch == "separate" else 3)
     for name_of_term, term in terms.items():
         torch.testing.assert_close(term.total, apart[name_of_term].total)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_text_is_attended_the_same_alone_and_beside_pictures(name: str) -> None:
-    """Else losses would depend on how a batch is split: PaliGemma's stock attention covers the whole prompt in both directions."""
-    model, _, _ = tiny_families.tiny(name)
-    adapt(model, MIXED)
-    pictured = batch_of(name, model)
-    width = pictured["input_ids"].shape[1]
-    text = pictured["labels"][:5][None]  # words
-    row = {"input_ids": text, "sample": torch.full_like(text, 9), "branch": torch.zeros_like(text), "picture": torch.full_like(text, -1)}
-    fillers = {"input_ids": 0, "sample": -1, "branch": 0, "picture": -1}
-    both = {key: torch.cat([pictured[key], F.pad(row[key], (0, width - 5), value=fillers[key])]) for key in row}
-    cells = torch.cat([pictured["cell"], torch.zeros(1, width, 2, dtype=torch.long)])
-    pixels = {key: pictured[key] for key in family_of(model.config).pixel_inputs if key in pictured}
-    with torch.no_grad():
-        alone = run_forward(model, PassInputs(text, Layout(row["sample"] - 9, row["branch"], row["picture"], cells[-1:, :5]), {}), MIXED)
-        beside = PassInputs(both["input_ids"], Layout(both["sample"], both["branch"], both["picture"], cells), pixels)
-        together = run_forward(model, beside, MIXED)
-    torch.testing.assert_close(alone.hidden[0], together.hidden[-1, :5], atol=1e-5, rtol=1e-5)
 
 
 def test_language_alone_on_an_adapted_model_is_the_control() -> None:

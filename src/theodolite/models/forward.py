@@ -185,10 +185,9 @@ def _edits(
             # These bypass the input embeddings and would leak a masked token's content into the first layers.
             if len(masked):  # else a dummy picture's, whose tokens are none of the layout's vision tokens
                 edits["deepstack_visual_embeds"] = [features.masked_fill(masked, 0.0) for features in kwargs["deepstack_visual_embeds"]]
+    if not inputs.layout.has_pictures and not inputs.layout.is_packed:
+        return edits  # text alone: bitwise the stock forward
     mixed, two_d, packed = adaptation.attention == "mixed", adaptation.positions == "2d", inputs.layout.is_packed
-    if not inputs.layout.has_pictures and not packed and not (mixed and family.attention == "prefix"):
-        # Text alone: bitwise the stock forward, but where that attends to the whole prompt, which mixed attention does not beside pictures.
-        return edits
     if packed and not mixed and family.attention == "prefix":
         raise BadInput(
             f"{family.name} attends to its whole prompt in both directions, so packed samples would see each other; use mixed attention"

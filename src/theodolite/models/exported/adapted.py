@@ -165,7 +165,7 @@ class Adapted:
         return self._adapt_pass(dict(inputs), layout, pictures is None)
 
     def _layout(self, inputs: Inputs, pictures: Tensor | None) -> Layout | None:
-        """The layout of the batch; None where the stock forward is right: without pictures, unless it attends to the whole prompt."""
+        """The layout of the batch; None without pictures."""
         ids = inputs.get("input_ids")
         if ids is None:
             raise ValueError(
@@ -173,8 +173,7 @@ class Adapted:
             )
         vision = ids == self.config.image_token_id if pictures is None else pictures != NONE
         if not bool(vision.any()):
-            is_prefix = self._is_mixed and self.stock.attention == "prefix" and _num_cached(inputs) == 0
-            return layout_of(ids, self.config.image_token_id, [], inputs.get("attention_mask")) if is_prefix else None
+            return None
         if _num_cached(inputs) > 0:
             raise ValueError(
                 "new pictures after cached tokens are not supported; run the whole conversation again, without past_key_values"
@@ -193,7 +192,7 @@ class Adapted:
         if self._is_by_axis:
             if positions is None and has_cells:
                 positions = axis_positions(layout, two_d=True)
-            elif positions is None or (positions.ndim != 3 and layout.has_pictures):
+            elif positions is None or positions.ndim != 3:
                 raise ValueError(
                     "position_ids count tokens, but pictures take positions by axis here: leave them out, or pass (3, row, token)"
                 )
