@@ -73,3 +73,8 @@ def answer_from_scores(
     mass = np.exp(np.minimum(totals, 0.0))
     relative = np.exp(scores - scores.max())
     return Answer(relative / relative.sum(), float(np.clip(1.0 - mass.sum(), 0.0, 1.0)), totals, num_tokens)
+
+
+def listed(numbers: np.ndarray | None) -> list[float] | list[int] | None:
+    """The numbers of an answer's choices as a list, for a column of a table; None where they are unknown."""
+    return None if numbers is None else numbers.tolist()

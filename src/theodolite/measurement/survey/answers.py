@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import polars as pl
 
-from theodolite.asking.answer import Answer, Asker, Question
+from theodolite.asking.answer import Answer, Asker, Question, listed
 from theodolite.measurement.pairs.plan import Plan
 from theodolite.records.progress import Progress, silent
 from theodolite.stats.rates import total_variation
@@ -42,18 +41,14 @@ def answer_plan(plan: Plan, asker: Asker, progress: Progress = silent) -> pl.Dat
 def _answer_columns(questions: Sequence[Question], answers: Sequence[Answer], side: str) -> list[pl.Series]:
     pairs = zip(questions, answers, strict=True)
     chosen = [None if answer.chosen is None else question.choices[answer.chosen] for question, answer in pairs]
-    probabilities = [_listed(answer.probabilities) for answer in answers]
+    probabilities = [listed(answer.probabilities) for answer in answers]
     return [
         pl.Series(f"answer_{side}", chosen, pl.String),
         pl.Series(f"probabilities_{side}", probabilities, pl.List(pl.Float64)),
         pl.Series(f"outside_{side}", [answer.outside for answer in answers], pl.Float64),
-        pl.Series(f"total_logprob_{side}", [_listed(answer.total_logprob) for answer in answers], pl.List(pl.Float64)),
-        pl.Series(f"num_tokens_{side}", [_listed(answer.num_tokens) for answer in answers], pl.List(pl.Int64)),
+        pl.Series(f"total_logprob_{side}", [listed(answer.total_logprob) for answer in answers], pl.List(pl.Float64)),
+        pl.Series(f"num_tokens_{side}", [listed(answer.num_tokens) for answer in answers], pl.List(pl.Int64)),
     ]
-
-
-def _listed(numbers: np.ndarray | None) -> list[float] | list[int] | None:
-    return None if numbers is None else numbers.tolist()
 
 
 def _variation(before: Answer, after: Answer) -> float | None:

@@ -1,0 +1,157 @@
+"""A survey's questions in parts of fixed size: a part's answers do not depend on the other parts, and are stored as they come."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import polars as pl
+from jaxtyping import UInt8
+
+from theodolite.asking.answer import Answer, Asker, Question, listed
+from theodolite.records.folder import write_whole
+from theodolite.records.progress import Progress, silent
+
+Pictures = UInt8[np.ndarray, "picture height width 3"]
+# Questions of a part. A part is what an interruption loses, and what a worker is given at a time.
+NUM_QUESTIONS = 512
+SCHEMA = {
+    "probabilities": pl.List(pl.Float64),
+    "outside": pl.Float64,
+    "total_logprob": pl.List(pl.Float64),
+    "num_tokens": pl.List(pl.Int64),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class QuestionPart:
+    """Adjacent questions of a survey, and the pictures that they ask about, numbered from 0 in the order of the whole survey."""
+
+    pictures: Pictures
+    questions: tuple[Question, ...]
+
+    @classmethod
+    def of(cls, pictures: Pictures, questions: Sequence[Question]) -> QuestionPart:
+        """The part with only those of the survey's pictures that its questions are about."""
+        used = sorted({question.picture for question in questions})
+        number = {picture: index for index, picture in enumerate(used)}
+        return cls(pictures[used], tuple(replace(question, picture=number[question.picture]) for question in questions))
+
+    def key(self, identity: str) -> str:
+        """SHA-256, in hex, of all that decides the answers: `identity` (of the model and how it is asked), pictures and questions."""
+        digest = hashlib.sha256(json.dumps([identity, self.pictures.shape]).encode())
+        digest.update(np.ascontiguousarray(self.pictures).data)
+        digest.update(json.dumps([[each.picture, each.question, each.choices] for each in self.questions]).encode())
+        return digest.hexdigest()
+
+
+@runtime_checkable
+class PartAsker(Protocol):
+    """Answers whole parts, in this process or in several, in any order."""
+
+    def answers(self, parts: Iterable[tuple[int, QuestionPart]], progress: Progress) -> Iterator[tuple[QuestionPart, int, list[Answer]]]:
+        """Each part with its number and answers, as soon as they are there.
+
+        Parts are taken from the iterable only when they can be worked on, since each holds pictures. `progress` counts the questions of
+        parts that are not finished.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class InThisProcess:
+    """Parts one after the other, answered by an asker."""
+
+    asker: Asker
+
+    def answers(self, parts: Iterable[tuple[int, QuestionPart]], progress: Progress) -> Iterator[tuple[QuestionPart, int, list[Answer]]]:
+        """As `PartAsker` says."""
+        for number, part in parts:
+            yield part, number, self.asker.ask(part.pictures, part.questions, progress)
+
+
+@dataclass(frozen=True)
+class StoredAnswers:
+    """Answers of finished parts, a Parquet file each, named by the part's key. `identity` is of the model and how it is asked."""
+
+    folder: Path
+    identity: str
+
+    def read(self, part: QuestionPart) -> list[Answer] | None:
+        """The answers of a part; None if it was not finished, or its file cannot be read."""
+        path = self._path(part)
+        try:
+            table = pl.read_parquet(path)
+        except (OSError, pl.exceptions.PolarsError):
+            return None
+        if dict(table.schema) != SCHEMA or len(table) != len(part.questions):
+            return None
+        return [
+            Answer(_array(probabilities, float), outside, _array(total, float), _array(tokens, int))
+            for probabilities, outside, total, tokens in table.iter_rows()
+        ]
+
+    def write(self, part: QuestionPart, answers: Sequence[Answer]) -> None:
+        """Stores the answers of a finished part: the file is complete or not there. Raises `BadInput` if it cannot be written."""
+        columns = [
+            (listed(answer.probabilities), answer.outside, listed(answer.total_logprob), listed(answer.num_tokens)) for answer in answers
+        ]
+        target = io.BytesIO()
+        pl.DataFrame(columns, schema=SCHEMA, orient="row").write_parquet(target)
+        write_whole(self._path(part), target.getvalue())
+
+    def _path(self, part: QuestionPart) -> Path:
+        return self.folder / f"{part.key(self.identity)}.parquet"
+
+
+@dataclass(eq=False)
+class PartedAsker:
+    """An `Asker` that asks in parts of `size` questions, and asks no part whose answers are stored.
+
+    `num_stored` counts the questions whose answers were read from the store.
+    """
+
+    workers: PartAsker
+    stored: StoredAnswers | None = None
+    size: int = NUM_QUESTIONS
+    num_stored: int = 0
+
+    def ask(self, pictures: Pictures, questions: Sequence[Question], progress: Progress = silent) -> list[Answer]:
+        """Answers in the order of `questions`. Equal parts give equal answers to the bit, whether they are asked or read from the store."""
+        answers: dict[int, list[Answer]] = {}
+        done = 0
+
+        def land(start: int, new: list[Answer]) -> None:
+            nonlocal done
+            answers[start] = new
+            done += len(new)
+            progress(done, len(questions))
+
+        def unanswered() -> Iterator[tuple[int, QuestionPart]]:
+            for start in range(0, len(questions), self.size):
+                part = QuestionPart.of(pictures, questions[start : start + self.size])
+                known = None if self.stored is None else self.stored.read(part)
+                if known is None:
+                    yield start, part
+                else:
+                    self.num_stored += len(known)
+                    land(start, known)
+
+        def within(more: int, total: int, note: str = "") -> None:
+            progress(done + more, len(questions), note)
+
+        for part, start, new in self.workers.answers(unanswered(), within):
+            if self.stored is not None:
+                self.stored.write(part, new)
+            land(start, new)
+        return [answer for start in sorted(answers) for answer in answers[start]]
+
+
+def _array(values: Sequence[float] | Sequence[int] | None, kind: type) -> np.ndarray | None:
+    return None if values is None else np.array(values, dtype=kind)
