@@ -12,9 +12,7 @@ import pytest
 from helpers import HELPERS, script_environment
 from helpers.grid_runs import tiny_grid, tiny_run
 from helpers.requirements import require
-from theodolite.records.errors import BadInput
 from theodolite.records.study import read_runs
-from theodolite.studies.engine import ray_cluster
 from theodolite.studies.engine.execute import execute
 
 SCRIPT = HELPERS / "ray_grid.py"
@@ -48,9 +46,3 @@ def test_a_run_on_a_cluster_is_the_run_that_is_made_here(told: tuple[dict[str, o
     # What is sent to the cluster is no checkout.
     assert line.model_copy(update={"revision": None}) == execute(tiny_run()).line.model_copy(update={"revision": None})
     assert (out / "surveys" / line.key / "rows.parquet").is_file()
-
-
-def test_without_ray_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(BadInput, match=r"pip install 'theodolite\[ray\]'"):
-        ray_cluster.on_ray()

@@ -40,6 +40,10 @@ PlanOnly = Annotated[bool, typer.Option("--plan", help="print what differences t
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ... (default: cpu)")]
 Precision = Annotated[Literal["float32", "bfloat16", "float16"] | None, typer.Option(help="precision of the weights (default: float32)")]
 RowsAtOnce = Annotated[int | None, typer.Option(min=1, help="rows of a forward pass (default: as many as memory allows)")]
+SaveEvery = Annotated[
+    int | None,
+    typer.Option(min=1, help="questions after which answers are stored, so that an interrupted survey goes on from there (default: 512)"),
+]
 Measures = Annotated[
     str,
     typer.Option(help="measures in addition to the answers: ladder,likeness,allocation,geometry,fisher,causal,gap,identifiability, or all"),

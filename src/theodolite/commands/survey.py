@@ -16,6 +16,7 @@ from theodolite.measurement.survey.resolution import Resolvable, ResolvableLeak,
 from theodolite.measurement.survey.result import SurveyResult
 from theodolite.measurement.survey.session import survey_model
 from theodolite.measurement.survey.targets import GalleryTarget, SurveyTarget, WorldTarget
+from theodolite.measurement.survey.unfinished import unfinished_beside
 from theodolite.records.errors import BadInput
 from theodolite.records.folder import refuse_taken
 from theodolite.records.survey import Thresholds
@@ -92,6 +93,7 @@ def run_survey(
 ) -> SurveyResult:
     """Surveys a model from a folder or hub name on a world, a gallery or a file of pairs, and writes the result to `out`.
 
+    Until it is finished, answers and measures are stored beside `out`, and the same call goes on from them after an interruption.
     `measures` is a list such as "ladder,causal"; `settings` are fields of `SurveyOptions`. Raises `BadInput` on anything that cannot be
     used, before the model is loaded wherever that can be known.
     """
@@ -102,9 +104,12 @@ def run_survey(
     training = read_training(Path(model))
     options = SurveyOptions(measures=chosen, inside_scenes=inside_scenes or INSIDE_SCENES, **settings)
     target, options = resolve_target(arguments, options, training, steps.console.print)
-    result = survey_model(model, target, options, training=training, steps=steps.costed_step)
-    steps.console.print(f"{result.run.pairs_per_s:.1f} pairs a second")
-    save_result(result, out, overwrite=overwrite, steps=steps)
+    with unfinished_beside(out) as unfinished:
+        if unfinished.is_begun:
+            steps.console.print(f"going on with the interrupted survey in {unfinished.folder}")
+        result = survey_model(model, target, options, training=training, steps=steps.costed_step, unfinished=unfinished)
+        steps.console.print(f"{result.run.pairs_per_s:.1f} pairs a second")
+        save_result(result, out, overwrite=overwrite, steps=steps)
     return result
 
 

@@ -19,6 +19,7 @@ from theodolite.measurement.internals.identifiability import measure_identifiabi
 from theodolite.measurement.internals.ladder import measure_ladder
 from theodolite.measurement.internals.likeness import measure_likeness
 from theodolite.measurement.internals.reask import inner_layers, open_rows
+from theodolite.measurement.internals.stored import StoredMeasures
 from theodolite.measurement.pairs.interventions import TRAIN_FRAC
 from theodolite.models.taps import layer_sites
 from theodolite.records.errors import BadInput, UnknownName
@@ -96,18 +97,26 @@ def measures_named(text: str) -> tuple[str, ...]:
     return tuple(name for name in MEASURES if name in names or "all" in names)
 
 
-def look_inside(context: MeasureContext, measures: Sequence[str], steps: ProgressSteps) -> tuple[Inside, dict[str, float]]:
-    """Results of these measures, and seconds by measure; the shared pass is listed separately, as "capture"."""
-    results: dict[str, Any] = {}
+def look_inside(
+    context: MeasureContext, measures: Sequence[str], steps: ProgressSteps, stored: StoredMeasures | None = None
+) -> tuple[Inside, dict[str, float]]:
+    """Results of these measures, and seconds by measure; the shared pass is listed separately, as "capture".
+
+    Measures that are in `stored` are not computed; each of the others is stored when it is finished.
+    """
+    results: dict[str, Any] = {} if stored is None else stored.read(measures)
+    missing = [name for name in measures if name not in results]
     seconds: dict[str, float] = {}
-    if any(MEASURES[name].captures for name in measures) and len(context.pictures):
+    if any(MEASURES[name].captures for name in missing) and len(context.pictures):
         number = sum(len(context.questions[int(picture)]) for picture in context.pictures)
         cost = f"one pass over {len(context.pictures):,} pictures, {number:,} questions in all"
         with _timed(CAPTURE, seconds), steps(CAPTURE, cost) as context.progress:
             context.activations  # noqa: B018  captured when first read
-    for name in measures:
+    for name in missing:
         with _timed(name, seconds), steps(name, MEASURES[name].cost(context)) as context.progress:
             results[name] = MEASURES[name].run(context)
+        if stored is not None:
+            stored.write(name, results[name])
     scenes = {scene for each in context.interventions.values() for scene in each.scene.tolist()}
     return Inside(measures=tuple(measures), num_scenes=len(scenes), num_pictures=len(context.pictures), **results), seconds
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from theodolite.asking.parts import NUM_QUESTIONS
 from theodolite.asking.prompts import DEFAULT
 from theodolite.records.asking import ChoiceScore, PromptStyle
 from theodolite.records.survey import Thresholds
@@ -24,7 +25,7 @@ class SurveyOptions:
     but their own. Without `official` a world's own test questions are not asked. `prompt` is the style in which questions are written (see
     `asking.prompts`), and `score` what decides between choices: their total log-probability, or that per token; a `SurveyedModel` brings
     its own. `device`, `dtype` and `attention` are for models that are loaded from a path. `title` None means the training arm's name, else
-    the model folder's.
+    the model folder's. Questions of a local model are asked, and stored, `save_every` at a time; batches never span two such parts.
     """
 
     policy: str | Policy | None = None
@@ -42,3 +43,4 @@ class SurveyOptions:
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: str = "sdpa"
+    save_every: int = NUM_QUESTIONS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -16,6 +17,7 @@ from torch import nn
 from theodolite.asking.answer import Asker
 from theodolite.asking.local import LocalAsker
 from theodolite.asking.model_inputs import survey_size
+from theodolite.asking.parts import InThisProcess, PartedAsker
 from theodolite.asking.prompts import DEFAULT
 from theodolite.measurement.behaviour.accuracy import measure_accuracy
 from theodolite.measurement.behaviour.shadows import measure_shadows
@@ -29,6 +31,7 @@ from theodolite.measurement.survey.official import score_official
 from theodolite.measurement.survey.options import SurveyOptions
 from theodolite.measurement.survey.result import SurveyResult
 from theodolite.measurement.survey.targets import SurveyTarget, Target, target_of
+from theodolite.measurement.survey.unfinished import Unfinished, identity_of
 from theodolite.models.load import load_vlm
 from theodolite.questions.coverage import measure_coverage
 from theodolite.records.asking import ChoiceScore, PromptStyle
@@ -55,6 +58,17 @@ class SurveyedModel:
     notices: Sequence[str] = ()
     local: LocalAsker | None = None
 
+    @cached_property
+    def description(self) -> ModelConfig | EndpointConfig:
+        """What `describe` says; the hash of a large model's weights takes seconds."""
+        return self.describe()
+
+    def identity(self, options: SurveyOptions) -> str:
+        """SHA-256, in hex, of all of a model in this process that decides its answers. Raises `ValueError` for another."""
+        if self.local is None or not isinstance(self.description, ModelConfig):
+            raise ValueError("a model behind an endpoint has no weights to hash")
+        return identity_of(self.local, self.description, options.batch)
+
     @classmethod
     def of_model(
         cls, model: nn.Module, processor: Any, batch: int | None = None, prompt: PromptStyle = DEFAULT, score: ChoiceScore = "total"
@@ -74,6 +88,7 @@ def survey_model(
     *,
     training: TrainingRecord | None = None,
     steps: ProgressSteps = silent_steps,
+    unfinished: Unfinished | None = None,
     **settings: Any,
 ) -> SurveyResult:
     """Surveys a vision-language model on counterfactual pairs.
@@ -81,7 +96,8 @@ def survey_model(
     `model` is a folder, a hub name, or (model, processor), of any family of the table; or a `SurveyedModel`, such as one behind an
     endpoint. `target` is a world, a gallery, a plan, the path of a manifest, or the name of a world or gallery ("shapes",
     "openmoji:skin_tone"). `settings` are fields of `SurveyOptions` and win over `options`. `training` is how the model was trained; a
-    folder's own `training.json` is read.
+    folder's own `training.json` is read. With `unfinished` (`unfinished.unfinished_beside`) the answers and measures of a local model are
+    stored as they come, and those that an interrupted survey stored are not asked or computed again.
 
     Raises `UnknownFamily`, `UnknownName`, `BadManifest`, and `BadInput` for anything else that cannot be used, before the model is loaded
     wherever that can be known.
@@ -100,7 +116,7 @@ def survey_model(
         seconds["loading"] = monotonic() - before
     if isinstance(model, tuple):
         model = SurveyedModel.of_model(*model, options.batch, options.prompt, options.score)
-    session = SurveySession.ask(model, target, options, steps, seconds)
+    session = SurveySession.ask(model, target, options, steps, seconds, unfinished)
     return session.result(title, training, started)
 
 
@@ -133,26 +149,37 @@ def _title(model: Model, training: TrainingRecord | None) -> str:
 
 @dataclass(eq=False)
 class SurveySession:
-    """A survey in progress: the model, the pairs, the answered rows, and the seconds of each part."""
+    """A survey in progress: the model, its asker, the pairs, the answered rows, and the seconds of each part."""
 
     surveyed: SurveyedModel
+    asker: Asker
     target: SurveyTarget
     options: SurveyOptions
     steps: ProgressSteps
     plan: Plan
     rows: pl.DataFrame
     seconds: dict[str, float]
+    unfinished: Unfinished | None = None
 
     @classmethod
     def ask(
-        cls, surveyed: SurveyedModel, target: SurveyTarget, options: SurveyOptions, steps: ProgressSteps, seconds: dict[str, float]
+        cls,
+        surveyed: SurveyedModel,
+        target: SurveyTarget,
+        options: SurveyOptions,
+        steps: ProgressSteps,
+        seconds: dict[str, float],
+        unfinished: Unfinished | None = None,
     ) -> SurveySession:
         """The session with every question of the plan asked."""
-        plan = target.plan(options, surveyed.size)
+        plan, asker = target.plan(options, surveyed.size), surveyed.asker
+        if surveyed.local is not None:
+            stored = None if unfinished is None else unfinished.answers(surveyed.identity(options))
+            asker = PartedAsker(InThisProcess(surveyed.local), stored, options.save_every)
         before = monotonic()
         with steps("questions", f"{len(plan.pictures):,} pictures, {len(plan.rows):,} comparisons") as progress:
-            rows = answer_plan(plan, surveyed.asker, progress)
-        return cls(surveyed, target, options, steps, plan, rows, {**seconds, "questions": monotonic() - before})
+            rows = answer_plan(plan, asker, progress)
+        return cls(surveyed, asker, target, options, steps, plan, rows, {**seconds, "questions": monotonic() - before}, unfinished)
 
     def result(self, title: str, training: TrainingRecord | None, started: datetime) -> SurveyResult:
         """The finished survey: everything measured of the answers, and inside the model where that was asked for."""
@@ -163,7 +190,7 @@ class SurveySession:
         record = SurveyRecord(
             title=title,
             world=description,
-            model=self.surveyed.describe(),
+            model=self.surveyed.description,
             policy=None if policy is None else str(policy),
             seed=options.seed,
             noise="perturb" if rows["kind"].eq("perturbation").any() else "given",
@@ -186,7 +213,7 @@ class SurveySession:
         if world is None or not world.official_splits or not self.options.official:
             return ()
         with self.steps("official questions", "the world's own test questions") as progress:
-            return score_official(world, self.surveyed.asker, self.surveyed.size, progress)
+            return score_official(world, self.asker, self.surveyed.size, progress)
 
     def _inside(self, description: WorldConfig | None) -> Inside | None:
         """The measures of the inside that were asked for, if any."""
@@ -200,7 +227,11 @@ class SurveySession:
         context = MeasureContext(
             asker.model, asker, plan, rows, interventions, groups, questions, options.thresholds.confidence, options.seed
         )
-        inside, seconds = look_inside(context, options.measures, self.steps)
+        stored = None
+        if self.unfinished is not None:
+            decisive = (rows_hash(self.rows), options.inside_scenes, options.seed, options.thresholds.confidence)
+            stored = self.unfinished.measures(self.surveyed.identity(options), *decisive)
+        inside, seconds = look_inside(context, options.measures, self.steps, stored)
         self.seconds |= seconds
         return inside
 

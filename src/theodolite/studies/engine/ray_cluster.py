@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
-import theodolite
-from theodolite.records.errors import BadInput
+from theodolite.asking.ray_workers import connect_ray
 from theodolite.studies.engine.cores import ONE_CORE
 from theodolite.studies.engine.execute import Run, RunResult, execute
 from theodolite.studies.engine.grid import Backend, Failure, Outcome
@@ -21,12 +18,7 @@ def on_ray(performing: Callable[[Run], RunResult] = execute) -> tuple[Backend, i
 
     Each run takes one core. This package is sent to the machines; they need its dependencies. Raises `BadInput` if Ray is not installed.
     """
-    ray = _ray()
-    if not ray.is_initialized():
-        # Ray sends modules only with a connection, not with a task.
-        ray.init(
-            address=os.environ.get("RAY_ADDRESS"), runtime_env={"py_modules": [theodolite]}, include_dashboard=False, log_to_driver=False
-        )
+    ray = connect_ray()
     remote = ray.remote(num_cpus=1, max_retries=RETRIES, runtime_env={"env_vars": ONE_CORE})(_guarded)
 
     def backend(runs: Sequence[Run]) -> Iterator[Outcome]:
@@ -51,11 +43,3 @@ def _guarded(run: Run, performing: Callable[[Run], RunResult]) -> RunResult | Fa
         return performing(run)
     except Exception as error:  # noqa: BLE001 an error in one run must not stop the others
         return Failure(f"{type(error).__name__}: {error}")
-
-
-def _ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise BadInput("--on ray needs Ray; install it with: pip install 'theodolite[ray]'") from error
-    return ray
