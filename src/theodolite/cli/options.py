@@ -37,8 +37,11 @@ NoiseRows = Annotated[
     typer.Option(help="noise of given pairs: perturb asks slightly changed pictures where there is none; given uses only what is there"),
 ]
 PlanOnly = Annotated[bool, typer.Option("--plan", help="print what differences the pairs can show, by factor; ask and write nothing")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ... (default: cpu)")]
-Precision = Annotated[Literal["float32", "bfloat16", "float16"] | None, typer.Option(help="precision of the weights (default: float32)")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ... (default: CUDA or MPS where there is one, else cpu)")]
+Precision = Annotated[
+    Literal["float32", "bfloat16", "float16"] | None,
+    typer.Option(help="precision of the weights (default: float32 on a CPU, else bfloat16)"),
+]
 RowsAtOnce = Annotated[int | None, typer.Option(min=1, help="rows of a forward pass (default: as many as memory allows)")]
 Measures = Annotated[
     str,

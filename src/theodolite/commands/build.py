@@ -9,8 +9,8 @@ from torch import nn
 
 from theodolite.models.construction.join import join_vlm
 from theodolite.models.conversation_tokenizer import QuestionTokenizer
+from theodolite.models.device import DType
 from theodolite.models.export import export_vlm
-from theodolite.models.load import DType
 from theodolite.records.errors import BadInput
 from theodolite.records.folder import refuse_taken, whole_folder
 

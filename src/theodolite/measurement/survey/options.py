@@ -23,8 +23,9 @@ class SurveyOptions:
     memory allows. `noise` *perturb* measures the noise of given pairs that bring none on slightly changed pictures; *given* uses no noise
     but their own. Without `official` a world's own test questions are not asked. `prompt` is the style in which questions are written (see
     `asking.prompts`), and `score` what decides between choices: their total log-probability, or that per token; a `SurveyedModel` brings
-    its own. `device`, `dtype` and `attention` are for models that are loaded from a path. `title` None means the training arm's name, else
-    the model folder's.
+    its own. `device`, `dtype` and `attention` are for models that are loaded from a path; device and precision None mean as
+    `models.device.Placement` chooses: CUDA or MPS where there is one, in bfloat16, else the CPU in float32. `title` None means the training
+    arm's name, else the model folder's.
     """
 
     policy: str | Policy | None = None
@@ -39,6 +40,6 @@ class SurveyOptions:
     official: bool = True
     prompt: PromptStyle = DEFAULT
     score: ChoiceScore = "total"
-    device: str = "cpu"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
     attention: str = "sdpa"

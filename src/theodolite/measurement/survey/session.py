@@ -29,6 +29,7 @@ from theodolite.measurement.survey.official import score_official
 from theodolite.measurement.survey.options import SurveyOptions
 from theodolite.measurement.survey.result import SurveyResult
 from theodolite.measurement.survey.targets import SurveyTarget, Target, target_of
+from theodolite.models.device import Placement
 from theodolite.models.load import load_vlm
 from theodolite.questions.coverage import measure_coverage
 from theodolite.records.asking import ChoiceScore, PromptStyle
@@ -96,7 +97,8 @@ def survey_model(
     started, before, seconds = datetime.now(UTC), monotonic(), {}
     title = options.title or _title(model, training)
     if isinstance(model, str | Path):
-        model = load_vlm(model, options.device, options.dtype, options.attention)
+        placement = Placement.of(options.device, options.dtype)
+        model = load_vlm(model, placement.device, placement.dtype, options.attention)
         seconds["loading"] = monotonic() - before
     if isinstance(model, tuple):
         model = SurveyedModel.of_model(*model, options.batch, options.prompt, options.score)
