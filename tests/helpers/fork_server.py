@@ -1,11 +1,12 @@
 """Runs of one script, each in a process of its own, that share the seconds its imports take: a server that has made them forks for each.
 
 A run starts with fresh modules' state, as the server never does anything but import. What the runs do share is the seed of Python's hashes:
-where that could matter (a run against one that was killed and resumed) start a process without this.
+where that could matter (a run that goes on from one that was killed) start a process without this.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-MOST_S = 500
+MOST_S = 600
 
 
 class Forked:
@@ -64,6 +65,9 @@ def main() -> None:
     module = importlib.import_module(f"helpers.{script.stem}")
     others = [name for name in thread_names() if name != "jemalloc_bg_thd"]  # which sees to forks itself
     assert len(others) <= 1, f"these threads run after the imports, and a fork would lose all but one: {', '.join(others)}"
+    # A child's collector would otherwise walk all that was imported, and so copy its memory: seconds at each child's end.
+    gc.collect()
+    gc.freeze()
     arguments = arguments_of_a_run()
     if arguments is not None:
         sys.argv = [str(script), *arguments]

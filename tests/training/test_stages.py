@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from helpers import HELPERS, script_environment, tiny_families
+from helpers.fork_server import Forked
 from helpers.staged_run import STEPS, short
 from helpers.tiny_llava import tiny_vlm
 from theodolite.commands.progress import Steps
@@ -34,18 +36,29 @@ from theodolite.training.stage_runner import run_stages
 from theodolite.worlds.factors import Scene, Scenes
 from theodolite.worlds.shapes.world import Shapes
 
+SCRIPT = HELPERS / "staged_run.py"
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
-def start(folder: Path, *deadly: str) -> subprocess.CompletedProcess[str]:
-    environment = script_environment({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
-    command = [sys.executable, str(HELPERS / "staged_run.py"), str(folder), *deadly]
+
+def start(folder: Path) -> subprocess.CompletedProcess[str]:
+    """A run from nothing: with its own imports, and its own seed of Python's hashes."""
+    command = [sys.executable, str(SCRIPT), str(folder)]
+    environment = script_environment(ENVIRONMENT)
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def server() -> Iterator[Forked]:
+    forked = Forked(SCRIPT, script_environment(ENVIRONMENT))
+    yield forked
+    forked.close()
+
+
+@pytest.fixture(scope="module")
+def whole(server: Forked, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("staged") / "whole"
-    done = start(folder)
+    done = server.run(folder.parent / "whole.txt", str(folder))
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
@@ -81,9 +94,9 @@ def test_tensorboard_holds_what_the_json_lines_hold(whole: Path) -> None:
 
 
 @pytest.mark.parametrize("deadly", [("align", "1"), ("laver", "3"), ("laver", str(STEPS)), ("instruct", "5")])
-def test_a_killed_run_goes_on_to_the_same_weights(whole: Path, tmp_path: Path, deadly: tuple[str, str]) -> None:
+def test_a_killed_run_goes_on_to_the_same_weights(whole: Path, server: Forked, tmp_path: Path, deadly: tuple[str, str]) -> None:
     folder = tmp_path / "killed"
-    killed = start(folder, *deadly)
+    killed = server.run(tmp_path / "killed.txt", str(folder), *deadly)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     done = start(folder)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -252,15 +265,10 @@ def test_the_allowed_share_of_damaged_examples_reaches_the_trainer_or_is_refused
 
 def test_two_processes_train_the_same_stages_to_the_same_model(whole: Path, tmp_path: Path) -> None:
     """Under torchrun: one process claims the folder and writes, both train, and the losses are those of one process."""
-    environment = script_environment({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
+    environment = script_environment(ENVIRONMENT)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*command, str(HELPERS / "staged_run.py"), str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-        timeout=400,
+        [*command, str(SCRIPT), str(tmp_path / "run")], capture_output=True, text=True, check=False, env=environment, timeout=400
     )
     assert done.returncode == 0, done.stderr[-3000:]
     for stage in ("align", "laver", "instruct"):
