@@ -48,7 +48,9 @@ def test_a_server_that_tells_letters_probabilities_gives_the_survey_of_the_model
     policy = WORLD.policy("shape,row")
     own = survey_model((model, processor), WORLD, policy=policy, title="m", num_scenes=3)
     with serving(of_asker(LocalAsker(model, processor))) as server:
-        asker = EndpointAsker(EndpointSettings(server.url, "m", picture_size=64, concurrency=2, prompt="letters"), ResponseCache(None))
+        # By name: with most of its probability outside the letters, an untrained model would else be read as text.
+        settings = EndpointSettings(server.url, "m", picture_size=64, concurrency=2, prompt="letters", answers="logprobs")
+        asker = EndpointAsker(settings, ResponseCache(None))
         found = survey_model(SurveyedModel(asker, 64, asker.describe), WORLD, policy=policy, title="m", num_scenes=3)
     assert asker.describe().answers == "logprobs" and asker.describe().offers.logprobs == 20
     numbers = [f"{name}_{side}" for name in ("probabilities", "outside", "total_logprob", "num_tokens") for side in ("before", "after")]

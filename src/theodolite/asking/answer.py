@@ -27,9 +27,10 @@ class Question:
 class Answer:
     """Probability of each choice, renormalised to sum 1, and the model's probability mass outside all choices, 0 to 1.
 
-    `probabilities` is None where the reply matches no choice or several: unanswered, never counted as wrong. An answer parsed from text
-    at temperature 0 has probability 1, and `outside` None: the mass is unknown. `total_logprob` is each choice's log-probability in nats,
-    summed over its `num_tokens` tokens, the end token among them; None where they are unknown.
+    `probabilities` is None where the reply matches no choice or several, or where next to nothing of the probability is of the choices:
+    unanswered, never counted as wrong. An answer parsed from text at temperature 0 has probability 1, and `outside` None: the mass is
+    unknown. `total_logprob` is each choice's log-probability in nats, summed over its `num_tokens` tokens, the end token among them; None
+    where they are unknown.
     """
 
     probabilities: Float[np.ndarray, " choice"] | None
@@ -39,8 +40,11 @@ class Answer:
 
     @property
     def chosen(self) -> int | None:
-        """Index of the most probable choice, the first of equals; None where unanswered."""
-        return None if self.probabilities is None else int(self.probabilities.argmax())
+        """Index of the most probable choice; None where unanswered, or where several choices are equally the most probable."""
+        if self.probabilities is None:
+            return None
+        best = np.flatnonzero(self.probabilities == self.probabilities.max())
+        return int(best[0]) if len(best) == 1 else None  # the first of equals would favour whatever is listed first
 
 
 UNANSWERED = Answer(None, None)

@@ -63,7 +63,7 @@ def run_endpoint_survey(
     try:
         if not dry_run:
             asker = EndpointAsker(settings, responses)
-            asker.detect()  # what the server offers decides what a question costs
+            asker.identify()  # what the server offers and its version decide what is left to ask
         cost = _cost(settings, responses, survey)
         steps.console.print(cost.words(price_in, price_out), highlight=False)
         if asker is None:

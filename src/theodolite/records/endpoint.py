@@ -24,7 +24,12 @@ class EndpointConfig(Part):
 
     base_url: str = Field(description="address of the endpoint, without user, password and query")
     name: str = Field(description="the model's name in requests")
-    served_as: tuple[str, ...] = Field(description="the model names in the server's answers, sorted; empty: there are none")
+    served_as: tuple[str, ...] = Field(
+        description="the model names in the server's answers, else in its list of models, sorted; empty: there are none"
+    )
+    fingerprints: tuple[str, ...] = Field(
+        default=(), description="the versions in the server's answers (system_fingerprint), sorted; empty: there are none"
+    )
     offers: Capabilities = Field(description="what the server accepts and returns")
     answers: Literal["logprobs", "text"] = Field(
         description="logprobs: probabilities of the options' letters as first token; text: the answer's text, read as one of the choices"

@@ -14,6 +14,7 @@ from theodolite.records.endpoint import EndpointConfig
 from theodolite.records.errors import BadInput, first_fault
 from theodolite.records.inside import Inside
 from theodolite.records.part import Estimate, Part, Rate
+from theodolite.records.reading import MARK
 
 VERSION: Literal[1] = 1
 # Verdicts of version 1 followed other rules: a point estimate of noise, and open questions only.
@@ -329,6 +330,6 @@ def read_survey(folder: Path) -> SurveyRecord:
     if not path.is_file():
         raise BadRecord(f"{folder} holds no survey.json; give a folder that `theodolite survey` or `theodolite tour` wrote")
     try:
-        return SurveyRecord.model_validate_json(path.read_bytes())
+        return SurveyRecord.model_validate_json(path.read_bytes().removeprefix(MARK))
     except ValidationError as error:
         raise BadRecord(f"{path} is no survey record of version {SURVEY_VERSION}: {first_fault(error)}; survey the model again") from error

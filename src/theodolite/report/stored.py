@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from theodolite.records.errors import first_fault
+from theodolite.records.reading import MARK
 from theodolite.records.survey import BadRecord, RunRecord, SurveyRecord, read_survey
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -87,7 +88,7 @@ def read_run(path: Path) -> RunRecord | None:
     if not path.is_file():
         return None
     try:
-        return RunRecord.model_validate_json(path.read_bytes())
+        return RunRecord.model_validate_json(path.read_bytes().removeprefix(MARK))
     except ValidationError as error:
         raise BadRecord(f"{path} is no run record: {first_fault(error)}; remove it, or survey the model again") from error
 

@@ -149,6 +149,15 @@ class Channel:
             "and running the command again goes on from there"
         )
 
+    def listed_model(self) -> str | None:
+        """The server's id of the model in its list of models; None if it has no such list, or none of that name."""
+        try:
+            ids = [model.id for model in self._client.models.list()]
+        except (self._openai.OpenAIError, TypeError, ValueError, AttributeError):  # no list, or one of another form
+            return None
+        name = self.settings.model if self.settings.model in ids else ids[0] if len(ids) == 1 else None
+        return None if name is None else self.hide(str(name))
+
     def hide(self, text: str) -> str:
         """A text without the key and the password."""
         for secret in self._secrets:
