@@ -38,7 +38,7 @@ class Case:
 
     shape: Shape
     attention: str = "sdpa"
-    # The most that an arm may take of its floor, or of plain where there is None for its floor.
+    # The most that an arm's time may be of its floor.
     aims: Mapping[str, float] | None = None
 
 
@@ -208,13 +208,13 @@ def show(record: Mapping[str, Any]) -> None:
     console.print(f"floor: {record['floor']}")
 
 
-def device_for(cases: Mapping[str, Case]) -> str | None:
-    """The GPU, or for small models a CPU; None if there is none for these."""
+def device_for(cases: Mapping[str, Case], wanted: str | None) -> str | None:
+    """The device that is wanted, else the GPU, or for small models a CPU; None if it is not there."""
     import torch
 
     if torch.cuda.is_available():
-        return "cuda"
-    return "cpu" if cases.keys() <= SMALL.keys() else None
+        return wanted or "cuda"
+    return "cpu" if wanted == "cpu" or (wanted is None and cases.keys() <= SMALL.keys()) else None
 
 
 def main() -> None:
@@ -232,18 +232,20 @@ def main() -> None:
         print(json.dumps(measure({**CASES, **SMALL}[given.case], given.device, given.steps, given.warmup, given.compile)))
         return
     cases = {name: {**CASES, **SMALL}[name] for name in (["tiny"] if given.tiny else given.models)}
-    given.device = given.device or device_for(cases)
+    given.device = device_for(cases, given.device)
     if given.device is None:
         sys.exit("laver_cost: no CUDA device; run it on a GPU, or give --tiny for a tiny model on a CPU")
-    record: dict[str, Any] = {**machine(given.device, given.compile), "steps": given.steps, "floor": FLOOR, "models": []}
+    models: list[dict[str, Any]] = []
     failures: list[str] = []
     for name, case in cases.items():
         arms = run_case(name, given)
         if "failed" in arms:
             failures.append(arms["failed"])
             continue
-        record["models"].append(compared(name, case, arms))
+        models.append(compared(name, case, arms))
         failures += [f"{name}, {arm}: {own['failed']}" for arm, own in arms.items() if "failed" in own]
+    # Only now: what it asks of a GPU takes memory there, which the models would miss.
+    record = {**machine(given.device, given.compile), "steps": given.steps, "floor": FLOOR, "models": models}
     if given.json:
         print(json.dumps({**record, "failures": failures}, indent=1))
     else:
