@@ -18,7 +18,7 @@ def compile_decoder_layers(model: Any, options: Mapping[str, Any]) -> None:
     """Compiles each decoder layer in place; `options` are those of `torch.compile`.
 
     All layers share one compiled graph. Names of parameters stay as they are, so checkpoints and exports do too. Accelerate's own regional
-    compilation replaces modules by wrappers on which the hooks of a forward pass (`models.forward`) would not run.
+    compilation replaces modules by wrappers, the objective too, which is then no LaVer and has no teacher.
     """
     for layer in layers_of(model):
         layer.compile(**options)
