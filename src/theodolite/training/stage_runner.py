@@ -155,7 +155,9 @@ def train_stage(
 
 def prepare_model(model: nn.Module, recipe: StagedRecipe, stage: Stage) -> nn.Module:
     """The model with the recipe's attention back end and adaptation; only the stage's parts are trainable. Under LoRA a peft wrapper."""
-    if base_model(model).config._attn_implementation != recipe.attention:
+    if recipe.attention != recipe.encoder_attention:
+        model.set_attn_implementation({"text_config": recipe.attention, "vision_config": recipe.encoder_attention})
+    elif base_model(model).config._attn_implementation != recipe.attention:
         model.set_attn_implementation(recipe.attention)
     adapt(model, recipe.adaptation)
     prepared: nn.Module = set_trainable(model, stage.trains, stage.lora_rank)
@@ -214,7 +216,7 @@ def _run_stage(
         resumed = last_whole(folder / "checkpoints")
     if resumed is not None:
         progress(step_of(resumed), stage.steps, f"goes on after step {step_of(resumed)}")
-    model, processor = data.start() if before is None else load_vlm(before, attention=recipe.attention)
+    model, processor = data.start() if before is None else load_vlm(before, attention=recipe.encoder_attention)
     model = prepare_model(model, recipe, stage)
     trainer, _ = train_stage(
         model,

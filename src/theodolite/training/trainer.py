@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object, send_to_device
+from accelerate.utils import TorchDynamoPlugin, gather_object, send_to_device
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import TrainerState, TrainingArguments
@@ -20,7 +20,6 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from theodolite.data.drops import MAX_DAMAGED_FRAC, Dropped
 from theodolite.data.epochs import EpochDataset, EpochSampler, FixedOrder, StreamedEpochs, stream_position
 from theodolite.data.packing import MAX_LENGTH, PackingCollator
-from theodolite.models.cpu_products import fast_bf16_products
 from theodolite.models.export import export_vlm, rehearse_export
 from theodolite.models.forward import adapt, base_model
 from theodolite.models.pass_inputs import plan_of
@@ -28,6 +27,7 @@ from theodolite.objectives.laver import LaVer, LaverConfig
 from theodolite.objectives.terms import Terms, combine
 from theodolite.records.errors import BadInput
 from theodolite.training.checkpoint import load_trained, mark_whole, refuse_other_launcher, save_trained, unmark, whole_checkpoint
+from theodolite.training.compilation import compile_as_asked, cpu_products
 from theodolite.training.dummy_picture import DummyPicture
 from theodolite.training.evaluation import EvaluatedBySums, each, with_epochs
 from theodolite.training.hub import push_while_training
@@ -35,7 +35,7 @@ from theodolite.training.launch import refuse_broadcast_buffers, refuse_undistri
 from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.objective_watch import ObjectiveWatch
 from theodolite.training.parameter_groups import give_own_rate
-from theodolite.training.refusals import refuse_reentrant, refuse_unsupported
+from theodolite.training.refusals import refuse_flex_on_cpu, refuse_reentrant, refuse_unsupported
 from theodolite.training.sampling import SequentialEpochs
 from theodolite.training.saved_processor import saved_processor
 from theodolite.training.step_metrics import StepMetrics
@@ -85,14 +85,23 @@ class ObjectiveTrainer(EvaluatedBySums):
         refuse_undistributed(self.args.world_size, self.accelerator.distributed_type, plugin, zero_stage)
         if plugin is not None:
             refuse_broadcast_buffers(model, plugin)
+        compile_as_asked(model.vlm, self._dynamo, self.args.device, self.args.bf16)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
         """As in the library; True resumes from the last complete checkpoint. Raises `BadInput` for a model that could not be saved."""
         rehearse_export(self.objective_module.vlm, self.processing_class)
         refuse_reentrant(self.objective_module.vlm)
+        refuse_flex_on_cpu(self.objective_module.vlm, self.args.device)
         with self.args.main_process_first():
             checkpoint = whole_checkpoint(resume_from_checkpoint, Path(self.args.output_dir))
         return super().train(resume_from_checkpoint=checkpoint, **options)
+
+    def _build_accelerator_args(self, **options: Any) -> dict[str, Any]:
+        """As in the library, without `torch.compile`: here decoder layers alone are compiled, in place (`compile_as_asked`)."""
+        arguments: dict[str, Any] = super()._build_accelerator_args(**options)
+        self._dynamo: TorchDynamoPlugin = arguments["dynamo_plugin"]
+        arguments["dynamo_plugin"] = TorchDynamoPlugin(backend="no")
+        return arguments
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any] | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
@@ -150,7 +159,7 @@ class ObjectiveTrainer(EvaluatedBySums):
             # Nothing to learn in this step, on any process. Without gradients optimizers change neither weights nor their own state;
             # zero gradients would still move weights by decay and momentum. (The scaler of fp16 cannot step without gradients.)
             return torch.zeros((), device=self.args.device)
-        with self._metrics.timed("forward_backward"), fast_bf16_products():
+        with self._metrics.timed("forward_backward"), cpu_products(self.objective_module.vlm):
             return super().training_step(model, inputs, num_items_in_batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
