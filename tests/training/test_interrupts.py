@@ -132,7 +132,10 @@ def test_a_signal_is_held_up_to_the_end_of_the_outer_block() -> None:
     with signals.watching(), signals.held():
         with signals.held():
             pass
-        signal.raise_signal(signal.SIGTERM)
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Interrupted:  # which would end pytest
+            pytest.fail("the signal is not held behind the inner block")
         assert signals.agreed()
         with pytest.raises(Interrupted):  # the second one
             signal.raise_signal(signal.SIGTERM)

@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import TrainerCallback
 
 from helpers import tiny_families
 from helpers.tiny_training import LAVER, laver_trainer, losses
@@ -79,6 +80,16 @@ def test_the_data_seed_decides_the_order(tmp_path: Path) -> None:
 # Checkpoints
 
 
+class StepsBegun(TrainerCallback):
+    """Lists how many steps were done before each step that a run begins."""
+
+    def __init__(self, began: list[int]) -> None:
+        self.began = began
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.began.append(state.global_step)
+
+
 def test_resuming_from_true_takes_the_last_whole_checkpoint(tmp_path: Path) -> None:
     straight = laver_trainer(tmp_path, save_strategy="steps", save_steps=2, max_steps=6)
     straight.train()
@@ -86,7 +97,10 @@ def test_resuming_from_true_takes_the_last_whole_checkpoint(tmp_path: Path) -> N
     (tmp_path / "checkpoint-6" / "teacher.safetensors").unlink()
     (tmp_path / "checkpoint-best").mkdir()  # of the user's own
     resumed = laver_trainer(tmp_path, max_steps=6)
+    began: list[int] = []
+    resumed.add_callback(StepsBegun(began))
     resumed.train(resume_from_checkpoint=True)
+    assert began == [4, 5], "the losses alone would be those that the cut-off checkpoint has noted"
     assert losses(resumed) == losses(straight)
     assert sum("train_runtime" in entry for entry in resumed.state.log_history) == 1
     assert (tmp_path / "checkpoint-best").is_dir()
