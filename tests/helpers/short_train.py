@@ -1,6 +1,7 @@
 """`theodolite train tiny-laver --out FOLDER` with a short recipe: `python short_train.py FOLDER [PLACE STAGE STEP SIGNAL]`.
 
-The process sends itself the signal in the middle of building a stage's model, of a step, of writing a checkpoint or of writing the model.
+The process sends itself the signal in the middle of building a stage's model, of making its data, of a step, of the teacher's move, of
+writing a checkpoint, behind the last step, of writing the stage's model, or of copying the finished one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import torch
 
 from helpers.staged_run import short
 from theodolite.training import recipe_data, stage_runner
+from theodolite.training.loss_monitor import LossMonitor
+from theodolite.training.teacher_callback import TeacherCallback
 from theodolite.training.trainer import ObjectiveTrainer
 
 
@@ -43,14 +46,25 @@ def main() -> None:
         def at_step(trainer: Any, *args: Any) -> bool:
             return f"/{stage}/" in trainer.args.output_dir and trainer.state.global_step == step
 
+        def of_stage(model: Any, recipe: Any, which: Any, *args: Any, **options: Any) -> bool:
+            return which.name == stage
+
         if place == "building":
-            before(stage_runner, "prepare_model", lambda model, recipe, which: which.name == stage, number, times)
+            before(stage_runner, "prepare_model", of_stage, number, times)
+        if place == "data":
+            before(recipe_data, "stage_data", lambda examples, which, *args: which.name == stage, number, times)
         if place in ("step", "twice"):
             before(ObjectiveTrainer, "training_step", at_step, number, times)
+        if place == "teacher":
+            before(TeacherCallback, "follow", lambda callback, done, *args: done == step, number, times)
         if place == "checkpoint":
             before(ObjectiveTrainer, "_save", at_step, number, times)
+        if place == "end":
+            before(LossMonitor, "refuse_unfinished", lambda monitor: monitor.losses[-1][0] == step, number, times)
         if place == "model":
             before(ObjectiveTrainer, "write_vlm", at_step, number, times)
+        if place == "copy":
+            before(stage_runner.shutil, "copytree", lambda *args: True, number, times)
     # These start threads, which a fork of the server would lose.
     from theodolite import cli
     from theodolite.commands import train

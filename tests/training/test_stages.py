@@ -27,7 +27,7 @@ from theodolite.commands.train import train_recipe
 from theodolite.models.fingerprint import weights_hash
 from theodolite.models.freezing import set_trainable
 from theodolite.models.load import load_vlm
-from theodolite.objectives.laver import LaverConfig
+from theodolite.objectives.laver import LaVer
 from theodolite.records.errors import BadInput
 from theodolite.training.arguments import training_arguments
 from theodolite.training.recipe_data import factor_captions, file_recipe_data, shapes_recipe_data, source_named
@@ -148,17 +148,31 @@ def test_adapters_are_all_that_is_trained_of_a_language_model_under_lora() -> No
     assert before != weights_hash(wrapped)
 
 
-def test_the_papers_numbers_are_the_recipes() -> None:
-    align, laver, instruct = paper_stages()
-    assert (align.trains, align.steps, align.learning_rate, align.warmup_steps, align.batch) == (("connector",), 4360, 2e-3, 500, 128)
-    for stage in (laver, instruct):
-        assert (stage.steps, stage.learning_rate, stage.warmup_steps, stage.batch, stage.max_length) == (6250, 2e-5, 100, 128, 2048)
-    assert (align.laver, laver.laver, instruct.laver) == (None, LaverConfig(), None)
-    settings = LaverConfig()
-    assert (settings.masked_latent_weight, settings.gram_weight, settings.mask_ratio, settings.head_hidden) == (1.0, 1.0, 0.05, 8192)
-    assert (settings.student_temperature, settings.teacher_temperature, settings.centre_momentum) == (0.1, 0.04, 0.9)
-    assert (settings.ema.decay, settings.ema.period(6250), settings.branch, settings.gram) == (0.95, 100, "separate", "clipped")
-    assert (settings.adaptation.attention, settings.adaptation.positions) == ("mixed", "2d")
+def test_the_papers_numbers_reach_the_optimizer_and_the_objective(tmp_path: Path) -> None:
+    """Where they take effect; that the temperatures do is seen in the steps recomputed by hand (test_assembled_step)."""
+    recipe = replace(laver_siglip2(), gradient_checkpointing=False)
+    for stage, published in zip(recipe.stages, [(4360, 2e-3, 500), (6250, 2e-5, 100), (6250, 2e-5, 100)], strict=True):
+        arguments = training_arguments(recipe, stage, tmp_path, 0)
+        assert (arguments.max_steps, arguments.learning_rate, arguments.warmup_steps) == published
+        assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps == 128
+        assert (arguments.lr_scheduler_type, arguments.bf16, stage.max_length) == ("cosine", True, 2048)
+    align, laver, instruct = recipe.stages
+    model, _, _ = tiny_families.tiny("llava")
+    trained = {
+        stage.name: {path for path, value in set_trainable(model, stage.trains).named_parameters() if value.requires_grad}
+        for stage in recipe.stages
+    }
+    assert trained[align.name] < trained[laver.name] == trained[instruct.name] and trained[align.name]
+    assert align.laver is instruct.laver is None and laver.laver is not None
+    with torch.device("meta"):
+        objective = LaVer(model.config, laver.laver)
+    assert [type(layer).__name__ for layer in objective.head.layers] == ["Linear", "GELU", "Linear", "GELU", "Linear"]
+    assert [layer.out_features for layer in objective.head.layers[:3:2]] == [8192, 8192]
+    ema = laver.laver.ema
+    assert [step for step in range(1, 6251) if ema.due(step, 6250)] == list(range(100, 6201, 100)) and ema.decay_at(100, 6250) == 0.95
+    assert [objective.mask_ratio(step, 6250) for step in (0, 3125, 6250)] == pytest.approx([0, 0.025, 0.05])
+    assert objective.centre.momentum == 0.9
+    assert (recipe.adaptation.attention, recipe.adaptation.positions) == ("mixed", "2d")
 
 
 def test_a_batch_is_divided_among_processes_and_micro_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopSignals:
     """SIGINT and SIGTERM while a run goes on: within `held` they are noted, elsewhere they raise `Interrupted`.
 
-    A second signal within `held` raises too, except in a launched run, where terminal and launcher may send the same one twice.
+    A second signal within `held` raises too, except in a launched run, where terminal and launcher may send the same one twice. One that
+    raises is noted as well: Python drops what is raised within a finalizer or a callback from C, and then `agreed` still knows of it.
     """
 
     def __init__(self) -> None:
@@ -46,12 +47,12 @@ class StopSignals:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Within the context a signal is noted, and the caller asks `agreed` when it can stop."""
-        self._is_held = True
+        """Within the context a signal is noted, and the caller asks `agreed` when it can stop. Contexts can be nested."""
+        before, self._is_held = self._is_held, True
         try:
             yield
         finally:
-            self._is_held = False
+            self._is_held = before
 
     def agreed(self) -> bool:
         """Whether any process has noted a signal. With several processes call it on each of them."""
@@ -75,13 +76,13 @@ class StopSignals:
                 os.kill(os.getpid(), number)
             return
         launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-        if not self._is_held or (self.noted is not None and not launched):
+        is_first, self.noted = self.noted is None, number
+        if not self._is_held or not (is_first or launched):
             raise Interrupted(number)
-        if self.noted is None:
+        if is_first:
             name = signal.Signals(number).name
             # Not print: the signal may have come within one.
             os.write(2, f"theodolite: {name}: the step under way ends and a checkpoint is written; again to leave at once\n".encode())
-        self.noted = number
 
 
 class StopAtSignal(TrainerCallback):
