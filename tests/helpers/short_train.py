@@ -1,7 +1,8 @@
-"""`theodolite train tiny-laver --out FOLDER` with a short recipe: `python short_train.py FOLDER [PLACE STAGE STEP SIGNAL]`.
+"""`theodolite train tiny-laver --out FOLDER` with a short recipe: `python short_train.py FOLDER [PLACE STAGE STEP SIGNAL [RANK]]`.
 
 The process sends itself the signal in the middle of building a stage's model, of making its data, of a step, of the teacher's move, of
-writing a checkpoint, behind the last step, of writing the stage's model, or of copying the finished one.
+writing a checkpoint, behind the last step, of writing the stage's model, or of copying the finished one; of several processes the one with
+this rank, or each if it is "all".
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 from helpers.staged_run import short
 from theodolite.training import recipe_data, stage_runner
 from theodolite.training.loss_monitor import LossMonitor
+from theodolite.training.recipes import StagedRecipe
 from theodolite.training.teacher_callback import TeacherCallback
 from theodolite.training.trainer import ObjectiveTrainer
 
@@ -36,10 +39,16 @@ def before(owner: Any, name: str, is_due: Any, number: int, times: int) -> None:
     setattr(owner, name, signalled)
 
 
+def alone() -> StagedRecipe:
+    """The stage with LaVer only, for several processes."""
+    recipe = short()
+    return replace(recipe, stages=tuple(stage for stage in recipe.stages if stage.name == "laver"))
+
+
 def main() -> None:
     torch.set_num_threads(1)
     folder = sys.argv[1]
-    if len(sys.argv) > 2:
+    if len(sys.argv) > 2 and (len(sys.argv) < 7 or sys.argv[6] in ("all", os.environ["RANK"])):
         place, stage, step, name = sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5]
         number, times = signal.Signals[name], 2 if place == "twice" else 1
 
@@ -69,7 +78,7 @@ def main() -> None:
     from theodolite import cli
     from theodolite.commands import train
 
-    train.RECIPES["tiny-laver"] = short
+    train.RECIPES["tiny-laver"] = alone if "WORLD_SIZE" in os.environ else short
     train.shapes_recipe_data = partial(recipe_data.shapes_recipe_data, num_pictures=32)
     sys.argv = ["theodolite", "train", "tiny-laver", "--out", folder]
     cli.main()

@@ -17,6 +17,7 @@ from helpers import HELPERS, script_environment
 from helpers.fork_server import Forked
 from helpers.staged_run import STEPS
 from theodolite.records.errors import Interrupted
+from theodolite.training.checkpoint import newest_whole, step_of
 from theodolite.training.interrupts import StopSignals
 
 SCRIPT = HELPERS / "short_train.py"
@@ -88,6 +89,42 @@ def as_ended(folder: Path) -> dict[str, list[float]]:
         assert [entry["step"] for entry in log] == list(range(1, STEPS + 1))
         files[f"{stage}/log.jsonl"] = [entry["loss"] for entry in log]
     return files
+
+
+# (place, stage, step of the signal, signal, rank that gets it) of two processes: the step after which the run goes on.
+OF_TWO = {
+    ("step", "laver", 2, "SIGTERM", "1"): 3,
+    ("step", "laver", STEPS - 1, "SIGINT", "all"): STEPS,
+    ("checkpoint", "laver", 4, "SIGTERM", "0"): 4,
+}
+
+
+@pytest.fixture(scope="module")
+def whole_of_two(server: Forked, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The undisturbed run of two processes."""
+    folder = tmp_path_factory.mktemp("interrupted") / "whole"
+    done = server.run(folder.parent / "whole.txt", str(folder), launched=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("case", OF_TWO, ids=lambda case: "-".join(map(str, case)))
+def test_two_processes_stop_together_though_one_gets_the_signal(
+    case: tuple[str, str, int, str, str], whole_of_two: Path, server: Forked, tmp_path: Path
+) -> None:
+    """One whole checkpoint of both, at the same step, from which the next start goes on to the same weights."""
+    step, folder = OF_TWO[case], tmp_path / "run"
+    stopped = server.run(tmp_path / "stopped.txt", str(folder), *map(str, case), launched=2)
+    assert stopped.returncode == 128 + signal.Signals[case[3]], stopped.stderr[-3000:]
+    place = f"the same command goes on in {folder} with stage laver, after step {step} of {STEPS}"
+    assert stopped.stderr.count(f"theodolite: stopped by {case[3]}; {place}") == 2, stopped.stderr[-3000:]
+    checkpoint = newest_whole(folder / "laver" / "checkpoints")
+    assert checkpoint is not None and step_of(checkpoint) == step
+    assert sorted(path.name for path in checkpoint.glob("rng_state_*")) == ["rng_state_0.pth", "rng_state_1.pth"]
+    again = server.run(tmp_path / "again.txt", str(folder), launched=2)
+    assert again.returncode == 0, again.stderr[-3000:]
+    mine, straight = (load_file(path / "model" / "model.safetensors") for path in (folder, whole_of_two))
+    assert all(torch.equal(value, straight[name]) for name, value in mine.items())
 
 
 @pytest.mark.parametrize(("line", "number"), [("tiny-laver align: making", signal.SIGTERM), ("tiny-laver align: 3 of", signal.SIGINT)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -86,15 +86,37 @@ class StopSignals:
 
 
 class StopAtSignal(TrainerCallback):
-    """Ends a training with a checkpoint after the step in which a signal was noted."""
+    """Ends a training with a checkpoint after a step in which a signal was noted.
+
+    Several processes agree on it in the exchange before the next step (`before_step`), which is then not made.
+    """
 
     def __init__(self, signals: StopSignals) -> None:
         self.signals = signals
+        self._saved_step = 0
+
+    def noted(self) -> list[int]:
+        """1 for the signal that this process has noted, in the order of `SIGNALS`, else 0."""
+        return [int(self.signals.noted == number) for number in SIGNALS]
+
+    def before_step(self, noted: Sequence[int], state: TrainerState, control: TrainerControl) -> bool:
+        """Whether the run stops before a step, from the sums of `noted` over processes; with a checkpoint unless the last step has one."""
+        numbers = [number for number, count in zip(SIGNALS, noted, strict=True) if count]
+        if not numbers:
+            return False
+        self.signals.noted = max(numbers)
+        control.should_save, control.should_training_stop = state.global_step > self._saved_step, True
+        return True
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._saved_step = state.global_step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.signals.agreed():
+        is_last = state.global_step >= state.max_steps  # after which there is no other exchange
+        if (args.world_size == 1 or is_last) and self.signals.agreed():
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.signals.agreed():  # it came while the checkpoint was written
+        self._saved_step = state.global_step
+        if args.world_size == 1 and self.signals.noted is not None:  # it came while the checkpoint was written
             control.should_training_stop = True
