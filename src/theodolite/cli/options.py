@@ -45,7 +45,13 @@ Precision = Annotated[
 RowsAtOnce = Annotated[int | None, typer.Option(min=1, help="rows of a forward pass (default: as many as memory allows)")]
 Measures = Annotated[
     str,
-    typer.Option(help="measures in addition to the answers: ladder,likeness,allocation,geometry,fisher,causal,gap,identifiability, or all"),
+    typer.Option(
+        help="measures in addition to the answers: ladder,likeness,allocation,geometry,fisher,causal,gap,identifiability,words, or all"
+    ),
+]
+SentencesFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="measure words: a text file, a sentence a line, whose words in context are compared with"),
 ]
 InsideScenes = Annotated[int | None, typer.Option(min=2, help="number of scenes for measures of the inside (default: 500)")]
 Attention = Annotated[Literal["sdpa", "eager"] | None, typer.Option(help="attention back end (default: sdpa)")]

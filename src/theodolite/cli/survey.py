@@ -39,6 +39,7 @@ def survey_command(
     batch: options.RowsAtOnce = None,
     measures: options.Measures = "shadows",
     inside_scenes: options.InsideScenes = None,
+    sentences: options.SentencesFile = None,
     attn: options.Attention = None,
     endpoint: options.Endpoint = None,
     key_env: options.KeyName = None,
@@ -60,7 +61,9 @@ def survey_command(
 
     folder = out or _default_folder(model, world, pairs)
     target = TargetArguments(world, pairs, ask, strength, scenes, seed)
-    local = _without_none(device=device, dtype=dtype, batch=batch, score=score, attention=attn, inside_scenes=inside_scenes)
+    local = _without_none(
+        device=device, dtype=dtype, batch=batch, score=score, attention=attn, inside_scenes=inside_scenes, sentences=sentences
+    )
     remote = _without_none(
         key_env=key_env, answers=answers, picture_size=picture_size, concurrency=concurrency, per_minute=per_minute,
         timeout_s=timeout, cache=cache, price_in=price_in, price_out=price_out, dry_run=dry_run or None,

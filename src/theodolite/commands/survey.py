@@ -100,6 +100,8 @@ def run_survey(
     chosen = measures_named(measures)
     if inside_scenes is not None and not chosen:
         raise BadInput("--inside-scenes is for measures of the inside; name some, such as --measures ladder, or leave it out")
+    if settings.get("sentences") is not None and "words" not in chosen:
+        raise BadInput("--sentences is for the measure of words; add it with --measures words, or leave --sentences out")
     training = read_training(Path(model))
     options = SurveyOptions(measures=chosen, inside_scenes=inside_scenes or INSIDE_SCENES, **settings)
     placement = Placement.of(options.device, options.dtype)

@@ -27,6 +27,10 @@ class Family:
     # Whether tokens up to the picture's end do not attend to later ones, so that one pass over them serves every question.
     shares_prefix: bool
     lm_head: str = "lm_head"
+    # The norm between the last block and the head, within the language model; whether the stock forward caps the logits behind the head
+    # (`final_logit_softcapping` of the text configuration, which other families with that field leave unused).
+    final_norm: str = "norm"
+    caps_logits: bool = False
     # The encoder's list of blocks, where the encoder contains the connector.
     encoder_blocks: str | None = None
     connector_parameters: tuple[str, ...] = ()
@@ -97,6 +101,7 @@ FAMILIES: Mapping[str, Family] = {
             attention="prefix",
             token_types="token_type_ids",
             typed_tokens="answer",
+            caps_logits=True,
         ),
         Family(name="gemma3", **LLAVA_PARTS, attention="blocks", token_types="token_type_ids", typed_tokens="picture"),
         Family(name="internvl", **LLAVA_PARTS),

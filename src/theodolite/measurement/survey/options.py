@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from theodolite.asking.prompts import DEFAULT
@@ -19,7 +20,8 @@ class SurveyOptions:
 
     `policy` is what a world's verdicts are judged by; None means as the model was trained on that world, else every open question. Base
     scenes of a world are `num_scenes`, drawn by `seed`, which also seeds the measures of the inside. `measures` names these (see
-    `internals.registry.MEASURES`); they use the first `inside_scenes` scenes. `batch` is the number of rows at once; None means as many as
+    `internals.registry.MEASURES`); they use the first `inside_scenes` scenes. `sentences` is a UTF-8 text file, a sentence a
+    line, for the measure *words* in place of the package's own. `batch` is the number of rows at once; None means as many as
     memory allows. `noise` *perturb* measures the noise of given pairs that bring none on slightly changed pictures; *given* uses no noise
     but their own. Without `official` a world's own test questions are not asked. `prompt` is the style in which questions are written (see
     `asking.prompts`), and `score` what decides between choices: their total log-probability, or that per token; a `SurveyedModel` brings
@@ -34,6 +36,7 @@ class SurveyOptions:
     title: str | None = None
     measures: tuple[str, ...] = ()
     inside_scenes: int = INSIDE_SCENES
+    sentences: Path | None = None
     batch: int | None = None
     noise: Literal["perturb", "given"] = "perturb"
     thresholds: Thresholds = field(default_factory=Thresholds)

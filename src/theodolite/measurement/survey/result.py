@@ -25,7 +25,7 @@ Picture = UInt8[np.ndarray, "height width 3"]
 
 @dataclass(frozen=True, eq=False)
 class SurveyResult:
-    """A finished survey: the record, the answered rows behind it, the pictures that its examples name, and how the run went."""
+    """A finished survey: the record, the answered rows behind it, the pictures that it names, and how the run went."""
 
     record: SurveyRecord
     rows: pl.DataFrame

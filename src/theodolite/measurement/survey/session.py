@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +21,14 @@ from theodolite.measurement.behaviour.accuracy import measure_accuracy
 from theodolite.measurement.behaviour.shadows import measure_shadows
 from theodolite.measurement.internals.context import MeasureContext, questions_of
 from theodolite.measurement.internals.registry import look_inside, measures_named
+from theodolite.measurement.internals.sentences import read_sentences
 from theodolite.measurement.pairs.interventions import first_scenes, interventions_of
 from theodolite.measurement.pairs.plan import Plan
 from theodolite.measurement.survey.answers import answer_plan
 from theodolite.measurement.survey.describe import describe_model, rows_hash
 from theodolite.measurement.survey.official import score_official
 from theodolite.measurement.survey.options import SurveyOptions
-from theodolite.measurement.survey.result import SurveyResult
+from theodolite.measurement.survey.result import Picture, SurveyResult
 from theodolite.measurement.survey.targets import SurveyTarget, Target, target_of
 from theodolite.models.device import Placement
 from theodolite.models.load import load_vlm
@@ -89,6 +90,8 @@ def survey_model(
     """
     options = replace(options or SurveyOptions(), **settings)
     measures_named(",".join(options.measures) or "shadows")
+    if options.sentences is not None:
+        read_sentences(options.sentences)  # a file that cannot be used is refused now
     if training is None and isinstance(model, str | Path):
         training = read_training(Path(model))
     target = target_of(target, options, training)
@@ -162,6 +165,7 @@ class SurveySession:
         scores = self._official_scores()
         world, policy, description = target.world, target.policy, target.describe(plan)
         examples, pictures = target.examples(plan, rows)
+        inside, shown = self._inside(description)
         record = SurveyRecord(
             title=title,
             world=description,
@@ -179,9 +183,9 @@ class SurveySession:
             left_out=dict(target.left_out),
             scores=scores,
             examples=examples,
-            inside=self._inside(description),
+            inside=inside,
         )
-        return SurveyResult(record, rows, pictures, self._run(started))
+        return SurveyResult(record, rows, {**pictures, **shown}, self._run(started))
 
     def _official_scores(self) -> tuple[Score, ...]:
         world = self.target.world
@@ -190,21 +194,30 @@ class SurveySession:
         with self.steps("official questions", "the world's own test questions") as progress:
             return score_official(world, self.surveyed.asker, self.surveyed.size, progress)
 
-    def _inside(self, description: WorldConfig | None) -> Inside | None:
-        """The measures of the inside that were asked for, if any."""
+    def _inside(self, description: WorldConfig | None) -> tuple[Inside | None, Mapping[str, Picture]]:
+        """The measures of the inside that were asked for, if any, and the pictures that they show, by file name."""
         asker, options = self.surveyed.local, self.options
         if not options.measures or asker is None:
-            return None
+            return None, {}
         plan, rows = first_scenes(self.plan, self.rows, options.inside_scenes)
         values, groups = (None, {}) if description is None else (description.factors, description.groups)
         questions = questions_of(rows, self.target.world)
         interventions = interventions_of(rows, values)
         context = MeasureContext(
-            asker.model, asker, plan, rows, interventions, groups, questions, options.thresholds.confidence, options.seed
+            asker.model,
+            asker,
+            plan,
+            rows,
+            interventions,
+            groups,
+            questions,
+            options.thresholds.confidence,
+            options.seed,
+            sentences=options.sentences,
         )
         inside, seconds = look_inside(context, options.measures, self.steps)
         self.seconds |= seconds
-        return inside
+        return inside, context.shown_pictures
 
     def _run(self, started: datetime) -> RunRecord:
         """The run record: seconds of each part, pairs of pictures answered a second, and what was decided on the way."""
