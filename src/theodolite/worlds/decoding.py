@@ -148,28 +148,31 @@ def _of_floats(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(values.astype(np.float64) * 255).astype(np.uint8))
 
 
-_STRICT = threading.RLock()
+_STRICT = threading.Lock()
 _strict_depth = 0
-_truncated_before = False
 
 
 @contextmanager
 def strict_pillow() -> Iterator[None]:
     """Context in which Pillow refuses truncated files, whatever this process has set, and gives no warnings about unusual ones.
 
-    Both are settings of the process: threads that decode share the context of the thread that started them.
+    Both are settings of the process, so threads that decode need an outer context in the thread that started them; theirs does nothing.
     """
-    global _strict_depth, _truncated_before
+    global _strict_depth
     with _STRICT:
-        if _strict_depth == 0:
-            _truncated_before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
         _strict_depth += 1
+        is_outermost = _strict_depth == 1
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")
+        if is_outermost:
+            truncated, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+            try:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", module=r"PIL\.")
+                    yield
+            finally:
+                ImageFile.LOAD_TRUNCATED_IMAGES = truncated
+        else:
             yield
     finally:
         with _STRICT:
             _strict_depth -= 1
-            if _strict_depth == 0:
-                ImageFile.LOAD_TRUNCATED_IMAGES = _truncated_before
