@@ -30,7 +30,7 @@ from theodolite.worlds.limits import PixelLimits
 from theodolite.worlds.manifest.read import read_manifest
 
 # (width, height) of photographs, from 400 x 900 to 4000 x 3000.
-SIZES = ((400, 900), (900, 400), (640, 427), (1600, 500), (800, 600), (1080, 1920), (1200, 1200), (4000, 3000))
+SIZES = (*((400, 900), (900, 400), (640, 427), (800, 300), (640, 480), (500, 500), (700, 500)) * 3, (1080, 1920), (600, 400), (4000, 3000))
 SMALL = ((400, 900), (900, 400), (640, 427), (800, 600))
 WITH_CUTS = ("llava_onevision", "idefics3", "smolvlm")
 
