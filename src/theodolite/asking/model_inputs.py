@@ -42,7 +42,7 @@ def grid_key(config: Any, processed: ProcessedPicture) -> tuple[str, tuple[bytes
 def num_pixels(config: Any, processed: ProcessedPicture) -> int:
     """The number of pixels of a picture that the encoder is given, over all tiles and crops, padding included."""
     if (grid := processed.inputs.get("image_grid_thw")) is not None:
-        return int(grid.prod()) * config.vision_config.patch_size**2
+        return int(grid.prod()) * int(config.vision_config.patch_size) ** 2
     return processed.inputs["pixel_values"].numel() // 3
 
 

@@ -38,12 +38,12 @@ class PixelLimits:
         """The width and height of a picture brought within the limits of its number of pixels, at its aspect ratio."""
         area = width * height
         if self.max_pixels is not None and area > self.max_pixels:
-            scale, whole = math.sqrt(self.max_pixels / area), math.floor
-        elif self.min_pixels is not None and area < self.min_pixels:
-            scale, whole = math.sqrt(self.min_pixels / area), math.ceil
-        else:
-            return width, height
-        return max(1, whole(width * scale)), max(1, whole(height * scale))
+            scale = math.sqrt(self.max_pixels / area)
+            return max(1, math.floor(width * scale)), max(1, math.floor(height * scale))
+        if self.min_pixels is not None and area < self.min_pixels:
+            scale = math.sqrt(self.min_pixels / area)
+            return math.ceil(width * scale), math.ceil(height * scale)
+        return width, height
 
     def scaled(self, picture: Image.Image, width: int, height: int) -> Image.Image:
         """The picture brought within the limits; `width` and `height` are those of its file, of which it may be a reduced reading."""

@@ -92,7 +92,9 @@ def _checked_rows(path: Path) -> tuple[list[ManifestRow], list[Fault], dict[str,
     parsed = [(number, record, _parsed(number, record)) for number, record in read_records(path)]
     first: dict[str, int] = {}
     for at, (number, record, row) in enumerate(parsed):
-        if isinstance(row, ManifestRow) and record.get("id") is not None and first.setdefault(row.id, number) != number:
+        if isinstance(row, RowFault) or isinstance(record, RowFault) or record.get("id") is None:
+            continue
+        if first.setdefault(row.id, number) != number:
             repeated = RowFault("repeated id", f"row {first[row.id]} has the same id", "give every row a different id, or none")
             parsed[at] = (number, record, repeated)
     pictures = _inspected(path.parent, [row for _, _, row in parsed if isinstance(row, ManifestRow)])
