@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
+from theodolite.asking.pictures import Pictures
 from theodolite.records.asking import ChoiceScore
 from theodolite.records.errors import BadInput
 from theodolite.records.progress import Progress
@@ -54,7 +55,7 @@ UNANSWERED = Answer(None, None)
 class Asker(Protocol):
     """A model, local or remote, that answers questions about pictures."""
 
-    def ask(self, pictures: UInt8[np.ndarray, "picture height width 3"], questions: Sequence[Question], progress: Progress) -> list[Answer]:
+    def ask(self, pictures: Pictures, questions: Sequence[Question], progress: Progress) -> list[Answer]:
         """Answers in the order of `questions`; `progress` counts answered questions."""
         ...
 

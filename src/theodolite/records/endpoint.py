@@ -36,7 +36,9 @@ class EndpointConfig(Part):
     )
     prompt: PromptStyle = Field(default="letters", description=f"style of the prompts. {PROMPT_MEANING}")
     prompt_sha256: str = Field(description="over the template of the prompts")
-    picture_size: int = Field(description="side of the pictures in pixels, as they were sent")
+    picture_size: int | None = Field(
+        description="side of the pictures in pixels, as they were sent; null: pictures of files at their own aspect ratio"
+    )
     max_tokens: int = Field(description="limit of tokens in an answer")
     seed: int | None = Field(description="seed that was sent; null: the server accepts none")
 

@@ -12,9 +12,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
-
 from theodolite.asking.answer import UNANSWERED, Answer, Question
 from theodolite.asking.endpoint.cache import INCOMPLETE, ResponseCache, content_key
 from theodolite.asking.endpoint.capabilities import Reading, detect_capabilities, reading_of, request_of, top_of
@@ -22,12 +19,14 @@ from theodolite.asking.endpoint.channel import Channel, EndpointSettings, Refuse
 from theodolite.asking.endpoint.messages import messages_of, picture_digest, picture_tokens, text_tokens
 from theodolite.asking.endpoint.reading import answer_of_logprobs, answer_of_text
 from theodolite.asking.endpoint.versions import ServerVersions, Version, versioned_key
+from theodolite.asking.pictures import PicturePool, Pictures
 from theodolite.asking.prompts import prompt_hash, write_prompt
+from theodolite.asking.reading import default_workers, read_ahead
 from theodolite.records.asking import PromptStyle
 from theodolite.records.endpoint import Capabilities, EndpointConfig
 from theodolite.records.progress import Progress, silent
+from theodolite.worlds.decoding import strict_pillow
 
-Pictures = UInt8[np.ndarray, "picture height width 3"]
 MILLION = 1_000_000
 UNKNOWN = Capabilities(logprobs=0, seed=True, temperature=True, limit_name="max_tokens")
 
@@ -185,7 +184,7 @@ class EndpointAsker:
                 response = {"text": None, "top": None, "model": None, "refused": f"HTTP {error.status}: {error.reason}"}
             return job.key, self.cache.put(versioned_key(job.key, version), response)
 
-        with ThreadPoolExecutor(self.settings.concurrency) as pool:
+        with strict_pillow(), ThreadPoolExecutor(self.settings.concurrency) as pool:
             try:
                 for future in as_completed([pool.submit(fetch, job) for job in todo]):
                     if future.exception() is not None:
@@ -234,11 +233,13 @@ def jobs_of(
     settings: EndpointSettings, capabilities: Capabilities, reading: Reading, pictures: Pictures, questions: Sequence[Question]
 ) -> list[_Job]:
     """A job for each question; its key hashes all that is sent: address, model, settings, prompt and pixels."""
-    digests: dict[int, str] = {}
+    numbers = dict.fromkeys(question.picture for question in questions)
+    if isinstance(pictures, PicturePool):
+        digests = dict(read_ahead(pictures, numbers, picture_digest, default_workers()))
+    else:
+        digests = {number: picture_digest(pictures[number]) for number in numbers}
     jobs = []
     for question in questions:
-        if question.picture not in digests:
-            digests[question.picture] = picture_digest(pictures[question.picture])
         prompt = write_prompt(settings.prompt, question.question, question.choices).text
         content = request_of(settings, capabilities, reading, [{"text": prompt, "picture": digests[question.picture]}])
         jobs.append(_Job(content_key([settings.public_url, content]), prompt, question.picture, question))
@@ -266,11 +267,15 @@ def _cached(
 
 def estimate(settings: EndpointSettings, reading: Reading, pictures: Pictures, jobs: Sequence[_Job], todo: Sequence[_Job]) -> CostEstimate:
     """The cost of the jobs in `todo`."""
-    of_picture = picture_tokens(*pictures.shape[1:3])
+
+    def of_picture(number: int) -> int:
+        width, height = pictures.given_size(number) if isinstance(pictures, PicturePool) else pictures.shape[2:0:-1]
+        return picture_tokens(height, width)
+
     return CostEstimate(
         num_questions=len(jobs),
         num_requests=len(todo),
-        tokens_in=sum(text_tokens(job.prompt) + of_picture for job in todo),
+        tokens_in=sum(text_tokens(job.prompt) + of_picture(job.picture) for job in todo),
         tokens_out=len(todo) * (1 if reading == "logprobs" else settings.max_tokens),
     )
 

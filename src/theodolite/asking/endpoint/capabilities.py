@@ -15,6 +15,7 @@ from theodolite.asking.prompts import write_prompt
 from theodolite.records.endpoint import Capabilities
 from theodolite.records.errors import BadInput
 
+BLANK_SIDE = 224  # of the blank picture, where pictures have sizes of their own
 MOST_LOGPROBS = (20, 5)  # known limits of servers
 SHAPE_OF_REQUEST = (400, 415, 422, 501)  # statuses that may refuse a field of the request, rather than the model or the key
 # With letters, whatever the style of the survey's prompts: only a first token that is a letter shows that letters can be scored.
@@ -138,6 +139,7 @@ class _Trial:
 
     def _send(self, capabilities: Capabilities, pictured: bool, retries: int | None = None) -> dict[str, Any]:
         settings = self.channel.settings
-        picture = np.full((settings.picture_size, settings.picture_size, 3), 128, dtype=np.uint8)
+        side = settings.picture_size or BLANK_SIDE
+        picture = np.full((side, side, 3), 128, dtype=np.uint8)
         reading: Reading = "logprobs" if capabilities.logprobs else "text"
         return self.channel.send(request_of(settings, capabilities, reading, messages_of(PROMPT, picture if pictured else None)), retries)

@@ -48,7 +48,7 @@ class EndpointSettings:
     model: str
     key_env: str = KEY_ENV
     answers: Literal["auto", "logprobs", "text"] = "auto"
-    picture_size: int = 224
+    picture_size: int | None = 224  # None: pictures of files at their own sizes
     concurrency: int = 8
     per_minute: float | None = None
     timeout_s: float = 120.0

@@ -9,6 +9,7 @@ from typing import Literal
 from theodolite.asking.prompts import DEFAULT
 from theodolite.records.asking import ChoiceScore, PromptStyle
 from theodolite.records.survey import Thresholds
+from theodolite.worlds.limits import PixelLimits
 from theodolite.worlds.query import Policy
 
 INSIDE_SCENES = 500
@@ -25,9 +26,11 @@ class SurveyOptions:
     memory allows. `noise` *perturb* measures the noise of given pairs that bring none on slightly changed pictures; *given* uses no noise
     but their own. Without `official` a world's own test questions are not asked. `prompt` is the style in which questions are written (see
     `asking.prompts`), and `score` what decides between choices: their total log-probability, or that per token; a `SurveyedModel` brings
-    its own. `device`, `dtype` and `attention` are for models that are loaded from a path; device and precision None mean as
-    `models.device.Placement` chooses: CUDA or MPS where there is one, in bfloat16, else the CPU in float32. `title` None means the training
-    arm's name, else the model folder's.
+    its own. Pictures of files are given to the model at their own aspect ratio: with `max_pixels` or `min_pixels`, of at most or least
+    about so many pixels (width x height); with `picture_size`, as squares of that side, at which worlds are drawn too (None: as the model's
+    image processor wants them). `workers` threads read them. `device`, `dtype` and `attention` are for models that are loaded from a path;
+    device and precision None mean as `models.device.Placement` chooses: CUDA or MPS where there is one, in bfloat16, else the CPU in
+    float32. `title` None means the training arm's name, else the model folder's.
     """
 
     policy: str | Policy | None = None
@@ -43,6 +46,15 @@ class SurveyOptions:
     official: bool = True
     prompt: PromptStyle = DEFAULT
     score: ChoiceScore = "total"
+    picture_size: int | None = None
+    max_pixels: int | None = None
+    min_pixels: int | None = None
+    workers: int | None = None
     device: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     attention: str = "sdpa"
+
+    @property
+    def limits(self) -> PixelLimits:
+        """The limits of pictures' pixels. Raises `BadInput` if they contradict each other."""
+        return PixelLimits(self.min_pixels, self.max_pixels, self.picture_size)
