@@ -7,18 +7,20 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
-from jaxtyping import UInt8
 
 from theodolite.asking.answer import Answer, Asker, Question, listed
+from theodolite.asking.pictures import PicturePool, Pictures
 from theodolite.records.folder import write_whole
 from theodolite.records.progress import Progress, silent
 
-Pictures = UInt8[np.ndarray, "picture height width 3"]
+# Raise it when code changes what a stored part holds.
+NUM_FORMAT = 1
 # Questions of a part. A part is what an interruption loses, and what a worker is given at a time.
 NUM_QUESTIONS = 512
 SCHEMA = {
@@ -31,7 +33,7 @@ SCHEMA = {
 
 @dataclass(frozen=True, eq=False)
 class QuestionPart:
-    """Adjacent questions of a survey, and the pictures that they ask about, numbered from 0 in the order of the whole survey."""
+    """Some questions of a survey, and the pictures that they ask about, numbered from 0 in the order of the questions."""
 
     pictures: Pictures
     questions: tuple[Question, ...]
@@ -39,14 +41,18 @@ class QuestionPart:
     @classmethod
     def of(cls, pictures: Pictures, questions: Sequence[Question]) -> QuestionPart:
         """The part with only those of the survey's pictures that its questions are about."""
-        used = sorted({question.picture for question in questions})
+        used = list(dict.fromkeys(question.picture for question in questions))
         number = {picture: index for index, picture in enumerate(used)}
         return cls(pictures[used], tuple(replace(question, picture=number[question.picture]) for question in questions))
 
     def key(self, identity: str) -> str:
         """SHA-256, in hex, of all that decides the answers: `identity` (of the model and how it is asked), pictures and questions."""
-        digest = hashlib.sha256(json.dumps([identity, self.pictures.shape]).encode())
-        digest.update(np.ascontiguousarray(self.pictures).data)
+        digest = hashlib.sha256(json.dumps([identity, NUM_FORMAT]).encode())
+        if isinstance(self.pictures, PicturePool):
+            digest.update(self.pictures.identity().encode())
+        else:
+            digest.update(json.dumps(self.pictures.shape).encode())
+            digest.update(np.ascontiguousarray(self.pictures).data)
         digest.update(json.dumps([[each.picture, each.question, each.choices] for each in self.questions]).encode())
         return digest.hexdigest()
 
@@ -84,27 +90,33 @@ class StoredAnswers:
     identity: str
 
     def read(self, part: QuestionPart) -> list[Answer] | None:
-        """The answers of a part; None if it was not finished, or its file cannot be read."""
+        """The answers of a part; None if it was not finished, or its files cannot be read. A pool notes again what became of its pictures."""
         path = self._path(part)
         try:
             table = pl.read_parquet(path)
-        except (OSError, pl.exceptions.PolarsError):
+            facts = json.loads(path.with_suffix(".json").read_bytes()) if isinstance(part.pictures, PicturePool) else None
+        except (OSError, ValueError, pl.exceptions.PolarsError):
             return None
         if dict(table.schema) != SCHEMA or len(table) != len(part.questions):
             return None
+        if isinstance(part.pictures, PicturePool):
+            part.pictures.restore(facts)
         return [
             Answer(_array(probabilities, float), outside, _array(total, float), _array(tokens, int))
             for probabilities, outside, total, tokens in table.iter_rows()
         ]
 
     def write(self, part: QuestionPart, answers: Sequence[Answer]) -> None:
-        """Stores the answers of a finished part: the file is complete or not there. Raises `BadInput` if it cannot be written."""
+        """Stores the answers of a finished part: each file is complete or not there. Raises `BadInput` if they cannot be written."""
         columns = [
             (listed(answer.probabilities), answer.outside, listed(answer.total_logprob), listed(answer.num_tokens)) for answer in answers
         ]
         target = io.BytesIO()
         pl.DataFrame(columns, schema=SCHEMA, orient="row").write_parquet(target)
-        write_whole(self._path(part), target.getvalue())
+        path = self._path(part)
+        if isinstance(part.pictures, PicturePool):
+            write_whole(path.with_suffix(".json"), json.dumps(part.pictures.facts()))
+        write_whole(path, target.getvalue())
 
     def _path(self, part: QuestionPart) -> Path:
         return self.folder / f"{part.key(self.identity)}.parquet"
@@ -124,18 +136,16 @@ class PartedAsker:
 
     def ask(self, pictures: Pictures, questions: Sequence[Question], progress: Progress = silent) -> list[Answer]:
         """Answers in the order of `questions`. Equal parts give equal answers to the bit, whether they are asked or read from the store."""
-        answers: dict[int, list[Answer]] = {}
-        done = 0
+        order = _reading_order(pictures, questions)
+        answers: dict[int, Answer] = {}
 
         def land(start: int, new: list[Answer]) -> None:
-            nonlocal done
-            answers[start] = new
-            done += len(new)
-            progress(done, len(questions))
+            answers.update(zip(order[start : start + self.size], new, strict=True))
+            progress(len(answers), len(questions))
 
         def unanswered() -> Iterator[tuple[int, QuestionPart]]:
             for start in range(0, len(questions), self.size):
-                part = QuestionPart.of(pictures, questions[start : start + self.size])
+                part = QuestionPart.of(pictures, [questions[number] for number in order[start : start + self.size]])
                 known = None if self.stored is None else self.stored.read(part)
                 if known is None:
                     yield start, part
@@ -144,13 +154,21 @@ class PartedAsker:
                     land(start, known)
 
         def within(more: int, total: int, note: str = "") -> None:
-            progress(done + more, len(questions), note)
+            progress(len(answers) + more, len(questions), note)
 
         for part, start, new in self.workers.answers(unanswered(), within):
             if self.stored is not None:
                 self.stored.write(part, new)
             land(start, new)
-        return [answer for start in sorted(answers) for answer in answers[start]]
+        return [answers[number] for number in range(len(questions))]
+
+
+def _reading_order(pictures: Pictures, questions: Sequence[Question]) -> list[int]:
+    """The questions by picture; pictures of one file next to each other, so that few files are decoded for two parts."""
+    numbers = range(len(pictures))
+    groups = pictures.by_file(numbers) if isinstance(pictures, PicturePool) else [numbers]
+    place = {picture: index for index, picture in enumerate(chain.from_iterable(groups))}
+    return sorted(range(len(questions)), key=lambda number: place[questions[number].picture])
 
 
 def _array(values: Sequence[float] | Sequence[int] | None, kind: type) -> np.ndarray | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,9 @@ from theodolite.measurement.survey.session import SurveyedModel, refuse_inside, 
 from theodolite.records.asking import PromptStyle
 from theodolite.records.folder import refuse_taken
 
+DRAWN_SIDE = 224  # of pictures that are drawn, in pixels
+MAX_PIXELS = 2**20  # of a picture of a file: more makes requests of several MB, which most servers scale down anyway
+
 
 def run_endpoint_survey(
     model: str,
@@ -33,7 +37,9 @@ def run_endpoint_survey(
     key_env: str = KEY_ENV,
     answers: Literal["auto", "logprobs", "text"] = "auto",
     prompt: PromptStyle = DEFAULT,
-    picture_size: int = 224,
+    picture_size: int | None = None,
+    max_pixels: int | None = None,
+    min_pixels: int | None = None,
     concurrency: int = 8,
     per_minute: float | None = None,
     timeout_s: float = 120.0,
@@ -45,13 +51,26 @@ def run_endpoint_survey(
     """Surveys a model behind an endpoint and writes the result to `out`; a dry run prints the cost and returns None.
 
     Answers are stored in `cache`, by default beside the record, so that an interrupted survey continues where it stopped. Prices are USD
-    for a million tokens; `asking` are fields of `SurveyOptions`. Raises `BadInput` on anything that cannot be used.
+    for a million tokens. Pictures of files are sent at their own aspect ratio with at most `max_pixels` (None: `MAX_PIXELS`), or as squares
+    of `picture_size`; others are drawn at that size. `asking` are fields of `SurveyOptions`. Raises `BadInput` on anything that cannot
+    be used.
     """
     if not dry_run:
         refuse_taken(out, overwrite=overwrite)
-    settings = EndpointSettings(url, model, key_env, answers, picture_size, concurrency, per_minute, timeout_s, prompt=prompt)
-    options = SurveyOptions(measures=measures_named(measures), title=model.rstrip("/").rpartition("/")[2], prompt=prompt, **asking)
+    options = SurveyOptions(
+        measures=measures_named(measures),
+        title=model.rstrip("/").rpartition("/")[2],
+        prompt=prompt,
+        picture_size=picture_size,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+        **asking,
+    )
     target, options = resolve_target(arguments, options, None, steps.console.print)
+    if target.has_files and picture_size is None and max_pixels is None:
+        options = replace(options, max_pixels=max(MAX_PIXELS, min_pixels or 0))
+    side = picture_size or (None if target.has_files else DRAWN_SIDE)
+    settings = EndpointSettings(url, model, key_env, answers, side, concurrency, per_minute, timeout_s, prompt=prompt)
     path = cache or _beside(out)
     refuse_inside(options.measures)  # before a file is made
 
@@ -63,12 +82,12 @@ def run_endpoint_survey(
     try:
         if not dry_run:
             asker = EndpointAsker(settings, responses)
-            asker.detect()  # what the server offers decides what a question costs
+            asker.identify()  # what the server offers and its version decide what is left to ask
         cost = _cost(settings, responses, survey)
         steps.console.print(cost.words(price_in, price_out), highlight=False)
         if asker is None:
             return None
-        result = survey(SurveyedModel(asker, picture_size, asker.describe, asker.notices), steps)
+        result = survey(SurveyedModel(asker, side or DRAWN_SIDE, asker.describe, asker.notices), steps)
     finally:
         responses.close()
     save_result(result, out, overwrite=overwrite, steps=steps)
@@ -79,7 +98,7 @@ def _cost(settings: EndpointSettings, responses: ResponseCache, survey: Callable
     """The cost of the whole survey, official questions included: a trial run that sends nothing."""
     parts: list[CostEstimate] = []
     trial = CostAsker(settings, responses, parts.append)
-    survey(SurveyedModel(trial, settings.picture_size, trial.describe))
+    survey(SurveyedModel(trial, settings.picture_size or DRAWN_SIDE, trial.describe))
     return sum(parts, CostEstimate(0, 0, 0, 0))
 
 

@@ -42,7 +42,21 @@ def touching(model: Any, touches: Mapping[str, Touch]) -> Iterator[None]:
                 raise ValueError(f"{site!r} is no layer of this model; it has {sites[0]} to {sites[-1]}")
             handle = layers[sites.index(site)].register_forward_hook(_hidden_hook(touch))
             stack.callback(RemovableHandle.remove, handle)
+        stack.enter_context(_uncompiled(layers))
         yield
+
+
+@contextmanager
+def _uncompiled(layers: nn.ModuleList) -> Iterator[None]:
+    """Within the context, layers that `torch.compile` compiled in place run uncompiled: compiled ones run no hook that is new to them."""
+    compiled = [layer._compiled_call_impl for layer in layers]
+    try:
+        for layer in layers:
+            layer._compiled_call_impl = None
+        yield
+    finally:
+        for layer, implementation in zip(layers, compiled, strict=True):
+            layer._compiled_call_impl = implementation
 
 
 def _hidden_hook(touch: Touch) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
@@ -71,6 +85,7 @@ def watching_attention(model: Any, look: Callable[[int, Float[Tensor, "row head 
         for number, layer in enumerate(layers_of(model)):
             handle = layer.self_attn.register_forward_hook(_attention_hook(number, look))
             stack.callback(RemovableHandle.remove, handle)
+        stack.enter_context(_uncompiled(layers_of(model)))
         yield
 
 

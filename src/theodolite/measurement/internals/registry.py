@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from theodolite.measurement.internals import allocation, causal, fisher
+from theodolite.measurement.internals import allocation, causal, fisher, words
 from theodolite.measurement.internals.allocation import measure_allocation
 from theodolite.measurement.internals.causal import measure_causal
 from theodolite.measurement.internals.context import MeasureContext
@@ -20,6 +20,7 @@ from theodolite.measurement.internals.ladder import measure_ladder
 from theodolite.measurement.internals.likeness import measure_likeness
 from theodolite.measurement.internals.reask import inner_layers, open_rows
 from theodolite.measurement.internals.stored import StoredMeasures
+from theodolite.measurement.internals.words import measure_words
 from theodolite.measurement.pairs.interventions import TRAIN_FRAC
 from theodolite.models.taps import layer_sites
 from theodolite.records.errors import BadInput, UnknownName
@@ -73,6 +74,11 @@ def _causal(context: MeasureContext) -> str:
     return f"about {asked + 2 * _num_scenes(context, causal.TOKEN_SCENES) * sites * queries:,} questions asked again"
 
 
+def _words(context: MeasureContext) -> str:
+    pictures, _ = words.word_pictures(context.interventions)
+    return f"one pass over {len(pictures):,} pictures, whose vision tokens are compared with vocabulary and text at every layer"
+
+
 MEASURES: Mapping[str, Measure] = {
     "ladder": Measure(measure_ladder, _vectors),
     "likeness": Measure(measure_likeness, _vectors),
@@ -82,6 +88,7 @@ MEASURES: Mapping[str, Measure] = {
     "causal": Measure(measure_causal, _causal),
     "gap": Measure(measure_gap, _vectors),
     "identifiability": Measure(measure_identifiability, _vectors),
+    "words": Measure(measure_words, _words, captures=False),
 }
 
 
@@ -104,7 +111,10 @@ def look_inside(
 
     Measures that are in `stored` are not computed; each of the others is stored when it is finished.
     """
-    results: dict[str, Any] = {} if stored is None else stored.read(measures)
+    known = {} if stored is None else stored.read(measures)
+    results = {name: result for name, (result, _) in known.items()}
+    for _, shown in known.values():
+        context.shown_pictures |= shown
     missing = [name for name in measures if name not in results]
     seconds: dict[str, float] = {}
     if any(MEASURES[name].captures for name in missing) and len(context.pictures):
@@ -113,10 +123,11 @@ def look_inside(
         with _timed(CAPTURE, seconds), steps(CAPTURE, cost) as context.progress:
             context.activations  # noqa: B018  captured when first read
     for name in missing:
+        before = set(context.shown_pictures)
         with _timed(name, seconds), steps(name, MEASURES[name].cost(context)) as context.progress:
             results[name] = MEASURES[name].run(context)
         if stored is not None:
-            stored.write(name, results[name])
+            stored.write(name, results[name], {each: context.shown_pictures[each] for each in context.shown_pictures.keys() - before})
     scenes = {scene for each in context.interventions.values() for scene in each.scene.tolist()}
     return Inside(measures=tuple(measures), num_scenes=len(scenes), num_pictures=len(context.pictures), **results), seconds
 

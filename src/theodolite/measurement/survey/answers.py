@@ -52,6 +52,6 @@ def _answer_columns(questions: Sequence[Question], answers: Sequence[Answer], si
 
 
 def _variation(before: Answer, after: Answer) -> float | None:
-    if before.probabilities is None or after.probabilities is None:
+    if before.probabilities is None or after.probabilities is None or before.chosen is None or after.chosen is None:
         return None
     return float(total_variation(before.probabilities[None], after.probabilities[None])[0])
