@@ -90,7 +90,7 @@ class StoredAnswers:
     identity: str
 
     def read(self, part: QuestionPart) -> list[Answer] | None:
-        """The answers of a part; None if it was not finished, or its files cannot be read. A pool notes again what became of its pictures."""
+        """The answers of a part; None if it is not stored, or cannot be read. A pool notes again what became of its pictures."""
         path = self._path(part)
         try:
             table = pl.read_parquet(path)
