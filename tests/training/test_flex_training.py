@@ -15,7 +15,7 @@ from helpers.tiny_families import tiny
 from helpers.tiny_training import LAVER, arguments, examples, laver_trainer, losses
 from theodolite.commands.train import variant
 from theodolite.data.packing import PackingCollator
-from theodolite.models.forward import Adaptation
+from theodolite.models.forward import Adaptation, adapt
 from theodolite.models.pictures import PictureReader
 from theodolite.objectives.language import Language
 from theodolite.records.errors import BadInput
@@ -38,6 +38,7 @@ def trainer_of(arm: str, attention: str, folder: Path) -> Any:
         branch: Any = arm
         return laver_trainer(folder, model=model, laver=replace(LAVER, branch=branch), max_steps=2)
     collator = PackingCollator(tokenizer, PictureReader(image_processor, tokenizer, model.config), max_length=512)
+    adapt(model, Adaptation("mixed", "2d"))
     module = ObjectiveModule(model, Language(Adaptation("mixed", "2d")))
     trainer = trainers.ObjectiveTrainer(module, args=arguments(folder, max_steps=2), train_dataset=examples(), data_collator=collator)
     trainer.remove_callback(PrinterCallback)

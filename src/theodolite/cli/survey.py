@@ -59,9 +59,7 @@ def survey_command(
     overwrite: Overwrite = False,
 ) -> None:
     """Ask a model about counterfactual pairs and record which changes move its answers."""
-    from theodolite.commands.endpoint import run_endpoint_survey
-    from theodolite.commands.progress import Steps
-    from theodolite.commands.survey import TargetArguments, run_survey
+    from theodolite.commands.survey import TargetArguments
 
     folder = out or _default_folder(model, world, pairs)
     target = TargetArguments(world, pairs, ask, strength, scenes, seed)
@@ -86,7 +84,19 @@ def survey_command(
     )
     if plan:
         return _print_plan(model, target, shared)
-    shared |= {"measures": measures, "overwrite": overwrite, "steps": Steps(console)}
+    shared |= {"measures": measures, "overwrite": overwrite}
+    return _survey(model, folder, target, endpoint, shared, local, remote)
+
+
+def _survey(
+    model: str, folder: Path, target: Any, endpoint: str | None, shared: dict[str, Any], local: dict[str, Any], remote: dict[str, Any]
+) -> None:
+    """Surveys a model from disk or behind an endpoint, and prints the record; refuses the options of the other."""
+    from theodolite.commands.endpoint import run_endpoint_survey
+    from theodolite.commands.progress import Steps
+    from theodolite.commands.survey import run_survey
+
+    shared = {**shared, "steps": Steps(console)}
     if endpoint is None:
         _refuse(remote, "for a model behind an endpoint; give --endpoint URL too")
         result = run_survey(model, folder, target, **shared, **local)

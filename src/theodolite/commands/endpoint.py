@@ -17,6 +17,7 @@ from theodolite.measurement.internals.registry import measures_named
 from theodolite.measurement.survey.options import SurveyOptions
 from theodolite.measurement.survey.result import SurveyResult
 from theodolite.measurement.survey.session import SurveyedModel, refuse_inside, survey_model
+from theodolite.measurement.survey.targets import SurveyTarget
 from theodolite.records.asking import PromptStyle
 from theodolite.records.folder import refuse_taken
 
@@ -37,9 +38,6 @@ def run_endpoint_survey(
     key_env: str = KEY_ENV,
     answers: Literal["auto", "logprobs", "text"] = "auto",
     prompt: PromptStyle = DEFAULT,
-    picture_size: int | None = None,
-    max_pixels: int | None = None,
-    min_pixels: int | None = None,
     concurrency: int = 8,
     per_minute: float | None = None,
     timeout_s: float = 120.0,
@@ -57,19 +55,9 @@ def run_endpoint_survey(
     """
     if not dry_run:
         refuse_taken(out, overwrite=overwrite)
-    options = SurveyOptions(
-        measures=measures_named(measures),
-        title=model.rstrip("/").rpartition("/")[2],
-        prompt=prompt,
-        picture_size=picture_size,
-        min_pixels=min_pixels,
-        max_pixels=max_pixels,
-        **asking,
-    )
+    options = SurveyOptions(measures=measures_named(measures), title=model.rstrip("/").rpartition("/")[2], prompt=prompt, **asking)
     target, options = resolve_target(arguments, options, None, steps.console.print)
-    if target.has_files and picture_size is None and max_pixels is None:
-        options = replace(options, max_pixels=max(MAX_PIXELS, min_pixels or 0))
-    side = picture_size or (None if target.has_files else DRAWN_SIDE)
+    options, side = _sizes(target, options)
     settings = EndpointSettings(url, model, key_env, answers, side, concurrency, per_minute, timeout_s, prompt=prompt)
     path = cache or _beside(out)
     refuse_inside(options.measures)  # before a file is made
@@ -92,6 +80,15 @@ def run_endpoint_survey(
         responses.close()
     save_result(result, out, overwrite=overwrite, steps=steps)
     return result
+
+
+def _sizes(target: SurveyTarget, options: SurveyOptions) -> tuple[SurveyOptions, int | None]:
+    """The options with the limit of the pixels of pictures of files, and the side of the pictures; None: those keep their aspect ratio."""
+    if not target.has_files:
+        return options, options.picture_size or DRAWN_SIDE
+    if options.picture_size is None and options.max_pixels is None:
+        options = replace(options, max_pixels=max(MAX_PIXELS, options.min_pixels or 0))
+    return options, options.picture_size
 
 
 def _cost(settings: EndpointSettings, responses: ResponseCache, survey: Callable[[SurveyedModel], object]) -> CostEstimate:
