@@ -16,12 +16,13 @@ from jaxtyping import Bool, Float, Int
 from theodolite.measurement.internals.activations import Activations
 from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.control_task import draw_control
+from theodolite.measurement.internals.position_probes import probe_positions
 from theodolite.measurement.internals.probes import Probe, Task, assign_folds, probe
 from theodolite.measurement.pairs.interventions import Labelled, known_levels, split_scenes
 from theodolite.records.ladder import FactorLadder, Ladder, LadderThresholds, Loss, Pooling, PositionMap, Rung, Step
 from theodolite.records.part import Estimate, Rate
 from theodolite.stats.jackknife import DIGITS, rounded
-from theodolite.stats.rates import clustered_rate, paired_difference
+from theodolite.stats.rates import clustered_rate, clustered_rates, paired_difference
 
 ANSWER, SPOKEN = "answer", "spoken"
 TOO_FEW = "a probe needs two scenes and two values or more among the training scenes, and as many among the held-out ones"
@@ -222,8 +223,7 @@ def map_positions(
     """Accuracy of one probe per token position, 0 to 1. All use the penalty selected for the mean over positions; there are no controls."""
     task = task.without_control()
     penalty = probe(tokens.mean(axis=1), task).penalty
-    probes = [probe(tokens[:, token], task, (penalty,)) for token in range(tokens.shape[1])]
-    rates = [samples.rate(each.right, np.ones(len(samples.scenes), dtype=bool)) for each in probes]
+    rates = clustered_rates(probe_positions(tokens, task, penalty), samples.scenes, samples.thresholds.confidence)
     return PositionMap(
         site=site,
         num_pictures=len(tokens),
