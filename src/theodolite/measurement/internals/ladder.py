@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 
 from theodolite.measurement.internals.activations import Activations
@@ -218,12 +219,17 @@ def rung(step: Decoded, before: Decoded | None, samples: HeldOutSamples) -> Rung
 
 
 def map_positions(
-    site: str, tokens: Float[np.ndarray, "row token channel"], cells: Int[np.ndarray, "token 2"] | None, task: Task, samples: HeldOutSamples
+    site: str,
+    tokens: Float[np.ndarray, "row token channel"],
+    cells: Int[np.ndarray, "token 2"] | None,
+    task: Task,
+    samples: HeldOutSamples,
+    device: torch.device | str = "cpu",
 ) -> PositionMap:
     """Accuracy of one probe per token position, 0 to 1. All use the penalty selected for the mean over positions; there are no controls."""
     task = task.without_control()
     penalty = probe(tokens.mean(axis=1), task).penalty
-    rates = clustered_rates(probe_positions(tokens, task, penalty), samples.scenes, samples.thresholds.confidence)
+    rates = clustered_rates(probe_positions(tokens, task, penalty, device), samples.scenes, samples.thresholds.confidence)
     return PositionMap(
         site=site,
         num_pictures=len(tokens),
@@ -277,12 +283,14 @@ def _ladder_of(context: MeasureContext, labelled: Labelled, task: Task, threshol
         num_combinations=None if task.control is None else task.control.num_combinations,
         answer_query=query if any(step.site == ANSWER for step in steps) else None,
         rungs=tuple(rung(step, before, samples) for before, step in zip([None, *steps[:-1]], steps, strict=True)),
-        positions=_maps(activations, pictures, task, thresholds),
+        positions=_maps(activations, pictures, task, thresholds, context.asker.base.device),
         loss=find_loss(steps, samples),
     )
 
 
-def _maps(activations: Activations, pictures: Int[np.ndarray, " row"], task: Task, thresholds: LadderThresholds) -> tuple[PositionMap, ...]:
+def _maps(
+    activations: Activations, pictures: Int[np.ndarray, " row"], task: Task, thresholds: LadderThresholds, device: torch.device
+) -> tuple[PositionMap, ...]:
     """Maps over the pictures with stored tokens; none where these are too few to be probed."""
     stored = pictures < activations.num_tokened
     pictures, task = pictures[stored], task.take(stored)
@@ -290,7 +298,7 @@ def _maps(activations: Activations, pictures: Int[np.ndarray, " row"], task: Tas
         return ()
     samples = HeldOutSamples(task.scenes[~task.training], task.chance_frac, thresholds)
     sites, cells = activations.token_sites, activations.cells
-    return tuple(map_positions(site, activations.tokens(site)[pictures], cells, task, samples) for site in sites)
+    return tuple(map_positions(site, activations.tokens(site)[pictures], cells, task, samples, device) for site in sites)
 
 
 def answer_query(queries: Sequence[str], factor: str) -> str | None:

@@ -1,7 +1,7 @@
 """Linear probes at all token positions of a site at once, each as `probes.probe` with one penalty and without a control task.
 
 A site has hundreds of positions, whose probes differ in their inputs alone: same rows, folds, levels and penalty. So each step is one
-batched product or solve over a block of positions.
+batched product or solve over a block of positions, on the model's device.
 """
 
 from __future__ import annotations
@@ -9,98 +9,95 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from theodolite.measurement.internals.probes import ZERO, Task, one_hot, varying
+from theodolite.measurement.internals.probes import ZERO, Task
+from theodolite.measurement.internals.token_similarity import double_device
 
 MOST_NUMBERS = 2**24  # in double precision, of one array of a block of positions
 
 
-def probe_positions(tokens: Float[np.ndarray, "row token channel"], task: Task, penalty: float) -> Float[np.ndarray, "token test"]:
+def probe_positions(
+    tokens: Float[np.ndarray, "row token channel"], task: Task, penalty: float, device: torch.device | str = "cpu"
+) -> Float[np.ndarray, "token test"]:
     """Whether the probe at each position is right on each held-out row, 0 or 1; `penalty` as in `probes.PENALTIES`."""
-    training, truth = task.training, task.levels[~task.training]
-    levels = task.levels[training]
+    on, training = double_device(device), task.training
+    levels, folds = (torch.from_numpy(each).to(on) for each in (task.levels[training], task.folds))
     predicted = [
-        _predictions(inner, outer, levels, task, penalty) for inner, outer in _blocks(tokens, training)
+        _predictions(block[:, training].to(on).double(), block[:, ~training].to(on).double(), levels, folds, task.num_levels, penalty)
+        for block in _blocks(tokens, int(training.sum()))
     ]
-    return np.asarray(np.concatenate(predicted) == truth, dtype=float)
+    return np.asarray(torch.cat(predicted).cpu().numpy() == task.levels[~training], dtype=float)
 
 
-def _blocks(
-    tokens: Float[np.ndarray, "row token channel"], training: Bool[np.ndarray, " row"]
-) -> Iterator[tuple[Float[np.ndarray, "token train channel"], Float[np.ndarray, "token test channel"]]]:
-    """Training and held-out rows of some positions, by position."""
+def _blocks(tokens: Float[np.ndarray, "row token channel"], num_training: int) -> Iterator[Float[Tensor, "token row channel"]]:
     rows, number, channels = tokens.shape
-    inside = int(training.sum())
-    size = max(1, MOST_NUMBERS // (rows * channels + min(inside, channels) * (inside + channels)))
+    size = max(1, MOST_NUMBERS // (rows * channels + min(num_training, channels) * (num_training + channels)))
     for start in range(0, number, size):
-        block = tokens[:, start : start + size].transpose(1, 0, 2)
-        yield block[:, training].astype(np.float64), block[:, ~training].astype(np.float64)
+        yield torch.from_numpy(np.ascontiguousarray(tokens[:, start : start + size].transpose(1, 0, 2)))
 
 
 def _predictions(
-    inner: Float[np.ndarray, "token train channel"],
-    outer: Float[np.ndarray, "token test channel"],
-    levels: Int[np.ndarray, " train"],
-    task: Task,
+    inner: Float[Tensor, "token train channel"],
+    outer: Float[Tensor, "token test channel"],
+    levels: Int[Tensor, " train"],
+    folds: Int[Tensor, " train"],
+    num_levels: int,
     penalty: float,
-) -> Int[np.ndarray, "token test"]:
-    mean, spread = inner.mean(axis=1, keepdims=True), inner.std(axis=1, keepdims=True)
-    changes = varying(mean, spread)
+) -> Int[Tensor, "token test"]:
+    mean, spread = inner.mean(dim=1, keepdim=True), inner.std(dim=1, keepdim=True, correction=0)
+    varying = spread > ZERO * mean.abs().clamp(min=1.0)
     # A channel that is constant in training is 0 in both, which leaves it out.
-    scale = np.divide(1, spread, out=np.zeros_like(spread), where=changes)
+    scale = torch.where(varying, 1 / spread, 0.0)
     inner, outer = (inner - mean) * scale, (outer - mean) * scale
-    num_channels = changes.sum(axis=(1, 2))
-    strength = penalty * np.where(num_channels > 0, num_channels, 1.0)[:, None, None]
-    targets = one_hot(levels, task.num_levels)
-    targets = targets - targets.mean(axis=0)
-    fitted = _fitted(inner, strength)  # (token, train, channel): training rows times it are the hat matrix
-    left_out = _left_out(inner, fitted, targets, task.folds)
-    held_out = outer @ (fitted.transpose(0, 2, 1) @ targets)
-    weights, offsets = _discriminants(left_out, levels, task.num_levels)
-    return np.asarray((held_out @ weights + offsets[:, None]).argmax(axis=2))
+    strength = penalty * varying.sum(dim=(1, 2)).clamp(min=1).double()[:, None, None]
+    member = torch.nn.functional.one_hot(levels, num_levels).double()
+    targets = member - member.mean(dim=0)
+    fitted = _fitted(inner, strength)
+    slopes = fitted.mT @ targets
+    predictions = _left_out(inner, fitted, targets - inner @ slopes, targets, folds)
+    weights, offsets = _discriminants(predictions, levels, member)
+    return ((outer @ slopes) @ weights + offsets[:, None]).argmax(dim=2)
 
 
-def _fitted(
-    inner: Float[np.ndarray, "token train channel"], strength: Float[np.ndarray, "token 1 1"]
-) -> Float[np.ndarray, "token train channel"]:
-    """X (X'X + strength)^-1 = (XX' + strength)^-1 X, from the smaller side; its transpose times targets are the coefficients."""
-    turned = inner.transpose(0, 2, 1)
-    if inner.shape[2] <= inner.shape[1]:
-        side = turned @ inner + strength * np.eye(inner.shape[2])
-        return np.asarray(np.linalg.solve(side, turned).transpose(0, 2, 1))
-    return np.asarray(np.linalg.solve(inner @ turned + strength * np.eye(inner.shape[1]), inner))
+def _fitted(inner: Float[Tensor, "token train channel"], strength: Float[Tensor, "token 1 1"]) -> Float[Tensor, "token train channel"]:
+    """X (X'X + strength)^-1 = (XX' + strength)^-1 X, from the smaller side. X times its transpose is the hat matrix."""
+    _, rows, channels = inner.shape
+    eye = torch.eye(min(rows, channels), dtype=inner.dtype, device=inner.device)
+    if channels <= rows:
+        return torch.linalg.solve(inner.mT @ inner + strength * eye, inner.mT).mT
+    return torch.linalg.solve(inner @ inner.mT + strength * eye, inner)
 
 
 def _left_out(
-    inner: Float[np.ndarray, "token train channel"],
-    fitted: Float[np.ndarray, "token train channel"],
-    targets: Float[np.ndarray, "train target"],
-    folds: Int[np.ndarray, " train"],
-) -> Float[np.ndarray, "token train target"]:
+    inner: Float[Tensor, "token train channel"],
+    fitted: Float[Tensor, "token train channel"],
+    residual: Float[Tensor, "token train target"],
+    targets: Float[Tensor, "train target"],
+    folds: Int[Tensor, " train"],
+) -> Float[Tensor, "token train target"]:
     """As `probes.Folds.left_out`: predictions of each row by the fit without its fold, from the hat matrix within the fold."""
-    residual = targets - inner @ (fitted.transpose(0, 2, 1) @ targets)
-    predictions = np.empty(residual.shape)
-    for fold in np.unique(folds):
-        rows = np.flatnonzero(folds == fold)
-        hat = inner[:, rows] @ fitted[:, rows].transpose(0, 2, 1)
-        predictions[:, rows] = targets[rows] - np.linalg.solve((1 + ZERO) * np.eye(len(rows)) - hat, residual[:, rows])
+    predictions = torch.empty_like(residual)
+    for fold in folds.unique():
+        rows = (folds == fold).nonzero()[:, 0]
+        hat = inner[:, rows] @ fitted[:, rows].mT
+        eye = torch.eye(len(rows), dtype=inner.dtype, device=inner.device)
+        predictions[:, rows] = targets[rows] - torch.linalg.solve((1 + ZERO) * eye - hat, residual[:, rows])
     return predictions
 
 
 def _discriminants(
-    predictions: Float[np.ndarray, "token row target"], levels: Int[np.ndarray, " row"], num_levels: int
-) -> tuple[Float[np.ndarray, "token target level"], Float[np.ndarray, "token level"]]:
+    predictions: Float[Tensor, "token row target"], levels: Int[Tensor, " row"], member: Float[Tensor, "row level"]
+) -> tuple[Float[Tensor, "token target level"], Float[Tensor, "token level"]]:
     """As `probes.discriminant`, for each position."""
-    member = one_hot(levels, num_levels)
-    counts = member.sum(axis=0)
-    means = member.T @ predictions / np.maximum(counts, 1)[:, None]
+    counts = member.sum(dim=0)
+    means = (member.T @ predictions) / counts.clamp(min=1)[:, None]
     within = predictions - means[:, levels]
-    covariance = within.transpose(0, 2, 1) @ within / len(levels)
+    covariance = within.mT @ within / len(levels)
     size = covariance.shape[1]
-    trace = np.trace(covariance, axis1=1, axis2=2)[:, None, None]
-    covariance = covariance + (1e-6 * trace / size + ZERO**2) * np.eye(size)
-    weights = np.linalg.solve(covariance, means.transpose(0, 2, 1))
-    with np.errstate(divide="ignore"):
-        offsets = np.log(counts / len(levels)) - (means.transpose(0, 2, 1) * weights).sum(axis=1) / 2
-    return weights, offsets
+    trace = covariance.diagonal(dim1=1, dim2=2).sum(dim=1)[:, None, None]
+    eye = torch.eye(size, dtype=covariance.dtype, device=covariance.device)
+    weights = torch.linalg.solve(covariance + (1e-6 * trace / size + ZERO**2) * eye, means.mT)
+    return weights, (counts / len(levels)).log() - (means.mT * weights).sum(dim=1) / 2

@@ -42,13 +42,8 @@ def standardised(
     """Both, scaled to mean 0 and variance 1 of the training rows by dimension; dimensions constant in training are left out."""
     inner, outer = train.astype(np.float64), test.astype(np.float64)
     mean, spread = inner.mean(axis=0), inner.std(axis=0)
-    keep = varying(mean, spread)
-    return (inner[:, keep] - mean[keep]) / spread[keep], (outer[:, keep] - mean[keep]) / spread[keep]
-
-
-def varying(mean: Float[np.ndarray, "*dim"], spread: Float[np.ndarray, "*dim"]) -> Bool[np.ndarray, "*dim"]:
-    """Whether dimensions with these means and standard deviations vary by more than rounding."""
-    return np.asarray(spread > ZERO * np.maximum(1.0, np.abs(mean)))
+    varying = spread > ZERO * np.maximum(1.0, np.abs(mean))
+    return (inner[:, varying] - mean[varying]) / spread[varying], (outer[:, varying] - mean[varying]) / spread[varying]
 
 
 def factorise(train: Float[np.ndarray, "train dim"], test: Float[np.ndarray, "test dim"]) -> Factorisation:
