@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,21 +14,22 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from theodolite.asking.answer import Answer, Question, answer_from_scores
-from theodolite.asking.batch_size import BatchSizer, out_of_memory
+from theodolite.asking.batch_size import FREE_FRAC, BatchSizer, free_bytes, out_of_memory
 from theodolite.asking.model_inputs import ModelInputs
 from theodolite.asking.prompts import DEFAULT, added_text
 from theodolite.asking.rows import Batch, Sharing, TokenRow, collate_rows, rows_of
 from theodolite.models.exported.attention import refuse_dropped_masks
 from theodolite.models.families import family_of, image_token_id
 from theodolite.models.forward import adaptation_of, base_model, run_forward
-from theodolite.models.taps import touching
-from theodolite.models.vision_features import VisionFeatures, encode_pictures
+from theodolite.models.taps import recording_blocks, resuming, touching
+from theodolite.models.vision_features import FeatureStore, VisionFeatures, encode_pictures
 from theodolite.records.asking import ChoiceScore, PromptStyle
 from theodolite.records.errors import BadInput
 from theodolite.records.progress import Progress, silent
 
 Pictures = UInt8[np.ndarray, "picture height width 3"]
 Result = TypeVar("Result")
+Name = TypeVar("Name", bound=Hashable)
 # Maps the vision tokens of a batch's rows at a site, and the index of each row's picture, to the tokens that replace them.
 Edit = Callable[[Float[Tensor, "row token dim"], Int[Tensor, " row"]], Float[Tensor, "row token dim"]]
 
@@ -82,6 +85,7 @@ class LocalAsker:
             self.sharing = "nothing"
             self.notices.append(f"in {self.family.name} the picture sees the question, so every question runs with a picture of its own")
         self.batch_sizer = BatchSizer(self.base, batch)
+        self.features: FeatureStore | None = None
         self._model_inputs: dict[tuple[int, int], ModelInputs] = {}
 
     def model_inputs(self, pictures: Pictures) -> ModelInputs:
@@ -101,12 +105,45 @@ class LocalAsker:
         answers: dict[int, Answer] = {}
         with torch.no_grad():  # not inference mode, since the model may be trained further
             for batch, scored in self.passes(pictures, questions, edits):
-                totals, num_tokens = scored.totals.double().cpu().numpy(), batch.num_tokens.cpu().numpy()
-                cuts = np.flatnonzero(np.diff(batch.question_of_choice.cpu().numpy())) + 1  # a question's choices are adjacent
-                parts = zip(batch.questions, np.split(totals, cuts), np.split(num_tokens, cuts), strict=True)
-                answers |= {number: answer_from_scores(own, tokens, self.choice_score) for number, own, tokens in parts}
+                answers |= self._answers(batch, scored)
                 progress(len(answers), len(questions))
         return [answers[number] for number in range(len(questions))]
+
+    def ask_under_edits(
+        self, pictures: Pictures, questions: Sequence[Question], edits: Mapping[Name, tuple[str, Edit]]
+    ) -> dict[Name, list[Answer]]:
+        """Answers under each of several edits, (site, edit) by name, as `ask` gives with that edit alone.
+
+        Each batch's pictures are encoded once, and a pass with an edit at a layer starts there, from that layer's output without it.
+        """
+        answers: dict[Name, dict[int, Answer]] = {name: {} for name in edits}
+        layers = dict.fromkeys(site for site, _ in edits.values() if site != "connector")
+
+        def run(rows: Sequence[TokenRow]) -> dict[Name, dict[int, Answer]]:
+            batch = self.collate(rows, pictures)
+            vision_features = self.encode_batch(batch, pictures)
+            with recording_blocks(self.base, tuple(layers)) as outputs:
+                if layers:
+                    self.score(batch, vision_features)
+            results = {}
+            for name, (site, edit) in edits.items():
+                with resuming(self.base, site, outputs) if site in layers else nullcontext():
+                    results[name] = self._answers(batch, self.score(batch, vision_features, {site: edit}))
+            return results
+
+        with torch.no_grad():
+            for rows in self.groups(pictures, questions):
+                for results in self.fitting(rows, run):
+                    for name, own in results.items():
+                        answers[name] |= own
+        return {name: [own[number] for number in range(len(questions))] for name, own in answers.items()}
+
+    def _answers(self, batch: Batch, scored: Scored) -> dict[int, Answer]:
+        """Answers of a batch by number of the question."""
+        totals, num_tokens = scored.totals.double().cpu().numpy(), batch.num_tokens.cpu().numpy()
+        cuts = np.flatnonzero(np.diff(batch.question_of_choice.cpu().numpy())) + 1  # a question's choices are adjacent
+        parts = zip(batch.questions, np.split(totals, cuts), np.split(num_tokens, cuts), strict=True)
+        return {number: answer_from_scores(own, tokens, self.choice_score) for number, own, tokens in parts}
 
     def passes(
         self, pictures: Pictures, questions: Sequence[Question], edits: Mapping[str, Edit] | None = None
@@ -168,7 +205,29 @@ class LocalAsker:
         return self.encode_pictures(pictures[unique.numpy()], patches=patches).take(row.to(self.base.device))
 
     def encode_pictures(self, pictures: Pictures, *, patches: bool = False) -> VisionFeatures:
-        """Vision tokens of pictures, in order."""
+        """Vision tokens of pictures, in order; stored ones within `keeping_features`, where no gradient is wanted."""
+        if self.features is None or torch.is_grad_enabled():
+            return self._encode(pictures, patches)
+        keys = [(hashlib.blake2b(picture.tobytes()).digest(), picture.shape, self.base.dtype) for picture in pictures]
+        if patches:
+            vision_features = self._encode(pictures, patches)
+            self.features.add(keys, vision_features)
+            return vision_features
+        return self.features.of(keys, lambda missing: self._encode(pictures[np.array(missing)], False))
+
+    @contextmanager
+    def keeping_features(self) -> Iterator[None]:
+        """Context in which the vision tokens of each picture are computed once, as far as a share of free memory holds them.
+
+        The model's weights must not change within it; their precision may.
+        """
+        own, self.features = self.features, FeatureStore(int(FREE_FRAC * free_bytes(self.base.device)))
+        try:
+            yield
+        finally:
+            self.features = own
+
+    def _encode(self, pictures: Pictures, patches: bool) -> VisionFeatures:
         inputs = self.model_inputs(pictures).inputs(pictures)
         moved = {
             name: value.to(self.base.device, self.base.dtype) if value.is_floating_point() else value.to(self.base.device)

@@ -100,6 +100,16 @@ def look_inside(context: MeasureContext, measures: Sequence[str], steps: Progres
     """Results of these measures, and seconds by measure; the shared pass is listed separately, as "capture"."""
     results: dict[str, Any] = {}
     seconds: dict[str, float] = {}
+    with context.asker.keeping_features():
+        _run(context, measures, steps, results, seconds)
+    scenes = {scene for each in context.interventions.values() for scene in each.scene.tolist()}
+    return Inside(measures=tuple(measures), num_scenes=len(scenes), num_pictures=len(context.pictures), **results), seconds
+
+
+def _run(
+    context: MeasureContext, measures: Sequence[str], steps: ProgressSteps, results: dict[str, Any], seconds: dict[str, float]
+) -> None:
+    """Adds the measures' results and seconds, and those of the shared pass."""
     if any(MEASURES[name].captures for name in measures) and len(context.pictures):
         number = sum(len(context.questions[int(picture)]) for picture in context.pictures)
         cost = f"one pass over {len(context.pictures):,} pictures, {number:,} questions in all"
@@ -108,8 +118,6 @@ def look_inside(context: MeasureContext, measures: Sequence[str], steps: Progres
     for name in measures:
         with _timed(name, seconds), steps(name, MEASURES[name].cost(context)) as context.progress:
             results[name] = MEASURES[name].run(context)
-    scenes = {scene for each in context.interventions.values() for scene in each.scene.tolist()}
-    return Inside(measures=tuple(measures), num_scenes=len(scenes), num_pictures=len(context.pictures), **results), seconds
 
 
 @contextmanager
