@@ -35,16 +35,16 @@ from transformers import (
 
 from theodolite.asking.local import LocalAsker
 from theodolite.measurement.internals.context import MeasureContext, questions_of
-from theodolite.measurement.internals.registry import MEASURES
+from theodolite.measurement.internals.registry import CAPTURE, MEASURES, look_inside
 from theodolite.measurement.pairs.interventions import first_scenes, interventions_of
 from theodolite.measurement.pairs.plan import plan_world
 from theodolite.measurement.survey.answers import answer_plan
 from theodolite.models.construction.build import CHAT_TEMPLATE, word_tokenizer
+from theodolite.records.progress import Progress, silent
 from theodolite.worlds.shapes.world import Shapes
 from theodolite.worlds.world import Pairs
 
 PATCH = 14
-CAPTURE = "capture"
 
 
 @dataclass
@@ -57,10 +57,11 @@ class Clock:
     part: str = ""
 
     @contextmanager
-    def timing(self, name: str) -> Iterator[None]:
+    def step(self, name: str, cost: str) -> Iterator[Progress]:
+        """Times one part of `look_inside`."""
         self.part = name
         wall, cpu = time.perf_counter(), time.process_time()
-        yield
+        yield silent
         self.wall[name], self.cpu[name] = time.perf_counter() - wall, time.process_time() - cpu
         self.passes.setdefault(name, 0.0)
         line = {"part": name, "wall_s": round(self.wall[name], 2), "cpu_s": round(self.cpu[name], 2)}
@@ -154,17 +155,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for method in ("encode_pictures", "score"):
         clock.counts(LocalAsker, method)
     clock.counts(torch.autograd, "grad")
-    records: dict[str, Any] = {}
-    if any(MEASURES[name].captures for name in names):
-        with clock.timing(CAPTURE):
-            context.activations  # noqa: B018  captured when first read
-    for name in names:
-        with clock.timing(name):
-            records[name] = MEASURES[name].run(context)
+    inside, _ = look_inside(context, names, clock.step)
     if options.records:
-        dumped = {name: None if record is None else record.model_dump(mode="json") for name, record in records.items()}
         with open(options.records, "w") as file:
-            json.dump(dumped, file)
+            file.write(inside.model_dump_json())
     total = sum(clock.cpu.values())
     return {
         "wall_s": {name: round(value, 2) for name, value in clock.wall.items()},

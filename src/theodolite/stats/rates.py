@@ -52,9 +52,7 @@ def clustered_rate(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " 
     return Rate(frac=mean, low=low, high=high, num_pairs=len(values), num_scenes=groups.num_scenes)
 
 
-def clustered_rates(
-    columns: Float[np.ndarray, "column row"], scenes: Int[np.ndarray, " row"], confidence: float = 0.95
-) -> list[Rate]:
+def clustered_rates(columns: Float[np.ndarray, "column row"], scenes: Int[np.ndarray, " row"], confidence: float = 0.95) -> list[Rate]:
     """`clustered_rate` of many columns of values over the same rows, with one call of each special function for all of them."""
     if columns.shape[1] == 0:
         raise ValueError("found no rows; a mean needs one or more: leave the cell out")
