@@ -38,9 +38,9 @@ tour: $(READY)
 dry-run: $(READY)
 	$(BIN)/theodolite dry-run $(DRY_RUN_OPTIONS)
 
-# Files are dealt out to as many processes as there are cores, each with one thread.
+# Files are dealt out to as many processes as there are cores, each with one thread; the longest first (tests/conftest.py).
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 check: lint
 	$(BIN)/python -m pytest tests/test_house.py

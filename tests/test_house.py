@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import theodolite
+from helpers import LONGEST, TESTS
 
 ROOT = Path(theodolite.__file__).parent
 # Floors from the ground up; a room imports from floors below it only.
@@ -188,3 +189,7 @@ def test_files_stay_under_400_lines_and_functions_under_60(module: str) -> None:
     functions = [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
     assert {name: length for name, length in lengths.items() if length >= 60} == {}
+
+
+def test_the_files_that_are_run_first_exist() -> None:
+    assert [name for name in LONGEST if not (TESTS / name).is_file()] == []

@@ -3,58 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from helpers.family_askers import ASKS, built
+from helpers.family_askers import ASKS, alone, built
 from helpers.tiny_families import NAMES
-from theodolite.asking.answer import Question, answer_from_scores
+from theodolite.asking.answer import answer_from_scores
 from theodolite.asking.local import LocalAsker
 from theodolite.asking.rows import TokenRow
 from theodolite.models.export import export_vlm
 from theodolite.models.families import family_of
 from theodolite.models.forward import Adaptation, adapt
 from theodolite.models.load import load_vlm
-from theodolite.models.pictures import PictureReader
-from theodolite.models.processor import ProcessorParts
 
 # PaliGemma's pictures see the question.
 SHARING = tuple(name for name in NAMES if name != "paligemma")
-
-
-def alone(model: Any, processor: ProcessorParts, pool: np.ndarray, ask: Question) -> np.ndarray:
-    """Log-probability in nats of every choice, each by the library's own forward on a sequence of its own."""
-    family = family_of(model.config)
-    reader = PictureReader(processor.image_processor, processor.tokenizer, model.config)
-    read = reader.read(Image.fromarray(pool[ask.picture]))
-    scores = []
-    for choice in ask.choices:
-        said = []
-        for message in (
-            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ask.question}]}],
-            [
-                {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ask.question}]},
-                {"role": "assistant", "content": [{"type": "text", "text": choice}]},
-            ],
-        ):
-            text = processor.apply_chat_template(message, add_generation_prompt=len(message) == 1, tokenize=False)
-            said.append(processor.tokenizer(reader.expand(text, [read]), add_special_tokens=False)["input_ids"])
-        prompt, whole = said
-        ids = torch.tensor([whole])
-        extra: dict[str, Any] = {}
-        if family.typed_tokens == "picture":
-            extra[str(family.token_types)] = (ids == model.config.image_token_id).long()
-        if family.typed_tokens == "answer":
-            extra[str(family.token_types)] = (torch.arange(len(whole)) >= len(prompt)).long()[None]
-        with torch.no_grad():
-            logits = model(input_ids=ids, **reader.join([read]), **extra, use_cache=False).logits[0]
-        answer = torch.tensor(whole[len(prompt) :])
-        scores.append(float(logits[len(prompt) - 1 : -1].log_softmax(-1).gather(-1, answer[:, None]).sum()))
-    return np.array(scores)
 
 
 @pytest.mark.contract("asking")

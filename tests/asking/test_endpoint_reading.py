@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.endpoint_askers import COLOURS
-from theodolite.asking.answer import UNANSWERED
+from theodolite.asking.answer import answer_from_scores
 from theodolite.asking.endpoint.reading import answer_of_logprobs, read_choice
 
 
@@ -73,4 +73,37 @@ def test_letters_share_their_mass_and_the_rest_is_outside() -> None:
     assert answer.probabilities is not None
     np.testing.assert_allclose(answer.probabilities, np.array([0.4, 0.3, 0.05]) / 0.75)
     assert answer.outside == pytest.approx(0.25) and answer.chosen == 0
-    assert answer_of_logprobs({"The": 0.0, "A": -math.inf}, 3) is UNANSWERED
+    for top in ({"The": 0.0, "A": -math.inf}, {"The": -0.001, "A": -12.0, "B": -14.0}):  # renormalised, the second would be 0.88 of A
+        answer = answer_of_logprobs(top, 3)
+        assert answer.probabilities is None and answer.chosen is None and answer.outside == pytest.approx(1.0, abs=1e-5)
+
+
+def test_equal_choices_are_no_answer_and_the_first_is_not_favoured() -> None:
+    tie = answer_of_logprobs({"A": math.log(0.4), "B": math.log(0.4), "C": math.log(0.1)}, 3)
+    assert tie.chosen is None and tie.probabilities is not None and tie.probabilities[0] == tie.probabilities[1]
+    totals = np.log([0.1, 0.3, 0.3])
+    assert answer_from_scores(totals).chosen is None and answer_from_scores(totals[:2]).chosen == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "choices", "with_letters", "alone"),
+    [
+        ("The answer is A", ("A", "B"), 0, 0),
+        ("The answer is A.", ("B", "A"), None, 1),  # the letter of B, or the choice A
+        ("The answer is B.", ("B", "A"), None, 0),
+        ("It is option (B).", ("A", "B"), 1, 1),
+        ("A or B", ("A", "B"), None, None),
+        ("I see a cat.", ("I", "J"), None, None),
+        ("It is A red square", ("A", "red"), 1, 1),
+        ("Is it red or is it blue?", ("red", "blue"), None, None),
+        ("The left one is red and the right one blue.", ("red", "blue"), None, None),
+        ("I have no idea.", ("yes", "no"), None, None),
+        ("It is hard to tell, no", ("yes", "no"), None, None),
+        ("red or blue?</think>Blue.", ("red", "blue"), 1, 1),
+        ("B. Red", ("red", "Red"), 1, None),
+    ],
+)
+def test_what_may_mean_two_choices_is_read_as_neither(
+    text: str, choices: tuple[str, ...], with_letters: int | None, alone: int | None
+) -> None:
+    assert (read_choice(text, choices), read_choice(text, choices, lettered=False)) == (with_letters, alone)

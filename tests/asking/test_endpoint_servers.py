@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from helpers.command_line import theodolite
+from helpers.command_line import warm_theodolite
 from helpers.endpoint_server import Asked, Reply, by_pixels, of_asker, said, serving
 from helpers.requirements import require
 from helpers.tiny_llava import TINY, WORLD, tiny_vlm
@@ -48,7 +48,9 @@ def test_a_server_that_tells_letters_probabilities_gives_the_survey_of_the_model
     policy = WORLD.policy("shape,row")
     own = survey_model((model, processor), WORLD, policy=policy, title="m", num_scenes=3)
     with serving(of_asker(LocalAsker(model, processor))) as server:
-        asker = EndpointAsker(EndpointSettings(server.url, "m", picture_size=64, concurrency=2, prompt="letters"), ResponseCache(None))
+        # By name: with most of its probability outside the letters, an untrained model would else be read as text.
+        settings = EndpointSettings(server.url, "m", picture_size=64, concurrency=2, prompt="letters", answers="logprobs")
+        asker = EndpointAsker(settings, ResponseCache(None))
         found = survey_model(SurveyedModel(asker, 64, asker.describe), WORLD, policy=policy, title="m", num_scenes=3)
     assert asker.describe().answers == "logprobs" and asker.describe().offers.logprobs == 20
     numbers = [f"{name}_{side}" for name in ("probabilities", "outside", "total_logprob", "num_tokens") for side in ("before", "after")]
@@ -141,12 +143,12 @@ def test_a_survey_killed_in_the_middle_goes_on_asks_nothing_twice_and_gives_the_
         killed.set()
         assert not (tmp_path / "one").exists()
         first = dict(server.answered)
-        done = theodolite("survey", "org/tiny", "--endpoint", server.url, "--out", tmp_path / "one", *BASE, tmp_path / "c.sqlite")
+        done = warm_theodolite("survey", "org/tiny", "--endpoint", server.url, "--out", tmp_path / "one", *BASE, tmp_path / "c.sqlite")
         assert done.returncode == 0, done.stderr
         asked = {key: count for key, count in server.answered.items() if "grey or red" not in key[0]}
         assert len(asked) > len(first) and set(asked.values()) == {1}
         server.answered.clear()
-        done = theodolite("survey", "org/tiny", "--endpoint", server.url, "--out", tmp_path / "two", *BASE, tmp_path / "other.sqlite")
+        done = warm_theodolite("survey", "org/tiny", "--endpoint", server.url, "--out", tmp_path / "two", *BASE, tmp_path / "other.sqlite")
         assert done.returncode == 0, done.stderr
         assert {key for key in server.answered if "grey or red" not in key[0]} == set(asked)
     one, two = ((tmp_path / name / "survey.json").read_bytes() for name in ("one", "two"))
@@ -197,7 +199,7 @@ def test_the_key_reaches_the_server_and_nothing_else(tmp_path: Path, monkeypatch
     with serving(telling) as server:
         angry = here("survey", "tiny", "--endpoint", server.url, "--out", tmp_path / "out", *common)
         state["angry"] = False
-        whole = theodolite("survey", "tiny", "--endpoint", server.url, "--out", tmp_path / "out", *common)
+        whole = warm_theodolite("survey", "tiny", "--endpoint", server.url, "--out", tmp_path / "out", *common)
     assert "[hidden]" in angry and "is bad" in angry and whole.returncode == 0, (angry, whole)
     password = server.url.replace("http://", f"http://{secrets[2]}:{secrets[1]}@")
     gone = here("survey", "tiny", "--endpoint", password, "--out", tmp_path / "gone", "--timeout", "0.2", *common, "--dry-run")

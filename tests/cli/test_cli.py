@@ -53,6 +53,8 @@ def test_help_says_what_a_default_comes_from() -> None:
         (("survey", "nowhere", "--out", "x", "--world", "shapes", "--measures", "lader"), ("lader", "ladder, likeness")),
         (("survey", "nowhere", "--out", "x", "--world", "shapes", "--measures", ","), ("no measure is named",)),
         (("survey", "nowhere", "--out", "x", "--world", "shapes", "--inside-scenes", "9"), ("--inside-scenes", "leave it out")),
+        (("survey", "nowhere", "--out", "x", "--world", "shapes", "--measures", "gap", "--sentences", "y"), ("--sentences", "words")),
+        (("survey", "nowhere", "--out", "x", "--world", "shapes", "--measures", "words", "--sentences", "y"), ("y cannot be read",)),
         (("train", "laver-clip", "--ask", "shape", "--data", "a=b.json:c"), ("leave --ask and --strength out",)),
         (("train", "tiny-laver", "--ask", "shap"), ("shap", "shape, colour")),
         (("tour", "--world", "moon"), ("moon", "shapes, easy_vqa")),

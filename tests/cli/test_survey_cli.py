@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from helpers.command_line import theodolite
+from helpers.command_line import warm_theodolite as theodolite
 from helpers.tiny_llava import TINY, WORLD, tiny_vlm
 from theodolite.asking.prompts import TEMPLATES, added_text, prompt_hash
 from theodolite.models.construction.build import build_vlm

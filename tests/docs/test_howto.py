@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from helpers.command_line import run_warm
 from helpers.tiny_llava import tiny_vlm
 from theodolite.models.export import export_vlm
 
@@ -21,9 +19,7 @@ NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 
 def run(name: str, folder: Path, *arguments: str) -> str:
     """What an example prints; a failure is shown with the end of its error output."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
-    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    done = run_warm(EXAMPLES / f"{name}.py", *arguments, cwd=folder, environment={"COLUMNS": "120"})
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

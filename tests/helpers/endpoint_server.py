@@ -59,13 +59,20 @@ class Reply:
     stall: bool = False
 
 
-def said(text: str | None, top: dict[str, float] | None = None, model: str = "tiny-1") -> Reply:
+def said(
+    text: str | None,
+    top: dict[str, float] | None = None,
+    model: str | None = "tiny-1",
+    finish: str = "stop",
+    fingerprint: str | None = None,
+) -> Reply:
     """A chat answer; `top` are probabilities of first tokens."""
-    choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+    choice: dict[str, Any] = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
     if top is not None:
         entries = [{"token": token, "logprob": math.log(mass) if mass else -9999.0, "bytes": None} for token, mass in top.items()]
         choice["logprobs"] = {"content": [{**entries[0], "top_logprobs": entries}]}
-    return Reply({"id": "x", "object": "chat.completion", "created": 0, "model": model, "choices": [choice]})
+    version = {name: value for name, value in (("model", model), ("system_fingerprint", fingerprint)) if value is not None}
+    return Reply({"id": "x", "object": "chat.completion", "created": 0, **version, "choices": [choice]})
 
 
 def refused(status: int, message: str) -> Reply:
@@ -74,12 +81,16 @@ def refused(status: int, message: str) -> Reply:
 
 @dataclass(eq=False)
 class Server:
-    """A running endpoint. `asked` are the requests as they came, `answered` counts replies of status 200 by what was asked."""
+    """A running endpoint. `asked` are the requests as they came, `answered` counts replies of status 200 by what was asked.
+
+    `models` is its list of models; empty: it has none.
+    """
 
     url: str
     asked: list[Asked] = field(default_factory=list)
     answered: Counter[tuple[str, bytes]] = field(default_factory=Counter)
     going: threading.Event = field(default_factory=threading.Event)
+    models: list[str] = field(default_factory=list)
     most_at_once: int = 0
     now: int = 0
 
@@ -107,6 +118,14 @@ def serving(reply: Callable[[Asked], Reply]) -> Iterator[Server]:
             finally:
                 with lock:
                     server.now -= 1
+
+        def do_GET(self) -> None:
+            data = json.dumps({"object": "list", "data": [{"id": name, "object": "model"} for name in server.models]}).encode()
+            self.send_response(200 if server.models else 404)
+            for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data)
 
         def _answer(self, asked: Asked, found: Reply) -> None:
             if found.stall:

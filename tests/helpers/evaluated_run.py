@@ -1,4 +1,4 @@
-"""Evaluations of 1 and of 5 examples, for a launcher: `torchrun evaluated_run.py FOLDER` writes their metrics."""
+"""Evaluations and predictions of 1 and of 5 examples, for a launcher: `torchrun evaluated_run.py FOLDER` writes their metrics."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ def main() -> None:
     assert trainer.args.world_size == 2
     for number in (1, 5):
         metrics = trainer.evaluate(examples(number, first=10))
+        predicted = trainer.predict(examples(number, first=10)).metrics
+        assert all(predicted[f"test_{name[5:]}"] == value for name, value in metrics.items() if "loss" in name or "cosine" in name)
         if trainer.args.process_index == 0:
             (folder / f"{number}.json").write_text(json.dumps(metrics))
     del trainer

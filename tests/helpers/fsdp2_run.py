@@ -1,10 +1,11 @@
-"""Runs of tiny models under FSDP2 as accelerate sets it up, on gloo processes: `fsdp2_run.py FOLDER JSON`.
+"""Runs of tiny models under FSDP2 as accelerate sets it up, on gloo processes: `fsdp2_run.py FOLDER JSON` on each of them.
 
 accelerate takes its FSDP plug-in for accelerators only. On a CPU nothing else of it depends on the device, so `fsdp_on_cpu` makes its state
 say FSDP there; the Trainer, accelerate's `_prepare_fsdp2` and checkpoints, and torch's `fully_shard` are the real ones.
 
 Options: `names` (families), `steps` a run, `save_at` (a step, 0: never), `resume` (a folder with runs to go on from),
-`state_dict` (SHARDED_STATE_DICT or FULL_STATE_DICT), `low_memory` (`cpu_ram_efficient_loading`), `micro` (examples of a micro-batch).
+`state_dict` (SHARDED_STATE_DICT or FULL_STATE_DICT), `low_memory` (`cpu_ram_efficient_loading`), `micro` (examples of a micro-batch),
+`best` (evaluate and save at each step of a destructive learning rate, and load the best model at the end).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainingArguments
 
 from helpers import tiny_families
+from helpers.collectives import counted_collectives
 from helpers.conversations import IMAGE, says
 from theodolite.data.packing import PackingCollator
 from theodolite.data.sources import TrainingExample
@@ -46,7 +48,10 @@ DEFAULTS: Mapping[str, Any] = {
     "state_dict": "SHARDED_STATE_DICT",
     "low_memory": False,
     "micro": 1,
+    "best": False,
 }
+# More than processes and with different numbers of pictures: of two processes one gets a filler, and one a dummy picture.
+NUM_HELD_OUT = 3
 # As `accelerate launch` sets them for a configuration made by its questionnaire, apart from the options of a run.
 ENVIRONMENT = {
     "ACCELERATE_USE_FSDP": "true",
@@ -58,13 +63,13 @@ ENVIRONMENT = {
 
 
 class Questions:
-    """Twelve examples with 0, 1 and 2 pictures: with micro-batches of one, the processes' differ at most steps."""
+    """Examples with 0, 1 and 2 pictures: with micro-batches of one, the processes' differ at most steps."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, number: int = 12) -> None:
+        self.name, self.number = name, number
 
     def __len__(self) -> int:
-        return 12
+        return self.number
 
     def __getitem__(self, number: int) -> TrainingExample:
         num_pictures = number % 3
@@ -83,12 +88,14 @@ def trainer_of(name: str, folder: Path, options: Mapping[str, Any], processes: i
     for path in family.connector:
         model.get_submodule(path).requires_grad_(True)
     collator = PackingCollator(words, PictureReader(image_processor, words, model.config), max_length=400)
+    best = {"eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": True, "lr_scheduler_type": "constant"}
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
         max_steps=options["steps"],
         per_device_train_batch_size=options["micro"],
         gradient_accumulation_steps=BATCH // (options["micro"] * processes),
-        learning_rate=3e-3,
+        per_device_eval_batch_size=1,
+        learning_rate=0.3 if options["best"] else 3e-3,
         optim="adamw_torch",
         adam_epsilon=1e-6,
         use_cpu=True,
@@ -99,6 +106,7 @@ def trainer_of(name: str, folder: Path, options: Mapping[str, Any], processes: i
         disable_tqdm=True,
         dataloader_pin_memory=False,
         remove_unused_columns=False,
+        **(best if options["best"] else {}),
     )
     settings = LaverConfig(
         branch=("joint", "separate")[tiny_families.NAMES.index(name) % 2],
@@ -110,7 +118,8 @@ def trainer_of(name: str, folder: Path, options: Mapping[str, Any], processes: i
     )
     torch.manual_seed(1)
     log = JsonLinesLog(folder / "log.jsonl")
-    return LaverTrainer(model, settings, args=arguments, train_dataset=Questions(name), data_collator=collator, callbacks=[log])
+    data = {"train_dataset": Questions(name), "eval_dataset": Questions(name, NUM_HELD_OUT)}
+    return LaverTrainer(model, settings, args=arguments, data_collator=collator, callbacks=[log], **data)
 
 
 def loaded(model: Any, name: str, folder: Path) -> Any:
@@ -138,12 +147,19 @@ def run(name: str, folder: Path, options: Mapping[str, Any]) -> None:
     resumed = Path(options["resume"]) / name / "checkpoints" / f"checkpoint-{options['save_at']}" if options["resume"] else None
     folder.mkdir(parents=True, exist_ok=True)
     gathered = count_gathered(trainer)
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    with counted_collectives() as collectives:
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     trained = [parameter for parameter in trainer.objective_module.parameters() if parameter.requires_grad]
     assert all(isinstance(parameter, DTensor) == sharded for parameter in trained)
     if sharded:
         teaches_after_a_forward_alone(trainer, name)
     if not options["resume"]:
+        (folder / "collectives.json").write_text(json.dumps(collectives))
+        measured = [trainer.evaluate(), *(entry for entry in trainer.state.log_history if "eval_loss" in entry)]
+        (folder / "measured.json").write_text(json.dumps(measured))
+        if name == "llava":
+            predicted = trainer.predict(Questions(name, NUM_HELD_OUT)).metrics
+            assert all(value == measured[0][f"eval_{key[5:]}"] for key, value in predicted.items() if "loss" in key or "cosine" in key)
         trainer.save_model(str(folder / "model"))
         (folder / "gathered.json").write_text(json.dumps(len(gathered)))
     AcceleratorState._reset_state(reset_partial_state=False)
@@ -168,10 +184,10 @@ def teaches_after_a_forward_alone(trainer: LaverTrainer, name: str) -> None:
     """A forward without a backward leaves the weights of FSDP2's root gathered; a teacher must not take these for its parameters."""
     data = Questions(name)
     batch = trainer.objective_module.objective.prepare(trainer.data_collator([data[1], data[2]]), 1, 4)
-    before = trainer.teacher_callback.teach(trainer.model, batch, 1)
+    before = trainer.teacher_callback.teach(trainer.model, batch, 1, counted=False)
     with torch.no_grad():
         loss = trainer.model(before, 1)["language"].total
-    again = trainer.teacher_callback.teach(trainer.model, batch, 1)
+    again = trainer.teacher_callback.teach(trainer.model, batch, 1, counted=False)
     assert torch.equal(before["teacher_outputs"].outputs, again["teacher_outputs"].outputs)
     with torch.no_grad():
         assert torch.equal(trainer.model(again, 1)["language"].total, loss)

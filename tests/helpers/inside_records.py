@@ -17,13 +17,15 @@ from theodolite.records.inside import Inside
 from theodolite.records.ladder import FactorLadder, Ladder, LadderThresholds, Loss, PositionMap, Rung, Step
 from theodolite.records.likeness import Likeness, SiteLikeness
 from theodolite.records.part import Estimate, Rate
+from theodolite.records.words import FactorWords, Lens, ShownLens, ShownPicture, SiteWords, TextStates, Words
 
 FACTORS = ("shape", "colour", "sheen")
+HOSTILE_WORD = "</script><script>console.error('owned')</script>"
 QUERIES = ("shape", "colour")
 LAYERS = ("layer.1", "layer.2", "layer.3")
 SITES = ("encoder", "connector", *LAYERS)
 CAUSAL_SITES = ("connector", "layer.2")
-MEASURES = ("ladder", "likeness", "allocation", "geometry", "fisher", "causal", "gap", "identifiability")
+MEASURES = ("ladder", "likeness", "allocation", "geometry", "fisher", "causal", "gap", "identifiability", "words")
 LOSSES: dict[str, tuple[Step, str | None, str | None]] = {
     "shape": ("not kept", "layer.2", "layer.3"),
     "colour": ("said", None, None),
@@ -196,6 +198,41 @@ def identifiability(numbers: Numbers) -> Identifiability:
     return Identifiability(reason=None, num_pictures=330, num_scenes=30, max_axes=32, sites={name: site() for name in SITES}, left_out={})
 
 
+def words(numbers: Numbers, side: int) -> Words:
+    def factor() -> FactorWords:
+        return FactorWords(share=numbers.estimate(), baseline=numbers.estimate(), excess=numbers.estimate(0.1), num_pictures=30)
+
+    def lens(factors: Sequence[str], layers: dict[str, float]) -> Lens:
+        return Lens(
+            sites={
+                site: SiteWords(strength=numbers.estimate(), text_layers=layers, factors={each: factor() for each in factors})
+                for site in SITES[1:]
+            },
+            spellings={"red": ("red", "␣red"), "sheen": ()}, unnamed={"sheen": ("sheen-0", "sheen-1")},
+            left_out={"sheen": "fewer than two of its values can be named"},
+        )  # fmt: skip
+
+    def shown(kind: str, site: str) -> ShownLens:
+        own = tuple(f"{kind[0]}{site[-1]}{token} red {HOSTILE_WORD} a cup" for token in range(side * side))
+        return ShownLens(lens=kind, site=site, words=own, strength=(0.25,) * (side * side), named={"colour": (1, 2), "shape": ()})
+
+    def picture(scene: int) -> ShownPicture:
+        return ShownPicture(
+            scene_id=scene, picture=f"pictures/words-00000{scene}.png", values={"shape": "round", "colour": "red"},
+            cells=tuple((0, row, column) for row, column in product(range(side), range(side))),
+            lenses=tuple(shown(kind, site) for kind in ("logit", "latent") for site in ("connector", "layer.1", "layer.2", "layer.3")),
+        )  # fmt: skip
+
+    return Words(
+        top_k=5, num_scenes=30, num_pictures=30, num_tokens=side * side, logit=lens(("shape", "colour"), {}),
+        latent=lens(("shape",), {"layer.1": 0.75, "layer.2": 0.25}),
+        states=TextStates(
+            text="built in", text_sha256="0" * 64, num_sentences=368, num_states=1800, num_words=640, layers=("layer.1", "layer.2")
+        ),
+        shown=(picture(3), picture(4)),
+    )  # fmt: skip
+
+
 def inside(start: int = 1, *, side: int = 4, **changed: Any) -> Inside:
     """All measures of one model; another start gives other numbers."""
     numbers = Numbers(start)
@@ -229,5 +266,6 @@ def inside(start: int = 1, *, side: int = 4, **changed: Any) -> Inside:
             }
         ),
         identifiability=identifiability(numbers),
+        words=words(numbers, side),
     )  # fmt: skip
     return found.model_copy(update=changed)

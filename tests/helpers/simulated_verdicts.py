@@ -1,11 +1,14 @@
 """Verdicts of answers drawn with known read, leak and noise, judged as a survey judges them.
 
-`python tests/helpers/simulated_verdicts.py` prints the table of docs/reference/measures.md.
+`python tests/helpers/simulated_verdicts.py` prints the table of docs/reference/measures.md; with a number of draws, the share of wrong
+verdicts in each cell, as JSON.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from collections import Counter
 from functools import cache
 
 import numpy as np
@@ -31,14 +34,15 @@ def read_rate(num_scenes: int, moved: int) -> Rate:
 
 
 @cache
-def leak_rate(query: int, num_others: int, num_scenes: int, both: int, leak_only: int, noise_only: int) -> Leak:
+def leak_rate(num_others: int, num_scenes: int, both: int, leak_only: int, noise_only: int) -> Leak:
     """The leak of scenes of which so many move by the factor and by noise, by the factor only, and by noise only."""
     scenes = np.arange(num_scenes)
     leak = (scenes < both + leak_only).astype(float)
     noise = ((scenes < both) | ((scenes >= both + leak_only) & (scenes < both + leak_only + noise_only))).astype(float)
     plain = THRESHOLDS.confidence
-    question = Question(f"other {query}", "open")
-    return leak_of("shape", question, (leak, scenes), "nuisance", (noise, scenes), plain, adjusted_confidence(plain, num_others))
+    return leak_of(
+        "shape", Question("other", "open"), (leak, scenes), "nuisance", (noise, scenes), plain, adjusted_confidence(plain, num_others)
+    )
 
 
 @cache
@@ -50,7 +54,7 @@ def judged(num_scenes: int, read: int, counts: tuple[tuple[int, int, int], ...])
         read_above_noise=None,
         read_queries=(READ_QUERY,),
         missing_read=(),
-        leaks=tuple(leak_rate(query, len(counts), num_scenes, *count) for query, count in enumerate(counts)),
+        leaks=tuple(leak_rate(len(counts), num_scenes, *count) for count in counts),
         missing_leaks=(),
         states={READ_QUERY: "fit"},
     )
@@ -63,20 +67,17 @@ def verdict_counts(read: float, leaks: tuple[float, ...], noise: float, num_scen
     # The same leaks for every read rate, so that their intervals are computed once.
     rng = np.random.default_rng([*(round(1000 * leak) for leak in leaks), round(1000 * noise), num_scenes])
     reads = np.random.default_rng([round(1000 * read), num_scenes]).binomial(num_scenes, read, num_draws)
-    found: dict[str, int] = {}
-    for moved in reads.tolist():
-        counts = []
-        for leak in leaks:
-            total = min(leak + noise, 1.0)
-            # Half of the noise is the scene's own and moves both answers; the rest is independent.
-            shared = noise / 2
-            own, other = (total - shared) / (1 - shared), (noise - shared) / (1 - shared)
-            either = rng.random((3, num_scenes)) < np.array([[shared], [own], [other]])
-            one, two = either[0] | either[1], either[0] | either[2]
-            counts.append((int((one & two).sum()), int((one & ~two).sum()), int((two & ~one).sum())))
-        verdict = judged(num_scenes, moved, tuple(counts))
-        found[verdict] = found.get(verdict, 0) + 1
-    return {verdict: count / num_draws for verdict, count in found.items()}
+    # Half of the noise is the scene's own and moves both answers; the rest is independent.
+    shared = noise / 2
+    chances = [(shared, (min(leak + noise, 1.0) - shared) / (1 - shared), (noise - shared) / (1 - shared)) for leak in leaks]
+    either = rng.random((num_draws, len(leaks), 3, num_scenes)) < np.array(chances)[:, :, None]
+    one, two = either[:, :, 0] | either[:, :, 1], either[:, :, 0] | either[:, :, 2]
+    counts = np.stack([(one & two).sum(axis=2), (one & ~two).sum(axis=2), (two & ~one).sum(axis=2)], axis=2)
+    # A verdict does not depend on the order of the queries: sorted, more of them are judged already.
+    verdicts = Counter(
+        judged(num_scenes, moved, tuple(sorted(map(tuple, each)))) for moved, each in zip(reads.tolist(), counts.tolist(), strict=True)
+    )
+    return {verdict: count / num_draws for verdict, count in verdicts.items()}
 
 
 def right_verdict(read: float, leaks: tuple[float, ...]) -> str:
@@ -90,6 +91,20 @@ def wrong_frac(shares: dict[str, float], read: float, leaks: tuple[float, ...]) 
 
 def leaks_of(leak: float, num_others: int) -> tuple[float, ...]:
     return (leak, *(0.0,) * (num_others - 1))
+
+
+def wrong_fracs(num_draws: int) -> list[dict[str, float]]:
+    """Share of wrong verdicts for every number of scenes and everything that is true."""
+    cells = []
+    for num_scenes in NUM_SCENES:
+        for read in READS:
+            for leak in LEAKS:
+                for noise, others in SURROUNDINGS:
+                    leaks = leaks_of(leak, others)
+                    wrong = wrong_frac(verdict_counts(read, leaks, noise, num_scenes, num_draws), read, leaks)
+                    cell = {"num_scenes": num_scenes, "read": read, "leak": leak, "noise": noise, "num_others": others}
+                    cells.append({**cell, "wrong_frac": wrong})
+    return cells
 
 
 def table(num_draws: int = 1_000) -> str:
@@ -110,4 +125,4 @@ def table(num_draws: int = 1_000) -> str:
 
 
 if __name__ == "__main__":
-    print(table())
+    print(json.dumps(wrong_fracs(int(sys.argv[1]))) if len(sys.argv) > 1 else table())

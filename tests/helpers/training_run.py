@@ -1,7 +1,7 @@
 """One training run of a tiny LLaVA, as a process of its own: `python trajectory.py FOLDER JSON`. Writes its losses and final weights.
 
-Options: `objective` (laver, plain, masked), `branch`, `processes` (how it was launched is up to the caller), `batch` and `accumulation` of
-each process, `row_length`, `attention`, `sharded` (FSDP2), `steps`, `save_steps`, `resume`, `die_at` (a step), `die_saving`.
+Options: `objective` (laver, plain, masked), `branch`, `batch` and `accumulation` of each process, `row_length`, `attention`, `sharded`
+(FSDP2), `steps`, `save_steps`, `resume`, `die_at` (a step), `die_saving`, and `environment` (WORLD_SIZE, RANK ... of one of several).
 """
 
 from __future__ import annotations
@@ -243,6 +243,7 @@ def epoch_of(number: int, epoch: int) -> list[tuple[int, int]]:
 def main() -> None:
     folder, options = Path(sys.argv[1]), {**DEFAULTS, **json.loads(sys.argv[2])}
     folder.mkdir(parents=True, exist_ok=True)
+    os.environ.update(options.pop("environment", {}))
     torch.set_num_threads(1)
     objective_module = sharded(folder, options) if options["sharded"] else trained(folder, options)
     # Under FSDP2 gathering takes every process.

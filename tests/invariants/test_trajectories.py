@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,45 +39,38 @@ def environment() -> dict[str, str]:
     return {key: value for key, value in script_environment(own).items() if key not in ("WORLD_SIZE", "RANK", "LOCAL_RANK")}
 
 
-def fork(folder: Path, options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    """One run in a process of its own, which has its imports already."""
-    if not SERVERS:
+def fork(folder: Path, options: dict[str, Any], processes: int = 1) -> subprocess.CompletedProcess[str]:
+    """One run in processes of its own, which have their imports already; of several, the first that failed."""
+    while len(SERVERS) < processes:
         SERVERS.append(Forked(HELPERS / "training_run.py", environment()))
-    return SERVERS[0].run(folder.parent / f"{folder.name}.txt", str(folder), json.dumps(options))
-
-
-def start(folder: Path, options: dict[str, Any], processes: int = 1) -> subprocess.CompletedProcess[str]:
-    """One run from nothing: a process of its own, or several under torchrun."""
-    command = [sys.executable]
+    places: list[dict[str, str]] = [{}]
     if processes > 1:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        command += [
-            "-m",
-            "torch.distributed.run",
-            "--nproc_per_node",
-            str(processes),
-            "--master_addr",
-            "127.0.0.1",
-            "--master_port",
-            str(port),
-        ]
-    return subprocess.run(
-        [*command, str(HELPERS / "training_run.py"), str(folder), json.dumps(options)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
-        timeout=500,
-    )
+            port = str(probe.getsockname()[1])
+        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+        places = [{**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+
+    def rank_done(rank: int) -> subprocess.CompletedProcess[str]:
+        told = json.dumps({**options, "environment": places[rank]})
+        return SERVERS[rank].run(folder.parent / f"{folder.name}-{rank}.txt", str(folder), told)
+
+    with ThreadPoolExecutor(processes) as ranks:
+        done = list(ranks.map(rank_done, range(processes)))
+    return next((each for each in done if each.returncode), done[0])
+
+
+def start(folder: Path, options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """One run from nothing: with its own imports, and its own seed of Python's hashes."""
+    command = [sys.executable, str(HELPERS / "training_run.py"), str(folder), json.dumps(options)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=500)
 
 
 @cache
 def run(processes: int = 1, **options: Any) -> tuple[list[float], dict[str, Tensor], list[dict[str, float]]]:
     """Losses a step, final trained weights and the whole log; each run is made once."""
     where = RUNS["root"] / "-".join([str(processes), *(f"{key}={value}" for key, value in sorted(options.items()))])
-    done = fork(where, options) if processes == 1 else start(where, options, processes)
+    done = fork(where, options, processes)
     assert done.returncode == 0, done.stderr[-3000:]
     return read(where)
 
@@ -152,7 +146,7 @@ def test_killed_and_resumed_is_straight_through_to_the_bit(death: dict[str, int]
     options = {"branch": "joint", "steps": 12, "save_steps": 4}
     straight = run(**options)
     where = RUNS["root"] / f"killed-{next(iter(death))}"
-    killed = start(where, {**options, **death})
+    killed = fork(where, {**options, **death})
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     assert not (where / "weights.safetensors").exists()
     done = start(where, {**options, "resume": True})

@@ -19,7 +19,7 @@ from helpers import tiny_families
 from helpers.adapted_models import MIXED, at_prompt, padded_left, read_logits, view_of, written, written_by_hand
 from theodolite.models.export import export_vlm
 from theodolite.models.exported.adapted import edited
-from theodolite.models.exported.attention import language_mask, layer_kinds
+from theodolite.models.exported.attention import LAYERS, language_mask, layer_kinds
 from theodolite.models.exported.grids import token_grid
 from theodolite.models.exported.layout import NONE, layout_of
 from theodolite.models.families import family_of, image_token_id
@@ -151,6 +151,25 @@ def test_models_whose_layers_all_have_a_window_keep_it() -> None:
     seen = language_mask(place, False, config, torch.float32)[0, 0] == 0
     band = torch.ones(7, 7, dtype=torch.bool)
     assert torch.equal(seen, band.tril() & band.triu(-2))
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_gemma_3_whose_layers_are_all_of_one_kind_is_adapted(kind: str, tmp_path: Path) -> None:
+    """Its rotary module asks for the kind although there is only one."""
+    config, kind_of_model, _ = tiny_families.BUILDERS["gemma3"](2)
+    config.text_config.layer_types = [kind] * 2
+    torch.manual_seed(0)
+    model = kind_of_model(config).eval()
+    for weight in model.parameters():
+        tiny_families.spread(weight.data)
+    adapt(model, MIXED)
+    export_vlm(model, None, tmp_path)
+    given = prompts("gemma3")
+    real = given["attention_mask"].bool()
+    with torch.inference_mode():
+        logits = adapted_classes("gemma3")[1].from_pretrained(tmp_path)(**given).logits
+    torch.testing.assert_close(logits[real], read_logits(model, given)[real], atol=1e-5, rtol=1e-5)
+    assert (read_logits(model, given, PLAIN_POSITIONS) - logits)[real].abs().max() > 1e-3
 
 
 def test_guessing_ahead_changes_nothing(loaded: Callable[..., Any]) -> None:

@@ -58,7 +58,7 @@ def test_a_window_counts_positions_in_the_sample_and_never_cuts_a_picture() -> N
 
 
 def test_no_row_of_an_additive_mask_is_empty() -> None:
-    mask = additive_mask(visible(layout([["tv"], ["t"]]), mixed=True), torch.bfloat16)
+    mask = additive_mask(layout([["tv"], ["t"]]), True, torch.bfloat16)
     assert mask.shape == (2, 1, 5, 5)
     assert (mask == 0).any(dim=-1).all()
     assert torch.isfinite(mask).all()

@@ -255,6 +255,18 @@ def test_directions_stand_under_both_products_with_chance_and_overlap() -> None:
                 assert cells["overlap"][0]["data-value"] == repr(most)
 
 
+def test_words_of_both_lenses_stand_in_one_row_beside_patch_and_erasure() -> None:
+    words = FIRST.inside.words if FIRST.inside else None
+    assert words is not None and words.latent is not None
+    for site, logit in words.logit.sites.items():
+        for factor in ("shape", "colour"):
+            one, other = logit.factors[factor], words.latent.sites[site].factors.get(factor)
+            cells = one_row(FIRST.title, measure="words", site=site, factor=factor)
+            numbers = {"logit_share": one.share, "logit_baseline": one.baseline, "logit_excess": one.excess}
+            check(cells, {**numbers, "latent_share": other.share if other else None, "latent_excess": other.excess if other else None})
+    assert "The logit lens cannot name sheen sheen-0 and sheen-1" in " ".join(HTML.split()) and "sheen is left out" in HTML
+
+
 def test_causal_numbers_have_tables_of_their_own() -> None:
     causal = FIRST.inside.causal if FIRST.inside else None
     assert causal is not None
@@ -299,10 +311,10 @@ def test_both_arms_are_drawn_and_the_console_stays_empty(opened: tuple[Page, lis
     page, console = opened
     assert console == []
     assert [found["data-inside"] for found in page.of("article") if "data-inside" in found] == [FIRST.title, SECOND.title]
-    # One chart compares, two an arm are of its answers, six of its inside.
-    assert len(page.charts) == 1 + 2 * (2 + 6)
+    # One chart compares, two an arm are of its answers, seven of its inside.
+    assert len(page.charts) == 1 + 2 * (2 + 7)
     assert all({"mark-rect", "mark-symbol"} & set(parts) for parts in page.charts)
-    assert page.text.count("What this does not say") == 4
+    assert page.text.count("What this does not say") == 6
 
 
 def test_records_without_an_inside_give_a_page_without_a_word_of_it() -> None:
@@ -315,7 +327,7 @@ def test_an_arm_without_an_inside_says_so_beside_one_that_has_it() -> None:
     assert page.count("Nothing was measured inside this model") == 1
 
 
-@pytest.mark.parametrize("left", ["ladder", "likeness", "allocation", "geometry", "fisher", "causal", "gap", "identifiability"])
+@pytest.mark.parametrize("left", ["ladder", "likeness", "allocation", "geometry", "fisher", "causal", "gap", "identifiability", "words"])
 def test_any_one_measure_alone_gives_a_page(left: str) -> None:
     found = inside_records.inside()
     nothing: dict[str, Any] = dict.fromkeys(inside_records.MEASURES)
@@ -327,6 +339,54 @@ def test_any_one_measure_alone_gives_a_page(left: str) -> None:
 def test_the_captions_of_the_inside_name_the_seed() -> None:
     captions = re.findall(r"<caption>(.*?)</caption>", HTML)
     assert len(captions) > 30 and all("one seed" in caption for caption in captions)
+
+
+# Words over a picture
+
+
+def cells_of(page: Page) -> list[Attributes]:
+    return [found for found in page.of("span") if "data-token" in found]
+
+
+CHOOSE = """<script>
+const choose = (control, value) => { control.value = value; control.dispatchEvent(new Event("input")); };
+const [first] = document.querySelectorAll("figure.words");
+const before = first.querySelector("[data-token]").textContent;
+choose(first.querySelectorAll("select")[0], "1");
+choose(first.querySelector("input"), "3");
+choose(first.querySelectorAll("select")[1], "shape");
+first.querySelector("[data-token='1']").dispatchEvent(new MouseEvent("mouseover", { bubbles: true }));
+document.documentElement.dataset.words = [before, first.querySelector("[data-token]").textContent,
+  first.querySelectorAll(".named").length, first.querySelector(".word-tip").innerText.replaceAll("\\n", " ")].join("; ");
+</script>"""
+
+
+def test_words_lie_over_the_tokens_and_follow_lens_site_and_factor(tmp_path: Path) -> None:
+    folder = made.write(tmp_path / "a", FIRST)
+    picture = next((folder / "pictures").iterdir()).read_bytes()
+    (folder / "pictures" / "words-000003.png").write_bytes(picture)
+    write_report([folder], tmp_path / "report.html")
+    whole = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "words-000003" not in whole, "the picture itself is in the page"
+    (tmp_path / "page.html").write_text(whole + CHOOSE, encoding="utf-8")
+    dom, console = open_page(tmp_path / "page.html")
+    page = Page(dom)
+    assert console == [] and len(cells_of(page)) == 2 * 16
+    (root,) = page.of("html")
+    # LatentLens at the second of four sites, then the logit lens at the last, whose second token names the colour.
+    before, after, marked, tip = root["data-words"].split("; ")
+    assert (before, after, marked) == ("l10", "l30", "0")
+    assert tip.startswith("row 1, column 2") and "red" in tip and "names colour: red" in tip and "probability of the first: 0.25" in tip
+    first, second = page.of("div", **{"class": "word-grid over"}), page.of("div", **{"class": "word-grid"})
+    assert len(first) == 1 and "data:image/png" in first[0]["style"], "a picture lies behind its words"
+    assert len(second) == 1, "without its file there are words alone"
+    named = [found for found in cells_of(page) if found.get("class") == "named"]
+    assert [found["data-token"] for found in named] == ["1", "2"], "of the second picture, under any factor"
+
+
+def test_a_record_without_words_has_no_script_of_words() -> None:
+    bare = build_page([StoredSurvey(FIRST.model_copy(update={"inside": inside_records.inside(words=None)}))])
+    assert "wordGrid" not in bare and "wordGrid" in HTML
 
 
 # Position maps

@@ -12,15 +12,13 @@ is at a bound of its range, which no interval misses on that side. Each test nam
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
-from types import ModuleType
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from helpers.unchecked import without_checks
 from theodolite.records.part import Estimate, Rate
 from theodolite.stats import jackknife, rates
 
@@ -28,16 +26,6 @@ LEAST, MOST = 0.93, 0.99
 FEW = 5.0
 ROUND = 1e-9  # a truth that equals an end up to rounding is inside
 RATES = (0.02, 0.05, 0.2, 0.5, 0.8, 0.95, 0.98)
-
-
-def without_checks(module: ModuleType) -> ModuleType:
-    """The same source without the type checks of tests, which take most of the time of a small call."""
-    name = f"unchecked_{module.__name__.rpartition('.')[2]}"
-    spec = importlib.util.spec_from_file_location(name, module.__file__)
-    assert spec is not None and spec.loader is not None
-    sys.modules[name] = unchecked = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(unchecked)
-    return unchecked
 
 
 RATES_MODULE, JACKKNIFE_MODULE = without_checks(rates), without_checks(jackknife)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
+from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,35 +14,28 @@ import torch
 from safetensors.torch import load_file
 
 from helpers import HELPERS, script_environment
+from helpers.fork_server import Forked
 from helpers.fsdp2_run import DEFAULTS, run
 from helpers.tiny_families import NAMES
 
 LOW_MEMORY = ("llava", "gemma3")  # of which the second ties its head to its embeddings
 RUNS: dict[str, Path] = {}
+SERVERS: dict[str, Forked] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def folder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    RUNS["root"] = tmp_path_factory.mktemp("fsdp2")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The folder of the runs, and the server that forks their processes: imports take longer than a family's run."""
+    own = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    RUNS["root"], SERVERS["fsdp2"] = tmp_path_factory.mktemp("fsdp2"), Forked(HELPERS / "fsdp2_run.py", script_environment(own))
+    yield
+    SERVERS["fsdp2"].close()
 
 
 def launch(name: str, processes: int, options: dict[str, Any]) -> Path:
-    """One launch of `fsdp2_run.py` under torchrun, which goes through families; the folder with one folder for each."""
+    """One run of `fsdp2_run.py` on several processes, which goes through families; the folder with one folder for each."""
     where = RUNS["root"] / name
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = ["--master_addr", "127.0.0.1", "--master_port", str(port)]
-    own = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    script = [str(HELPERS / "fsdp2_run.py"), str(where), json.dumps(options)]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), *address, *script],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={key: value for key, value in script_environment(own).items() if key not in ("WORLD_SIZE", "RANK", "LOCAL_RANK")},
-        timeout=500,
-    )
+    done = SERVERS["fsdp2"].run(where.with_suffix(".txt"), str(where), json.dumps(options), launched=processes)
     assert done.returncode == 0, done.stderr[-4000:]
     return where
 
@@ -68,6 +60,11 @@ def alone(name: str) -> Path:
     """The same run in this process, without FSDP, with micro-batches of the same samples and no dummy picture."""
     run(name, RUNS["root"] / "alone" / name, DEFAULTS)
     return RUNS["root"] / "alone" / name
+
+
+@cache
+def best() -> Path:
+    return launch("best", 2, {"names": ["llava"], "save_at": 1, "best": True})
 
 
 def log_of(folder: Path) -> list[dict[str, float]]:
@@ -95,6 +92,38 @@ def test_two_processes_train_as_one(name: str) -> None:
     assert log[-1]["loss/language"] < log[0]["loss/language"]
     same_losses(log_of(two() / name), log)
     same_weights(two() / name, alone(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_evaluate_as_one(name: str) -> None:
+    """Held-out examples with 0, 1 and 2 pictures, one a batch: one process has a dummy picture, and then an example that is not counted."""
+    sharded, straight = (json.loads((folder / "measured.json").read_text()) for folder in (two() / name, alone(name)))
+    terms = {key for key in straight[0] if "loss" in key or "cosine" in key or key.endswith("mask_frac")}
+    assert {"eval_loss", "eval_loss/language", "eval_loss/masked_latent", "eval_loss/gram"} <= terms
+    assert {key: sharded[0][key] for key in terms} == pytest.approx({key: straight[0][key] for key in terms}, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_makes_one_collective_of_its_own(name: str) -> None:
+    """Beside FSDP2's: pictures that are lacking take no other one, and neither does the centre except where it is saved or the run ends."""
+    calls = json.loads((two() / name / "collectives.json").read_text())
+    by_file: Counter[str] = Counter()
+    for line, number in calls.items():
+        operation, _, place = line.partition(" at ")
+        if operation.startswith("all_"):  # those of a checkpoint are others
+            by_file[place.partition(":")[0]] += number
+    steps = int(DEFAULTS["steps"])
+    log = steps  # its terms are summed where it is written, which is at each step here
+    assert by_file == {"step_exchange.py": steps, "evaluation.py": log, "teacher_callback.py": 2}, calls
+
+
+def test_the_best_model_is_loaded_with_its_teacher() -> None:
+    """At a destructive learning rate the first evaluation is the best; weights, centre and teacher are those of its checkpoint."""
+    at_the_end, *measured, _ = json.loads((best() / "llava" / "measured.json").read_text())
+    losses = [entry["eval_loss"] for entry in measured]
+    assert min(losses) == losses[0] < losses[-1]
+    for term in ("loss", "loss/language", "loss/masked_latent", "loss/gram", "teacher_cosine"):
+        assert at_the_end[f"eval_{term}"] == pytest.approx(measured[0][f"eval_{term}"], abs=1e-5)
 
 
 @pytest.mark.parametrize("processes", [1, 3])

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from helpers import HELPERS, script_environment, tiny_families
+from helpers.fork_server import Forked
 from helpers.staged_run import STEPS, short
 from helpers.tiny_llava import tiny_vlm
 from theodolite.commands.progress import Steps
@@ -25,7 +27,7 @@ from theodolite.commands.train import train_recipe
 from theodolite.models.fingerprint import weights_hash
 from theodolite.models.freezing import set_trainable
 from theodolite.models.load import load_vlm
-from theodolite.objectives.laver import LaverConfig
+from theodolite.objectives.laver import LaVer
 from theodolite.records.errors import BadInput
 from theodolite.training.arguments import training_arguments
 from theodolite.training.recipe_data import factor_captions, file_recipe_data, shapes_recipe_data, source_named
@@ -34,18 +36,29 @@ from theodolite.training.stage_runner import run_stages
 from theodolite.worlds.factors import Scene, Scenes
 from theodolite.worlds.shapes.world import Shapes
 
+SCRIPT = HELPERS / "staged_run.py"
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
-def start(folder: Path, *deadly: str) -> subprocess.CompletedProcess[str]:
-    environment = script_environment({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
-    command = [sys.executable, str(HELPERS / "staged_run.py"), str(folder), *deadly]
+
+def start(folder: Path) -> subprocess.CompletedProcess[str]:
+    """A run from nothing: with its own imports, and its own seed of Python's hashes."""
+    command = [sys.executable, str(SCRIPT), str(folder)]
+    environment = script_environment(ENVIRONMENT)
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def server() -> Iterator[Forked]:
+    forked = Forked(SCRIPT, script_environment(ENVIRONMENT))
+    yield forked
+    forked.close()
+
+
+@pytest.fixture(scope="module")
+def whole(server: Forked, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("staged") / "whole"
-    done = start(folder)
+    done = server.run(folder.parent / "whole.txt", str(folder))
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
@@ -81,9 +94,9 @@ def test_tensorboard_holds_what_the_json_lines_hold(whole: Path) -> None:
 
 
 @pytest.mark.parametrize("deadly", [("align", "1"), ("laver", "3"), ("laver", str(STEPS)), ("instruct", "5")])
-def test_a_killed_run_goes_on_to_the_same_weights(whole: Path, tmp_path: Path, deadly: tuple[str, str]) -> None:
+def test_a_killed_run_goes_on_to_the_same_weights(whole: Path, server: Forked, tmp_path: Path, deadly: tuple[str, str]) -> None:
     folder = tmp_path / "killed"
-    killed = start(folder, *deadly)
+    killed = server.run(tmp_path / "killed.txt", str(folder), *deadly)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     done = start(folder)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -135,17 +148,31 @@ def test_adapters_are_all_that_is_trained_of_a_language_model_under_lora() -> No
     assert before != weights_hash(wrapped)
 
 
-def test_the_papers_numbers_are_the_recipes() -> None:
-    align, laver, instruct = paper_stages()
-    assert (align.trains, align.steps, align.learning_rate, align.warmup_steps, align.batch) == (("connector",), 4360, 2e-3, 500, 128)
-    for stage in (laver, instruct):
-        assert (stage.steps, stage.learning_rate, stage.warmup_steps, stage.batch, stage.max_length) == (6250, 2e-5, 100, 128, 2048)
-    assert (align.laver, laver.laver, instruct.laver) == (None, LaverConfig(), None)
-    settings = LaverConfig()
-    assert (settings.masked_latent_weight, settings.gram_weight, settings.mask_ratio, settings.head_hidden) == (1.0, 1.0, 0.05, 8192)
-    assert (settings.student_temperature, settings.teacher_temperature, settings.centre_momentum) == (0.1, 0.04, 0.9)
-    assert (settings.ema.decay, settings.ema.period(6250), settings.branch, settings.gram) == (0.95, 100, "separate", "clipped")
-    assert (settings.adaptation.attention, settings.adaptation.positions) == ("mixed", "2d")
+def test_the_papers_numbers_reach_the_optimizer_and_the_objective(tmp_path: Path) -> None:
+    """Where they take effect; that the temperatures do is seen in the steps recomputed by hand (test_assembled_step)."""
+    recipe = replace(laver_siglip2(), gradient_checkpointing=False)
+    for stage, published in zip(recipe.stages, [(4360, 2e-3, 500), (6250, 2e-5, 100), (6250, 2e-5, 100)], strict=True):
+        arguments = training_arguments(recipe, stage, tmp_path, 0)
+        assert (arguments.max_steps, arguments.learning_rate, arguments.warmup_steps) == published
+        assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps == 128
+        assert (arguments.lr_scheduler_type, arguments.bf16, stage.max_length) == ("cosine", True, 2048)
+    align, laver, instruct = recipe.stages
+    model, _, _ = tiny_families.tiny("llava")
+    trained = {
+        stage.name: {path for path, value in set_trainable(model, stage.trains).named_parameters() if value.requires_grad}
+        for stage in recipe.stages
+    }
+    assert trained[align.name] < trained[laver.name] == trained[instruct.name] and trained[align.name]
+    assert align.laver is instruct.laver is None and laver.laver is not None
+    with torch.device("meta"):
+        objective = LaVer(model.config, laver.laver)
+    assert [type(layer).__name__ for layer in objective.head.layers] == ["Linear", "GELU", "Linear", "GELU", "Linear"]
+    assert [layer.out_features for layer in objective.head.layers[:3:2]] == [8192, 8192]
+    ema = laver.laver.ema
+    assert [step for step in range(1, 6251) if ema.due(step, 6250)] == list(range(100, 6201, 100)) and ema.decay_at(100, 6250) == 0.95
+    assert [objective.mask_ratio(step, 6250) for step in (0, 3125, 6250)] == pytest.approx([0, 0.025, 0.05])
+    assert objective.centre.momentum == 0.9
+    assert (recipe.adaptation.attention, recipe.adaptation.positions) == ("mixed", "2d")
 
 
 def test_a_batch_is_divided_among_processes_and_micro_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,15 +279,10 @@ def test_the_allowed_share_of_damaged_examples_reaches_the_trainer_or_is_refused
 
 def test_two_processes_train_the_same_stages_to_the_same_model(whole: Path, tmp_path: Path) -> None:
     """Under torchrun: one process claims the folder and writes, both train, and the losses are those of one process."""
-    environment = script_environment({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
+    environment = script_environment(ENVIRONMENT)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*command, str(HELPERS / "staged_run.py"), str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-        timeout=400,
+        [*command, str(SCRIPT), str(tmp_path / "run")], capture_output=True, text=True, check=False, env=environment, timeout=400
     )
     assert done.returncode == 0, done.stderr[-3000:]
     for stage in ("align", "laver", "instruct"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,15 @@ import datasets
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import TrainerCallback
 
 from helpers import tiny_families
 from helpers.tiny_training import LAVER, laver_trainer, losses
 from theodolite.objectives.laver import LaverConfig
 from theodolite.records.errors import BadInput
-from theodolite.training.checkpoint import WHOLE, last_whole
-from theodolite.training.recipes import tiny_laver
-from theodolite.training.stage_runner import _as_json
+from theodolite.training.checkpoint import WEIGHTS, WHOLE, last_whole
 
 TRAINER_OPTIONS: dict[str, Any] = {
     "compute_metrics": lambda prediction: {},
@@ -81,6 +80,16 @@ def test_the_data_seed_decides_the_order(tmp_path: Path) -> None:
 # Checkpoints
 
 
+class StepsBegun(TrainerCallback):
+    """Lists how many steps were done before each step that a run begins."""
+
+    def __init__(self, began: list[int]) -> None:
+        self.began = began
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.began.append(state.global_step)
+
+
 def test_resuming_from_true_takes_the_last_whole_checkpoint(tmp_path: Path) -> None:
     straight = laver_trainer(tmp_path, save_strategy="steps", save_steps=2, max_steps=6)
     straight.train()
@@ -88,7 +97,10 @@ def test_resuming_from_true_takes_the_last_whole_checkpoint(tmp_path: Path) -> N
     (tmp_path / "checkpoint-6" / "teacher.safetensors").unlink()
     (tmp_path / "checkpoint-best").mkdir()  # of the user's own
     resumed = laver_trainer(tmp_path, max_steps=6)
+    began: list[int] = []
+    resumed.add_callback(StepsBegun(began))
     resumed.train(resume_from_checkpoint=True)
+    assert began == [4, 5], "the losses alone would be those that the cut-off checkpoint has noted"
     assert losses(resumed) == losses(straight)
     assert sum("train_runtime" in entry for entry in resumed.state.log_history) == 1
     assert (tmp_path / "checkpoint-best").is_dir()
@@ -101,6 +113,21 @@ def test_resuming_from_nothing_and_from_a_checkpoint_that_was_cut_off_are_refuse
     (tmp_path / "checkpoint-2").mkdir()
     with pytest.raises(BadInput, match="checkpoint-2 is no complete checkpoint"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
+def as_before_the_centre_moved(checkpoint: Path) -> None:
+    """The files of a checkpoint as older versions wrote them: the centre among the weights, the teacher without it."""
+    weights, teacher = (load_file(checkpoint / name) for name in (WEIGHTS, "teacher.safetensors"))
+    weights["objective.centre.value"] = teacher.pop("objective.centre.value")
+    save_file(weights, checkpoint / WEIGHTS)
+    save_file(teacher, checkpoint / "teacher.safetensors")
+
+
+def test_a_checkpoint_of_an_older_version_is_refused_with_the_reason(tmp_path: Path) -> None:
+    laver_trainer(tmp_path, save_strategy="steps", save_steps=2, max_steps=2).train()
+    as_before_the_centre_moved(tmp_path / "checkpoint-2")
+    with pytest.raises(BadInput, match=r"checkpoint-2 was written by a version of theodolite that kept LaVer's centre among the weights"):
+        laver_trainer(tmp_path, max_steps=4).train(resume_from_checkpoint=True)
 
 
 def test_with_a_limit_of_one_the_last_whole_checkpoint_outlives_the_writing_of_the_next(tmp_path: Path) -> None:
@@ -166,6 +193,11 @@ def test_head_and_mask_embedding_have_their_own_learning_rate(tmp_path: Path) ->
     assert {group["lr"] for group in visual.values()} == {3e-3}  # scheduled like the others
 
 
+def test_a_learning_rate_of_the_head_below_zero_is_refused() -> None:
+    with pytest.raises(BadInput, match="head_learning_rate is -1"):
+        LaverConfig(head_learning_rate=-1.0)
+
+
 def test_a_head_that_does_not_learn_stays(tmp_path: Path) -> None:
     trainer = laver_trainer(tmp_path, laver=replace(LAVER, head_learning_rate=0.0))
     visual = {name: value.clone() for name, value in trainer.teacher_callback.objective.named_parameters()}
@@ -180,16 +212,6 @@ def test_without_a_rate_of_its_own_the_head_has_the_models(tmp_path: Path) -> No
     trainer.create_optimizer()
     assert len(trainer.optimizer.param_groups) == 2
     assert {group["lr"] for group in trainer.optimizer.param_groups} == {1e-3}
-
-
-def test_recipes_of_before_resume() -> None:
-    """`recipe.json` identifies a run: a field that is not used must not change it."""
-    recipe = tiny_laver()
-    assert "head_learning_rate" not in _as_json(recipe, 0)
-    own = tuple(replace(stage, laver=replace(stage.laver, head_learning_rate=1e-4)) if stage.laver else stage for stage in recipe.stages)
-    assert json.loads(_as_json(replace(recipe, stages=own), 0))["stages"][1]["laver"]["head_learning_rate"] == 1e-4
-    with pytest.raises(BadInput, match="head_learning_rate is -1"):
-        LaverConfig(head_learning_rate=-1.0)
 
 
 # LoRA in a vision tower under activation checkpointing

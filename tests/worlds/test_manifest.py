@@ -106,12 +106,6 @@ def linked_out(row: Record, folder: Path) -> Record:
     return row | {"edited": "link.png"}
 
 
-def animated(row: Record, folder: Path) -> Record:
-    frames = [Image.new("RGB", (SIDE, SIDE), colour) for colour in ("red", "blue")]
-    frames[0].save(folder / "frames.gif", save_all=True, append_images=frames[1:])
-    return row | {"edited": "frames.gif"}
-
-
 def wide(row: Record, folder: Path) -> Record:
     Image.new("RGB", (SIDE * 2, SIDE)).save(folder / "wide.png")
     return row | {"edited": "wide.png"}
@@ -123,7 +117,7 @@ def copied(row: Record, folder: Path) -> Record:
 
 
 def deep(row: Record, folder: Path) -> Record:
-    Image.fromarray(np.zeros((SIDE, SIDE), dtype=np.float32)).save(folder / "deep.tif")
+    Image.fromarray(np.full((SIDE, SIDE), 300, dtype=np.float32)).save(folder / "deep.tif")
     return row | {"edited": "deep.tif"}
 
 
@@ -150,7 +144,6 @@ SPOILED: dict[str, tuple[Spoil, str, str]] = {
     "SVG": (picture(SVG, "drawing.svg"), "unsupported format", "convert it to one of PNG"),
     "PDF": (picture(b"%PDF-1.7\n", "page.pdf"), "unsupported format", "convert it to one of PNG"),
     "floats": (deep, "unsupported format", "save it with 8 bits a channel"),
-    "animation": (animated, "animated picture", "save one of them as a picture"),
     "20,000 pixels": (picture(png(20_000, 20_000, b""), "huge.png"), "large picture", "scale it down until no side is longer than"),
     "many pixels": (picture(png(16_000, 16_000, b""), "many.png"), "too many pixels", "scale it down to at most 64,000,000"),
     "bomb": (picture(BOMB, "bomb.png"), "picture bomb", "save it again from its source"),

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
+from theodolite.asking.pictures import Pictures
 from theodolite.records.asking import ChoiceScore
 from theodolite.records.errors import BadInput
 from theodolite.records.progress import Progress
@@ -27,9 +28,10 @@ class Question:
 class Answer:
     """Probability of each choice, renormalised to sum 1, and the model's probability mass outside all choices, 0 to 1.
 
-    `probabilities` is None where the reply matches no choice or several: unanswered, never counted as wrong. An answer parsed from text
-    at temperature 0 has probability 1, and `outside` None: the mass is unknown. `total_logprob` is each choice's log-probability in nats,
-    summed over its `num_tokens` tokens, the end token among them; None where they are unknown.
+    `probabilities` is None where the reply matches no choice or several, or where next to nothing of the probability is of the choices:
+    unanswered, never counted as wrong. An answer parsed from text at temperature 0 has probability 1, and `outside` None: the mass is
+    unknown. `total_logprob` is each choice's log-probability in nats, summed over its `num_tokens` tokens, the end token among them; None
+    where they are unknown.
     """
 
     probabilities: Float[np.ndarray, " choice"] | None
@@ -39,8 +41,11 @@ class Answer:
 
     @property
     def chosen(self) -> int | None:
-        """Index of the most probable choice, the first of equals; None where unanswered."""
-        return None if self.probabilities is None else int(self.probabilities.argmax())
+        """Index of the most probable choice; None where unanswered, or where several choices are equally the most probable."""
+        if self.probabilities is None:
+            return None
+        best = np.flatnonzero(self.probabilities == self.probabilities.max())
+        return int(best[0]) if len(best) == 1 else None  # the first of equals would favour whatever is listed first
 
 
 UNANSWERED = Answer(None, None)
@@ -50,7 +55,7 @@ UNANSWERED = Answer(None, None)
 class Asker(Protocol):
     """A model, local or remote, that answers questions about pictures."""
 
-    def ask(self, pictures: UInt8[np.ndarray, "picture height width 3"], questions: Sequence[Question], progress: Progress) -> list[Answer]:
+    def ask(self, pictures: Pictures, questions: Sequence[Question], progress: Progress) -> list[Answer]:
         """Answers in the order of `questions`; `progress` counts answered questions."""
         ...
 

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor
 
 from theodolite.asking.answer import Answer, Question, answer_from_scores
 from theodolite.asking.batch_size import FREE_FRAC, BatchSizer, free_bytes, out_of_memory
-from theodolite.asking.model_inputs import ModelInputs
+from theodolite.asking.model_inputs import GridInputs, ModelInputs, grid_key, num_pixels, tiles_of
+from theodolite.asking.pictures import Picture, PicturePool, Pictures
+from theodolite.asking.processed import ProcessedPictures, windows
 from theodolite.asking.prompts import DEFAULT, added_text
+from theodolite.asking.reading import default_workers, read_ahead
 from theodolite.asking.rows import Batch, Sharing, TokenRow, collate_rows, rows_of
 from theodolite.models.exported.attention import refuse_dropped_masks
 from theodolite.models.families import family_of, image_token_id
 from theodolite.models.forward import adaptation_of, base_model, run_forward
+from theodolite.models.pictures import PictureReader, ProcessedPicture
 from theodolite.models.taps import recording_blocks, resuming, touching
 from theodolite.models.vision_features import FeatureStore, VisionFeatures, encode_pictures
 from theodolite.records.asking import ChoiceScore, PromptStyle
 from theodolite.records.errors import BadInput
 from theodolite.records.progress import Progress, silent
 
-Pictures = UInt8[np.ndarray, "picture height width 3"]
 Result = TypeVar("Result")
 Name = TypeVar("Name", bound=Hashable)
 # Maps the vision tokens of a batch's rows at a site, and the index of each row's picture, to the tokens that replace them.
@@ -54,7 +60,8 @@ class LocalAsker:
     divided by their number. `prompt` is the style in which questions are written; of prompts with letters the letters are scored. An
     adapted model (mixed attention, 2D positions) runs with its adaptation. `batch` is the number of rows per pass; None fits free memory,
     up to a fixed number of tokens. A batch that does not fit is halved. `share=False` runs every question with its own copy of the
-    picture. `notices` lists such decisions. Raises `UnknownFamily` for a model outside the families table, `BadInput` for an attention back
+    picture. A pool's pictures are read by `workers` threads. `notices` lists such decisions. Raises `UnknownFamily` for a model
+    outside the families table, `BadInput` for an attention back
     end that drops masks.
     """
 
@@ -67,6 +74,7 @@ class LocalAsker:
         share: bool = True,
         prompt: PromptStyle = DEFAULT,
         score: ChoiceScore = "total",
+        workers: int | None = None,
     ) -> None:
         if batch is not None and batch < 1:
             raise ValueError(f"batch is {batch}; give 1 or more rows at once")
@@ -86,19 +94,91 @@ class LocalAsker:
             self.notices.append(f"in {self.family.name} the picture sees the question, so every question runs with a picture of its own")
         self.batch_sizer = BatchSizer(self.base, batch)
         self.features: FeatureStore | None = None
+        self.reader = PictureReader(processor.image_processor, processor.tokenizer, self.base.config)
+        self.workers = workers or default_workers()
         self._model_inputs: dict[tuple[int, int], ModelInputs] = {}
+        self._grid_inputs: dict[object, GridInputs] = {}
+        self._pool_inputs: WeakKeyDictionary[PicturePool, GridInputs] = WeakKeyDictionary()
 
-    def model_inputs(self, pictures: Pictures) -> ModelInputs:
-        """The inputs of pictures of this size, made once per size."""
-        height, width = pictures.shape[1:3]
+    def model_inputs(self, pictures: Pictures | ProcessedPictures) -> GridInputs:
+        """What pictures of one size or of one token grid share, made once. A pool's pictures must have the grid of its first."""
+        if isinstance(pictures, ProcessedPictures):
+            return pictures.grid
+        if isinstance(pictures, PicturePool):
+            if pictures not in self._pool_inputs:
+                self._pool_inputs[pictures] = self._of_one_grid(pictures.take([0])).grid
+            return self._pool_inputs[pictures]
+        return self._inputs_of_size(*pictures.shape[1:3])
+
+    def _inputs_of_size(self, height: int, width: int) -> ModelInputs:
         if (height, width) not in self._model_inputs:
-            self._model_inputs[height, width] = ModelInputs(self.base, self.processor, height, width)
+            self._model_inputs[height, width] = ModelInputs(self.base, self.processor, self.reader, height, width)
         return self._model_inputs[height, width]
+
+    def _grid_of(self, processed: ProcessedPicture) -> GridInputs:
+        key = grid_key(self.base.config, processed)
+        if key not in self._grid_inputs:
+            self._grid_inputs[key] = GridInputs(self.base, self.processor, self.reader, processed)
+        return self._grid_inputs[key]
+
+    def _processed(self, pool: PicturePool, numbers: Iterable[int]) -> Iterator[tuple[int, ProcessedPicture]]:
+        """The processed pictures of a pool, read ahead; notes in the pool what each became."""
+
+        def process(picture: Picture) -> ProcessedPicture:
+            return self.reader.read(Image.fromarray(picture))
+
+        for number, processed in read_ahead(pool, numbers, process, self.workers):
+            tiles = len(tiles_of(self.base.config, processed))
+            pool.note(number, num_pixels(self.base.config, processed), processed.tokens, tiles)
+            yield number, processed
+
+    def _of_one_grid(self, pool: PicturePool) -> ProcessedPictures:
+        """All pictures of a pool. Raises `BadInput` if their token grids differ."""
+        by_number = dict(self._processed(pool, range(len(pool))))
+        return ProcessedPictures(self._one_grid(by_number.values()), by_number, tuple(range(len(pool))))
+
+    def refuse_different_grids(self, sizes: Iterable[tuple[int, int]]) -> None:
+        """Raises `BadInput` if pictures of these (width, height) become different grids of vision tokens."""
+        self._one_grid(self.reader.read(Image.new("RGB", size, "orange")) for size in dict.fromkeys(sizes))
+
+    def _one_grid(self, processed: Iterable[ProcessedPicture]) -> GridInputs:
+        grids: dict[int, GridInputs] = {}
+        for picture in processed:
+            grid = self._grid_of(picture)
+            grids[id(grid)] = grid
+            if len(grids) == 1:
+                continue
+            numbers = ", ".join(sorted({f"{grid.num_tokens:,}" for grid in grids.values()}))
+            raise BadInput(
+                f"the pictures become different grids of vision tokens ({numbers} tokens), and measures of the inside compare tokens by "
+                "their place; make squares of one size of them: --picture-size 448, say"
+            )
+        return next(iter(grids.values()))
+
+    def parts(
+        self, pictures: Pictures, questions: Sequence[Question]
+    ) -> Iterator[tuple[Pictures | ProcessedPictures, Mapping[int, Question]]]:
+        """Pictures of one grid with their numbered questions: all of an array's; a pool's in windows, by grid within each."""
+        if not isinstance(pictures, PicturePool):
+            yield pictures, dict(enumerate(questions))
+            return
+        by_picture: dict[int, dict[int, Question]] = {}
+        for number, question in enumerate(questions):
+            by_picture.setdefault(question.picture, {})[number] = question
+        for window in windows(self._processed(pictures, by_picture)):
+            by_grid: dict[int, list[int]] = {}
+            grids = {number: self._grid_of(processed) for number, processed in window.items()}
+            for number, grid in grids.items():
+                by_grid.setdefault(id(grid), []).append(number)
+            for numbers in by_grid.values():
+                own = ProcessedPictures(grids[numbers[0]], window, tuple(numbers))
+                yield own, {at: question for number in numbers for at, question in by_picture[number].items()}
 
     def ask(
         self, pictures: Pictures, questions: Sequence[Question], progress: Progress = silent, edits: Mapping[str, Edit] | None = None
     ) -> list[Answer]:
-        """Answers in the order of `questions`. Batches depend on questions and memory alone, so a repeated call repeats bit for bit.
+        """Answers in the order of `questions`. Batches depend on pictures, questions and memory alone, so a repeated call repeats bit
+        for bit; pictures of a pool are decoded once and answered in windows.
 
         `edits` replace vision tokens at sites ("connector", "layer.1" ...). Raises `BadInput` if one question does not fit into memory.
         """
@@ -119,9 +199,9 @@ class LocalAsker:
         answers: dict[Name, dict[int, Answer]] = {name: {} for name in edits}
         layers = dict.fromkeys(site for site, _ in edits.values() if site != "connector")
 
-        def run(rows: Sequence[TokenRow]) -> dict[Name, dict[int, Answer]]:
-            batch = self.collate(rows, pictures)
-            vision_features = self.encode_batch(batch, pictures)
+        def run(part: Pictures | ProcessedPictures, rows: Sequence[TokenRow]) -> dict[Name, dict[int, Answer]]:
+            batch = self.collate(rows, part)
+            vision_features = self.encode_batch(batch, part)
             with recording_blocks(self.base, tuple(layers)) as outputs:
                 if layers:
                     self.score(batch, vision_features)
@@ -132,10 +212,11 @@ class LocalAsker:
             return results
 
         with torch.no_grad():
-            for rows in self.groups(pictures, questions):
-                for results in self.fitting(rows, run):
-                    for name, own in results.items():
-                        answers[name] |= own
+            for part, numbered in self.parts(pictures, questions):
+                for rows in self._groups(part, numbered):
+                    for results in self.fitting(rows, partial(run, part)):
+                        for name, own in results.items():
+                            answers[name] |= own
         return {name: [own[number] for number in range(len(questions))] for name, own in answers.items()}
 
     def _answers(self, batch: Batch, scored: Scored) -> dict[int, Answer]:
@@ -150,20 +231,24 @@ class LocalAsker:
     ) -> Iterator[tuple[Batch, Scored]]:
         """Every batch with its scores; batches hold rows of similar length."""
 
-        def run(rows: Sequence[TokenRow]) -> tuple[Batch, Scored]:
-            batch = self.collate(rows, pictures)
-            return batch, self.score(batch, self.encode_batch(batch, pictures), edits)
+        def run(part: Pictures | ProcessedPictures, rows: Sequence[TokenRow]) -> tuple[Batch, Scored]:
+            batch = self.collate(rows, part)
+            return batch, self.score(batch, self.encode_batch(batch, part), edits)
 
-        for rows in self.groups(pictures, questions):
-            yield from self.fitting(rows, run)
+        for part, numbered in self.parts(pictures, questions):
+            for rows in self._groups(part, numbered):
+                yield from self.fitting(rows, partial(run, part))
 
     def groups(self, pictures: Pictures, questions: Sequence[Question]) -> list[list[TokenRow]]:
         """Batches of the rows of all questions, sized to fit memory, shortest first; a question's rows share a batch.
 
-        Raises `BadInput` where the tokenizer has no words for the prompt.
+        The pictures must have one token grid. Raises `BadInput` where the tokenizer has no words for the prompt.
         """
+        return self._groups(pictures, dict(enumerate(questions)))
+
+    def _groups(self, pictures: Pictures | ProcessedPictures, questions: Mapping[int, Question]) -> list[list[TokenRow]]:
         tokenizer = self.model_inputs(pictures).question_tokenizer
-        if tokenizer.lacks(added_text(self.prompt, max((len(question.choices) for question in questions), default=0))):
+        if tokenizer.lacks(added_text(self.prompt, max((len(question.choices) for question in questions.values()), default=0))):
             raise BadInput(
                 f"the model's tokenizer has a closed vocabulary, without words of the prompt {self.prompt!r}; ask with --prompt {DEFAULT}, "
                 "which writes the question alone"
@@ -191,7 +276,7 @@ class LocalAsker:
                 self.notices.append(self.batch_sizer.shrink(first))
                 yield from self.fitting(first, run)
 
-    def collate(self, rows: Sequence[TokenRow], pictures: Pictures) -> Batch:
+    def collate(self, rows: Sequence[TokenRow], pictures: Pictures | ProcessedPictures) -> Batch:
         """Rows as a batch on the model's device."""
         pad = self.processor.tokenizer.pad_token_id
         image = image_token_id(self.base.config)
@@ -199,21 +284,23 @@ class LocalAsker:
         batch = collate_rows(rows, 0 if pad is None else pad, image, model_inputs.grids, suffix=self.sharing == "nothing")
         return batch.to(self.base.device)
 
-    def encode_batch(self, batch: Batch, pictures: Pictures, *, patches: bool = False) -> VisionFeatures:
+    def encode_batch(self, batch: Batch, pictures: Pictures | ProcessedPictures, *, patches: bool = False) -> VisionFeatures:
         """Vision tokens of a batch's rows; a picture of several rows runs once."""
         unique, row = torch.unique(batch.pictures, return_inverse=True)
         return self.encode_pictures(pictures[unique.numpy()], patches=patches).take(row.to(self.base.device))
 
-    def encode_pictures(self, pictures: Pictures, *, patches: bool = False) -> VisionFeatures:
-        """Vision tokens of pictures, in order; stored ones within `keeping_features`, where no gradient is wanted."""
+    def encode_pictures(self, pictures: Pictures | ProcessedPictures, *, patches: bool = False) -> VisionFeatures:
+        """Vision tokens of pictures of one token grid, in order; stored ones within `keeping_features`, where no gradient is wanted."""
+        if isinstance(pictures, PicturePool):
+            pictures = self._of_one_grid(pictures)
         if self.features is None or torch.is_grad_enabled():
             return self._encode(pictures, patches)
-        keys = [(hashlib.blake2b(picture.tobytes()).digest(), picture.shape, self.base.dtype) for picture in pictures]
+        keys = [(key, self.base.dtype) for key in _content_keys(pictures)]
         if patches:
             vision_features = self._encode(pictures, patches)
             self.features.add(keys, vision_features)
             return vision_features
-        return self.features.of(keys, lambda missing: self._encode(pictures[np.array(missing)], False))
+        return self.features.of(keys, lambda missing: self._encode(_taken(pictures, missing), False))
 
     @contextmanager
     def keeping_features(self) -> Iterator[None]:
@@ -227,8 +314,11 @@ class LocalAsker:
         finally:
             self.features = own
 
-    def _encode(self, pictures: Pictures, patches: bool) -> VisionFeatures:
-        inputs = self.model_inputs(pictures).inputs(pictures)
+    def _encode(self, pictures: Pictures | ProcessedPictures, patches: bool) -> VisionFeatures:
+        if isinstance(pictures, ProcessedPictures):
+            inputs = self.reader.join([pictures.by_number[number] for number in pictures.numbers])
+        else:
+            inputs = self._inputs_of_size(*pictures.shape[1:3]).inputs(pictures)
         moved = {
             name: value.to(self.base.device, self.base.dtype) if value.is_floating_point() else value.to(self.base.device)
             for name, value in inputs.items()
@@ -262,3 +352,24 @@ def _on_vision(batch: Batch, edit: Edit) -> Callable[[Tensor], Tensor]:
         return changed
 
     return touch
+
+
+def _content_keys(pictures: Any) -> list[bytes]:
+    """A hash of the content of each picture: of an array's pixels, or of the inputs that a processor made."""
+    if not isinstance(pictures, ProcessedPictures):
+        return [hashlib.blake2b(picture.tobytes(), key=str(picture.shape).encode()).digest() for picture in pictures]
+    keys = []
+    for number in pictures.numbers:
+        digest = hashlib.blake2b()
+        for name, value in sorted(pictures.by_number[number].inputs.items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+        keys.append(digest.digest())
+    return keys
+
+
+def _taken(pictures: Any, places: Sequence[int]) -> Any:
+    """The pictures at these places, in this order."""
+    if isinstance(pictures, ProcessedPictures):
+        return pictures[np.array([pictures.numbers[place] for place in places])]
+    return pictures[np.array(places)]

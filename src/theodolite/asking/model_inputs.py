@@ -1,4 +1,4 @@
-"""A model's pixel inputs for pictures of one size, and their placeholder tokens in prompts."""
+"""A model's pixel inputs for pictures of one size or of one token grid, and their placeholder tokens in prompts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from theodolite.models.construction.frontends import Pixels, picture_size
 from theodolite.models.conversation_tokenizer import QuestionTokenizer
 from theodolite.models.exported.grids import picture_grids
 from theodolite.models.families import image_token_id
-from theodolite.models.pictures import PictureReader
+from theodolite.models.pictures import PictureReader, ProcessedPicture
 from theodolite.records.errors import BadInput
 
 # In pixels, for image processors that take pictures of any size.
@@ -29,22 +29,47 @@ def survey_size(image_processor: Any) -> int:
         return FREE_SIZE
 
 
-class ModelInputs:
-    """Pixel inputs of pictures of one size, and the tokenizer of questions about them.
+def tiles_of(config: Any, processed: ProcessedPicture) -> list[Int[Tensor, "token 2"]]:
+    """The (row, column) of the tokens of each tile of a picture."""
+    return picture_grids(config, processed.inputs)
 
-    All pictures of a size have equally many vision tokens; `grids` are the (row, column) of the tokens of each tile of a picture. An
-    image processor that only rescales and normalises is vectorised over pictures; any other runs picture by picture.
-    """
 
-    def __init__(self, model: Any, processor: Any, height: int, width: int) -> None:
-        self.reader = PictureReader(processor.image_processor, processor.tokenizer, model.config)
-        processed = self.reader.read(Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)))
-        self.grids: list[Int[Tensor, "token 2"]] = picture_grids(model.config, processed.inputs)
+def grid_key(config: Any, processed: ProcessedPicture) -> tuple[str, tuple[bytes, ...]]:
+    """Equal for pictures that can stand in one batch: the same placeholder text and the same places of tokens."""
+    return processed.placeholder, tuple(tile.numpy().tobytes() for tile in tiles_of(config, processed))
+
+
+def num_pixels(config: Any, processed: ProcessedPicture) -> int:
+    """The number of pixels of a picture that the encoder is given, over all tiles and crops, padding included."""
+    if (grid := processed.inputs.get("image_grid_thw")) is not None:
+        return int(grid.prod()) * int(config.vision_config.patch_size) ** 2
+    return processed.inputs["pixel_values"].numel() // 3
+
+
+class GridInputs:
+    """What all pictures of one token grid share: `grids`, the (row, column) of the tokens of each tile, the number of tokens, and the
+    tokenizer of questions about them."""
+
+    def __init__(self, model: Any, processor: Any, reader: PictureReader, processed: ProcessedPicture) -> None:
+        self.reader = reader
+        self.grids = tiles_of(model.config, processed)
         self.num_tokens = processed.tokens
         self.question_tokenizer = QuestionTokenizer(
-            processor, processed.tokens, self.reader.marker, processed.placeholder, image_token_id(model.config)
+            processor, processed.tokens, reader.marker, processed.placeholder, image_token_id(model.config)
         )
-        self._pixels = _vectorised_pixels(self.reader, processor.image_processor, height, width)
+
+
+class ModelInputs(GridInputs):
+    """Pixel inputs of pictures of one size, and the tokenizer of questions about them.
+
+    All pictures of a size have equally many vision tokens. An image processor that only rescales and normalises is vectorised over
+    pictures; any other runs picture by picture.
+    """
+
+    def __init__(self, model: Any, processor: Any, reader: PictureReader, height: int, width: int) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        super().__init__(model, processor, reader, reader.read(Image.fromarray(noise)))
+        self._pixels = _vectorised_pixels(reader, height, width)
 
     def inputs(self, pictures: UInt8[np.ndarray, "picture height width 3"]) -> dict[str, Tensor]:
         """The model's keyword arguments for these pictures, in order."""
@@ -53,7 +78,8 @@ class ModelInputs:
         return self.reader.join([self.reader.read(Image.fromarray(picture)) for picture in pictures])
 
 
-def _vectorised_pixels(reader: PictureReader, image_processor: Any, height: int, width: int) -> Pixels | None:
+def _vectorised_pixels(reader: PictureReader, height: int, width: int) -> Pixels | None:
+    image_processor = reader.image_processor
     if reader.family.pixel_inputs != ("pixel_values",):
         return None
     try:

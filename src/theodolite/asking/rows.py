@@ -6,7 +6,7 @@ the picture attends to the question (PaliGemma), nothing is shared and every cho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -99,11 +99,11 @@ class Batch:
 
 
 def rows_of(
-    questions: Sequence[Question], question_tokenizer: QuestionTokenizer, sharing: Sharing, style: PromptStyle = DEFAULT
+    questions: Mapping[int, Question], question_tokenizer: QuestionTokenizer, sharing: Sharing, style: PromptStyle = DEFAULT
 ) -> Iterator[TokenRow]:
-    """Rows of bounded length: questions grouped by picture, pictures in order of first occurrence; prompts are of one style."""
+    """Rows of bounded length: numbered questions grouped by picture, pictures in order of first occurrence; prompts are of one style."""
     by_picture: dict[int, list[int]] = {}
-    for number, question in enumerate(questions):
+    for number, question in questions.items():
         by_picture.setdefault(question.picture, []).append(number)
     for picture, numbers in by_picture.items():
         row: TokenRow | None = None

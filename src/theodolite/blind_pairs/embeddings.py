@@ -17,9 +17,10 @@ from transformers import AutoImageProcessor, AutoModel, PreTrainedConfig
 
 from theodolite.blind_pairs.vector_store import VectorStore
 from theodolite.models.construction.encoders import OWN, encoder_named
+from theodolite.models.device import DType
 from theodolite.models.families import EXPORTED, FAMILIES, family_of
 from theodolite.models.fingerprint import weights_hash
-from theodolite.models.load import DType, load_vlm, loading
+from theodolite.models.load import load_vlm, loading
 from theodolite.models.pictures import PictureReader, ProcessedPicture
 from theodolite.models.vision_features import encode_pictures
 from theodolite.records.errors import BadInput

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,9 @@ from PIL import Image
 
 from theodolite.records.errors import BadInput
 from theodolite.records.progress import Progress
-from theodolite.worlds.exif_orientation import on_white
+from theodolite.worlds.decoding import strict_pillow
 from theodolite.worlds.manifest.faults import RowFault
-from theodolite.worlds.manifest.images import FORMATS, inspect
+from theodolite.worlds.manifest.images import inspect, open_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -78,10 +77,8 @@ def open_stored_picture(path: Path) -> Image.Image:
     """A picture in RGB, upright, on white where transparent. Raises `RowFault` if a manifest would refuse it."""
     target = path.resolve()  # links out of the folder are allowed here
     inspect(target.parent, target.name)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about unusual but readable files
-        with Image.open(target, formats=FORMATS) as image:
-            return on_white(image)
+    with strict_pillow():
+        return open_file(target.parent, target.name).image
 
 
 def reader(pictures: FolderPictures, file: PictureFile) -> Callable[[], Image.Image | None]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from theodolite.cli import options
 from theodolite.cli.app import Overwrite, app, console
 
 
@@ -23,8 +24,8 @@ def blind_command(
     low: Annotated[float, typer.Option(min=-1, max=1, help="largest cosine of a pair under --different")] = 0.6,
     most: Annotated[int, typer.Option(min=1, help="largest number of pairs")] = 300,
     per_picture: Annotated[int, typer.Option(min=0, help="largest number of pairs with the same picture; 0: no limit")] = 3,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="precision of the weights")] = "float32",
+    device: options.Device = None,
+    dtype: options.Precision = None,
     batch: Annotated[int, typer.Option(min=1, help="pictures in a batch")] = 32,
     vectors: Annotated[Path | None, typer.Option(help="folder with vectors for the next search (default: theodolite's cache)")] = None,
     overwrite: Overwrite = False,

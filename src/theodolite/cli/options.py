@@ -37,12 +37,33 @@ NoiseRows = Annotated[
     typer.Option(help="noise of given pairs: perturb asks slightly changed pictures where there is none; given uses only what is there"),
 ]
 PlanOnly = Annotated[bool, typer.Option("--plan", help="print what differences the pairs can show, by factor; ask and write nothing")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ... (default: cpu)")]
-Precision = Annotated[Literal["float32", "bfloat16", "float16"] | None, typer.Option(help="precision of the weights (default: float32)")]
+PictureSize = Annotated[
+    int | None,
+    typer.Option(
+        min=8, help="side in pixels at which worlds are drawn and squares are made of picture files (default: the model's; endpoints: 224)"
+    ),
+]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(min=64, help="picture files: most pixels, width x height (default: as the model's processor has it; endpoints: 1048576)"),
+]
+MinPixels = Annotated[int | None, typer.Option(min=64, help="picture files: least pixels (default: as the model's processor has it)")]
+Workers = Annotated[int | None, typer.Option(min=1, help="threads that read picture files (default: one for each core, at most 8)")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ... (default: CUDA or MPS where there is one, else cpu)")]
+Precision = Annotated[
+    Literal["float32", "bfloat16", "float16"] | None,
+    typer.Option(help="precision of the weights (default: float32 on a CPU, else bfloat16)"),
+]
 RowsAtOnce = Annotated[int | None, typer.Option(min=1, help="rows of a forward pass (default: as many as memory allows)")]
 Measures = Annotated[
     str,
-    typer.Option(help="measures in addition to the answers: ladder,likeness,allocation,geometry,fisher,causal,gap,identifiability, or all"),
+    typer.Option(
+        help="measures in addition to the answers: ladder,likeness,allocation,geometry,fisher,causal,gap,identifiability,words, or all"
+    ),
+]
+SentencesFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="measure words: a text file, a sentence a line, whose words in context are compared with"),
 ]
 InsideScenes = Annotated[int | None, typer.Option(min=2, help="number of scenes for measures of the inside (default: 500)")]
 Attention = Annotated[Literal["sdpa", "eager"] | None, typer.Option(help="attention back end (default: sdpa)")]
@@ -57,7 +78,6 @@ Answers = Annotated[
     Literal["auto", "logprobs", "text"] | None,
     typer.Option(help="endpoint: how answers are read (default: auto, which is logprobs where the server offers them)"),
 ]
-PictureSize = Annotated[int | None, typer.Option(min=16, help="endpoint: side of the pictures in pixels (default: 224)")]
 Concurrency = Annotated[int | None, typer.Option(min=1, help="endpoint: concurrent requests (default: 8)")]
 PerMinute = Annotated[float | None, typer.Option(min=0.01, help="endpoint: largest number of requests a minute (default: no limit)")]
 Timeout = Annotated[float | None, typer.Option(min=0.01, help="endpoint: seconds to wait for an answer (default: 120)")]

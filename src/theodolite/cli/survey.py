@@ -34,16 +34,20 @@ def survey_command(
     confidence: options.Confidence = None,
     noise: options.NoiseRows = None,
     plan: options.PlanOnly = False,
+    picture_size: options.PictureSize = None,
+    max_pixels: options.MaxPixels = None,
+    min_pixels: options.MinPixels = None,
     device: options.Device = None,
     dtype: options.Precision = None,
     batch: options.RowsAtOnce = None,
+    workers: options.Workers = None,
     measures: options.Measures = "shadows",
     inside_scenes: options.InsideScenes = None,
+    sentences: options.SentencesFile = None,
     attn: options.Attention = None,
     endpoint: options.Endpoint = None,
     key_env: options.KeyName = None,
     answers: options.Answers = None,
-    picture_size: options.PictureSize = None,
     concurrency: options.Concurrency = None,
     per_minute: options.PerMinute = None,
     timeout: options.Timeout = None,
@@ -54,22 +58,43 @@ def survey_command(
     overwrite: Overwrite = False,
 ) -> None:
     """Ask a model about counterfactual pairs and record which changes move its answers."""
-    from theodolite.commands.endpoint import run_endpoint_survey
-    from theodolite.commands.progress import Steps
-    from theodolite.commands.survey import TargetArguments, run_survey
+    from theodolite.commands.survey import TargetArguments
 
     folder = out or _default_folder(model, world, pairs)
     target = TargetArguments(world, pairs, ask, strength, scenes, seed)
-    local = _without_none(device=device, dtype=dtype, batch=batch, score=score, attention=attn, inside_scenes=inside_scenes)
+    local = _without_none(
+        device=device,
+        dtype=dtype,
+        batch=batch,
+        score=score,
+        attention=attn,
+        inside_scenes=inside_scenes,
+        sentences=sentences,
+        workers=workers,
+    )
     remote = _without_none(
-        key_env=key_env, answers=answers, picture_size=picture_size, concurrency=concurrency, per_minute=per_minute,
+        key_env=key_env, answers=answers, concurrency=concurrency, per_minute=per_minute,
         timeout_s=timeout, cache=cache, price_in=price_in, price_out=price_out, dry_run=dry_run or None,
     )  # fmt: skip
     limits = _thresholds(read_frac=read_frac, leak_above_noise_frac=leak_above_noise, confidence=confidence)
-    shared = _without_none(thresholds=limits, noise=noise, prompt=prompt)
+    shared = _without_none(
+        thresholds=limits, noise=noise, prompt=prompt, picture_size=picture_size, max_pixels=max_pixels, min_pixels=min_pixels
+    )
     if plan:
         return _print_plan(model, target, shared)
-    shared |= {"measures": measures, "overwrite": overwrite, "steps": Steps(console)}
+    shared |= {"measures": measures, "overwrite": overwrite}
+    return _survey(model, folder, target, endpoint, shared, local, remote)
+
+
+def _survey(
+    model: str, folder: Path, target: Any, endpoint: str | None, shared: dict[str, Any], local: dict[str, Any], remote: dict[str, Any]
+) -> None:
+    """Surveys a model from disk or behind an endpoint, and prints the record; refuses the options of the other."""
+    from theodolite.commands.endpoint import run_endpoint_survey
+    from theodolite.commands.progress import Steps
+    from theodolite.commands.survey import run_survey
+
+    shared = {**shared, "steps": Steps(console)}
     if endpoint is None:
         _refuse(remote, "for a model behind an endpoint; give --endpoint URL too")
         result = run_survey(model, folder, target, **shared, **local)

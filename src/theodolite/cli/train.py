@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from theodolite.cli.app import Seed, app, console
+from theodolite.cli.loading import loading
 from theodolite.records.errors import Interrupted
 
 
@@ -39,9 +40,10 @@ def train_command(
     console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes only the first prints
     out = out or Path("runs") / recipe
     console.print(f"{recipe}: training into {out}; loading PyTorch and transformers, which takes some seconds", soft_wrap=True)
-    from theodolite.commands.progress import Steps
-    from theodolite.commands.train import train_recipe
-    from theodolite.training.launch import leave_together
+    with loading():
+        from theodolite.commands.progress import Steps
+        from theodolite.commands.train import train_recipe
+        from theodolite.training.launch import leave_together
 
     stopped: Interrupted | None = None
     try:

@@ -18,7 +18,7 @@ from theodolite.blind_pairs.search import BlindPairs, EncoderVectors, blind_pair
 from theodolite.blind_pairs.vector_store import VectorStore
 from theodolite.commands.contact_sheet import contact_sheet
 from theodolite.commands.progress import Steps
-from theodolite.models.load import DType
+from theodolite.models.device import DType, Placement
 from theodolite.records.blind import BlindPair, BlindRecord, CosineQuantile, EncoderFacts
 from theodolite.records.errors import BadInput
 from theodolite.records.folder import cache_folder, refuse_taken, whole_folder
@@ -51,8 +51,8 @@ def mine_blind_pairs(
     out: Path,
     search: BlindSearch,
     *,
-    device: str,
-    dtype: DType,
+    device: str | None,
+    dtype: DType | None,
     batch: int,
     vectors: Path | None,
     overwrite: bool,
@@ -61,16 +61,18 @@ def mine_blind_pairs(
     """Writes `manifest.jsonl` with its pictures, `sheet.png` and `blind.json`; where no pair qualifies, the last two only.
 
     Vectors are stored in `vectors` (default: theodolite's cache folder), so that a further search of the same pictures embeds none.
-    Raises `FolderTaken`, and `BadInput` for unusable pictures and models.
+    Raises `FolderTaken`, and `BadInput` for unusable pictures and models. `device` and `dtype` None: as `models.device.Placement` chooses.
     """
     refuse_taken(out, overwrite=overwrite)
     if out.resolve().is_relative_to(pictures.resolve()):
         raise BadInput(f"{out} lies within {pictures}, so the next search would include its output; give a folder outside")
     with steps.step("find") as progress:
         folder_pictures = find_pictures(pictures, progress)
+    placement = Placement.of(device, dtype)
+    steps.console.print(f"on {placement}")
     store = cache_folder() / "vectors" if vectors is None else vectors
-    one_store, one_facts = _embed_folder(folder_pictures, same, store, device, dtype, batch, steps)
-    other_store, other_facts = _embed_folder(folder_pictures, different, store, device, dtype, batch, steps)
+    one_store, one_facts = _embed_folder(folder_pictures, same, store, placement, batch, steps)
+    other_store, other_facts = _embed_folder(folder_pictures, different, store, placement, batch, steps)
     if one_store.path == other_store.path:
         raise BadInput(f"{same} and {different} are the same encoder; give two different ones")
     one, other = (_vectors(each, folder_pictures.files) for each in (one_store, other_store))
@@ -113,17 +115,17 @@ def _compare(pictures: FolderPictures, one: Encoder, other: Encoder, search: Bli
 
 
 def _embed_folder(
-    pictures: FolderPictures, name: str, store: Path, device: str, dtype: DType, batch: int, steps: Steps
+    pictures: FolderPictures, name: str, store: Path, placement: Placement, batch: int, steps: Steps
 ) -> tuple[VectorStore, EncoderFacts]:
     """Store with the vectors of all readable pictures; the others are removed from `pictures.files`."""
-    embedder = Embedder(name, device, dtype)
+    embedder = Embedder(name, placement.device, placement.dtype)
     facts = EncoderFacts(
         name=name,
         model_type=embedder.model_type,
         weights_sha256=embedder.weights_sha256,
         pooling=embedder.pooling,
         dim=embedder.dim,
-        dtype=dtype,
+        dtype=placement.dtype,
     )
     vectors = VectorStore(store / embedder.identity[:32], embedder.dim)
     # Rows are only appended, so other processes may use the store once these vectors are in it.

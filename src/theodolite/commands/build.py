@@ -9,10 +9,11 @@ from torch import nn
 
 from theodolite.models.construction.join import join_vlm
 from theodolite.models.conversation_tokenizer import QuestionTokenizer
+from theodolite.models.device import DType
 from theodolite.models.export import export_vlm
-from theodolite.models.load import DType
 from theodolite.records.errors import BadInput
 from theodolite.records.folder import refuse_taken, whole_folder
+from theodolite.records.reading import read_text
 
 
 def build_model(
@@ -41,9 +42,9 @@ def build_model(
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"no chat template can be read from {path}: {error}; give a Jinja template as UTF-8 text") from error
+        return read_text(path)
+    except BadInput as error:
+        raise BadInput(f"no chat template can be read from {error}; give a Jinja template as UTF-8 text") from error
 
 
 def _millions(part: nn.Module) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +17,12 @@ from theodolite.measurement.internals.registry import measures_named
 from theodolite.measurement.survey.options import SurveyOptions
 from theodolite.measurement.survey.result import SurveyResult
 from theodolite.measurement.survey.session import SurveyedModel, refuse_inside, survey_model
+from theodolite.measurement.survey.targets import SurveyTarget
 from theodolite.records.asking import PromptStyle
 from theodolite.records.folder import refuse_taken
+
+DRAWN_SIDE = 224  # of pictures that are drawn, in pixels
+MAX_PIXELS = 2**20  # of a picture of a file: more makes requests of several MB, which most servers scale down anyway
 
 
 def run_endpoint_survey(
@@ -33,7 +38,6 @@ def run_endpoint_survey(
     key_env: str = KEY_ENV,
     answers: Literal["auto", "logprobs", "text"] = "auto",
     prompt: PromptStyle = DEFAULT,
-    picture_size: int = 224,
     concurrency: int = 8,
     per_minute: float | None = None,
     timeout_s: float = 120.0,
@@ -45,13 +49,16 @@ def run_endpoint_survey(
     """Surveys a model behind an endpoint and writes the result to `out`; a dry run prints the cost and returns None.
 
     Answers are stored in `cache`, by default beside the record, so that an interrupted survey continues where it stopped. Prices are USD
-    for a million tokens; `asking` are fields of `SurveyOptions`. Raises `BadInput` on anything that cannot be used.
+    for a million tokens. Pictures of files are sent at their own aspect ratio with at most `max_pixels` (None: `MAX_PIXELS`), or as squares
+    of `picture_size`; others are drawn at that size. `asking` are fields of `SurveyOptions`. Raises `BadInput` on anything that cannot
+    be used.
     """
     if not dry_run:
         refuse_taken(out, overwrite=overwrite)
-    settings = EndpointSettings(url, model, key_env, answers, picture_size, concurrency, per_minute, timeout_s, prompt=prompt)
     options = SurveyOptions(measures=measures_named(measures), title=model.rstrip("/").rpartition("/")[2], prompt=prompt, **asking)
     target, options = resolve_target(arguments, options, None, steps.console.print)
+    options, side = _sizes(target, options)
+    settings = EndpointSettings(url, model, key_env, answers, side, concurrency, per_minute, timeout_s, prompt=prompt)
     path = cache or _beside(out)
     refuse_inside(options.measures)  # before a file is made
 
@@ -63,23 +70,32 @@ def run_endpoint_survey(
     try:
         if not dry_run:
             asker = EndpointAsker(settings, responses)
-            asker.detect()  # what the server offers decides what a question costs
+            asker.identify()  # what the server offers and its version decide what is left to ask
         cost = _cost(settings, responses, survey)
         steps.console.print(cost.words(price_in, price_out), highlight=False)
         if asker is None:
             return None
-        result = survey(SurveyedModel(asker, picture_size, asker.describe, asker.notices), steps)
+        result = survey(SurveyedModel(asker, side or DRAWN_SIDE, asker.describe, asker.notices), steps)
     finally:
         responses.close()
     save_result(result, out, overwrite=overwrite, steps=steps)
     return result
 
 
+def _sizes(target: SurveyTarget, options: SurveyOptions) -> tuple[SurveyOptions, int | None]:
+    """The options with the limit of the pixels of pictures of files, and the side of the pictures; None: those keep their aspect ratio."""
+    if not target.has_files:
+        return options, options.picture_size or DRAWN_SIDE
+    if options.picture_size is None and options.max_pixels is None:
+        options = replace(options, max_pixels=max(MAX_PIXELS, options.min_pixels or 0))
+    return options, options.picture_size
+
+
 def _cost(settings: EndpointSettings, responses: ResponseCache, survey: Callable[[SurveyedModel], object]) -> CostEstimate:
     """The cost of the whole survey, official questions included: a trial run that sends nothing."""
     parts: list[CostEstimate] = []
     trial = CostAsker(settings, responses, parts.append)
-    survey(SurveyedModel(trial, settings.picture_size, trial.describe))
+    survey(SurveyedModel(trial, settings.picture_size or DRAWN_SIDE, trial.describe))
     return sum(parts, CostEstimate(0, 0, 0, 0))
 
 

@@ -16,8 +16,8 @@ from theodolite.measurement.behaviour.text_loss import measure_text_loss, text_l
 from theodolite.models.construction.join import language_model_named
 from theodolite.models.families import EXPORTED, FAMILIES
 from theodolite.models.load import load_vlm, loading, model_folder
-from theodolite.records.errors import BadInput
 from theodolite.records.part import Estimate
+from theodolite.records.reading import read_text
 from theodolite.records.text_loss import TextLosses
 
 DESCRIPTIONS = "scikit-learn's descriptions of its data sets"
@@ -59,10 +59,7 @@ def _text(paths: Sequence[Path]) -> tuple[str, str]:
         folder = files("sklearn.datasets").joinpath("descr")
         parts = sorted((item for item in folder.iterdir() if item.name.endswith(".rst")), key=lambda item: item.name)
         return "\n".join(part.read_text(encoding="utf-8") for part in parts), DESCRIPTIONS
-    try:
-        return "\n".join(path.read_text(encoding="utf-8") for path in paths), ", ".join(path.name for path in paths)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"a text cannot be read ({error}); give files of UTF-8 text") from error
+    return "\n".join(read_text(path) for path in paths), ", ".join(path.name for path in paths)
 
 
 def _language_model(name: str) -> tuple[nn.Module, Any]:

@@ -16,6 +16,7 @@ from theodolite.measurement.survey.resolution import Resolvable, ResolvableLeak,
 from theodolite.measurement.survey.result import SurveyResult
 from theodolite.measurement.survey.session import survey_model
 from theodolite.measurement.survey.targets import GalleryTarget, SurveyTarget, WorldTarget
+from theodolite.models.device import Placement
 from theodolite.records.errors import BadInput
 from theodolite.records.folder import refuse_taken
 from theodolite.records.survey import Thresholds
@@ -99,8 +100,13 @@ def run_survey(
     chosen = measures_named(measures)
     if inside_scenes is not None and not chosen:
         raise BadInput("--inside-scenes is for measures of the inside; name some, such as --measures ladder, or leave it out")
+    if settings.get("sentences") is not None and "words" not in chosen:
+        raise BadInput("--sentences is for the measure of words; add it with --measures words, or leave --sentences out")
     training = read_training(Path(model))
     options = SurveyOptions(measures=chosen, inside_scenes=inside_scenes or INSIDE_SCENES, **settings)
+    placement = Placement.of(options.device, options.dtype)
+    steps.console.print(f"{model} on {placement}")
+    options = replace(options, device=placement.device, dtype=placement.dtype)
     target, options = resolve_target(arguments, options, training, steps.console.print)
     result = survey_model(model, target, options, training=training, steps=steps.costed_step)
     steps.console.print(f"{result.run.pairs_per_s:.1f} pairs a second")

@@ -16,9 +16,10 @@ from theodolite.data.drops import MAX_DAMAGED_FRAC
 from theodolite.records.errors import BadInput, UnknownName
 from theodolite.records.progress import Progress
 from theodolite.training.recipe_data import file_recipe_data, shapes_recipe_data
+from theodolite.training.recipe_file import RECIPE, refuse_other_run
 from theodolite.training.recipes import RECIPES, StagedRecipe, TinyModel, WorldQuestions
 from theodolite.training.smol_data import packaged_recipe_data
-from theodolite.training.stage_runner import RECIPE, run_stages, where_next
+from theodolite.training.stage_runner import run_stages, where_next
 
 
 def train_recipe(
@@ -65,7 +66,8 @@ def train_recipe(
     logging.set_verbosity_error()
     logging.disable_progress_bar()  # theodolite's own shows more
     if not overwrite and (out / RECIPE).is_file():
-        steps.console.print(f"{name}: {where_next(recipe, out)}".replace("the same command goes on", "goes on"), soft_wrap=True)
+        refuse_other_run(recipe, seed, out)
+        steps.console.print(f"{name}: {where_next(recipe, out)}", soft_wrap=True)
     with ExitStack() as stack:
         return run_stages(recipe, recipe_data, out, seed=seed, overwrite=overwrite, progress=_stage_bars(recipe, steps, stack))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from theodolite.models.chat_rendering import Conversation, Message
+from theodolite.records.reading import BadJson, has_lone_surrogate, parse_json
 
 # Marks a picture's place in a data set's text. Adjacent line breaks are dropped: the chat template writes its own.
 MARK = "<image>"
@@ -44,9 +44,13 @@ def conversation_of(turns: Any, num_pictures: int) -> Conversation:
 def _turns(turns: Any) -> Sequence[Any]:
     if isinstance(turns, str):
         try:
-            turns = json.loads(turns)
-        except json.JSONDecodeError as error:
-            raise BadConversation(f"the conversation is a text that is not JSON ({error}); expected a list of turns") from error
+            turns = parse_json(turns.encode())
+        except UnicodeEncodeError as error:
+            raise BadConversation("the conversation has an unpaired surrogate; write it again in UTF-8") from error
+        except BadJson as error:
+            raise BadConversation(f"the conversation is a text that {error}; expected a list of turns") from error
+        if has_lone_surrogate(turns):
+            raise BadConversation("a turn has an unpaired surrogate; write it again in UTF-8")
     if isinstance(turns, Mapping) and turns and all(isinstance(value, list) for value in turns.values()):
         if len({len(value) for value in turns.values()}) != 1:
             raise BadConversation("the turns' fields are lists of different lengths; expected one entry per turn")

@@ -15,6 +15,7 @@ from theodolite.data.epochs import EpochExample
 from theodolite.data.samples import Sample, SampleMaker, TooLong
 from theodolite.data.sources import Malformed, TrainingExample
 from theodolite.models.conversation_tokenizer import IGNORE
+from theodolite.models.encoder_inputs import encoder_inputs
 from theodolite.models.exported.attention import FLEX, FLEX_BLOCK
 from theodolite.models.exported.layout import NONE, mark_pictures
 from theodolite.models.families import image_token_id
@@ -100,7 +101,7 @@ class PackingCollator:
         return {
             **batch,
             **pixels,
-            "plan": BatchPlan.of(batch, self.pad_to_multiple_of).ahead(),
+            "plan": BatchPlan.of(batch, self.pad_to_multiple_of, encoder_inputs(self.reader.config, pixels)).ahead(),
             "dropped": dropped,
             "num_seen": len(examples),
         }

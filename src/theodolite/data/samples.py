@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from theodolite.models.exported.grids import picture_grids
 from theodolite.models.families import image_token_id
 from theodolite.models.pictures import PictureReader, ProcessedPicture
 from theodolite.records.errors import BadInput
-from theodolite.worlds.exif_orientation import UNDECODABLE, on_white
+from theodolite.worlds.decoding import UNDECODABLE, decode, strict_pillow
 
 TooLong = Literal["drop", "refuse"]
 
@@ -123,19 +122,20 @@ def join_conversations(
 
 
 def open_picture(picture: Picture) -> Image.Image:
-    """A picture in RGB, upright, transparent parts on white, as surveys see it (`on_white`); of an animation the first frame.
+    """A picture in RGB, upright, transparent parts on white, as surveys see it (`worlds.decoding`); of an animation the first frame.
 
-    Raises `Unfit` if it is unreadable, of floats or 32-bit integers, or so large that it may be a decompression bomb.
+    Raises `Unfit` if it is unreadable, has no known white, or is so large that it may be a decompression bomb.
     """
     name = f"{picture}" if isinstance(picture, Path) else "a picture"
     try:
-        with warnings.catch_warnings(), ExitStack() as stack:
-            warnings.simplefilter("ignore")  # about unusual but readable files
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with strict_pillow(), ExitStack() as stack:
             if not isinstance(picture, Image.Image):
                 picture = stack.enter_context(Image.open(BytesIO(picture) if isinstance(picture, bytes) else picture))
-            return on_white(picture)
-    except (*UNDECODABLE, Image.DecompressionBombWarning) as error:
+            most = Image.MAX_IMAGE_PIXELS
+            if most is not None and picture.width * picture.height > most:
+                raise Image.DecompressionBombError(f"{picture.width} x {picture.height} pixels are more than {most:,}")
+            return decode(picture).image
+    except UNDECODABLE as error:
         raise Unfit("unreadable", f"{name} ({type(error).__name__}: {error})") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from theodolite.data.conversations import IMAGE, BadConversation, conversation_o
 from theodolite.data.examples import ExampleSet
 from theodolite.models.chat_rendering import Conversation
 from theodolite.records.errors import BadInput
+from theodolite.records.reading import BadJson, has_lone_surrogate, parse_json, printable, read_json, read_json_lines
 
 # A picture, its file, or the file's bytes. Opened when a sample is made.
 Picture = Image.Image | Path | bytes
@@ -64,8 +66,9 @@ def name_of(key: Any, turns: Any, pictures: tuple[Picture, ...] = ()) -> str:
 class LlavaJson(Dataset[TrainingExample | Malformed]):
     """Records of the LLaVA format: {id, image (one or a list, or none), conversations: [{from, value}, ...]}, `<image>` in the text.
 
-    `json_path` is a JSON list, or one record per line if it ends in .jsonl. Raises `BadInput` if it is neither, or if a path does not
-    exist. A record that is not a conversation becomes `Malformed`; pictures are opened later, when a sample is made.
+    `json_path` is a JSON list, or one record per line if it ends in .jsonl. Raises `BadInput` if it is neither, with the number of the bad
+    line, or if a path does not exist. A record that is not a conversation becomes `Malformed`; pictures are opened later, when a sample is
+    made.
     """
 
     def __init__(self, json_path: Path | str, picture_folder: Path | str) -> None:
@@ -83,7 +86,12 @@ class LlavaJson(Dataset[TrainingExample | Malformed]):
     def __getitem__(self, index: int) -> TrainingExample | Malformed:
         if not 0 <= index < len(self):
             raise IndexError(f"there is no record {index}; {self.path} holds {len(self)}")
-        record = json.loads(self._lines[self._ends[index] : self._ends[index + 1]])
+        try:
+            record = parse_json(self._lines[self._ends[index] : self._ends[index + 1]])
+        except BadJson as error:  # nesting that was read with fewer calls above it
+            return Malformed(str(index), f"the record {error}")
+        if has_lone_surrogate(record):
+            return Malformed(printable(record.get("id", index)), "a text has an unpaired surrogate; write it again in UTF-8")
         paths = record.get("image", record.get("images"))
         names = [paths] if isinstance(paths, str) else (paths or [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -91,16 +99,24 @@ class LlavaJson(Dataset[TrainingExample | Malformed]):
         return example_of(record.get("id"), record.get("conversations"), tuple(self.folder / name for name in names))
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
+def _records(path: Path) -> Iterator[dict[str, Any]]:
     expected = "a list of records {id, image, conversations}; a file of one record per line must end in .jsonl"
-    try:
-        text = path.read_text(encoding="utf-8")
-        records = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else json.loads(text)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read ({error}); expected {expected}") from error
-    if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
+    records: Iterable[tuple[int, Any]]
+    if path.suffix.lower() == ".jsonl":
+        unit, records = "line", read_json_lines(path)
+    else:
+        try:
+            value = read_json(path)
+        except BadInput as error:
+            raise BadInput(f"{error}; expected {expected}") from error
+        unit, records = "record", enumerate(value, start=1) if isinstance(value, list) else ()
+    number = 0
+    for number, record in records:
+        if not isinstance(record, dict):
+            raise BadInput(f"{path}, {unit} {number}, is {str(record)[:60]!r}; expected {expected}")
+        yield record
+    if not number:
         raise BadInput(f"{path} holds no records; expected {expected}")
-    return records
 
 
 class WorldExamples(Dataset[TrainingExample]):

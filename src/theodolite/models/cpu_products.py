@@ -32,6 +32,8 @@ def has_bf16_products() -> bool:
 class _ProductsInSinglePrecision(TorchDispatchMode):
     """Computes each bf16 product on the CPU in float32 and rounds the result to bf16."""
 
+    supports_higher_order_operators = True  # flex attention is one, and passes as it is
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         if func not in PRODUCTS or not _in_bf16(args):
@@ -50,7 +52,7 @@ def fast_bf16_products() -> Iterator[None]:
     """Context in which bf16 matrix products and convolutions on a CPU without AVX-512 are computed by the float32 kernels.
 
     Same numbers up to the order of summation: bf16 kernels too multiply exactly, sum in float32 and round once. Does nothing on other
-    CPUs and to tensors on other devices. Not for code under `torch.compile`.
+    CPUs and to tensors on other devices. Not for code under `torch.compile`, which compiles nothing in such a context and does not say so.
     """
     if has_bf16_products():
         yield

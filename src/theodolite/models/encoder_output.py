@@ -33,13 +33,13 @@ class EncoderOutput:
         trained = {id(parameter) for parameter in encoder.parameters() if parameter.requires_grad}
         with ExitStack() as stack:
             if not trained:
-                stack.enter_context(forward_replaced(encoder, self._whole(encoder.forward)))
+                stack.enter_context(replaced(encoder, "forward", self._whole(encoder.forward)))
             elif family.encoder_blocks is not None and trained <= {id(parameter) for parameter in connector}:
                 blocks: Any = base.get_submodule(family.encoder_blocks)
                 kept = {len(blocks) - 1, *getattr(encoder, "deepstack_visual_indexes", ())}
                 is_stored = bool(self.hidden)
                 for number, block in enumerate(blocks):
-                    stack.enter_context(forward_replaced(block, self._block(number, block.forward, number in kept, is_stored)))
+                    stack.enter_context(replaced(block, "forward", self._block(number, block.forward, number in kept, is_stored)))
             yield
 
     def _whole(self, forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,13 +65,13 @@ class EncoderOutput:
 
 
 @contextmanager
-def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Another forward for the time of a pass: a hook can change a module's output but not skip its forward."""
-    replaced = vars(module).get("forward")  # such as the one that `cached_features` sets
-    module.forward = forward  # type: ignore[method-assign]
+def replaced(module: nn.Module, name: str, method: Callable[..., Any]) -> Iterator[None]:
+    """Another method for the time of a pass, such as `forward`: a hook can change a module's output but not skip its forward."""
+    before = vars(module).get(name)  # such as the forward that `cached_features` sets
+    vars(module)[name] = method
     try:
         yield
     finally:
-        del module.forward
-        if replaced is not None:
-            module.forward = replaced
+        del vars(module)[name]
+        if before is not None:
+            vars(module)[name] = before

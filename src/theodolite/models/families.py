@@ -27,6 +27,10 @@ class Family:
     # Whether tokens up to the picture's end do not attend to later ones, so that one pass over them serves every question.
     shares_prefix: bool
     lm_head: str = "lm_head"
+    # The norm between the last block and the head, within the language model; whether the stock forward caps the logits behind the head
+    # (`final_logit_softcapping` of the text configuration, which other families with that field leave unused).
+    final_norm: str = "norm"
+    caps_logits: bool = False
     # The encoder's list of blocks, where the encoder contains the connector.
     encoder_blocks: str | None = None
     connector_parameters: tuple[str, ...] = ()
@@ -35,6 +39,8 @@ class Family:
     attention: Literal["causal", "blocks", "prefix"] = "causal"
     # Keyword arguments of the forward that carry pictures.
     pixel_inputs: tuple[str, ...] = ("pixel_values",)
+    # What the encoder derives from the pictures' grids and takes as keyword arguments with the prefix image_ (`models.encoder_inputs`).
+    plans: tuple[str, ...] = ()
     # The keyword argument of token types, if the forward takes one, and the tokens whose type is 1.
     token_types: str | None = None
     typed_tokens: Literal["none", "picture", "answer"] = "none"
@@ -53,6 +59,7 @@ IDEFICS_PARTS: Mapping[str, Any] = {
     "shares_prefix": True,
     "pixel_inputs": ("pixel_values", "pixel_attention_mask"),
 }
+SEGMENTS = ("position_ids", "cu_seqlens")
 QWEN_PARTS: Mapping[str, Any] = {
     "encoder": "model.visual",
     "encoder_blocks": "model.visual.blocks",
@@ -61,6 +68,7 @@ QWEN_PARTS: Mapping[str, Any] = {
     "shares_prefix": True,
     "positions": "mrope",
     "pixel_inputs": ("pixel_values", "image_grid_thw"),
+    "plans": SEGMENTS,
     "token_types": "mm_token_type_ids",
     "typed_tokens": "picture",
 }
@@ -76,8 +84,15 @@ FAMILIES: Mapping[str, Family] = {
             pixel_inputs=("pixel_values", "image_sizes", "batch_num_images"),
         ),
         Family(name="qwen2_vl", **QWEN_PARTS),
-        Family(name="qwen2_5_vl", **QWEN_PARTS),
-        Family(name="qwen3_vl", **{**QWEN_PARTS, "connector": ("model.visual.merger", "model.visual.deepstack_merger_list")}),
+        Family(name="qwen2_5_vl", **{**QWEN_PARTS, "plans": (*SEGMENTS, "window_index", "cu_window_seqlens")}),
+        Family(
+            name="qwen3_vl",
+            **{
+                **QWEN_PARTS,
+                "connector": ("model.visual.merger", "model.visual.deepstack_merger_list"),
+                "plans": (*SEGMENTS, "interp_indices", "interp_weights"),
+            },
+        ),
         Family(name="smolvlm", **IDEFICS_PARTS),
         Family(name="idefics3", **IDEFICS_PARTS),
         Family(
@@ -86,6 +101,7 @@ FAMILIES: Mapping[str, Family] = {
             attention="prefix",
             token_types="token_type_ids",
             typed_tokens="answer",
+            caps_logits=True,
         ),
         Family(name="gemma3", **LLAVA_PARTS, attention="blocks", token_types="token_type_ids", typed_tokens="picture"),
         Family(name="internvl", **LLAVA_PARTS),

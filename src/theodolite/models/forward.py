@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -18,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from theodolite.models.encoder_output import EncoderOutput, forward_replaced
+from theodolite.models.encoder_output import EncoderOutput, replaced
 from theodolite.models.exported.attention import language_mask, layer_kinds, refuse_dropped_masks
 from theodolite.models.exported.layout import Layout
 from theodolite.models.exported.positions import AxisRotary, axis_positions, refuse_interleaved
@@ -80,8 +81,10 @@ def adapt(model: nn.Module, adaptation: Adaptation) -> None:
         if adaptation.attention == "mixed" or exchanges:
             refuse_dropped_masks(language_model.config._attn_implementation)
         if exchanges and not isinstance(language_model.rotary_emb, AxisRotary):
-            stock, kinds = language_model.rotary_emb, layer_kinds(language_model.config)
-            extra = {"layer_type": kinds[0]} if len(kinds) > 1 else {}
+            stock = language_model.rotary_emb
+            # One module for several kinds of layers (Gemma 3), also where all layers are of one kind.
+            by_kind = "layer_type" in signature(stock.forward).parameters
+            extra = {"layer_type": layer_kinds(language_model.config)[0]} if by_kind else {}
             device = next(stock.buffers()).device  # the weights may be on the meta device
             cos, _ = stock(torch.zeros(1, 2, 1, device=device), torch.arange(2, device=device)[None], **extra)
             refuse_interleaved(cos, type(stock).__name__)
@@ -119,7 +122,8 @@ def run_forward(
     hidden: list[Tensor] = []
 
     def edit_inputs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return args, {**kwargs, **_edits(kwargs, inputs, family, language_model, adaptation, mask_embedding)}
+        passed = {name: value for name, value in kwargs.items() if name not in inputs.pixels}  # the stock forward hands on what it is given
+        return args, {**passed, **_edits(kwargs, inputs, family, language_model, adaptation, mask_embedding)}
 
     def record_hidden(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         hidden.append(output.last_hidden_state)
@@ -139,14 +143,23 @@ def run_forward(
             stack.callback(RemovableHandle.remove, handle)
         if at_head is not None:
             head = base.get_submodule(family.lm_head)
-            stack.enter_context(forward_replaced(head, partial(_at_head, at_head, head.forward)))
+            stack.enter_context(replaced(head, "forward", partial(_at_head, at_head, head.forward)))
         arguments = _arguments(inputs if outputs is None else replace(inputs, pixels={}), family)
         if outputs is not None:
             arguments["mm_encoder_outputs"] = outputs
+        if hasattr(language_model, "_deepstack_process") and inputs.layout.known is not None:
+            stack.enter_context(replaced(language_model, "_deepstack_process", partial(_add_at, inputs.layout.vision_index)))
         if base.config.model_type.startswith(EXPORTED):
             arguments["as_stock"] = True  # else an exported model would adapt its inputs a second time
         logits = base(**arguments, use_cache=False).logits[0]
     return ForwardOutput(hidden[0], logits)
+
+
+def _add_at(index: Tensor, hidden: Tensor, mask: Tensor, features: Tensor) -> Tensor:
+    """Qwen3-VL's deepstack sum at flat positions: with the stock method's mask the host would wait for their number, in every layer."""
+    if not len(index):  # a dummy picture's tokens are none of the layout's vision tokens
+        index = mask.flatten().nonzero()[:, 0]
+    return hidden.flatten(0, 1).index_add(0, index.to(hidden.device), features.to(hidden.device, hidden.dtype)).view_as(hidden)
 
 
 def _at_head(at_head: AtHead, forward: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:

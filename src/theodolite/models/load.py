@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -15,13 +15,13 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
+from theodolite.models.device import DType, Placement
 from theodolite.models.export import CONFIG_CLASS, MODEL_CLASS, connected_classes, effective_adaptation, stock_of
 from theodolite.models.exported.adapted import Adapted, AdaptedConfig, adapted_forward
 from theodolite.models.families import EXPORTED, FAMILIES, family_of
 from theodolite.models.processor import load_processor
 from theodolite.records.errors import BadInput
 
-DType = Literal["float32", "bfloat16", "float16"]
 # What transformers raises on configurations of unknown models, and on weights that are broken or do not fit.
 BROKEN = (ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
 
@@ -34,11 +34,7 @@ def load_vlm(path: str | Path, device: str = "cpu", dtype: DType = "float32", at
     path = model_folder(path)
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
         raise BadInput(f"{path} holds no config.json; give the folder of a Hugging Face model, such as runs/tour/all/model")
-    try:
-        target = torch.device(device)
-        torch.empty(0, device=target)
-    except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"device {device!r} is not available ({str(error).splitlines()[0]}); give cpu, cuda or cuda:1") from error
+    target = torch.device(Placement.of(device).device)
     with loading("model", path):
         config = _config(path)
         kind = _kind(config, path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from theodolite.models.encoder_inputs import placed
 from theodolite.models.exported.layout import NONE, Layout, alone, pictures_index, prefix_index
 from theodolite.models.families import family_of, image_token_id
 
@@ -63,12 +64,15 @@ class BatchPlan:
     dummy: Int[Tensor, "1 dummy"] | None = None
     # The widths of parts are multiples of this.
     multiple: int = 1
+    # Of the pictures, what `models.encoder_inputs` derives from their grids.
+    encoder: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, batch: Mapping[str, Any], multiple: int = 1) -> BatchPlan:
+    def of(cls, batch: Mapping[str, Any], multiple: int = 1, encoder: Mapping[str, Tensor] | None = None) -> BatchPlan:
         """The plan of a batch; of one on a device, after copies to the host. Its parts' widths are multiples of `multiple`."""
         host = Layout(*(batch[name].cpu() for name in ("sample", "branch", "picture", "cell")))
-        return cls(replace(host, known=(host.facts, host.vision_index)), batch["rank"].cpu(), batch["dither"].cpu(), multiple=multiple)
+        layout = replace(host, known=(host.facts, host.vision_index))
+        return cls(layout, batch["rank"].cpu(), batch["dither"].cpu(), multiple=multiple, encoder=encoder or {})
 
     @cached_property
     def size(self) -> Int[Tensor, "row token"]:
@@ -117,6 +121,8 @@ def whole_inputs(config: Any, batch: Mapping[str, Any], *, masked: Bool[Tensor, 
     """All tokens of a batch, with logits wanted at the positions that predict an answer token."""
     family = family_of(config)
     pixels = {name: batch[name] for name in family.pixel_inputs if name in batch}
+    if (plan := batch.get("plan")) is not None:
+        pixels |= placed(plan.encoder, config, batch["input_ids"].device)
     suffix = _suffix(batch) if family.attention == "prefix" else None
     return PassInputs(batch["input_ids"], layout_in(batch), pixels, masked, batch["predicts"], suffix)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from theodolite.models.exported.grids import picture_grids
 from theodolite.models.families import family_of, image_token_id
+from theodolite.models.image_processor import on_pillow
 from theodolite.records.errors import BadInput
 
 
@@ -53,7 +54,7 @@ class PlaceholderFormat:
 
 
 class PictureReader:
-    """Preprocesses pictures for one model. The image processor's settings decide whether they are cut into tiles or crops.
+    """Preprocesses pictures for one model, on Pillow. The image processor's settings decide whether they are cut into tiles or crops.
 
     `marker` is the string that the model's chat template writes for one picture. Raises `UnknownFamily`, and `BadInput` if the tokenizer
     lacks the configuration's image token or the vision tower takes pictures of any size (Pixtral).
@@ -61,7 +62,7 @@ class PictureReader:
 
     def __init__(self, image_processor: Any, tokenizer: Any, config: Any) -> None:
         self.family = family_of(config)
-        self.image_processor, self.config = image_processor, config
+        self.image_processor, self.config = on_pillow(image_processor), config
         if self.family.name == "llava" and config.vision_config.model_type == "pixtral":
             raise BadInput("the placeholder format of a LLaVA on a Pixtral tower is not supported; take one on CLIP or SigLIP")
         self._format = PLACEHOLDER_FORMATS[self.family.name]

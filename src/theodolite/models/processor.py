@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
+from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.utils import CHAT_TEMPLATE_FILE
 
@@ -47,16 +47,16 @@ class ProcessorParts:
 
 
 def load_processor(path: str | Path, config: Any) -> Any:
-    """The Processor of a saved model; `ProcessorParts` where the Processor needs torchvision, which is not installed."""
-    try:
-        processor = AutoProcessor.from_pretrained(path)
-        if is_whole(processor):  # of a model type that it does not know, AutoProcessor gives the tokenizer alone
-            return processor
-    except (ImportError, ValueError) as error:
-        # Without torchvision some families' video processors cannot be found, others cannot be made.
-        if not any(word in str(error).lower() for word in ("torchvision", "video processor")):
-            raise
-    return ProcessorParts(AutoImageProcessor.from_pretrained(path, backend="pil"), AutoTokenizer.from_pretrained(path), config)
+    """The Processor of a saved model, with its image processor on Pillow; `ProcessorParts` where the Processor has a part for videos.
+
+    Those parts need torchvision, and the same is loaded with and without it.
+    """
+    image_processor, tokenizer = AutoImageProcessor.from_pretrained(path, backend="pil"), AutoTokenizer.from_pretrained(path)
+    kind = getattr(transformers, PROCESSOR_MAPPING_NAMES[family_of(config).name])
+    if "video_processor" in inspect.signature(kind.__init__).parameters:
+        return ProcessorParts(image_processor, tokenizer, config)
+    settings, _ = kind.get_processor_dict(path)
+    return kind.from_args_and_dict([image_processor, tokenizer], settings)
 
 
 def is_whole(processor: Any) -> bool:

@@ -45,6 +45,7 @@ def touching(model: Any, touches: Mapping[str, Touch]) -> Iterator[None]:
                 raise ValueError(f"{site!r} is no layer of this model; it has {sites[0]} to {sites[-1]}")
             handle = layers[sites.index(site)].register_forward_hook(_hidden_hook(touch))
             stack.callback(RemovableHandle.remove, handle)
+        stack.enter_context(_uncompiled(layers))
         yield
 
 
@@ -66,6 +67,7 @@ def recording_blocks(model: Any, sites: Sequence[str]) -> Iterator[BlockOutputs]
         outputs.hidden[site] = output[0] if outputs.is_tuple else output
 
     with ExitStack() as stack:
+        stack.enter_context(_uncompiled(layers))
         for site in sites:
             stack.callback(RemovableHandle.remove, layers[names.index(site)].register_forward_hook(partial(record, site)))
         yield outputs
@@ -83,10 +85,25 @@ def resuming(model: Any, site: str, outputs: BlockOutputs) -> Iterator[None]:
         output = hidden if at == number else states
         return (output,) if outputs.is_tuple else output
 
+    layers = layers_of(model)
     with ExitStack() as stack:
-        for at, layer in enumerate(layers_of(model)[: number + 1]):
+        stack.enter_context(_uncompiled(layers))
+        for at, layer in enumerate(layers[: number + 1]):
             stack.enter_context(forward_replaced(layer, partial(pass_on, at)))
         yield
+
+
+@contextmanager
+def _uncompiled(layers: nn.ModuleList) -> Iterator[None]:
+    """Within the context, layers that `torch.compile` compiled in place run uncompiled: compiled ones run no hook that is new to them."""
+    compiled = [layer._compiled_call_impl for layer in layers]
+    try:
+        for layer in layers:
+            layer._compiled_call_impl = None
+        yield
+    finally:
+        for layer, implementation in zip(layers, compiled, strict=True):
+            layer._compiled_call_impl = implementation
 
 
 def _hidden_hook(touch: Touch) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
@@ -115,6 +132,7 @@ def watching_attention(model: Any, look: Callable[[int, Float[Tensor, "row head 
         for number, layer in enumerate(layers_of(model)):
             handle = layer.self_attn.register_forward_hook(_attention_hook(number, look))
             stack.callback(RemovableHandle.remove, handle)
+        stack.enter_context(_uncompiled(layers_of(model)))
         yield
 
 

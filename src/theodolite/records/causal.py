@@ -16,6 +16,7 @@ PARTNERS: Mapping[str, tuple[str, ...]] = {
     "gap": ("mean",),
     "ladder": ("erase",),
     "fisher": ("patch",),
+    "words": ("patch", "erase"),
 }
 
 

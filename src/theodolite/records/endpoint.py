@@ -24,14 +24,21 @@ class EndpointConfig(Part):
 
     base_url: str = Field(description="address of the endpoint, without user, password and query")
     name: str = Field(description="the model's name in requests")
-    served_as: tuple[str, ...] = Field(description="the model names in the server's answers, sorted; empty: there are none")
+    served_as: tuple[str, ...] = Field(
+        description="the model names in the server's answers, else in its list of models, sorted; empty: there are none"
+    )
+    fingerprints: tuple[str, ...] = Field(
+        default=(), description="the versions in the server's answers (system_fingerprint), sorted; empty: there are none"
+    )
     offers: Capabilities = Field(description="what the server accepts and returns")
     answers: Literal["logprobs", "text"] = Field(
         description="logprobs: probabilities of the options' letters as first token; text: the answer's text, read as one of the choices"
     )
     prompt: PromptStyle = Field(default="letters", description=f"style of the prompts. {PROMPT_MEANING}")
     prompt_sha256: str = Field(description="over the template of the prompts")
-    picture_size: int = Field(description="side of the pictures in pixels, as they were sent")
+    picture_size: int | None = Field(
+        description="side of the pictures in pixels, as they were sent; null: pictures of files at their own aspect ratio"
+    )
     max_tokens: int = Field(description="limit of tokens in an answer")
     seed: int | None = Field(description="seed that was sent; null: the server accepts none")
 

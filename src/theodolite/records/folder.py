@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 from theodolite.records.errors import BadInput
@@ -64,6 +65,20 @@ def _replace(out: Path, part: Path) -> None:
         if old.exists() and not out.exists():
             old.rename(out)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def discard(folder: Path) -> None:
+    """Deletes a folder, renamed first: a kill on the way leaves no part of it under its name. Then deletes what earlier kills have left.
+
+    Raises `BadInput` if it cannot be deleted.
+    """
+    refuse_taken(folder, overwrite=True)
+    target = folder.resolve()
+    with _refusing(folder):
+        if target.exists():
+            target.rename(target.parent / f".{target.name}.old-{os.getpid()}")
+        for old in target.parent.glob(f".{escape(target.name)}.old-*"):
+            shutil.rmtree(old)
 
 
 @contextmanager

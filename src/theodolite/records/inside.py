@@ -13,6 +13,7 @@ from theodolite.records.identifiability import Identifiability
 from theodolite.records.ladder import Ladder
 from theodolite.records.likeness import Likeness
 from theodolite.records.part import Part
+from theodolite.records.words import Words
 
 
 class Inside(Part):
@@ -29,3 +30,4 @@ class Inside(Part):
     causal: Causal | None = Field(default=None, description="effect on answers of patching, erasing, shuffling or averaging vision tokens")
     gap: Gap | None = Field(default=None, description="the geometric modality gap, by site")
     identifiability: Identifiability | None = Field(default=None, description="how well simple maps of vision tokens recover the factors")
+    words: Words | None = Field(default=None, description="what vision tokens say in words, by site: logit lens and LatentLens")

@@ -45,14 +45,14 @@ PLANNED: Mapping[str, Column] = {
 
 def _answered(side: str) -> dict[str, Column]:
     return {
-        f"answer_{side}": Column(pl.String(), f"the choice that is most probable {side}; null: unanswered, which is not wrong"),
+        f"answer_{side}": Column(
+            pl.String(), f"the choice that is most probable {side}; null: unanswered, or several are equally so, which is not wrong"
+        ),
         f"probabilities_{side}": Column(
             pl.List(pl.Float64()),
             f"probabilities {side} of the choices, in their order, normalised to sum 1; an answer read from text has 1; null: unanswered",
         ),
-        f"outside_{side}": Column(
-            pl.Float64(), f"probability {side} that the model gives to none of the choices, 0 to 1; null: not known, or unanswered"
-        ),
+        f"outside_{side}": Column(pl.Float64(), f"probability {side} that the model gives to none of the choices, 0 to 1; null: not known"),
         f"total_logprob_{side}": Column(
             pl.List(pl.Float64()),
             f"log-probability {side} of each choice in nats, in their order, summed over all its tokens with the end token "

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from theodolite.records.errors import first_fault
 from theodolite.records.folder import write_whole
 from theodolite.records.part import Part
+from theodolite.records.reading import MARK, numbered_lines
 from theodolite.records.survey import BadRecord, TrainingFacts, Verdict
 from theodolite.records.training import TrainedOn
 
@@ -178,10 +179,9 @@ def read_runs(folder: Path) -> dict[str, GridRun]:
     if not path.is_file():
         return {}
     runs: dict[str, GridRun] = {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, 1):
+    for number, line in numbered_lines(path):
         try:
-            run = GridRun.model_validate_json(line)
+            run = GridRun.model_validate_json(line or b"")
         except ValidationError as error:
             fault = first_fault(error, "the line")
             raise BadRecord(f"{path}, line {number}, is no run of version {VERSION}: {fault}; delete that line") from error
@@ -200,6 +200,6 @@ def read_study(folder: Path) -> StudyRecord:
     if not path.is_file():
         raise BadRecord(f"{folder} has no {STUDY}; make it with `theodolite study`")
     try:
-        return StudyRecord.model_validate_json(path.read_bytes())
+        return StudyRecord.model_validate_json(path.read_bytes().removeprefix(MARK))
     except ValidationError as error:
         raise BadRecord(f"{path} is no study of version {VERSION}; make it again with `theodolite study`") from error

@@ -14,6 +14,8 @@ from theodolite.records.endpoint import EndpointConfig
 from theodolite.records.errors import BadInput, first_fault
 from theodolite.records.inside import Inside
 from theodolite.records.part import Estimate, Part, Rate
+from theodolite.records.pictures import PicturesRecord
+from theodolite.records.reading import MARK
 
 VERSION: Literal[1] = 1
 # Verdicts of version 1 followed other rules: a point estimate of noise, and open questions only.
@@ -229,6 +231,8 @@ class ModelConfig(Part):
     prompt: PromptStyle = Field(default="free", description=f"style of the prompts. {PROMPT_MEANING}")
     prompt_sha256: str = Field(default=BARE_QUESTION_SHA256, description="over the template of the prompts")
     score: ChoiceScore = Field(default="total", description=f"score of a choice that decides its probability. {SCORE_MEANING}")
+    image_processor: str | None = Field(default=None, description="class of the image processor, always on Pillow; null: not recorded")
+    image_processor_sha256: str | None = Field(default=None, description="over the image processor's settings; null: not recorded")
 
     @property
     def words(self) -> str:
@@ -285,7 +289,10 @@ class SurveyRecord(Part):
     )
     num_scenes: int = Field(description="base scenes that were requested; in a gallery or a file of pairs, all of its scenes")
     left_out: dict[str, int] = Field(default={}, description="rows of pairs that could not be used, by reason")
-    pictures_sha256: str = Field(description="over the pictures of the pairs: the same for every model and policy")
+    pictures_sha256: str = Field(
+        description="over the pictures of the pairs, or over their files' bytes: the same for every model and policy"
+    )
+    pictures: PicturesRecord | None = Field(default=None, description="what became of the pictures of files; null: they were drawn")
     rows_sha256: str = Field(description="over the rows of rows.parquet")
     coverage: Coverage | None = Field(description="coverage by the policy's questions, without any model; null: world or policy unknown")
     shadows: Shadows = Field(description="answers under intervention, and verdicts")
@@ -329,6 +336,6 @@ def read_survey(folder: Path) -> SurveyRecord:
     if not path.is_file():
         raise BadRecord(f"{folder} holds no survey.json; give a folder that `theodolite survey` or `theodolite tour` wrote")
     try:
-        return SurveyRecord.model_validate_json(path.read_bytes())
+        return SurveyRecord.model_validate_json(path.read_bytes().removeprefix(MARK))
     except ValidationError as error:
         raise BadRecord(f"{path} is no survey record of version {SURVEY_VERSION}: {first_fault(error)}; survey the model again") from error

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from theodolite.records.part import Part
+from theodolite.records.reading import MARK
 from theodolite.records.survey import VERSION, BadRecord, TrainingFacts
 
 NAME = "training.json"
@@ -46,6 +47,6 @@ def read_training(folder: Path) -> TrainingRecord | None:
     if not path.is_file():
         return None
     try:
-        return TrainingRecord.model_validate_json(path.read_bytes())
+        return TrainingRecord.model_validate_json(path.read_bytes().removeprefix(MARK))
     except ValidationError as error:
         raise BadRecord(f"{path} is no training record of version {VERSION}; delete it, or train the model again") from error

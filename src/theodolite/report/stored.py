@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from theodolite.records.errors import first_fault
+from theodolite.records.reading import MARK
 from theodolite.records.survey import BadRecord, RunRecord, SurveyRecord, read_survey
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -17,7 +18,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True, eq=False)
 class StoredSurvey:
-    """One survey; `pictures` holds PNG bytes by the file name in an example, without those that are missing on disk."""
+    """One survey; `pictures` holds PNG bytes by the file name in the record, without those that are missing on disk."""
 
     record: SurveyRecord
     run: RunRecord | None = None
@@ -68,6 +69,8 @@ def read_stored(folder: Path) -> StoredSurvey:
     record = read_survey(folder)
     home = folder if folder.is_dir() else folder.parent
     names = {name for example in record.examples for name in (example.picture_before, example.picture_after)}
+    words = None if record.inside is None else record.inside.words
+    names |= {shown.picture for shown in (words.shown if words else ())}
     pictures = {name: data for name in sorted(names) if (data := _read_picture(home, name)) is not None}
     return StoredSurvey(record, read_run(home / "run.json"), pictures)
 
@@ -87,7 +90,7 @@ def read_run(path: Path) -> RunRecord | None:
     if not path.is_file():
         return None
     try:
-        return RunRecord.model_validate_json(path.read_bytes())
+        return RunRecord.model_validate_json(path.read_bytes().removeprefix(MARK))
     except ValidationError as error:
         raise BadRecord(f"{path} is no run record: {first_fault(error)}; remove it, or survey the model again") from error
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import altair as alt
 import vl_convert
 from markupsafe import Markup
+
+from theodolite.records.errors import BadInput
+from theodolite.records.folder import cache_folder, write_whole
 
 # Blue and orange are distinguishable under every common colour blindness.
 READ_MARK, LEAK_MARK = "#1f6fb5", "#d1580a"
@@ -22,10 +27,18 @@ LayeredChart = alt.LayerChart | alt.FacetChart  # Altair's return type of method
 
 @cache
 def chart_script() -> str:
-    """Vega, Vega-Lite and vega-embed as one script that needs no network; sets `vegaEmbed` on the window."""
+    """Vega, Vega-Lite and vega-embed as one script that needs no network; sets `vegaEmbed` on the window.
+
+    It is bundled once for each version of vl-convert-python, which takes seconds, and kept in the cache folder.
+    """
+    bundled = cache_folder() / f"vega-{version('vl-convert-python')}.js"
+    if bundled.is_file():
+        return bundled.read_text(encoding="utf-8")
     script = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
     if "</script" in script.lower() or "<!--" in script:
         raise ValueError("the chart library's script would end the page's script element; install another vl-convert-python")
+    with suppress(BadInput):  # a page can be made where no cache can be written
+        write_whole(bundled, script)
     return script
 
 

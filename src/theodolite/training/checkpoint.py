@@ -13,6 +13,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from theodolite.records.errors import BadInput
 
 WEIGHTS = "model.safetensors"
+# LaVer's centre in checkpoints of older versions: it lies beside the teacher now.
+OLD_CENTRE = "objective.centre.value"
 # Marker of a complete checkpoint.
 WHOLE = "whole"
 
@@ -37,8 +39,13 @@ def save_trained(objective_module: nn.Module, folder: Path) -> None:
 
 
 def load_trained(objective_module: nn.Module, folder: Path) -> None:
-    """Loads the trained state of a checkpoint in place. Raises `BadInput` if other parameters are trained now."""
+    """Loads the trained state of a checkpoint in place. Raises `BadInput` if other parameters are trained now, or on an older version's."""
     saved, state = load_file(folder / WEIGHTS), trained_state(objective_module)
+    if (OLD_CENTRE in saved) > (OLD_CENTRE in state):
+        raise BadInput(
+            f"{folder} was written by a version of theodolite that kept LaVer's centre among the weights, and cannot be resumed; end the "
+            "run with that version, or start it over"
+        )
     if saved.keys() != state.keys():
         changed = sorted(saved.keys() ^ state.keys())
         raise BadInput(f"{folder} was written by a run that trained other parameters ({changed[0]} ...); resume with the same recipe")

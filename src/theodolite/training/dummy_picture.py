@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from theodolite.models.encoder_inputs import encoder_inputs
 from theodolite.models.exported.layout import NONE
 from theodolite.models.families import image_token_id
 from theodolite.models.pass_inputs import BatchPlan, plan_of
@@ -35,6 +36,7 @@ class DummyPicture:
     pixels: Mapping[str, Tensor]
     image_token: int
     pad: int
+    encoder: Mapping[str, Tensor]
 
     @classmethod
     def of_collator(cls, collator: Any) -> DummyPicture:
@@ -46,7 +48,9 @@ class DummyPicture:
                 "one with: use PackingCollator, or mix text-only samples with others"
             )
         processed = reader.read(Image.new("RGB", (SIDE, SIDE)))
-        return cls(processed.tokens, reader.join([processed]), image_token_id(reader.config), collator.pad)
+        pixels = reader.join([processed])
+        encoder = encoder_inputs(reader.config, pixels)
+        return cls(processed.tokens, pixels, image_token_id(reader.config), collator.pad, encoder)
 
     def added_to(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The batch, which has no picture, with the dummy picture as its last row."""
@@ -68,7 +72,20 @@ class DummyPicture:
         layout, draws = vars(plan.layout), {"rank": plan.rank, "dither": plan.dither}
         fields = {name: _with_row(layout.get(name, draws.get(name)), more, filler) for name, filler in {"sample": NONE, **FILLERS}.items()}
         fields["sample"][rows, : self.tokens] = plan.layout.sample.max().clamp(min=NONE) + 1
-        return replace(BatchPlan.of(fields, plan.multiple), dummy=rows * width + torch.arange(self.tokens)[None])
+        return replace(BatchPlan.of(fields, plan.multiple, self.encoder), dummy=rows * width + torch.arange(self.tokens)[None])
+
+
+def pictured(batches: Sequence[Mapping[str, Any]]) -> list[int]:
+    """1 for each batch that has a picture, else 0."""
+    return [int(plan_of(batch).layout.has_pictures) for batch in batches]
+
+
+def lacking(own: Sequence[int], everyones: Sequence[int]) -> list[int]:
+    """The micro-batches without a picture where another process has one, from one's own `pictured` and its sum over processes.
+
+    A process without a picture would skip the encoder, and under FSDP the others would wait for it forever.
+    """
+    return [number for number, (has, num_having) in enumerate(zip(own, everyones, strict=True)) if num_having and not has]
 
 
 def _with_row(values: Tensor, more: int, filler: int) -> Tensor:

@@ -13,9 +13,9 @@ from transformers import Trainer
 from theodolite.data.drops import Dropped
 from theodolite.data.epochs import EpochDataset, FixedOrder, Stream, StreamedEpochs
 from theodolite.data.tables import as_source
-from theodolite.models.cpu_products import fast_bf16_products
 from theodolite.objectives.terms import Terms, combine
 from theodolite.records.errors import BadInput
+from theodolite.training.compilation import cpu_products
 from theodolite.training.objective_module import ObjectiveModule
 
 FILLER = "filler"
@@ -143,9 +143,9 @@ class EvaluatedBySums(Trainer):
     ) -> tuple[Tensor, None, None]:
         """The loss of a held-out batch alone, its terms added to those of the evaluation. Masks have the ratio of a run's last step."""
         batch, is_real = self._held_out.take(self._prepare_inputs(inputs))
-        (batch,) = self._with_equal_passes([batch])
+        batch = self._with_equal_passes(batch)
         step = max(self.state.max_steps, 1)
-        with torch.no_grad(), self.compute_loss_context_manager(), fast_bf16_products():
+        with torch.no_grad(), self.compute_loss_context_manager(), cpu_products(self.objective_module.vlm):
             terms = self._held_out_terms(model, self.objective_module.objective.prepare(batch, step, step), step)
         self._held_out.add(terms, is_real)
         return combine(terms, {name: term.count for name, term in terms.items()}).detach(), None, None
@@ -155,9 +155,9 @@ class EvaluatedBySums(Trainer):
         terms: Terms = model(batch, step)
         return terms
 
-    def _with_equal_passes(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The micro-batches, made such that every process runs the same modules."""
-        return batches
+    def _with_equal_passes(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch, made such that every process runs the same modules."""
+        return batch
 
     def _over_processes(self, values: Tensor) -> Tensor:
         """The sum of a vector over all processes."""

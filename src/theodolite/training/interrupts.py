@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -23,7 +23,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopSignals:
     """SIGINT and SIGTERM while a run goes on: within `held` they are noted, elsewhere they raise `Interrupted`.
 
-    A second signal within `held` raises too, except in a launched run, where terminal and launcher may send the same one twice.
+    A second signal within `held` raises too, except in a launched run, where terminal and launcher may send the same one twice. One that
+    raises is noted as well: Python drops what is raised within a finalizer or a callback from C, and then `agreed` still knows of it.
     """
 
     def __init__(self) -> None:
@@ -46,12 +47,12 @@ class StopSignals:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Within the context a signal is noted, and the caller asks `agreed` when it can stop."""
-        self._is_held = True
+        """Within the context a signal is noted, and the caller asks `agreed` when it can stop. Contexts can be nested."""
+        before, self._is_held = self._is_held, True
         try:
             yield
         finally:
-            self._is_held = False
+            self._is_held = before
 
     def agreed(self) -> bool:
         """Whether any process has noted a signal. With several processes call it on each of them."""
@@ -75,25 +76,47 @@ class StopSignals:
                 os.kill(os.getpid(), number)
             return
         launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-        if not self._is_held or (self.noted is not None and not launched):
+        is_first, self.noted = self.noted is None, number
+        if not self._is_held or not (is_first or launched):
             raise Interrupted(number)
-        if self.noted is None:
+        if is_first:
             name = signal.Signals(number).name
             # Not print: the signal may have come within one.
             os.write(2, f"theodolite: {name}: the step under way ends and a checkpoint is written; again to leave at once\n".encode())
-        self.noted = number
 
 
 class StopAtSignal(TrainerCallback):
-    """Ends a training with a checkpoint after the step in which a signal was noted."""
+    """Ends a training with a checkpoint after a step in which a signal was noted.
+
+    Several processes agree on it in the exchange before the next step (`before_step`), which is then not made.
+    """
 
     def __init__(self, signals: StopSignals) -> None:
         self.signals = signals
+        self._saved_step = 0
+
+    def noted(self) -> list[int]:
+        """1 for the signal that this process has noted, in the order of `SIGNALS`, else 0."""
+        return [int(self.signals.noted == number) for number in SIGNALS]
+
+    def before_step(self, noted: Sequence[int], state: TrainerState, control: TrainerControl) -> bool:
+        """Whether the run stops before a step, from the sums of `noted` over processes; with a checkpoint unless the last step has one."""
+        numbers = [number for number, count in zip(SIGNALS, noted, strict=True) if count]
+        if not numbers:
+            return False
+        self.signals.noted = max(numbers)
+        control.should_save, control.should_training_stop = state.global_step > self._saved_step, True
+        return True
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._saved_step = state.global_step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.signals.agreed():
+        is_last = state.global_step >= state.max_steps  # after which there is no other exchange
+        if (args.world_size == 1 or is_last) and self.signals.agreed():
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.signals.agreed():  # it came while the checkpoint was written
+        self._saved_step = state.global_step
+        if args.world_size == 1 and self.signals.noted is not None:  # it came while the checkpoint was written
             control.should_training_stop = True

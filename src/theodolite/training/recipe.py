@@ -11,7 +11,7 @@ from theodolite.models.construction.frontends import FrontEnd
 from theodolite.models.exported.connectors import Connector
 from theodolite.models.forward import Adaptation
 from theodolite.models.freezing import Part
-from theodolite.training.recipes import Stage, StagedRecipe, TinyModel
+from theodolite.training.recipes import Attention, Stage, StagedRecipe, TinyModel
 
 # Fields of `Recipe` that runs made before they existed lack, with the value that those runs had.
 LATER: Mapping[str, Any] = {"tower": "frozen"}
@@ -34,7 +34,7 @@ class Recipe:
     clip_norm: float = 1.0
     precision: Literal["bf16", "fp32"] = "bf16"
     # On a CPU, at about a hundred tokens, eager takes half the time of sdpa, whose bf16 backward pass is slow there.
-    attention: Literal["eager", "sdpa"] = "eager"
+    attention: Attention = "eager"
     decoder: DecoderSize = field(default_factory=DecoderSize)
     frontend: FrontEnd = "conv"
     connector: Connector = "mlp"

@@ -92,9 +92,9 @@ def file_recipe_data(recipe: StagedRecipe, sources: Mapping[str, str], seed: int
 
     def start() -> tuple[nn.Module, Any]:
         if isinstance(recipe.model, WholeModel):
-            return load_vlm(recipe.model.name, attention=recipe.attention)
+            return load_vlm(recipe.model.name, attention=recipe.encoder_attention)
         if isinstance(recipe.model, JoinedModel):
-            return join_vlm(recipe.model.tower, recipe.model.language_model, recipe.attention, seed)
+            return join_vlm(recipe.model.tower, recipe.model.language_model, recipe.encoder_attention, seed)
         raise BadInput(f"{recipe.name} is the recipe of a tiny model, which renders its own data; use shapes_recipe_data")
 
     def for_stage(stage: Stage, vlm: nn.Module, processor: Any) -> StageData:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from theodolite.models.construction.build import DecoderSize
 from theodolite.models.construction.frontends import FrontEnd
+from theodolite.models.exported.attention import FLEX
 from theodolite.models.forward import Adaptation
 from theodolite.models.freezing import Part
 from theodolite.objectives.laver import LaverConfig
@@ -19,6 +20,8 @@ from theodolite.objectives.schedules import EMASchedule
 
 MIXED = Adaptation("mixed", "2d")
 BETA2 = 0.999  # of AdamW
+# Back ends that take the prepared masks. Flex attention is for GPUs: PyTorch has no backward pass of it on a CPU.
+Attention = Literal["eager", "sdpa", "flex_attention"]
 AtLeast0, AtLeast1, AtLeast3 = (Annotated[int, Field(ge=least)] for least in (0, 1, 3))
 
 
@@ -89,7 +92,7 @@ class StagedRecipe:
     stages: tuple[Stage, ...]
     adaptation: Adaptation = MIXED
     precision: Literal["bf16", "fp32"] = "bf16"
-    attention: Literal["eager", "sdpa", "flex_attention"] = "sdpa"
+    attention: Attention = "sdpa"
     gradient_checkpointing: bool = False
     # Samples per process and forward pass; gradients of the rest of a batch are accumulated.
     micro_batch: int = 4
@@ -99,6 +102,11 @@ class StagedRecipe:
     questions: Literal["easy_vqa"] | None = None
     # Whether the frozen encoder's features are cached on disk, keyed by picture content.
     remembers_features: bool = False
+
+    @property
+    def encoder_attention(self) -> str:
+        """The back end of the encoder, whose tokens no mask hides: flex attention is for the language model alone."""
+        return "sdpa" if self.attention == FLEX else self.attention
 
 
 def tiny_laver() -> StagedRecipe:
@@ -166,28 +174,32 @@ def paper_stages() -> tuple[Stage, ...]:
     )
 
 
-def laver_siglip2() -> StagedRecipe:
+def laver_siglip2(attention: Attention = "sdpa") -> StagedRecipe:
     """The paper's model with SigLIP2 and Qwen2.5-7B, all three stages."""
     model = JoinedModel("google/siglip2-so400m-patch14-384", "Qwen/Qwen2.5-7B-Instruct")
-    return StagedRecipe("laver-siglip2", model, paper_stages(), gradient_checkpointing=True)
+    return StagedRecipe("laver-siglip2", model, paper_stages(), attention=attention, gradient_checkpointing=True)
 
 
-def laver_clip() -> StagedRecipe:
+def laver_clip(attention: Attention = "sdpa") -> StagedRecipe:
     """The paper's model with CLIP and Qwen2.5-7B, all three stages."""
     model = JoinedModel("openai/clip-vit-large-patch14-336", "Qwen/Qwen2.5-7B-Instruct")
-    return StagedRecipe("laver-clip", model, paper_stages(), gradient_checkpointing=True)
+    return StagedRecipe("laver-clip", model, paper_stages(), attention=attention, gradient_checkpointing=True)
 
 
-def laver_qwen2_5_vl() -> StagedRecipe:
+def laver_qwen2_5_vl(attention: Attention = "sdpa") -> StagedRecipe:
     """Fine-tuning of Qwen2.5-VL-7B without the alignment stage, since its connector is trained; M-RoPE is the model's own."""
     model = WholeModel("Qwen/Qwen2.5-VL-7B-Instruct")
-    return StagedRecipe("laver-qwen2.5-vl", model, _any_size(paper_stages()[1:]), gradient_checkpointing=True, micro_batch=1)
+    return StagedRecipe(
+        "laver-qwen2.5-vl", model, _any_size(paper_stages()[1:]), attention=attention, gradient_checkpointing=True, micro_batch=1
+    )
 
 
-def laver_llava_onevision() -> StagedRecipe:
+def laver_llava_onevision(attention: Attention = "sdpa") -> StagedRecipe:
     """Fine-tuning of LLaVA-OneVision-7B without the alignment stage, since its connector is trained."""
     model = WholeModel("llava-hf/llava-onevision-qwen2-7b-ov-hf")
-    return StagedRecipe("laver-llava-onevision", model, _any_size(paper_stages()[1:]), gradient_checkpointing=True, micro_batch=1)
+    return StagedRecipe(
+        "laver-llava-onevision", model, _any_size(paper_stages()[1:]), attention=attention, gradient_checkpointing=True, micro_batch=1
+    )
 
 
 def _any_size(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:

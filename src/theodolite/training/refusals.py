@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
+from theodolite.models.exported.attention import FLEX
+from theodolite.models.forward import base_model
 from theodolite.records.errors import BadInput
 
 # Arguments of the Trainer, with the reason and what to do.
@@ -40,6 +43,12 @@ def refuse_unsupported(options: Mapping[str, Any], arguments: TrainingArguments 
         value = getattr(arguments, name, neutral[0])
         if value not in neutral:
             raise BadInput(f"{name}={getattr(value, 'value', value)} is not supported: {reason}")
+
+
+def refuse_flex_on_cpu(model: Any, device: torch.device) -> None:
+    """Raises `BadInput` for training with flex attention on a CPU, where PyTorch has no backward pass of it."""
+    if device.type == "cpu" and base_model(model).config.get_text_config()._attn_implementation == FLEX:
+        raise BadInput("flex attention has no backward pass on a CPU; train with attn_implementation sdpa or eager there, or on a GPU")
 
 
 def refuse_reentrant(model: Any) -> None:

@@ -43,7 +43,7 @@ def packaged_recipe_data(recipe: StagedRecipe, seed: int) -> RecipeData:
         return official_examples(world, size, len(world.official_split("train").scenes))
 
     def start() -> tuple[nn.Module, Any]:
-        vlm, processor = join_vlm(model.tower, model.language_model, recipe.attention, seed)
+        vlm, processor = join_vlm(model.tower, model.language_model, recipe.encoder_attention, seed)
         processor.chat_template = with_pictures(CHAT)
         return vlm, processor
 

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -25,7 +25,7 @@ from theodolite.models.forward import adapt, base_model
 from theodolite.models.freezing import set_trainable
 from theodolite.models.load import load_vlm
 from theodolite.objectives.language import Language
-from theodolite.records.errors import BadInput, Interrupted
+from theodolite.records.errors import Interrupted
 from theodolite.records.folder import whole_folder, write_whole
 from theodolite.records.progress import Progress, silent
 from theodolite.training.arguments import training_arguments
@@ -33,12 +33,12 @@ from theodolite.training.checkpoint import last_whole, newest_whole, step_of
 from theodolite.training.interrupts import StopAtSignal, StopSignals
 from theodolite.training.loss_monitor import LossMonitor
 from theodolite.training.objective_module import ObjectiveModule
-from theodolite.training.recipes import BETA2, Stage, StagedRecipe
+from theodolite.training.recipe_file import claim
+from theodolite.training.recipes import Stage, StagedRecipe
 from theodolite.training.stage_data import RecipeData, StageData
 from theodolite.training.step_metrics import JsonLinesLog
 from theodolite.training.trainer import LaverTrainer, ObjectiveTrainer
 
-RECIPE = "recipe.json"
 # Dropped examples, with reasons.
 DROPPED = "dropped.json"
 # Maps a stage's name to its progress.
@@ -65,7 +65,9 @@ def run_stages(
         with signals.watching():
             return _run_stages(recipe, data, out, seed, overwrite, progress, signals)
     except Interrupted as stopped:
-        raise Interrupted(stopped.signum, f"stopped by {Signals(stopped.signum).name}; {where_next(recipe, out)}") from stopped
+        raise Interrupted(
+            stopped.signum, f"stopped by {Signals(stopped.signum).name}; the same command {where_next(recipe, out)}"
+        ) from stopped
 
 
 def next_step(recipe: StagedRecipe, out: Path) -> tuple[Stage, int] | None:
@@ -78,13 +80,14 @@ def next_step(recipe: StagedRecipe, out: Path) -> tuple[Stage, int] | None:
 
 
 def where_next(recipe: StagedRecipe, out: Path) -> str:
-    """Where the same command goes on, in words."""
-    found = next_step(recipe, out)
-    if found is None:
-        return f"the stages of {out} are finished, and the same command ends the run"
-    stage, step = found
+    """What the same command does next in `out`, in words: "goes on in ..." with the place."""
+    following = next_step(recipe, out)
+    if following is None:
+        is_there = (out / "model" / "config.json").is_file()
+        return f"has nothing left to do in {out}" if is_there else f"goes on in {out} behind its last stage, and writes {out / 'model'}"
+    stage, step = following
     place = f"after step {step} of {stage.steps}" if step else "at its start"
-    return f"the same command goes on in {out} with stage {stage.name}, {place}"
+    return f"goes on in {out} with stage {stage.name}, {place}"
 
 
 def _run_stages(
@@ -92,12 +95,14 @@ def _run_stages(
 ) -> Path:
     processes = PartialState(cpu=not torch.accelerator.is_available())
     with processes.main_process_first():
-        _claim(recipe, seed, out, overwrite=overwrite and processes.is_main_process)
+        claim(recipe, seed, out, overwrite=overwrite and processes.is_main_process)
     before: Path | None = None
     for stage in recipe.stages:
         folder = out / stage.name
         if not (folder / "model" / "config.json").is_file():
             _run_stage(recipe, stage, data, before, folder, seed, progress(stage.name), signals)
+        elif processes.is_main_process:  # a run that was killed behind the model's renaming
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         before = folder / "model"
     final = out / "model"
     if before is not None and not (final / "config.json").is_file() and processes.is_main_process:
@@ -132,7 +137,7 @@ def train_stage(
         "train_dataset": data.dataset,
         "data_collator": data.collator,
         "processing_class": processor,
-        "callbacks": [monitor, *callbacks, *([StopAtSignal(signals)] if signals is not None else ())],
+        "callbacks": [monitor, *callbacks],
         "max_damaged_frac": data.max_damaged_frac,
     }
     torch.manual_seed(seed)  # for head and mask embedding
@@ -141,21 +146,25 @@ def train_stage(
     else:
         trainer = ObjectiveTrainer(ObjectiveModule(model, Language(recipe.adaptation)), **options)
     trainer.remove_callback(PrinterCallback)
+    if signals is not None:
+        trainer.add_callback(StopAtSignal(signals))  # last, so that it sees signals which came within the others
     try:
         with _cached(model, data.features), signals.held() if signals is not None else nullcontext():
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     finally:
         if trainer.dropped.listed and trainer.args.should_save:
             write_whole(Path(folder).parent / DROPPED, json.dumps(trainer.dropped.listed, indent=1) + "\n")
-    if signals is not None:
-        signals.leave()
+    if signals is not None and (stage.save_every or trainer.state.global_step < stage.steps):
+        signals.leave()  # a checkpoint is there: without `save_every` only if the signal stopped the training
     monitor.refuse_unfinished()
     return trainer, monitor
 
 
 def prepare_model(model: nn.Module, recipe: StagedRecipe, stage: Stage) -> nn.Module:
     """The model with the recipe's attention back end and adaptation; only the stage's parts are trainable. Under LoRA a peft wrapper."""
-    if base_model(model).config._attn_implementation != recipe.attention:
+    if recipe.attention != recipe.encoder_attention:
+        model.set_attn_implementation({"text_config": recipe.attention, "vision_config": recipe.encoder_attention})
+    elif base_model(model).config._attn_implementation != recipe.attention:
         model.set_attn_implementation(recipe.attention)
     adapt(model, recipe.adaptation)
     prepared: nn.Module = set_trainable(model, stage.trains, stage.lora_rank)
@@ -168,35 +177,6 @@ def _cached(model: nn.Module, features: FeatureCache | None) -> AbstractContextM
         return nullcontext()
     base = base_model(model)
     return cached_features(base.get_submodule(family_of(base.config).encoder), base.config.vision_feature_layer, features)
-
-
-def _claim(recipe: StagedRecipe, seed: int, out: Path, *, overwrite: bool) -> None:
-    """Writes the recipe into the folder and deletes partial files. Raises `BadInput` on another run's folder, unless `overwrite`."""
-    if overwrite and (out / RECIPE).is_file():
-        shutil.rmtree(out)
-    text = _as_json(recipe, seed)
-    if (out / RECIPE).is_file():
-        if (out / RECIPE).read_text() != text:
-            raise BadInput(
-                f"{out} holds a run of another recipe or seed ({out / RECIPE}); give another folder, or --overwrite to start over"
-            )
-    elif out.is_dir() and any(out.iterdir()):
-        raise BadInput(f"{out} holds files that are no training run; give another folder")
-    if _is_first_process():
-        write_whole(out / RECIPE, text)
-        for partial in out.rglob(".*.part-*"):
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
-
-
-def _as_json(recipe: StagedRecipe, seed: int) -> str:
-    settings = asdict(recipe)
-    for stage in settings["stages"]:
-        # Recipes written before these fields existed lack them, and their runs must still resume.
-        if stage["beta2"] == BETA2:
-            del stage["beta2"]
-        if stage["laver"] is not None and stage["laver"]["head_learning_rate"] is None:
-            del stage["laver"]["head_learning_rate"]
-    return json.dumps({"seed": seed, "model_kind": type(recipe.model).__name__, **settings}, indent=1) + "\n"
 
 
 def _run_stage(
@@ -214,25 +194,27 @@ def _run_stage(
         resumed = last_whole(folder / "checkpoints")
     if resumed is not None:
         progress(step_of(resumed), stage.steps, f"goes on after step {step_of(resumed)}")
-    model, processor = data.start() if before is None else load_vlm(before, attention=recipe.attention)
+    model, processor = data.start() if before is None else load_vlm(before, attention=recipe.encoder_attention)
     model = prepare_model(model, recipe, stage)
-    trainer, _ = train_stage(
-        model,
-        processor,
-        recipe,
-        stage,
-        data.for_stage(stage, model, processor),
-        seed=seed,
-        folder=folder / "checkpoints",
-        progress=progress,
-        callbacks=[JsonLinesLog(folder / "log.jsonl"), *_tensorboard(folder, resumed)],
-        resumed=resumed,
-        signals=signals,
-    )
-    warned = trainer.watch.found.values() if isinstance(trainer, LaverTrainer) else ()
-    for line in (*trainer.dropped.lines(), *warned):
-        progress(stage.steps, stage.steps, line)
+    examples = data.for_stage(stage, model, processor)
+    # Held up to the written model: a signal behind the last step must not cost the stage.
     with signals.held():
+        trainer, _ = train_stage(
+            model,
+            processor,
+            recipe,
+            stage,
+            examples,
+            seed=seed,
+            folder=folder / "checkpoints",
+            progress=progress,
+            callbacks=[JsonLinesLog(folder / "log.jsonl"), *_tensorboard(folder, resumed)],
+            resumed=resumed,
+            signals=signals,
+        )
+        warned = trainer.watch.found.values() if isinstance(trainer, LaverTrainer) else ()
+        for line in (*trainer.dropped.lines(), *warned):
+            progress(stage.steps, stage.steps, line)
         _write_model(trainer, folder)
     signals.leave()
 

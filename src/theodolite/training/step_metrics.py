@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from theodolite.objectives.terms import Terms
 from theodolite.records.folder import write_whole
+from theodolite.records.reading import BadJson, numbered_lines, parse_json
 
 
 class StepMetrics:
@@ -72,7 +74,10 @@ class StepMetrics:
 
 
 class JsonLinesLog(TrainerCallback):
-    """Writes the log as one JSON object per line, with the step. A resumed run drops entries after its checkpoint."""
+    """Writes the log as one JSON object per line, with the step; JSON has no NaN, so numbers that are not finite are null.
+
+    A resumed run drops entries after its checkpoint, and lines that are not entries.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -80,16 +85,26 @@ class JsonLinesLog(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
-        lines = []
+        lines: list[bytes] = []
         if self.path.is_file():
             # A killed run may have logged past its last checkpoint, and may have left a partial line.
-            complete = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            lines = [line for line in complete if json.loads(line)["step"] <= state.global_step]
-        write_whole(self.path, "".join(lines))
+            lines = [line for _, line in numbered_lines(self.path) if line and _step_of(line) <= state.global_step]
+        write_whole(self.path, b"".join(lines))
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Mapping[str, float] | None = None, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero and logs and "loss" in logs:
-            with self.path.open("a") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+            entry = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in logs.items()}
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **entry}, allow_nan=False) + "\n")
+
+
+def _step_of(line: bytes) -> float:
+    """The step of a line of the log; infinite for a line that is cut off or is no entry."""
+    try:
+        entry = parse_json(line) if line.endswith(b"\n") else None
+    except BadJson:
+        entry = None
+    step = entry.get("step") if isinstance(entry, dict) else None
+    return float(step) if isinstance(step, int | float) else math.inf

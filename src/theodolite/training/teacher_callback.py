@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as sharded_checkpoint
+from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -36,6 +37,8 @@ class TeacherCallback(TrainerCallback):
         self.objective_module, self.objective = objective_module, objective
         self.teacher: Teacher | None = None
         self.resumed: Path | None = None
+        # Whether the centre's sum over processes travels with a trainer's exchange before the next step, which is the first to need it.
+        self.is_delayed = False
         self._total: Tensor | None = None
         self._count = 0
 
@@ -44,6 +47,8 @@ class TeacherCallback(TrainerCallback):
 
         The centre follows the outputs, unless they are not `counted` (evaluation).
         """
+        if not counted:
+            self._catch_up()
         with self._present().teaching(self.objective_module):
             teacher_outputs: TeacherOutputs = model(batch, step, teaching=True)
             total = at_least_single(teacher_outputs.outputs).sum(dim=0)
@@ -55,33 +60,54 @@ class TeacherCallback(TrainerCallback):
     def resume(self, checkpoint: Path) -> None:
         """Lets the teacher be that of a checkpoint."""
         self.teacher, self.resumed = None, checkpoint
+        self._total, self._count = None, 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step == 0:  # an evaluation before training may have made a teacher of other weights
             self.teacher, self.resumed = None, None
+            self._total, self._count = None, 0
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.follow(state.global_step, state.max_steps)
+        self.follow(state.global_step, state.max_steps, delayed=self.is_delayed)
 
-    def follow(self, step: int, num_steps: int) -> None:
-        """Updates the centre, and the teacher if due, after optimizer step number `step` (from 1)."""
-        if self._total is not None:
-            total, count = self._total, self._total.new_full((1,), self._count)
-            if dist.is_available() and dist.is_initialized():
-                # One collective, and the count stays on the device: the host need not wait for it.
-                both = torch.cat([total, count])
-                dist.all_reduce(both)
-                total, count = both[:-1], both[-1:]
-            self.objective.centre.update(total, count)
-        self._total, self._count = None, 0
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._catch_up()
+
+    def follow(self, step: int, num_steps: int, *, delayed: bool = False) -> None:
+        """Updates the centre, and the teacher if due, after optimizer step number `step` (from 1).
+
+        A `delayed` centre moves when the caller has summed `delayed_sums` over processes and gives them to `move_centre`, or before it
+        is saved or used in an evaluation.
+        """
+        if not delayed:
+            self._catch_up()
         if self.objective.settings.ema.due(step, num_steps):
             self._present().update(self.objective_module, self.objective.settings.ema.decay_at(step, num_steps))
+
+    def delayed_sums(self) -> Float[Tensor, " entry"]:
+        """This process's sums for a step's move of the centre: the teacher's outputs, and their number last, which stays on the device."""
+        total = self.objective.centre.value.new_zeros(len(self.objective.centre.value)) if self._total is None else self._total
+        return torch.cat([total, total.new_full((1,), self._count)])
+
+    def move_centre(self, sums: Float[Tensor, " entry"]) -> None:
+        """Moves the centre by the sum of all processes' `delayed_sums`."""
+        self.objective.centre.update(sums[:-1], sums[-1:])
+        self._total, self._count = None, 0
+
+    def _catch_up(self) -> None:
+        """Moves a centre whose move is delayed. Call it on every process."""
+        if self._total is not None:
+            sums = self.delayed_sums()
+            if dist.is_available() and dist.is_initialized():
+                dist.all_reduce(sums)
+            self.move_centre(sums)
 
     def save(self, folder: Path, *, write: bool) -> None:
         """Writes teacher and centre beside a checkpoint's weights. Call it on every process; `write` on one.
 
         Under FSDP2 each process writes its own shards, so that no device ever holds the whole teacher.
         """
+        self._catch_up()
         state = self._state()
         if _is_sharded(state):
             sharded_checkpoint.save(state, checkpoint_id=folder / SHARDS)

@@ -4,42 +4,46 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Mapping
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from accelerate.utils import gather_object, send_to_device
+from accelerate.utils import TorchDynamoPlugin, gather_object, send_to_device
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from theodolite.data.drops import MAX_DAMAGED_FRAC, Dropped
 from theodolite.data.epochs import EpochDataset, EpochSampler, FixedOrder, StreamedEpochs, stream_position
 from theodolite.data.packing import MAX_LENGTH, PackingCollator
-from theodolite.models.cpu_products import fast_bf16_products
 from theodolite.models.export import export_vlm, rehearse_export
 from theodolite.models.forward import adapt, base_model
-from theodolite.models.pass_inputs import plan_of
 from theodolite.objectives.laver import LaVer, LaverConfig
 from theodolite.objectives.terms import Terms, combine
 from theodolite.records.errors import BadInput
 from theodolite.training.checkpoint import load_trained, mark_whole, refuse_other_launcher, save_trained, unmark, whole_checkpoint
-from theodolite.training.dummy_picture import DummyPicture
+from theodolite.training.compilation import compile_as_asked, cpu_products
+from theodolite.training.dummy_picture import DummyPicture, lacking, pictured
 from theodolite.training.evaluation import EvaluatedBySums, each, with_epochs
 from theodolite.training.hub import push_while_training
+from theodolite.training.interrupts import StopAtSignal
 from theodolite.training.launch import refuse_broadcast_buffers, refuse_undistributed
 from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.objective_watch import ObjectiveWatch
 from theodolite.training.parameter_groups import give_own_rate
-from theodolite.training.refusals import refuse_reentrant, refuse_unsupported
+from theodolite.training.refusals import refuse_flex_on_cpu, refuse_reentrant, refuse_unsupported
 from theodolite.training.sampling import SequentialEpochs
 from theodolite.training.saved_processor import saved_processor
+from theodolite.training.step_exchange import Tally, summed_together, without_tallies
 from theodolite.training.step_metrics import StepMetrics
 from theodolite.training.teacher_callback import TeacherCallback
+
+Callback = TypeVar("Callback", bound=TrainerCallback)
 
 
 class ObjectiveTrainer(EvaluatedBySums):
@@ -85,14 +89,23 @@ class ObjectiveTrainer(EvaluatedBySums):
         refuse_undistributed(self.args.world_size, self.accelerator.distributed_type, plugin, zero_stage)
         if plugin is not None:
             refuse_broadcast_buffers(model, plugin)
+        compile_as_asked(model.vlm, self._dynamo, self.args.device, self.args.bf16)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
         """As in the library; True resumes from the last complete checkpoint. Raises `BadInput` for a model that could not be saved."""
         rehearse_export(self.objective_module.vlm, self.processing_class)
         refuse_reentrant(self.objective_module.vlm)
+        refuse_flex_on_cpu(self.objective_module.vlm, self.args.device)
         with self.args.main_process_first():
             checkpoint = whole_checkpoint(resume_from_checkpoint, Path(self.args.output_dir))
         return super().train(resume_from_checkpoint=checkpoint, **options)
+
+    def _build_accelerator_args(self, **options: Any) -> dict[str, Any]:
+        """As in the library, without `torch.compile`: here decoder layers alone are compiled, in place (`compile_as_asked`)."""
+        arguments: dict[str, Any] = super()._build_accelerator_args(**options)
+        self._dynamo: TorchDynamoPlugin = arguments["dynamo_plugin"]
+        arguments["dynamo_plugin"] = TorchDynamoPlugin(backend="no")
+        return arguments
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any] | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
@@ -120,19 +133,55 @@ class ObjectiveTrainer(EvaluatedBySums):
         if not batches:
             self._refuse_empty_pass(is_first)
             return [], None
-        batches = [*self._missing(num_batches - len(batches)), *(self._tallied(batch) for batch in batches)]
+        batches, tallies = without_tallies([*self._missing(num_batches - len(batches)), *batches])
+        prepared = [self._prepared(batch) for batch in batches]
+        micro_counts = [self.objective_module.objective.counts(batch) for batch in prepared]
+        summed, is_stopped = self._exchange_before_step(micro_counts, tallies, pictured(batches))
         if self.state.global_step + 1 >= self.state.max_steps and not self._initial_global_step:
             self.dropped.refuse_none_kept()  # a resumed run does not know what was kept before
-        objective, state = self.objective_module.objective, self.state
-        batches = self._with_equal_passes(batches)
-        prepared = [objective.prepare(batch, state.global_step, state.max_steps) for batch in batches]
-        micro_counts = [objective.counts(batch) for batch in prepared]
-        names = tuple(sorted(micro_counts[0]))
-        # On the device only for its way to other processes: the host would wait for a copy there and back.
-        place = device if self.args.world_size > 1 else None
-        counts = self._over_processes(torch.tensor([sum(each[name] for each in micro_counts) for name in names], device=place))
-        self._metrics.begin_step(dict(zip(names, counts.tolist(), strict=True)))
-        return prepared, counts
+        if is_stopped:
+            return [], None
+        for number in lacking(pictured(batches), summed["pictured"]) if self.is_fsdp_enabled else ():
+            prepared[number] = self._prepared(self._with_dummy_picture(batches[number]))
+        self._metrics.begin_step(dict(zip(sorted(micro_counts[0]), summed["counts"], strict=True)))
+        return prepared, torch.tensor(summed["counts"])
+
+    def _prepared(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self.objective_module.objective.prepare(batch, self.state.global_step, self.state.max_steps)
+
+    def _exchange_before_step(
+        self, micro_counts: Sequence[Mapping[str, int]], tallies: Sequence[Tally], with_picture: Sequence[int]
+    ) -> tuple[dict[str, list[int]], bool]:
+        """All that the processes must agree on before a step, in one collective: their sums, and whether the run stops before it.
+
+        Dropped examples are counted here, which may stop the run; only a step that has any needs a second collective, for their keys.
+        """
+        stop, teacher = self._callback(StopAtSignal), self._callback(TeacherCallback)
+        numbers = {
+            "counts": [sum(each[name] for each in micro_counts) for name in sorted(micro_counts[0])],
+            "pictured": with_picture,
+            "seen": [sum(num_seen for _, num_seen in tallies), sum(len(dropped) for dropped, _ in tallies)],
+            "signals": stop.noted() if stop else [],
+        }
+        if self.args.world_size == 1:
+            summed = numbers
+        else:
+            sums = teacher.delayed_sums() if teacher else torch.zeros(0, device=self.args.device)
+            summed, sums = summed_together(numbers, sums, partial(self.accelerator.reduce, reduction="sum"))
+            if teacher:
+                teacher.is_delayed = True
+                teacher.move_centre(sums)
+        num_seen, num_dropped = summed["seen"]
+        if num_dropped:
+            everyones = gather_object([tallies]) if self.args.world_size > 1 else [tallies]
+            for dropped, seen in chain.from_iterable(zip(*everyones, strict=True)):
+                self.dropped.add(dropped, seen)
+        else:
+            self.dropped.add([], num_seen)
+        return summed, stop is not None and self.args.world_size > 1 and stop.before_step(summed["signals"], self.state, self.control)
+
+    def _callback(self, kind: type[Callback]) -> Callback | None:
+        return next((callback for callback in self.callback_handler.callbacks if isinstance(callback, kind)), None)
 
     def compute_loss(
         self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | None = None
@@ -150,7 +199,7 @@ class ObjectiveTrainer(EvaluatedBySums):
             # Nothing to learn in this step, on any process. Without gradients optimizers change neither weights nor their own state;
             # zero gradients would still move weights by decay and momentum. (The scaler of fp16 cannot step without gradients.)
             return torch.zeros((), device=self.args.device)
-        with self._metrics.timed("forward_backward"), fast_bf16_products():
+        with self._metrics.timed("forward_backward"), cpu_products(self.objective_module.vlm):
             return super().training_step(model, inputs, num_items_in_batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -233,14 +282,6 @@ class ObjectiveTrainer(EvaluatedBySums):
         else:
             load_trained(self.objective_module, Path(resume_from_checkpoint))
 
-    def _tallied(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The batch without its list of dropped examples, which are counted over all processes and may stop the run."""
-        rest = dict(batch)
-        tallies = [(rest.pop("dropped", []), rest.pop("num_seen", 0))]
-        for dropped, num_seen in gather_object(tallies) if self.args.world_size > 1 else tallies:
-            self.dropped.add(dropped, num_seen)
-        return rest
-
     def _init_training_state(self, max_steps: int, num_update_steps_per_epoch: int, *rest: Any) -> tuple[int, int]:
         """Pass and micro-batches at which a resumed run goes on. The Trainer takes a stream's first pass to be as long as the run."""
         done, skipped = super()._init_training_state(max_steps, num_update_steps_per_epoch, *rest)
@@ -258,7 +299,7 @@ class ObjectiveTrainer(EvaluatedBySums):
         """
         if number <= 0 or not isinstance(self.train_dataset, StreamedEpochs):
             return []
-        return [self._tallied(send_to_device(self.data_collator([]), self.args.device)) for _ in range(number)]
+        return [send_to_device(self.data_collator([]), self.args.device) for _ in range(number)]
 
     def _refuse_empty_pass(self, is_first: bool) -> None:
         """Raises `BadInput` if a pass of a stream has no example; the Trainer would end the run as if it were done."""
@@ -269,22 +310,17 @@ class ObjectiveTrainer(EvaluatedBySums):
                 "and its split, and that it can be iterated repeatedly"
             )
 
-    def _with_equal_passes(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Under FSDP, the micro-batches with a dummy picture in each that has none while another process's has one.
-
-        Every process must run the same modules: without a picture, a process would skip the encoder, and the others hang.
-        """
-        if not self.is_fsdp_enabled:
-            return batches
-        pictured = torch.tensor([int(plan_of(batch).layout.has_pictures) for batch in batches], device=self.args.device)
-        needed = self._over_processes(pictured) > 0
-        lacking = (needed & (pictured == 0)).tolist()
-        if any(lacking) and self._dummy_picture is None:
+    def _with_dummy_picture(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        if self._dummy_picture is None:
             self._dummy_picture = DummyPicture.of_collator(self.data_collator)
-        return [
-            self._dummy_picture.added_to(batch) if lacks and self._dummy_picture else batch
-            for batch, lacks in zip(batches, lacking, strict=True)
-        ]
+        return self._dummy_picture.added_to(batch)
+
+    def _with_equal_passes(self, batch: dict[str, Any]) -> dict[str, Any]:
+        if not self.is_fsdp_enabled:
+            return batch
+        own = pictured([batch])
+        everyones = self._over_processes(torch.tensor(own, device=self.args.device)).tolist()
+        return self._with_dummy_picture(batch) if lacking(own, everyones) else batch
 
 
 class LaverTrainer(ObjectiveTrainer):

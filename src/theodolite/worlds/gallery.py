@@ -9,11 +9,26 @@ import numpy as np
 import polars as pl
 from jaxtyping import UInt8
 
+from theodolite.worlds.decoding import DecodedPicture
 from theodolite.worlds.factors import Factor
 from theodolite.worlds.world import PairKind
 
 # Renders pictures by name, RGB, at one size: (picture, size, size, 3).
 Render = Callable[[Sequence[str], int], UInt8[np.ndarray, "picture size size 3"]]
+
+
+@dataclass(frozen=True, eq=False)
+class PictureFiles:
+    """The picture files of a gallery, by the pictures' names: each is decoded when it is opened, at its own size.
+
+    `open` decodes a picture, of a JPEG at least the given (width, height) (`decoding.decode`); threads call it, within `strict_pillow`.
+    `sizes` are (width, height) in the files, upright; `sha256` is over the files' bytes.
+    """
+
+    open: Callable[[str, tuple[int, int] | None], DecodedPicture]
+    sizes: Mapping[str, tuple[int, int]]
+    sha256: Mapping[str, str]
+
 
 TABLE: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "scene": pl.Int64,
@@ -42,7 +57,7 @@ class Gallery:
     `kind` is *exact* (the same picture with one thing edited) or *matched* (two pictures that agree in all other factors). `render` draws
     pictures by name. `attribution` is the credit line that the licence requires; it is printed and recorded. `left_out` counts unusable
     rows by reason. `dependence` holds, by a query's name, the factors that its answer is declared to depend on; it need not hold all
-    queries.
+    queries. `files` are the files of pictures that have a size of their own; None where `render` draws them at any size.
     """
 
     name: str
@@ -53,3 +68,4 @@ class Gallery:
     attribution: str | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     dependence: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    files: PictureFiles | None = None

@@ -17,7 +17,8 @@ def pair(scene: int, question: str, answers: tuple[str | None, str | None], trut
     row = {
         "kind": "intervention", "scene": scene, "choices": list(YES_NO), "question_before": question, "question_after": question,
         "picture_before": 10 * scene, "picture_after": 10 * scene + 1, "truth_before": truths[0], "truth_after": truths[1],
-        "answer_before": answers[0], "answer_after": answers[1],
+        "answer_before": answers[0], "answer_after": answers[1], "query": question, "form": "yes_no", "name": question,
+        "outside_before": 0.1, "outside_after": 0.1,
     }  # fmt: skip
     return row | more
 
@@ -122,3 +123,14 @@ def test_rows_that_are_there_for_the_noise_floor_make_no_group() -> None:
     accuracy, alone = measured(edited, noise), measured(edited)
     assert accuracy.item.rate is not None and accuracy.item.rate.frac == pytest.approx(2 / 3)
     assert accuracy.group is None and (accuracy.question, accuracy.picture) == (alone.question, alone.picture)
+
+
+def test_queries_whose_probability_lies_outside_the_choices_have_no_accuracy() -> None:
+    """Two questions, one of them answered by letters at a ten-thousandth of the probability."""
+    rows = [row for scene in range(4) for row in group(scene, "1111")]
+    far = [row | {"outside_before": 0.9999, "outside_after": 0.9999} if row["question_before"] == "r" else row for row in rows]
+    accuracy = measured(*far)
+    assert accuracy.item.rate is not None and (accuracy.item.rate.num_pairs, accuracy.item.num_unanswered) == (8, 8)
+    assert accuracy.group is not None and accuracy.group.rate is None
+    everywhere = measured(*(row | {"outside_before": 0.9, "outside_after": 0.2} for row in rows))
+    assert everywhere.item.rate is None and everywhere.item.num_unanswered == 16

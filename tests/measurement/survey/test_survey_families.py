@@ -28,7 +28,7 @@ from theodolite.records.inside import Inside
 
 FACTORS = ("shape", "colour")
 # What passes through the model again; the other measures are arithmetic on what the ladder's pass left.
-PASSING = ("ladder", "likeness", "allocation", "fisher", "causal", "gap")
+PASSING = ("ladder", "likeness", "allocation", "fisher", "causal", "gap", "words")
 # Features of inner encoder layers go past the connector's output, to which a direction there says nothing.
 DEEP = ("qwen3_vl",)
 

@@ -15,6 +15,7 @@ from theodolite.records.errors import BadInput
 
 WAIT_S = 60.0  # for other processes that write to the same file
 KEYS_AT_ONCE = 500  # of one SELECT
+INCOMPLETE = "incomplete"  # key of an answer, true where it may be replaced by a later one
 
 
 def content_key(content: Any) -> str:
@@ -25,7 +26,8 @@ def content_key(content: Any) -> str:
 class ResponseCache:
     """A SQLite file of answers by key, in memory if the path is None. Each answer is one atomic write; processes may share the file.
 
-    The first answer to a request stays: `put` returns the stored one. Raises `BadInput` for a file of another kind.
+    The first answer to a request stays, unless it is marked `INCOMPLETE`: `put` returns the stored one. What servers say of themselves is
+    kept beside the answers. Raises `BadInput` for a file of another kind.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -35,13 +37,29 @@ class ResponseCache:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._base = sqlite3.connect(str(path or ":memory:"), timeout=WAIT_S, isolation_level=None, check_same_thread=False)
-            self._base.execute("CREATE TABLE IF NOT EXISTS responses (key TEXT PRIMARY KEY, response TEXT NOT NULL) WITHOUT ROWID")
+            for name in ("responses", "servers"):
+                self._base.execute(f"CREATE TABLE IF NOT EXISTS {name} (key TEXT PRIMARY KEY, response TEXT NOT NULL) WITHOUT ROWID")
 
     def put(self, key: str, response: Any) -> Any:
-        """Stores an answer unless the key has one; returns the stored one."""
+        """Stores an answer unless the key has a complete one; returns the stored one."""
         with self._refusing(), self._lock:
-            self._base.execute("INSERT OR IGNORE INTO responses VALUES (?, ?)", (key, json.dumps(response)))
+            self._base.execute(
+                "INSERT INTO responses VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET response = excluded.response "
+                f"WHERE json_extract(responses.response, '$.{INCOMPLETE}')",
+                (key, json.dumps(response)),
+            )
         return self.find([key])[key]
+
+    def remember_server(self, key: str, facts: Any) -> None:
+        """Stores what a server says of itself, in place of what it said before."""
+        with self._refusing(), self._lock:
+            self._base.execute("INSERT OR REPLACE INTO servers VALUES (?, ?)", (key, json.dumps(facts)))
+
+    def recall_server(self, key: str) -> Any:
+        """What a server said of itself last; None if nothing is stored."""
+        with self._refusing(), self._lock:
+            row = self._base.execute("SELECT response FROM servers WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
 
     def find(self, keys: Sequence[str]) -> dict[str, Any]:
         """The stored answers to these keys; keys without one are left out."""

@@ -15,11 +15,13 @@ from theodolite.asking.prompts import write_prompt
 from theodolite.records.endpoint import Capabilities
 from theodolite.records.errors import BadInput
 
+BLANK_SIDE = 224  # of the blank picture, where pictures have sizes of their own
 MOST_LOGPROBS = (20, 5)  # known limits of servers
 SHAPE_OF_REQUEST = (400, 415, 422, 501)  # statuses that may refuse a field of the request, rather than the model or the key
 # With letters, whatever the style of the survey's prompts: only a first token that is a letter shows that letters can be scored.
 PROMPT = write_prompt("letters", "Is this picture grey or red?", ("grey", "red")).text
 Reading = Literal["logprobs", "text"]
+LEAST_LETTERS = 0.5  # probability of the letters as first token, from which they are scored; below it, the model begins with something else
 
 
 def request_of(settings: EndpointSettings, capabilities: Capabilities, reading: Reading, messages: list[dict[str, Any]]) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def detect_capabilities(channel: Channel) -> Capabilities:
     everything = Capabilities(logprobs=most, seed=True, temperature=True, limit_name="max_tokens")
     response = trial.response(everything)
     if response is not None:
-        return everything if _scores_letters(response) else everything.model_copy(update={"logprobs": 0})
+        return everything if _scores_letters(response, channel.settings) else everything.model_copy(update={"logprobs": 0})
     capabilities = trial.least()
     for feature in ("temperature", "seed"):
         more = capabilities.model_copy(update={feature: True})
@@ -65,14 +67,26 @@ def detect_capabilities(channel: Channel) -> Capabilities:
         more = capabilities.model_copy(update={"logprobs": number})
         response = trial.response(more)
         if response is not None:
-            return more if _scores_letters(response) else capabilities
+            return more if _scores_letters(response, channel.settings) else capabilities
     return capabilities
 
 
-def _scores_letters(response: Mapping[str, Any]) -> bool:
-    """Whether some likely first token is an option letter; a model that reasons first, or begins with words, is read as text."""
+def send_trial(channel: Channel, capabilities: Capabilities, retries: int | None = None) -> dict[str, Any]:
+    """The server's response to a question about a blank picture. Raises `Refused`, `Exhausted`."""
+    return _Trial(channel)._send(capabilities, True, retries)
+
+
+def _scores_letters(response: Mapping[str, Any], settings: EndpointSettings) -> bool:
+    """Whether the first token is likelier an option letter than not; a model that reasons first, or begins with words, is read as text.
+
+    Where log-probabilities are asked for by name, it is enough that some likely first token is a letter.
+    """
     top = top_of(response)
-    return top is not None and answer_of_logprobs(top, 2).probabilities is not None
+    if top is None:
+        return False
+    answer = answer_of_logprobs(top, 2)
+    least = 0.0 if settings.answers == "logprobs" else LEAST_LETTERS
+    return answer.outside is not None and 1.0 - answer.outside > least
 
 
 def reading_of(settings: EndpointSettings, capabilities: Capabilities) -> Reading:
@@ -125,6 +139,7 @@ class _Trial:
 
     def _send(self, capabilities: Capabilities, pictured: bool, retries: int | None = None) -> dict[str, Any]:
         settings = self.channel.settings
-        picture = np.full((settings.picture_size, settings.picture_size, 3), 128, dtype=np.uint8)
+        side = settings.picture_size or BLANK_SIDE
+        picture = np.full((side, side, 3), 128, dtype=np.uint8)
         reading: Reading = "logprobs" if capabilities.logprobs else "text"
         return self.channel.send(request_of(settings, capabilities, reading, messages_of(PROMPT, picture if pictured else None)), retries)

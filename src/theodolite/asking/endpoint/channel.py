@@ -48,7 +48,7 @@ class EndpointSettings:
     model: str
     key_env: str = KEY_ENV
     answers: Literal["auto", "logprobs", "text"] = "auto"
-    picture_size: int = 224
+    picture_size: int | None = 224  # None: pictures of files at their own sizes
     concurrency: int = 8
     per_minute: float | None = None
     timeout_s: float = 120.0
@@ -148,6 +148,15 @@ class Channel:
             f"{self.settings.public_url} failed {most + 1} times on one question ({trouble}); the answers so far are cached, "
             "and running the command again goes on from there"
         )
+
+    def listed_model(self) -> str | None:
+        """The server's id of the model in its list of models; None if it has no such list, or none of that name."""
+        try:
+            ids = [model.id for model in self._client.models.list()]
+        except (self._openai.OpenAIError, TypeError, ValueError, AttributeError):  # no list, or one of another form
+            return None
+        name = self.settings.model if self.settings.model in ids else ids[0] if len(ids) == 1 else None
+        return None if name is None else self.hide(str(name))
 
     def hide(self, text: str) -> str:
         """A text without the key and the password."""

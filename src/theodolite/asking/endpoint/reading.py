@@ -16,19 +16,24 @@ OPENING = "*_`\"'“ "
 MARKS = "\u2581\u0120 \t\r\n"  # how tokenizers write the space before a word
 LETTER_TOKEN = re.compile(r"\(?([A-Z])[).:]?")
 DELIMITED = re.compile(r"\(?([A-Za-z])(?:[).:]+|\s*$)")
-THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+THOUGHT = re.compile(r"^.*</think>", re.DOTALL)  # templates may have written the opening mark themselves
 INTRODUCED = re.compile(r"(?i:\b(?:answer|option|choice|letter)\b(?:\s+is)?\s*:?\s*)\**\(?([A-Z])\b(?!['’])")
 SET_APART = re.compile(r"\(([A-Za-z])\)|(?:^|[\s*])([A-Z])(?=[).:*]|\s*$|\s+(?:or|and)\b|,|/)")
 BARE = re.compile(r"(?<![\w'’])([B-HJ-Z])(?![\w'’])")  # A and I are words, too
 DENIAL = re.compile(r"\b(?:not|neither|nor|none)\b|n['’]t\b", re.IGNORECASE)
-DOUBT = re.compile(r"\b(?:cannot|can['’]t|unable|sure|unsure|certain|uncertain|unclear|maybe|perhaps)\b", re.IGNORECASE)
+DOUBT = re.compile(
+    r"\b(?:cannot|can['’]t|unable|sure|unsure|certain|uncertain|unclear|maybe|perhaps|impossible|no\s+(?:idea|way)|(?:hard|difficult)\s+to)\b",
+    re.IGNORECASE,
+)
+# Letters with less of the probability than this are no answer: renormalised, they would be rounding and habit of the tokenizer.
+LEAST_MASS = 0.001
 
 
 def answer_of_logprobs(top: Mapping[str, float], num_choices: int) -> Answer:
     """The answer from log-probabilities, in nats, of the likeliest first tokens: the probability of each letter, renormalised.
 
     Tokens of one letter (after a space, in brackets, with a full stop) are summed; a letter that is not among the likeliest has probability
-    0. The rest of the mass is `outside`. No letter at all is unanswered.
+    0. The rest of the mass is `outside`. Unanswered where all letters together have less than `LEAST_MASS`; `outside` is known even so.
     """
     mass = np.zeros(num_choices)
     for token, logprob in top.items():
@@ -37,9 +42,8 @@ def answer_of_logprobs(top: Mapping[str, float], num_choices: int) -> Answer:
         if position < num_choices and math.isfinite(logprob):
             mass[position] += math.exp(min(logprob, 0.0))
     total = float(mass.sum())
-    if total <= 0:
-        return UNANSWERED
-    return Answer(mass / total, float(np.clip(1.0 - total, 0.0, 1.0)))
+    outside = float(np.clip(1.0 - total, 0.0, 1.0))
+    return Answer(None if total < LEAST_MASS else mass / total, outside)
 
 
 def answer_of_text(text: str | None, choices: Sequence[str], *, lettered: bool = True) -> Answer:
@@ -56,8 +60,8 @@ def read_choice(text: str, choices: Sequence[str], *, lettered: bool = True) -> 
     """Position of the one choice that a text names; None if it names none or several, or contains a denial or doubt.
 
     A letter alone ("A", "(a)", "B."), a choice alone ("Red."), a letter with its choice ("A. red"), or a sentence that names exactly one
-    ("The answer is red"). A letter with the words of another choice is ambiguous. Nothing is guessed. Not `lettered`: the prompt showed no
-    letters, so none stands for a choice.
+    ("The answer is red"). A letter with the words of another choice is ambiguous, and so is one that is itself the text of another choice.
+    Nothing is guessed. Not `lettered`: the prompt showed no letters, so a letter stands for nothing but a choice of that text.
     """
     answer = THOUGHT.sub("", text)
     if "<think>" in answer:
@@ -75,24 +79,27 @@ def read_choice(text: str, choices: Sequence[str], *, lettered: bool = True) -> 
     start = DELIMITED.match(opened) if lettered else None
     rest = opened[start.end() :].strip(EDGES).casefold() if start else ""
     if start and rest in names:
-        return names.index(rest) if _position(start[1], len(choices)) == {names.index(rest)} else None
+        both = {at for at, name in enumerate(names) if name == rest} & _position(start[1], len(choices))
+        return both.pop() if both else None
     if DOUBT.search(answer):
         return None
     first = {at for at, name in enumerate(names) if re.match(rf"{re.escape(name)}\s*[,.;\n]", opened.casefold())}
-    mentioned = _named(answer, choices, lettered=lettered) | (_lettered(answer, len(names)) if lettered else set())
+    mentioned = _named(answer, choices, lettered=lettered) | _lettered(answer, choices, lettered=lettered)
     if len(first) == 1 and mentioned == first:
         return first.pop()  # "No, it is not"
     return next(iter(mentioned)) if len(mentioned) == 1 and not DENIAL.search(answer) else None
 
 
-def _lettered(answer: str, num_choices: int) -> set[int]:
-    """Positions of all choices that a text names by a separate letter."""
+def _lettered(answer: str, choices: Sequence[str], *, lettered: bool) -> set[int]:
+    """Positions of all choices that a text names by a separate letter: those with that letter, and those of which it is the whole text."""
     start = DELIMITED.match(answer.lstrip(OPENING))
     letters = [start[1]] if start else []
     letters += [match[1] for match in INTRODUCED.finditer(answer)]
     letters += [match[1] or match[2] for match in SET_APART.finditer(answer)]
     letters += [match[1] for match in BARE.finditer(answer)]
-    return set().union(*(_position(letter, num_choices) for letter in letters))
+    texts = [choice.strip(EDGES) for choice in choices]
+    own = {at for at, text in enumerate(texts) if text in letters}
+    return own.union(*(_position(letter, len(texts)) for letter in letters)) if lettered else own
 
 
 def _named(answer: str, choices: Sequence[str], *, lettered: bool) -> set[int]:
@@ -109,7 +116,8 @@ def _named(answer: str, choices: Sequence[str], *, lettered: bool) -> set[int]:
         # The longest first, and each match is removed: "light red" does not name red. The s of "it's" is no name.
         pattern = re.compile(rf"(?<!\w)(?<!\w['’]){re.escape(names[at])}(?!\w)(?!['’]\w)", re.NOFLAG if single else re.IGNORECASE)
         if pattern.search(answer):
-            positions.add(at)
+            # Choices that differ in case alone are all named: the first is not favoured.
+            positions |= {at} if single else {other for other, name in enumerate(names) if name.casefold() == names[at].casefold()}
             answer = pattern.sub(" \0 ", answer)
     return positions
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from theodolite.measurement.behaviour.outside import withheld_queries, without_answers
 from theodolite.records.accuracy import Accuracy, ShareRight
 from theodolite.stats.rates import clustered_rate
 
@@ -11,12 +12,14 @@ ITEM = ("scene", "picture", "question", "choices")
 PAIR = ("scene", "question_before", "choices", "first", "second")
 
 
-def measure_accuracy(rows: pl.DataFrame, confidence: float = 0.95) -> Accuracy | None:
+def measure_accuracy(rows: pl.DataFrame, confidence: float = 0.95, outside_frac: float = 0.5) -> Accuracy | None:
     """Accuracy of answered rows (columns: `records.rows`), 0 to 1; None where all rows are training rows.
 
     Chance is uniform over the choices and independent between items: 1 in 4 items of four choices, 1 in 16 pairs of them. A missing
-    answer (null) leaves out the item, and every pair or group that it belongs to.
+    answer (null) leaves out the item, and every pair or group that it belongs to; so does an answer to a query whose mean mass outside
+    the choices is above `outside_frac`.
     """
+    rows = without_answers(rows, withheld_queries(rows, outside_frac))
     items = _items(rows)
     if items.is_empty():
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import polars as pl
 
 
@@ -20,3 +22,10 @@ def withheld_queries(rows: pl.DataFrame, limit: float = 0.5) -> dict[tuple[str, 
     known = pl.concat(sides).drop_nulls("outside").unique(["query", "form", "name", "choices", "question", "picture"], maintain_order=True)
     means = known.group_by("query", "form", maintain_order=True).agg(pl.col("outside").mean())
     return {(query, form): mean for query, form, mean in means.filter(pl.col("outside") > limit).iter_rows()}
+
+
+def without_answers(rows: pl.DataFrame, queries: Iterable[tuple[str, str]]) -> pl.DataFrame:
+    """The rows, with the answers to these queries (query, form) taken out, as if they were unanswered: no number is made of them."""
+    out = [(pl.col("query") == query) & (pl.col("form") == form) for query, form in queries]
+    columns = [column for column in ("answer_before", "answer_after", "moved", "right", "variation") if column in rows.columns]
+    return rows.with_columns(pl.when(~pl.any_horizontal(out)).then(pl.col(column)).alias(column) for column in columns) if out else rows

@@ -14,7 +14,7 @@ import polars as pl
 
 from theodolite.measurement.behaviour.competence import Question, State, measure_competence, states
 from theodolite.measurement.behaviour.dependence import contradictions
-from theodolite.measurement.behaviour.outside import withheld_queries
+from theodolite.measurement.behaviour.outside import withheld_queries, without_answers
 from theodolite.measurement.behaviour.verdicts import FactorRates, adjusted_confidence, judge, sensitivity
 from theodolite.records.part import Rate
 from theodolite.records.survey import Cell, Leak, Noise, NoiseSource, Shadows, Thresholds, Unanswered
@@ -43,8 +43,9 @@ def measure_shadows(
     `dependence` maps each query's name to the factors that its answer depends on; `asked` holds the names that the policy supports.
     """
     unanswered = tuple(_unanswered(rows))
-    withheld = {Question(*key): mass for key, mass in withheld_queries(rows, thresholds.outside_frac).items()}
-    rows = _without_answers(rows.select(MEASURED), withheld)
+    outside_by_query = withheld_queries(rows, thresholds.outside_frac)
+    withheld = {Question(*key): mass for key, mass in outside_by_query.items()}
+    rows = without_answers(rows.select(MEASURED), outside_by_query)
     confidence = thresholds.confidence
     competence = measure_competence(rows, confidence)
     answered = rows.filter(pl.col("moved").is_not_null())
@@ -67,15 +68,6 @@ def measure_shadows(
         outside_mass=float(np.mean(outside.to_numpy())) if len(outside) else None,
         unanswered=unanswered,
     )
-
-
-def _without_answers(rows: pl.DataFrame, withheld: Mapping[Question, float]) -> pl.DataFrame:
-    """The rows, with the answers to these queries taken out: no rate is made of them."""
-    if not withheld:
-        return rows
-    out = pl.any_horizontal((pl.col("query") == query.query) & (pl.col("form") == query.form) for query in withheld)
-    columns = ("answer_before", "answer_after", "moved", "right", "variation")
-    return rows.with_columns(pl.when(~out).then(pl.col(column)).alias(column) for column in columns)
 
 
 def _unanswered(rows: pl.DataFrame) -> list[Unanswered]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch.distributed.tensor import DTensor
 
 from theodolite.asking.local import LocalAsker
@@ -36,7 +37,8 @@ class MeasureContext:
     """A surveyed model with the input of all measures inside it; activations are captured at first use.
 
     `rows` are the survey's answered rows; `interventions` are by factor, of the scenes that measures inside the model use; `questions` by
-    picture. `progress` is that of the measure that runs now.
+    picture. `progress` is that of the measure that runs now. `sentences` is a text file for the measure of words, `shown_pictures` are
+    pictures by file name that measures add to the example pictures.
     """
 
     model: Any
@@ -49,6 +51,8 @@ class MeasureContext:
     confidence: float
     seed: int
     progress: Progress = silent
+    sentences: Path | None = None
+    shown_pictures: dict[str, UInt8[np.ndarray, "height width 3"]] = field(default_factory=dict)
 
     def rng(self, name: str) -> np.random.Generator:
         """A random generator seeded by the survey's seed and a name."""

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from theodolite.asking.answer import Question
 from theodolite.asking.local import Edit, LocalAsker
+from theodolite.asking.pictures import Pictures
 from theodolite.asking.rows import TokenRow
 
 # Smaller correlations are not erased. The library's default 0.01 would leave traces of a factor that few tokens encode.
@@ -117,7 +118,7 @@ def random_labels(
 
 def fit_erasers(
     asker: LocalAsker,
-    pictures: UInt8[np.ndarray, "picture height width 3"],
+    pictures: Pictures,
     question: Question,
     labels: Sequence[Float[Tensor, "picture level"]],
     sites: Sequence[str],

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from theodolite.asking.batch_size import FREE_FRAC, free_bytes
 from theodolite.asking.local import Edit, LocalAsker
+from theodolite.asking.pictures import Pictures
 from theodolite.measurement.internals.directions import span
 from theodolite.measurement.internals.erasing import shuffle_levels
 from theodolite.measurement.internals.reask import ModelAnswers, ReaskedCases, ask_under_edits
@@ -96,7 +97,7 @@ class Patcher:
     """Asks the questions of cases with a part of the difference, or as much along other directions, patched in at a site."""
 
     asker: LocalAsker
-    pictures: UInt8[np.ndarray, "picture height width 3"]
+    pictures: Pictures
 
     def answers(self, cases: ReaskedCases, changes: Mapping[str, Mapping[str, Change]]) -> dict[tuple[str, str], ModelAnswers]:
         """Answers by (site, name of the change), in the order of the asks; `changes` are by site and name."""

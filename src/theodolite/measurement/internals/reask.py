@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 
 from theodolite.asking.answer import Answer, Question
 from theodolite.asking.local import Edit, LocalAsker, Name
+from theodolite.asking.pictures import Pictures
 from theodolite.stats.rates import total_variation
 
 
@@ -109,22 +110,14 @@ def cases_of(rows: pl.DataFrame, side: str, *, apart: bool) -> ReaskedCases:
     return ReaskedCases(asks, before, after)
 
 
-def ask_edited(
-    asker: LocalAsker,
-    pictures: UInt8[np.ndarray, "picture height width 3"],
-    asks: Sequence[Question],
-    edits: Mapping[str, Edit] | None = None,
-) -> ModelAnswers:
+def ask_edited(asker: LocalAsker, pictures: Pictures, asks: Sequence[Question], edits: Mapping[str, Edit] | None = None) -> ModelAnswers:
     """Answers in the order of the asks, with vision tokens edited on the way."""
     answers: list[Answer] = asker.ask(pictures, asks, edits=edits)
     return ModelAnswers.of([answer.probabilities for answer in answers if answer.probabilities is not None])  # a local model answers all
 
 
 def ask_under_edits(
-    asker: LocalAsker,
-    pictures: UInt8[np.ndarray, "picture height width 3"],
-    asks: Sequence[Question],
-    edits: Mapping[Name, tuple[str, Edit]],
+    asker: LocalAsker, pictures: Pictures, asks: Sequence[Question], edits: Mapping[Name, tuple[str, Edit]]
 ) -> dict[Name, ModelAnswers]:
     """Answers under each of several edits, (site, edit) by name, in the order of the asks."""
     by_name = asker.ask_under_edits(pictures, asks, edits)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from theodolite.measurement.internals import allocation, causal, fisher
+from theodolite.measurement.internals import allocation, causal, fisher, words
 from theodolite.measurement.internals.allocation import measure_allocation
 from theodolite.measurement.internals.causal import measure_causal
 from theodolite.measurement.internals.context import MeasureContext
@@ -19,6 +19,7 @@ from theodolite.measurement.internals.identifiability import measure_identifiabi
 from theodolite.measurement.internals.ladder import measure_ladder
 from theodolite.measurement.internals.likeness import measure_likeness
 from theodolite.measurement.internals.reask import inner_layers, open_rows
+from theodolite.measurement.internals.words import measure_words
 from theodolite.measurement.pairs.interventions import TRAIN_FRAC
 from theodolite.models.taps import layer_sites
 from theodolite.records.errors import BadInput, UnknownName
@@ -72,6 +73,11 @@ def _causal(context: MeasureContext) -> str:
     return f"about {asked + 2 * _num_scenes(context, causal.TOKEN_SCENES) * sites * queries:,} questions asked again"
 
 
+def _words(context: MeasureContext) -> str:
+    pictures, _ = words.word_pictures(context.interventions)
+    return f"one pass over {len(pictures):,} pictures, whose vision tokens are compared with vocabulary and text at every layer"
+
+
 MEASURES: Mapping[str, Measure] = {
     "ladder": Measure(measure_ladder, _vectors),
     "likeness": Measure(measure_likeness, _vectors),
@@ -81,6 +87,7 @@ MEASURES: Mapping[str, Measure] = {
     "causal": Measure(measure_causal, _causal),
     "gap": Measure(measure_gap, _vectors),
     "identifiability": Measure(measure_identifiability, _vectors),
+    "words": Measure(measure_words, _words, captures=False),
 }
 
 

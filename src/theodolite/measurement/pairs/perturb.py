@@ -56,11 +56,19 @@ def reworded(question: str) -> str | None:
 def add_noise(
     pictures: UInt8[np.ndarray, "picture height width 3"], rows: pl.DataFrame
 ) -> tuple[UInt8[np.ndarray, "more height width 3"], pl.DataFrame]:
-    """Pictures and rows (columns: `records.rows.COLUMNS`) with noise rows for the queries that have none.
+    """Pictures and rows with noise, as `plan_noise` plans it."""
+    changes, rows = plan_noise(len(pictures), rows)
+    changed = [CHANGES[change](pictures[picture]) for picture, change in changes]
+    return np.concatenate([pictures, np.stack(changed)]) if changed else pictures, rows
+
+
+def plan_noise(num_pictures: int, rows: pl.DataFrame) -> tuple[list[tuple[int, int]], pl.DataFrame]:
+    """Rows (columns: `records.rows.COLUMNS`) with noise rows for the queries that have none, and the changed pictures that these need.
 
     Of each scene the first picture that such a query is asked about is changed in one way: saved again, moved by one pixel, or 2 %
     brighter, in turn by scene. Every question of that query about it is asked of the changed picture too (kind *perturbation*), and in
-    another wording where there is one (kind *paraphrase*).
+    another wording where there is one (kind *paraphrase*). Changed pictures are (picture, position in `CHANGES`); their numbers follow
+    the others'.
     """
     bases = rows.filter(pl.col("kind") == "intervention").unique(
         ["scene", "query", "form", "name", "question_before", "choices"], keep="first", maintain_order=True
@@ -70,10 +78,10 @@ def add_noise(
     of_wordings = _without(bases, unchanged.filter(pl.col("kind") == "paraphrase"))
     scenes = {scene: number for number, scene in enumerate(bases["scene"].unique(maintain_order=True))}
     changed = {
-        (scene, picture): CHANGES[scenes[scene] % len(CHANGES)](pictures[picture])
+        (scene, picture): (picture, scenes[scene] % len(CHANGES))
         for scene, picture in of_pictures.select("scene", "picture_before").unique(maintain_order=True).iter_rows()
     }
-    number = {key: len(pictures) + index for index, key in enumerate(changed)}
+    number = {key: num_pictures + index for index, key in enumerate(changed)}
     after = pl.Series([number[key] for key in of_pictures.select("scene", "picture_before").iter_rows()], dtype=pl.Int64)
     perturbed = of_pictures.with_columns(kind=pl.lit("perturbation"), picture_after=after)
     wordings = pl.Series([reworded(question) for question in of_wordings["question_before"]], dtype=pl.String)
@@ -81,9 +89,7 @@ def add_noise(
     noise = pl.concat([perturbed, paraphrased.drop_nulls("question_after")]).with_columns(
         factor=pl.lit(""), value_before=pl.lit(None, pl.String), value_after=pl.lit(None, pl.String), truth_after="truth_before"
     )
-    return np.concatenate([pictures, np.stack(list(changed.values()))]) if changed else pictures, pl.concat(
-        [rows, noise.select(list(COLUMNS))]
-    )
+    return list(changed.values()), pl.concat([rows, noise.select(list(COLUMNS))])
 
 
 def _without(rows: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:

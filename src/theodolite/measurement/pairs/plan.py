@@ -10,13 +10,15 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 import psutil
-from jaxtyping import UInt8
 
-from theodolite.measurement.pairs.perturb import add_noise
+from theodolite.asking.pictures import Pictures
+from theodolite.measurement.pairs.file_pictures import FilePictures, PoolEntry
+from theodolite.measurement.pairs.perturb import add_noise, plan_noise
 from theodolite.records.errors import BadInput
 from theodolite.records.rows import COLUMNS
 from theodolite.worlds.factors import Scenes
 from theodolite.worlds.gallery import Gallery
+from theodolite.worlds.limits import PixelLimits
 from theodolite.worlds.query import Policy, Query
 from theodolite.worlds.world import Pairs, World
 
@@ -32,7 +34,7 @@ class Plan:
     distribution; its "after" side equals its "before" side).
     """
 
-    pictures: UInt8[np.ndarray, "picture height width 3"]
+    pictures: Pictures
     rows: pl.DataFrame
     pair_kind: str
     num_pair_pictures: int  # they come first; those of training rows (which depend on the policy) and perturbed ones follow
@@ -114,8 +116,13 @@ def _training_rows(world: World, policy: Policy, offset: int, rng: np.random.Gen
     return rows, scenes.take(np.array(drawn, dtype=int))
 
 
-def plan_gallery(gallery: Gallery, size: int, noise: Literal["perturb", "given"] = "given") -> Plan:
-    """The comparisons of a gallery, row by row, over its pictures in the order of their names, at `size` pixels a side.
+def plan_gallery(
+    gallery: Gallery, size: int, noise: Literal["perturb", "given"] = "given", limits: PixelLimits | None = None, *, scales: bool = True
+) -> Plan:
+    """The comparisons of a gallery, row by row, over its pictures in the order of their names.
+
+    With `limits`, pictures of files are decoded when they are read, within these limits (`FilePictures`); else all are in memory, squares
+    of `size` pixels a side.
 
     A row with a factor is an intervention; without one, a row with two pictures is nuisance and a row with one picture under two questions
     a paraphrase. There are no training rows, since the training questions are unknown. With `noise` *perturb*, queries without noise rows
@@ -125,7 +132,6 @@ def plan_gallery(gallery: Gallery, size: int, noise: Literal["perturb", "given"]
     if table.is_empty():
         raise BadInput(f"{gallery.name} has no rows, so there is no question to ask; give a gallery with at least one row")
     names = sorted({*table["picture_before"], *table["picture_after"]})
-    _refuse_too_many(gallery.name, len(names), size)
     number = {name: index for index, name in enumerate(names)}
     same = pl.col("picture_before") == pl.col("picture_after")
     unchanged = pl.when(same).then(pl.lit("paraphrase")).otherwise(pl.lit("nuisance"))
@@ -134,7 +140,13 @@ def plan_gallery(gallery: Gallery, size: int, noise: Literal["perturb", "given"]
         picture_before=pl.col("picture_before").replace_strict(number, return_dtype=pl.Int64),
         picture_after=pl.col("picture_after").replace_strict(number, return_dtype=pl.Int64),
     )
-    pictures, rows = gallery.render(names, size), rows.select(list(COLUMNS))
+    rows = rows.select(list(COLUMNS))
+    if limits is not None and gallery.files is not None:
+        pool = FilePictures(gallery.files, tuple(map(PoolEntry, names)), limits, scales)
+        changes, rows = plan_noise(len(names), rows) if noise == "perturb" else ([], rows)
+        return Plan(pool.more(PoolEntry(names[picture], change) for picture, change in changes), rows, gallery.kind, len(names))
+    _refuse_too_many(gallery.name, len(names), size)
+    pictures = gallery.render(names, size)
     if noise == "perturb":
         pictures, rows = add_noise(pictures, rows)
     return Plan(pictures, rows, gallery.kind, len(names))

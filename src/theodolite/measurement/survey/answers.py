@@ -57,6 +57,6 @@ def _listed(numbers: np.ndarray | None) -> list[float] | list[int] | None:
 
 
 def _variation(before: Answer, after: Answer) -> float | None:
-    if before.probabilities is None or after.probabilities is None:
+    if before.probabilities is None or after.probabilities is None or before.chosen is None or after.chosen is None:
         return None
     return float(total_variation(before.probabilities[None], after.probabilities[None])[0])

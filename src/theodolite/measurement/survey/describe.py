@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,15 +11,18 @@ from jaxtyping import UInt8
 from torch import nn
 
 from theodolite.asking.prompts import prompt_hash
+from theodolite.measurement.pairs.file_pictures import FilePictures
 from theodolite.measurement.pairs.plan import Plan
 from theodolite.models.families import family_of
 from theodolite.models.fingerprint import weights_hash
+from theodolite.models.image_processor import settings_hash
 from theodolite.records.asking import ChoiceScore, PromptStyle
 from theodolite.records.survey import Example, ModelConfig, WorldConfig
 from theodolite.worlds.gallery import Gallery
 from theodolite.worlds.world import World
 
 NUM_EXAMPLES = 2
+MOST_PIXELS_SHOWN = 512 * 512
 Picture = UInt8[np.ndarray, "height width 3"]
 # Example pairs of a record, and their pictures by file name.
 Examples = tuple[tuple[Example, ...], dict[str, Picture]]
@@ -63,8 +67,8 @@ def describe_gallery(gallery: Gallery) -> WorldConfig:
     )
 
 
-def describe_model(model: nn.Module, prompt: PromptStyle, score: ChoiceScore) -> ModelConfig:
-    """The record's description of a model and of how it was asked."""
+def describe_model(model: nn.Module, image_processor: Any, prompt: PromptStyle, score: ChoiceScore) -> ModelConfig:
+    """The record's description of a model, of its image processor, and of how it was asked."""
     return ModelConfig(
         family=family_of(model.config).name,
         weights_sha256=weights_hash(model),
@@ -73,6 +77,8 @@ def describe_model(model: nn.Module, prompt: PromptStyle, score: ChoiceScore) ->
         prompt=prompt,
         prompt_sha256=prompt_hash(prompt),
         score=score,
+        image_processor=type(image_processor).__name__,
+        image_processor_sha256=settings_hash(image_processor),
     )
 
 
@@ -85,7 +91,7 @@ def example_pairs_of(plan: Plan, rows: pl.DataFrame) -> Examples:
         names = {}
         for side in ("before", "after"):
             names[side] = f"pictures/{row[f'picture_{side}']:06d}.png"
-            pictures[names[side]] = plan.pictures[row[f"picture_{side}"]]
+            pictures[names[side]] = _shown(plan, row[f"picture_{side}"])
         keys = ("factor", "value_before", "value_after", "truth_before", "truth_after", "answer_before", "answer_after")
         examples.append(
             Example(
@@ -97,3 +103,10 @@ def example_pairs_of(plan: Plan, rows: pl.DataFrame) -> Examples:
             )
         )
     return tuple(examples), pictures
+
+
+def _shown(plan: Plan, number: int) -> Picture:
+    """A picture as an example shows it: as the model was given it, a large one of a file scaled down."""
+    if isinstance(plan.pictures, FilePictures):
+        return plan.pictures.thumbnail(number, MOST_PIXELS_SHOWN)
+    return np.asarray(plan.pictures[number])

@@ -25,20 +25,23 @@ Picture = UInt8[np.ndarray, "height width 3"]
 
 @dataclass(frozen=True, eq=False)
 class SurveyResult:
-    """A finished survey: the record, the answered rows behind it, the pictures that its examples name, and how the run went."""
+    """A finished survey: the record, the answered rows behind it, the pictures that it names, and how the run went."""
 
     record: SurveyRecord
     rows: pl.DataFrame
     pictures: Mapping[str, Picture]
     run: RunRecord
+    # One row for each picture of a file (`records.pictures`); None where pictures were drawn.
+    picture_table: pl.DataFrame | None = None
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Writes `survey.json`, `rows.parquet`, `run.json` and the example pictures; the folder is complete or not there at all.
+        """Writes `survey.json`, `rows.parquet`, `run.json`, the example pictures, and `pictures.parquet` for pictures of files; the
+        folder is complete or not there at all.
 
         Raises `FolderTaken` if it holds files and may not be overwritten.
         """
         with whole_folder(Path(folder), overwrite=overwrite) as unfinished:
-            write_survey(unfinished, self.record, self.rows, self.pictures, self.run)
+            write_survey(unfinished, self.record, self.rows, self.pictures, self.run, self.picture_table)
 
     def stored(self) -> StoredSurvey:
         """The same as a report reads it from disk."""
@@ -86,7 +89,8 @@ def load_survey(folder: str | Path) -> SurveyResult:
     if stored.run is None:
         raise BadRecord(f"{folder} holds no run.json; give a folder as it was written")
     pictures = {name: np.asarray(Image.open(BytesIO(png)).convert("RGB")) for name, png in stored.pictures.items()}
-    return SurveyResult(stored.record, read_rows(Path(folder)), pictures, stored.run)
+    table = Path(folder) / "pictures.parquet"
+    return SurveyResult(stored.record, read_rows(Path(folder)), pictures, stored.run, pl.read_parquet(table) if table.is_file() else None)
 
 
 def read_rows(folder: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:

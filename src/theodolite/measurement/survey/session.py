@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -21,14 +23,20 @@ from theodolite.measurement.behaviour.accuracy import measure_accuracy
 from theodolite.measurement.behaviour.shadows import measure_shadows
 from theodolite.measurement.internals.context import MeasureContext, questions_of
 from theodolite.measurement.internals.registry import look_inside, measures_named
+from theodolite.measurement.internals.sentences import read_sentences
+from theodolite.measurement.pairs.file_pictures import FilePictures
 from theodolite.measurement.pairs.interventions import first_scenes, interventions_of
 from theodolite.measurement.pairs.plan import Plan
 from theodolite.measurement.survey.answers import answer_plan
 from theodolite.measurement.survey.describe import describe_model, rows_hash
 from theodolite.measurement.survey.official import score_official
 from theodolite.measurement.survey.options import SurveyOptions
-from theodolite.measurement.survey.result import SurveyResult
+from theodolite.measurement.survey.result import Picture, SurveyResult
 from theodolite.measurement.survey.targets import SurveyTarget, Target, target_of
+from theodolite.models.device import Placement
+from theodolite.models.families import family_of
+from theodolite.models.forward import base_model
+from theodolite.models.image_processor import on_pillow, with_pixel_limits
 from theodolite.models.load import load_vlm
 from theodolite.questions.coverage import measure_coverage
 from theodolite.records.asking import ChoiceScore, PromptStyle
@@ -39,6 +47,7 @@ from theodolite.records.progress import ProgressSteps, silent_steps
 from theodolite.records.survey import ModelConfig, RunRecord, Score, SurveyRecord, WorldConfig
 from theodolite.records.training import TrainingRecord, read_training
 from theodolite.records.writing import run_record
+from theodolite.worlds.limits import PixelLimits
 from theodolite.worlds.world import picture_hash
 
 
@@ -46,7 +55,8 @@ from theodolite.worlds.world import picture_hash
 class SurveyedModel:
     """The model of a survey: its asker, the side in pixels of the pictures it is shown, and its description for the record.
 
-    `describe` is called after asking. `local` is the asker of a model in this process, so that measures can look inside.
+    `describe` is called after asking. `scales`: pictures of files must be brought within the limits of their pixels before the model is
+    given them; else its image processor does it. `local` is the asker of a model in this process, so that measures can look inside.
     """
 
     asker: Asker
@@ -54,14 +64,33 @@ class SurveyedModel:
     describe: Callable[[], ModelConfig | EndpointConfig]
     notices: Sequence[str] = ()
     local: LocalAsker | None = None
+    scales: bool = True
 
     @classmethod
     def of_model(
-        cls, model: nn.Module, processor: Any, batch: int | None = None, prompt: PromptStyle = DEFAULT, score: ChoiceScore = "total"
+        cls,
+        model: nn.Module,
+        processor: Any,
+        batch: int | None = None,
+        prompt: PromptStyle = DEFAULT,
+        score: ChoiceScore = "total",
+        limits: PixelLimits | None = None,
+        workers: int | None = None,
     ) -> SurveyedModel:
-        """A model in this process. Raises `UnknownFamily` for one that is not in the families table."""
-        asker = LocalAsker(model, processor, batch, prompt=prompt, score=score)
-        return cls(asker, survey_size(processor.image_processor), lambda: describe_model(model, prompt, score), asker.notices, asker)
+        """A model in this process. Raises `UnknownFamily` for one that is not in the families table.
+
+        `limits` of pixels become settings of its image processor where that has some; `workers` threads read pictures of files.
+        """
+        scales = True
+        if limits is not None and limits.ranged:
+            family = family_of(base_model(model).config).name
+            limited = with_pixel_limits(on_pillow(processor.image_processor), family, limits.min_pixels, limits.max_pixels)
+            if limited is not None:
+                processor, scales = copy.copy(processor), False
+                processor.image_processor = limited
+        asker = LocalAsker(model, processor, batch, prompt=prompt, score=score, workers=workers)
+        describe = partial(describe_model, model, asker.reader.image_processor, prompt, score)
+        return cls(asker, survey_size(processor.image_processor), describe, asker.notices, asker, scales)
 
 
 Model = str | Path | tuple[nn.Module, Any] | SurveyedModel
@@ -88,18 +117,23 @@ def survey_model(
     """
     options = replace(options or SurveyOptions(), **settings)
     measures_named(",".join(options.measures) or "shadows")
+    if options.sentences is not None:
+        read_sentences(options.sentences)  # a file that cannot be used is refused now
     if training is None and isinstance(model, str | Path):
         training = read_training(Path(model))
     target = target_of(target, options, training)
+    if options.limits.ranged and not target.has_files:
+        raise BadInput("--max-pixels and --min-pixels are for pictures of files; these are drawn at any size: give --picture-size")
     if isinstance(model, SurveyedModel):
         _refuse_other_asking(model, options)
     started, before, seconds = datetime.now(UTC), monotonic(), {}
     title = options.title or _title(model, training)
     if isinstance(model, str | Path):
-        model = load_vlm(model, options.device, options.dtype, options.attention)
+        placement = Placement.of(options.device, options.dtype)
+        model = load_vlm(model, placement.device, placement.dtype, options.attention)
         seconds["loading"] = monotonic() - before
     if isinstance(model, tuple):
-        model = SurveyedModel.of_model(*model, options.batch, options.prompt, options.score)
+        model = SurveyedModel.of_model(*model, options.batch, options.prompt, options.score, options.limits, options.workers)
     session = SurveySession.ask(model, target, options, steps, seconds)
     return session.result(title, training, started)
 
@@ -125,6 +159,14 @@ def _refuse_other_asking(surveyed: SurveyedModel, options: SurveyOptions) -> Non
         )
 
 
+def _pictures_hash(plan: Plan) -> str:
+    """SHA-256, in hex, over the pixels of the pairs' pictures; of pictures in files, over the files' bytes."""
+    pictures = plan.pictures
+    if isinstance(pictures, FilePictures):
+        return pictures.take(range(plan.num_pair_pictures)).sha256()
+    return picture_hash(pictures[: plan.num_pair_pictures])
+
+
 def _title(model: Model, training: TrainingRecord | None) -> str:
     if training is not None:
         return training.facts.arm
@@ -148,7 +190,9 @@ class SurveySession:
         cls, surveyed: SurveyedModel, target: SurveyTarget, options: SurveyOptions, steps: ProgressSteps, seconds: dict[str, float]
     ) -> SurveySession:
         """The session with every question of the plan asked."""
-        plan = target.plan(options, surveyed.size)
+        plan = target.plan(options, surveyed.size, scales=surveyed.scales)
+        if options.measures and surveyed.local is not None and isinstance(plan.pictures, FilePictures):
+            surveyed.local.refuse_different_grids(plan.pictures.given_size(number) for number in range(len(plan.pictures)))
         before = monotonic()
         with steps("questions", f"{len(plan.pictures):,} pictures, {len(plan.rows):,} comparisons") as progress:
             rows = answer_plan(plan, surveyed.asker, progress)
@@ -160,6 +204,7 @@ class SurveySession:
         scores = self._official_scores()
         world, policy, description = target.world, target.policy, target.describe(plan)
         examples, pictures = target.examples(plan, rows)
+        inside, shown = self._inside(description)
         record = SurveyRecord(
             title=title,
             world=description,
@@ -168,7 +213,8 @@ class SurveySession:
             seed=options.seed,
             noise="perturb" if rows["kind"].eq("perturbation").any() else "given",
             num_scenes=target.num_scenes(options, rows),
-            pictures_sha256=picture_hash(plan.pictures[: plan.num_pair_pictures]),
+            pictures_sha256=_pictures_hash(plan),
+            pictures=plan.pictures.record() if isinstance(plan.pictures, FilePictures) else None,
             rows_sha256=rows_hash(rows),
             coverage=None if world is None or policy is None else measure_coverage(world, policy),
             shadows=measure_shadows(rows, *target.shadow_questions(rows), options.thresholds),
@@ -177,32 +223,42 @@ class SurveySession:
             left_out=dict(target.left_out),
             scores=scores,
             examples=examples,
-            inside=self._inside(description),
+            inside=inside,
         )
-        return SurveyResult(record, rows, pictures, self._run(started))
+        table = plan.pictures.table() if isinstance(plan.pictures, FilePictures) else None
+        return SurveyResult(record, rows, {**pictures, **shown}, self._run(started), table)
 
     def _official_scores(self) -> tuple[Score, ...]:
         world = self.target.world
         if world is None or not world.official_splits or not self.options.official:
             return ()
         with self.steps("official questions", "the world's own test questions") as progress:
-            return score_official(world, self.surveyed.asker, self.surveyed.size, progress)
+            return score_official(world, self.surveyed.asker, self.options.picture_size or self.surveyed.size, progress)
 
-    def _inside(self, description: WorldConfig | None) -> Inside | None:
-        """The measures of the inside that were asked for, if any."""
+    def _inside(self, description: WorldConfig | None) -> tuple[Inside | None, Mapping[str, Picture]]:
+        """The measures of the inside that were asked for, if any, and the pictures that they show, by file name."""
         asker, options = self.surveyed.local, self.options
         if not options.measures or asker is None:
-            return None
+            return None, {}
         plan, rows = first_scenes(self.plan, self.rows, options.inside_scenes)
         values, groups = (None, {}) if description is None else (description.factors, description.groups)
         questions = questions_of(rows, self.target.world)
         interventions = interventions_of(rows, values)
         context = MeasureContext(
-            asker.model, asker, plan, rows, interventions, groups, questions, options.thresholds.confidence, options.seed
+            asker.model,
+            asker,
+            plan,
+            rows,
+            interventions,
+            groups,
+            questions,
+            options.thresholds.confidence,
+            options.seed,
+            sentences=options.sentences,
         )
         inside, seconds = look_inside(context, options.measures, self.steps)
         self.seconds |= seconds
-        return inside
+        return inside, context.shown_pictures
 
     def _run(self, started: datetime) -> RunRecord:
         """The run record: seconds of each part, pairs of pictures answered a second, and what was decided on the way."""

@@ -50,8 +50,17 @@ class SurveyTarget:
         """The factors that queries are declared to depend on, by the query's name."""
         return self.source.dependence if isinstance(self.source, Gallery) else {}
 
-    def plan(self, options: SurveyOptions, size: int) -> Plan:
-        """The comparisons to make, with pictures of `size` pixels a side."""
+    @property
+    def has_files(self) -> bool:
+        """Whether pictures are files, which have a size of their own."""
+        return False
+
+    def plan(self, options: SurveyOptions, size: int, *, scales: bool = True) -> Plan:
+        """The comparisons to make, with pictures of `size` pixels a side, or of the options' picture size.
+
+        Pictures of files keep their own aspect ratio unless the options have a picture size; `scales` applies the limits of their pixels,
+        which a model's image processor may do itself.
+        """
         assert isinstance(self.source, Plan)
         return self.source
 
@@ -79,8 +88,12 @@ class GalleryTarget(SurveyTarget):
 
     source: Gallery
 
-    def plan(self, options: SurveyOptions, size: int) -> Plan:
-        return plan_gallery(self.source, size, options.noise)
+    @property
+    def has_files(self) -> bool:
+        return self.source.files is not None
+
+    def plan(self, options: SurveyOptions, size: int, *, scales: bool = True) -> Plan:
+        return plan_gallery(self.source, options.picture_size or size, options.noise, options.limits, scales=scales)
 
     def describe(self, plan: Plan) -> WorldConfig:
         return describe_gallery(self.source)
@@ -95,8 +108,8 @@ class WorldTarget(SurveyTarget):
     source: World
     policy: Policy
 
-    def plan(self, options: SurveyOptions, size: int) -> Plan:
-        return plan_world(self.source, self.policy, options.num_scenes, options.seed, size)
+    def plan(self, options: SurveyOptions, size: int, *, scales: bool = True) -> Plan:
+        return plan_world(self.source, self.policy, options.num_scenes, options.seed, options.picture_size or size)
 
     def describe(self, plan: Plan) -> WorldConfig:
         return describe_world(self.source, plan.pair_kind)

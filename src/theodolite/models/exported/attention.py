@@ -5,6 +5,8 @@ This file is copied beside exported models, so it imports only torch and its nei
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ FLEX = "flex_attention"
 WORKING = (*ADDITIVE, FLEX)
 # Tokens of a block of flex attention: widths that are multiples of it compile once and leave no partial block.
 FLEX_BLOCK = 128
+# Pairs of tokens whose visibility is computed at a time: a few booleans each, beside the mask itself.
+MOST_PAIRS = 2**23
 
 
 def refuse_dropped_masks(implementation: str | None) -> None:
@@ -31,44 +35,49 @@ def refuse_dropped_masks(implementation: str | None) -> None:
         )
 
 
-def visible(layout: Layout, mixed: bool, window: int | None = None) -> Tensor:
+def visible(layout: Layout, mixed: bool, window: int | None = None, queries: slice = slice(None)) -> Tensor:
     """(row, query, key): whether the query attends to the key. Padding attends to itself only, and no other token attends to it.
 
     With `window`, causal attention covers the last `window` positions, the query's own included, as in sliding-window layers; attention
-    within a picture is not limited, as in Gemma 3.
+    within a picture is not limited, as in Gemma 3. `queries` are the columns of the queries, all by default.
     """
-    width = layout.sample.shape[1]
-    column = torch.arange(width, device=layout.sample.device)
-    causal = column[None, :] <= column[:, None]
+    column = torch.arange(layout.sample.shape[1], device=layout.sample.device)
+    causal = column[None, :] <= column[queries, None]
     if window is not None:
         order = order_in_sample(layout)
-        causal = causal & (order[:, :, None] - order[:, None, :] < window)
-    seen = causal & _isolated(layout)
+        causal = causal & (order[:, queries, None] - order[:, None, :] < window)
+    seen = causal & _isolated(layout, queries)
     if mixed:
-        seen = seen | _same_picture(layout)
-    return seen | torch.eye(width, dtype=torch.bool, device=column.device)
+        seen = seen | _same_picture(layout, queries)
+    return seen | (column[None, :] == column[queries, None])
 
 
-def _isolated(layout: Layout) -> Tensor:
+def _isolated(layout: Layout, queries: slice) -> Tensor:
     """(row, query, key): whether both are in one sample, and the key in the trunk, the stem of the query's branch, or the query's twig."""
-    same = (layout.sample[:, :, None] == layout.sample[:, None, :]) & layout.real[:, :, None]
-    own = layout.branch[:, :, None] == layout.branch[:, None, :]
+    same = (layout.sample[:, queries, None] == layout.sample[:, None, :]) & layout.real[:, queries, None]
+    own = layout.branch[:, queries, None] == layout.branch[:, None, :]
     if layout.twig is not None:
-        own &= (layout.twig[:, None, :] == 0) | (layout.twig[:, :, None] == layout.twig[:, None, :])
+        own &= (layout.twig[:, None, :] == 0) | (layout.twig[:, queries, None] == layout.twig[:, None, :])
     return same & ((layout.branch[:, None, :] == 0) | own)
 
 
-def _same_picture(layout: Layout) -> Tensor:
-    return (layout.picture[:, :, None] == layout.picture[:, None, :]) & layout.vision[:, :, None]
+def _same_picture(layout: Layout, queries: slice) -> Tensor:
+    return (layout.picture[:, queries, None] == layout.picture[:, None, :]) & layout.vision[:, queries, None]
 
 
-def additive_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """(row, 1, query, key): 0 where the key is seen, the lowest number of `dtype` elsewhere.
+def additive_mask(layout: Layout, mixed: bool, dtype: torch.dtype, window: int | None = None) -> Tensor:
+    """(row, 1, query, key): 0 where the key is `visible`, the lowest number of `dtype` elsewhere.
 
-    Not boolean, since eager attention would silently add a boolean mask as 0 and 1.
+    Not boolean, since eager attention would silently add a boolean mask as 0 and 1. Computed for some queries at a time: at thousands of
+    tokens the booleans of all would take more than the mask.
     """
-    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+    rows, width = layout.sample.shape
+    mask = torch.zeros((rows, width, width), dtype=dtype, device=layout.sample.device)
+    step = max(MOST_PAIRS // max(rows * width, 1), 1)
+    for first in range(0, width, step):
+        queries = slice(first, first + step)
+        mask[:, queries].masked_fill_(~visible(layout, mixed, window, queries), torch.finfo(dtype).min)
+    return mask[:, None]
 
 
 def prepared_mask(
@@ -82,7 +91,8 @@ def prepared_mask(
     refuse_dropped_masks(implementation)
     num_unused = 0 if num_keys is None else num_keys - layout.sample.shape[1]
     if implementation in ADDITIVE:
-        return F.pad(additive_mask(visible(layout, mixed, window), dtype), (0, num_unused), value=torch.finfo(dtype).min)
+        mask = additive_mask(layout, mixed, dtype, window)
+        return F.pad(mask, (0, num_unused), value=torch.finfo(dtype).min) if num_unused else mask
     if num_unused:
         raise ValueError("flex attention has no mixed mask over a cache of fixed length; use sdpa or eager, or a cache that grows")
     return _block_mask(layout, mixed, window)
@@ -119,9 +129,7 @@ def language_mask(layout: Layout, mixed: bool, text_config: Any, dtype: torch.dt
 
 
 def _block_mask(layout: Layout, mixed: bool, window: int | None) -> Any:
-    """`visible` as a `BlockMask`, computed a block at a time, so that memory does not grow with tokens x tokens."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
+    """`visible` as a `BlockMask`."""
     rows, width = layout.sample.shape
     sample, branch, picture, order = layout.sample, layout.branch, layout.picture, order_in_sample(layout)
     twig = torch.zeros_like(branch) if layout.twig is None else layout.twig
@@ -138,8 +146,14 @@ def _block_mask(layout: Layout, mixed: bool, window: int | None) -> Any:
         return seen | (query == key)
 
     # One mask for all heads. torch counts the function's arguments, which a type-checking wrapper around `sees` would hide.
-    # Compiled on a GPU, where it is computed by blocks; else rows x tokens x tokens are computed first.
     device = sample.device
-    return create_block_mask(
-        lambda row, head, query, key: sees(row, query, key), rows, None, width, width, device=str(device), _compile=device.type == "cuda"
-    )
+    create = _mask_creator(device.type)
+    return create(lambda row, head, query, key: sees(row, query, key), rows, None, width, width, device=str(device))
+
+
+@cache
+def _mask_creator(device: str) -> Callable[..., Any]:
+    """`create_block_mask`, on a GPU compiled, which computes it by blocks; uncompiled it first makes rows x tokens x tokens booleans."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    return torch.compile(create_block_mask) if device == "cuda" else create_block_mask

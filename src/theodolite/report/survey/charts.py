@@ -198,5 +198,6 @@ def _column_pixels(lines: Sequence[str]) -> int:
     return min(max(60, *(round(len(line) * LETTER_PIXELS + 10) for line in lines)), MAX_LABEL_PIXELS)
 
 
-def text_colour(field: str) -> Any:
-    return alt.condition(f"datum.{field} !== null && datum.{field} > {WHITE_TEXT_FROM}", alt.value(PAPER), alt.value(INK))
+def text_colour(field: str, top: float = 1.0) -> Any:
+    """White text on the dark end of a scale from 0 to `top`."""
+    return alt.condition(f"datum.{field} !== null && datum.{field} > {round(WHITE_TEXT_FROM * top, 4)}", alt.value(PAPER), alt.value(INK))

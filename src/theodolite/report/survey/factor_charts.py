@@ -88,6 +88,24 @@ def identifiability_chart(view: InsideView) -> Spec | None:
     return _heat_chart(f"Identifiability of {view.arm.named}{lack(view)}", heats, factors)
 
 
+def words_chart(view: InsideView) -> Spec | None:
+    """Share of vision tokens that name a factor's value above that under other pictures' values, by factor and site, beside the causal."""
+    if not view.words:
+        return None
+    sites = [short_site(site) for site in sorted({row.site for row in view.words}, key=depth)]
+    named = [number.excess.value for row in view.words for number in (row.measured.logit, row.measured.latent) if number is not None]
+    # One scale for both lenses; often a few tokens of many lie on the thing that has the factor.
+    scale = {"domain": [0, max([0.05, *named])], "clamp": True}
+    logit, latent = (Heat(f"{name}: tokens that name it", sites, READ_COLOURS, scale) for name in ("logit lens", "LatentLens"))
+    for row in view.words:
+        for heat, number in ((logit, row.measured.logit), (latent, row.measured.latent)):
+            if number is not None:
+                heat.add(row.factor, short_site(row.site), number.excess, f"share {number.share.value:.3f}")
+    factors = list(dict.fromkeys(row.factor for row in view.words))
+    heats = [logit, *([latent] if latent.squares else []), *_causal_heats(view, factors, ("patch", "erase"))]
+    return _heat_chart(f"Vision tokens in words: {view.arm.named}{lack(view)}", heats, factors)
+
+
 def _causal_heats(view: InsideView, factors: Sequence[str], kinds: Sequence[str]) -> list[Heat]:
     """Heat maps of causal numbers by factor and by the site of the change."""
     causal = view.causal
@@ -132,7 +150,8 @@ def _heat_panel(heat: Heat, name: str, factors: list[str], labels: bool) -> Any:
         squares.mark_rect(stroke=PAPER).encode(color=fill, tooltip=tips),
     ]
     if pixels >= NUMBER_PIXELS:
-        ink = text_colour("value") if heat.scale.get("type") != "symlog" else _symlog_colour(heat.scale["domain"][1])
+        top = heat.scale["domain"][1]
+        ink = text_colour("value", float(top)) if heat.scale.get("type") != "symlog" else _symlog_colour(top)
         layers.append(squares.mark_text(fontSize=10.5).encode(text="text:N", color=ink))
     heading = alt.TitleParams(heat.heading, **{**HEADING, "frame": "bounds" if labels else "group"})
     width = max(pixels * len(heat.columns), 120)

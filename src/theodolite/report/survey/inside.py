@@ -16,6 +16,7 @@ from theodolite.records.identifiability import Blocks
 from theodolite.records.inside import Inside
 from theodolite.records.ladder import FactorLadder, PositionMap, Rung, Step
 from theodolite.records.likeness import SiteLikeness
+from theodolite.records.words import FactorWords
 from theodolite.report.survey.arms import SurveyArm
 from theodolite.report.survey.causal_counterparts import (
     CausalCounterpart,
@@ -58,6 +59,14 @@ class DirectionRow:
     causal: Directions | None
     closest: tuple[str, Overlap] | None
     closest_causal: tuple[str, Overlap] | None
+
+
+@dataclass(frozen=True)
+class WordsRow:
+    """Words of one factor at one site under both lenses; None where a lens cannot name the factor."""
+
+    logit: FactorWords | None
+    latent: FactorWords | None
 
 
 @dataclass(frozen=True)
@@ -184,6 +193,22 @@ class InsideView:
             for site, identifiability in sites
             if factor in identifiability.factors
         ]
+
+    @cached_property
+    def words(self) -> list[InsideRow[WordsRow]]:
+        """Words by factor and site."""
+        words = self.inside.words
+        if words is None:
+            return []
+        lenses = [{} if lens is None else lens.sites for lens in (words.logit, words.latent)]
+        sites = sorted({site for lens in lenses for site in lens}, key=depth)
+        factors = self.order([factor for lens in lenses for one in lens.values() for factor in one.factors])
+        rows = []
+        for factor in factors:
+            for site in sites:
+                logit, latent = (lens[site].factors.get(factor) if site in lens else None for lens in lenses)
+                rows.append(self.row("words", site, WordsRow(logit, latent), factor))
+        return rows
 
     @property
     def disturbances(self) -> list[tuple[str, Disturbance | None, Disturbance | None]]:

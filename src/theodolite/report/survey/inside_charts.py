@@ -11,7 +11,7 @@ import altair as alt
 from theodolite.records.part import Estimate, Rate
 from theodolite.report.survey.causal_counterparts import depth
 from theodolite.report.survey.charts import READ_COLOURS
-from theodolite.report.survey.factor_charts import fisher_chart, geometry_chart, identifiability_chart
+from theodolite.report.survey.factor_charts import fisher_chart, geometry_chart, identifiability_chart, words_chart
 from theodolite.report.survey.inside import DrawnMap, InsideView
 from theodolite.report.survey.sites import BASE_MARK, CAUSAL_MARK, HEADING, SECOND_CAUSAL_MARK, lack, short_site, short_sites, site_axis
 from theodolite.report.survey.words import show_estimate, value_of
@@ -34,6 +34,7 @@ def inside_charts(view: InsideView) -> dict[str, Spec | None]:
         "geometry": geometry_chart(view),
         "fisher": fisher_chart(view),
         "identifiability": identifiability_chart(view),
+        "words": words_chart(view),
     }
 
 

@@ -20,6 +20,7 @@ from theodolite.report.survey.examples import MARK_MEANING, example_pairs
 from theodolite.report.survey.headlines import Headline, headlines
 from theodolite.report.survey.inside import STEP_MEANING, view_inside
 from theodolite.report.survey.inside_charts import inside_charts
+from theodolite.report.survey.token_words import token_words
 from theodolite.report.vega import Spec, chart_script, spec_json
 from theodolite.report.words import show_measured
 
@@ -48,7 +49,12 @@ def build_page(surveys: Sequence[StoredSurvey]) -> str:
     comparing = [place(charts.headline_chart(lines, about)) for about in _shared_queries(lines)]
     by_arm = {arm.anchor: (place(charts.answers_chart(arm)), place(charts.coverage_chart(arm))) for arm in arms}
     insides = [
-        (arm, view, {name: place(spec) for name, spec in inside_charts(view).items()} if view else {})
+        (
+            arm,
+            view,
+            {name: place(spec) for name, spec in inside_charts(view).items()} if view else {},
+            [(place(figure.spec), figure) for figure in token_words(view)] if view else [],
+        )
         for arm in arms
         for view in [view_inside(arm)]
     ]
@@ -64,7 +70,8 @@ def build_page(surveys: Sequence[StoredSurvey]) -> str:
         mark_meaning=MARK_MEANING,
         comparing=comparing,
         charts=by_arm,
-        insides=insides if any(view for _, view, _ in insides) else [],
+        insides=insides if any(view for _, view, *_ in insides) else [],
+        more_scripts=["words.js"] if any(figures for *_, figures in insides) else [],
         specs=[spec_json(spec) for spec in specs],
         script=chart_script(),
     )  # fmt: skip

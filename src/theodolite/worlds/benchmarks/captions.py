@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from difflib import SequenceMatcher
 from pathlib import Path
 
+from theodolite.records.reading import BadJson, numbered_lines, parse_json
 from theodolite.worlds.benchmarks.pairs import CAPTION, ConvertedRow, Records, SkippedRecord, json_list, one_of, shuffled_choices, within
 
 EXAMPLE_KEYS = ("id", "caption_0", "caption_1", "image_0", "image_1")
@@ -23,17 +23,15 @@ def read_coco_counterfactuals(source: Path) -> Records:
     path = one_of(source, ("examples.jsonl", "data/examples.jsonl"), "COCO-Counterfactuals")
     images = one_of(source, ("images", "data/images"), "COCO-Counterfactuals (with images.zip unpacked)")
     images = images / "images" if (images / "images").is_dir() else images
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield _coco_pair(f"{path}, line {number}", images, line)
+    for number, line in numbered_lines(path):
+        yield _coco_pair(f"{path}, line {number}", images, line or b"")
 
 
 def _coco_pair(where: str, images: Path, line: bytes) -> ConvertedRow | SkippedRecord:
     try:
-        example = json.loads(line)
-    except ValueError as error:
-        return SkippedRecord(f"{where}: not JSON in UTF-8 ({error})")
+        example = parse_json(line)
+    except BadJson as error:
+        return SkippedRecord(f"{where}: the line {error}")
     if not isinstance(example, dict) or (missing := [key for key in EXAMPLE_KEYS if not isinstance(example.get(key), str | int)]):
         return SkippedRecord(f"{where}: lacks {', '.join(missing) if isinstance(example, dict) else 'its keys'}")
     names = [f"pictures/{within(Path(), str(example[key]))}".removesuffix(".jpg") + ".jpg" for key in ("image_0", "image_1")]

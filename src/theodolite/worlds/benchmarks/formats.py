@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 from theodolite.records.errors import BadInput, UnknownName
 from theodolite.records.folder import whole_folder
+from theodolite.records.reading import has_lone_surrogate, printable
 from theodolite.worlds.benchmarks.captions import read_coco_counterfactuals, read_whatsup
 from theodolite.worlds.benchmarks.pairs import Content, Records, SkippedRecord
 from theodolite.worlds.benchmarks.questions import read_mmvp, read_naturalbench
@@ -22,6 +24,7 @@ LAYOUTS: Mapping[str, Callable[[Path], Records]] = {
     "whatsup": read_whatsup,
 }
 MAX_LINES = 20
+MAX_MESSAGE = 500
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,10 @@ def convert_benchmark(layout: str, source: Path, out: Path, *, overwrite: bool =
 def _rows(records: Records, folder: Path, skipped: list[str]) -> Iterator[Mapping[str, Any]]:
     for record in records:
         if isinstance(record, SkippedRecord):
-            skipped.append(record.why)
+            skipped.append(printable(record.why, MAX_MESSAGE))
+            continue
+        if has_lone_surrogate(record.row):
+            skipped.append(f"row {printable(record.row['id'])}: a text has an unpaired surrogate")
             continue
         for name, content in record.pictures.items():
             _write(folder / name, content)
@@ -65,10 +71,15 @@ def _rows(records: Records, folder: Path, skipped: list[str]) -> Iterator[Mappin
 
 
 def _write(target: Path, content: Content) -> None:
-    if target.exists() or (isinstance(content, Path) and not content.is_file()):
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, bytes):
-        target.write_bytes(content)
-    else:
-        shutil.copyfile(content, target)
+    try:
+        if target.exists() or (isinstance(content, Path) and not content.is_file()):
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            target.write_bytes(content)
+        else:
+            shutil.copyfile(content, target)
+    except OSError as error:
+        # A name that no file can have is of a missing picture; anything else, such as a full disk, is not the picture's fault.
+        if error.errno != errno.ENAMETOOLONG:
+            raise BadInput(f"{printable(target.name)} cannot be written ({error.strerror}); give a folder that can be written") from error

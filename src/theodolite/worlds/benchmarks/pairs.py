@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from theodolite.records.errors import BadInput
+from theodolite.records.reading import read_json
 
 Content = Path | bytes  # the path of a picture file, or its bytes
 EXTENSIONS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp", b"GIF8": "gif", b"BM": "bmp"}
@@ -48,10 +48,7 @@ def one_of(source: Path, names: Sequence[str], what: str) -> Path:
 
 def json_list(path: Path, keys: str) -> list[Mapping[str, Any]]:
     """The list of objects in a JSON file; `keys` describes the expected keys in errors. Raises `BadInput`."""
-    try:
-        entries = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise BadInput(f"{path} is not JSON in UTF-8 ({error}); download it again from its authors") from error
+    entries = read_json(path)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise BadInput(f"{path} is not a list of objects with {keys}; download it again from its authors")
     return entries

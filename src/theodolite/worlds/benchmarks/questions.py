@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from theodolite.records.errors import BadInput
+from theodolite.records.reading import read_text
 from theodolite.worlds.benchmarks.pairs import Content, ConvertedRow, Records, SkippedRecord, extension, form_of, json_list, one_of, within
 
 MMVP_COLUMNS = ("Index", "Question", "Options", "Correct Answer")
@@ -28,32 +30,38 @@ def read_mmvp(source: Path) -> Records:
     path = one_of(source, ("Questions.csv",), "MMVP")
     images = one_of(source, ("MMVP Images",), "MMVP")
     pairs: dict[int, list[Mapping[str, str]]] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file)
-            if missing := [name for name in MMVP_COLUMNS if name not in (table.fieldnames or ())]:
-                raise BadInput(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(table.fieldnames or ())}")
-            for line in table:
-                index = (line["Index"] or "").strip()
-                if not index.isdecimal():
-                    yield SkippedRecord(f"{path}, line {table.line_num}: Index is {index!r}, which is not a number")
-                    continue
-                pairs.setdefault((int(index) + 1) // 2, []).append(line)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path} cannot be read as CSV in UTF-8 ({error}); download it again from its authors") from error
+    for where, line in _csv_lines(path, MMVP_COLUMNS):
+        index = line["Index"].strip()
+        if re.fullmatch("[0-9]{1,9}", index):
+            pairs.setdefault((int(index) + 1) // 2, []).append(line)
+        else:
+            yield SkippedRecord(f"{where}: Index is {index[:40]!r}, which is not a number")
     for number, lines in pairs.items():
         yield _mmvp_pair(path, images, number, sorted(lines, key=lambda line: int(line["Index"])))
+
+
+def _csv_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Place and cells by column of every record of a CSV file; cells may hold line ends, and missing ones are blank. Raises `BadInput`."""
+    table = csv.DictReader(io.StringIO(read_text(path)), strict=True)
+    try:
+        names = [name.strip() for name in table.fieldnames or ()]
+        if missing := [name for name in columns if name not in names]:
+            raise BadInput(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(names)[:200] or 'none'}")
+        for record in table:
+            yield f"{path}, line {table.line_num}", {name.strip(): cell or "" for name, cell in record.items() if name is not None}
+    except csv.Error as error:
+        raise BadInput(f"{path}, line {table.line_num}, is not CSV ({error}); download it again from its authors") from error
 
 
 def _mmvp_pair(path: Path, images: Path, number: int, lines: list[Mapping[str, str]]) -> ConvertedRow | SkippedRecord:
     where = f"{path}, rows {2 * number - 1} and {2 * number}"
     if [int(line["Index"]) for line in lines] != [2 * number - 1, 2 * number]:
         return SkippedRecord(f"{where}: a pair needs both rows, each once")
-    options = [{letter.lower(): text for letter, text in OPTION.findall(line["Options"] or "")} for line in lines]
-    questions = [" ".join((line["Question"] or "").split()) for line in lines]
+    options = [{letter.lower(): " ".join(text.split()) for letter, text in OPTION.findall(line["Options"])} for line in lines]
+    questions = [" ".join(line["Question"].split()) for line in lines]
     if questions[0] != questions[1] or set(options[0].values()) != set(options[1].values()):
         return SkippedRecord(f"{where}: the two questions or their options differ")
-    answers = [texts.get((line["Correct Answer"] or "").strip(" ().").lower()) for line, texts in zip(lines, options, strict=True)]
+    answers = [texts.get(line["Correct Answer"].strip(" ().\n").lower()) for line, texts in zip(lines, options, strict=True)]
     if None in answers:
         return SkippedRecord(f"{where}: a correct answer is not one of the options")
     choices = list(options[0].values())
@@ -87,7 +95,7 @@ def read_naturalbench(source: Path) -> Records:
             yield SkippedRecord(f"{where}: lacks {', '.join(missing)}")
         elif not re.fullmatch(r"[\w-]+", str(group["Index"])):
             yield SkippedRecord(f"{where}: Index is {group['Index']!r}, which cannot be part of a file name")
-        elif kind not in GROUP_CHOICES:
+        elif not isinstance(kind, str) or kind not in GROUP_CHOICES:
             yield SkippedRecord(f"{where}: Question_Type is {kind!r}; known are {', '.join(GROUP_CHOICES)}")
         else:
             yield from _group_rows(source, where, group, GROUP_CHOICES[kind])
@@ -154,6 +162,8 @@ def _content(source: Path, image: object) -> Content | None:
         image = image.get("bytes") or image.get("path")
     if isinstance(image, bytes):
         return image
-    if isinstance(image, str) and (source / image).resolve().is_relative_to(source.resolve()):
-        return source / image
-    return None
+    try:
+        inside = isinstance(image, str) and (source / image).resolve().is_relative_to(source.resolve())
+    except (OSError, ValueError):  # a zero byte, a circle of links
+        inside = False
+    return source / str(image) if inside else None

@@ -7,7 +7,6 @@ fills), place and size from the bounding box. Picture numbers: 0 to 3999 train, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,6 +18,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
 from theodolite.records.errors import BadInput
+from theodolite.records.reading import read_json
 from theodolite.worlds.factors import Factor, FactorSpace, UnknownName
 from theodolite.worlds.query import Query, open_query, yes_no_query
 
@@ -147,7 +147,7 @@ def official_questions(split: str) -> Questions:
     """The package's own questions of a split, in its order: 38,575 train, 9,673 test. Raises `UnknownName`."""
     if split not in SPLITS:
         raise UnknownName("split", split, tuple(SPLITS))
-    rows = json.loads((package_folder() / "data" / split / "questions.json").read_text())
+    rows = read_json(package_folder() / "data" / split / "questions.json")
     name_of = {text: query.name for query in {**neutral_queries(), **presuming_queries()}.values() for text in query.wordings}
     unknown = sorted({text for text, _, _ in rows} - name_of.keys())
     if unknown:

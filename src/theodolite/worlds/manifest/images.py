@@ -5,20 +5,28 @@ from __future__ import annotations
 import hashlib
 import stat
 import struct
-import warnings
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageFile
+from PIL import Image
 
 from theodolite.records.errors import BadInput
-from theodolite.worlds.exif_orientation import GREY_16_BITS, ORIENTATION, UNDECODABLE, on_white
+from theodolite.worlds.decoding import (
+    GREY_16_BITS,
+    JPEGS,
+    UNDECODABLE,
+    DecodedPicture,
+    UnsupportedPixels,
+    decode,
+    decode_file,
+    facts_of,
+    strict_pillow,
+)
 from theodolite.worlds.manifest.faults import RowFault
 
 MAX_SIDE = 16_384
@@ -27,9 +35,8 @@ MAX_BYTES = 256 * 2**20
 MAX_CHUNK = 2**20  # bytes of a PNG's text or colour profile, stored and inflated
 GROUND = (128, 128, 128)  # colour of the padding of a picture that is not square
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-# Of 8 bits a channel or fewer, and grey of 16.
-MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", *GREY_16_BITS)
-SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+# Of 8 bits a channel or fewer, grey of 16, and floats.
+MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "F", *GREY_16_BITS)
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type of a PNG
 MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"II*\0", b"MM\0*")  # of `FORMATS`, except BMP, whose two letters are too few
 # First bytes of unsupported picture formats.
@@ -47,11 +54,12 @@ UNSUPPORTED = {
 
 @dataclass(frozen=True)
 class InspectedPicture:
-    """A usable picture: its size in pixels after EXIF rotation, and the SHA-256 of its file."""
+    """A usable picture: its size in pixels after EXIF rotation, the SHA-256 of its file, and notes (`decoding.DecodedPicture`)."""
 
     width: int
     height: int
     sha256: str
+    notes: tuple[str, ...] = ()
 
 
 def inspect(folder: Path, name: str) -> InspectedPicture:
@@ -91,26 +99,32 @@ def locate(folder: Path, name: str) -> Path:
     return path
 
 
+def open_file(folder: Path, name: str, smallest: tuple[int, int] | None = None) -> DecodedPicture:
+    """The picture `name` of `folder`, decoded (`smallest`: see `decode`). Call it within `strict_pillow`.
+
+    Raises `BadInput` if the file changed since it was checked.
+    """
+    try:
+        with locate(folder, name).open("rb") as file:
+            return decode_file(file, FORMATS, smallest)
+    except (*UNDECODABLE, RowFault) as error:
+        raise BadInput(f"picture {folder / name} can no longer be read ({error}); it changed since it was checked: restore it") from error
+
+
 def render_manifest(folder: Path, names: Sequence[str], size: int) -> UInt8[np.ndarray, "picture size size 3"]:
     """RGB pictures, upright, uncropped, padded to squares with grey. Raises `BadInput` if a file changed since it was checked."""
     pictures = np.empty((len(names), size, size, 3), dtype=np.uint8)
-    for index, name in enumerate(names):
-        try:
-            with _strict_pillow(), Image.open(locate(folder, name), formats=FORMATS) as image:
-                pictures[index] = _square(image, size)
-        except (*UNDECODABLE, RowFault) as error:
-            raise BadInput(
-                f"picture {folder / name} can no longer be read ({error}); it changed since it was checked: restore it"
-            ) from error
+    with strict_pillow():
+        for index, name in enumerate(names):
+            pictures[index] = square(open_file(folder, name, (size, size)).image, size)
     return pictures
 
 
-def _square(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    scaled = on_white(image)
-    scale = size / max(scaled.size)
-    width, height = (max(1, round(side * scale)) for side in scaled.size)
-    if (width, height) != scaled.size:
-        scaled = scaled.resize((width, height), Image.Resampling.BICUBIC)
+def square(picture: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """An RGB picture scaled to fit a square, uncropped, on grey."""
+    scale = size / max(picture.size)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    scaled = picture if (width, height) == picture.size else picture.resize((width, height), Image.Resampling.BICUBIC)
     if width == height:
         return np.asarray(scaled)
     ground = Image.new("RGB", (size, size), GROUND)
@@ -124,9 +138,9 @@ def _inspect(file: BufferedReader, name: str) -> InspectedPicture:
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         _scan_png(file, name)
     file.seek(0)
-    width, height = _decode(file, name)
+    width, height, notes = _decode(file, name)
     file.seek(0)
-    return InspectedPicture(width, height, hashlib.file_digest(file, "sha256").hexdigest())
+    return InspectedPicture(width, height, hashlib.file_digest(file, "sha256").hexdigest(), notes)
 
 
 def _refuse_unsupported(head: bytes, name: str) -> None:
@@ -168,10 +182,10 @@ def _scan_png(file: BufferedReader, name: str) -> None:
             if num_bytes > max_bytes:
                 problem = f"picture {name} has {num_bytes:,} bytes of pixels or more, but its header allows {max_bytes:,}"
                 raise RowFault("picture bomb", problem, "it is broken or malicious: save it again from its source")
-        elif kind == b"acTL":
-            raise RowFault("animated picture", f"picture {name} is an animation", "save one frame of it as a picture")
         elif kind == b"IEND":
             return
+        elif kind == b"fdAT":
+            pass  # pixels of later frames, which are not read
         else:
             _check_chunk(file, length, kind, name)
         if start + length + 4 > end:
@@ -204,29 +218,31 @@ def _check_chunk(file: BufferedReader, length: int, kind: bytes, name: str) -> N
             inflater = zlib.decompressobj()
             try:
                 size = len(inflater.decompress(rest, MAX_CHUNK + 1))
-            except zlib.error as error:
-                problem = f"picture {name} has a broken {kind.decode()} chunk"
-                raise RowFault("broken picture", problem, "save it again, without texts and profiles") from error
+            except zlib.error:
+                return  # damaged metadata, which Pillow leaves out
     if size > MAX_CHUNK:
         problem = f"picture {name} has a {kind.decode('latin-1')} chunk, which is not pixels, of more than {MAX_CHUNK:,} bytes"
         raise RowFault("giant chunk", problem, "save it without texts and profiles")
 
 
-def _decode(file: BufferedReader, name: str) -> tuple[int, int]:
-    """Width and height after EXIF rotation; the picture is fully decoded. Raises `RowFault`."""
+def _decode(file: BufferedReader, name: str) -> tuple[int, int, tuple[str, ...]]:
+    """Width and height after EXIF rotation, and notes; the file is read to its end, a JPEG at a reduced scale. Raises `RowFault`."""
     opened = False
     try:
-        with _strict_pillow(), Image.open(file, formats=FORMATS) as image:
+        with strict_pillow(), Image.open(file, formats=FORMATS) as image:
             opened = True
             _check_size(*image.size, name)
-            # Many phones write photographs as MPO: a JPEG followed by a smaller copy.
-            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-                raise RowFault("animated picture", f"picture {name} has several frames or pages", "save one of them as a picture")
             if image.mode not in MODES:
                 raise RowFault("unsupported format", f"picture {name} has pixels of mode {image.mode}", "save it with 8 bits a channel")
-            image.load()
-            sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
-            return (image.height, image.width) if sideways else (image.width, image.height)
+            if image.mode == "F":
+                decode(image)  # whose values must have a known white
+            facts = facts_of(image)
+            if image.format in JPEGS:
+                image.draft(None, (1, 1))
+                image.load()
+            return facts.width, facts.height, facts.notes
+    except UnsupportedPixels as error:
+        raise RowFault("unsupported format", f"picture {name}: {error}", "save it with 8 bits a channel") from error
     except Image.DecompressionBombError as error:
         raise RowFault("too many pixels", f"picture {name}: {error}", f"scale it down to at most {MAX_PIXELS:,}") from error
     except UNDECODABLE as error:
@@ -236,16 +252,3 @@ def _decode(file: BufferedReader, name: str) -> tuple[int, int]:
         if opened or file.read(12).startswith(MAGIC):
             raise RowFault("broken picture", f"picture {name} cannot be decoded", "it is damaged: save it again from its source") from error
         raise RowFault("not a picture", f"picture {name} is not a picture", f"give a file of one of {', '.join(FORMATS)}") from error
-
-
-@contextmanager
-def _strict_pillow() -> Iterator[None]:
-    """Context in which Pillow refuses truncated files, whatever this process has set, and gives no warnings."""
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 import polars as pl
 
 from theodolite.records.errors import BadInput
+from theodolite.worlds.decoding import strict_pillow
 from theodolite.worlds.factors import Factor
-from theodolite.worlds.gallery import TABLE, Gallery
+from theodolite.worlds.gallery import TABLE, Gallery, PictureFiles
 from theodolite.worlds.manifest.faults import Fault, RowFault, fault_lines, left_out
-from theodolite.worlds.manifest.images import InspectedPicture, inspect, render_manifest
+from theodolite.worlds.manifest.images import InspectedPicture, inspect, open_file, render_manifest
 from theodolite.worlds.manifest.rows import KEYS, ManifestRow, identity, read_records, read_row
 from theodolite.worlds.world import PairKind
 
@@ -23,6 +25,7 @@ __all__ = ["KEYS", "BadManifest", "Fault", "Manifest", "fault_lines", "read_mani
 
 FILE = "manifest.jsonl"
 MAX_LINES = 5
+NUM_THREADS = 4  # that check pictures; each decodes one of at most 64 million pixels
 
 
 class BadManifest(BadInput):
@@ -49,7 +52,7 @@ def read_manifest(path: Path) -> Manifest:
         raise BadManifest(f"{path} is not there or is not a file; give a manifest, a .jsonl or .parquet file (docs/reference/manifest.md)")
     if path.stat().st_size == 0:
         raise BadManifest(f"{path} is empty; write one row per line (docs/reference/manifest.md)")
-    rows, faults = _checked_rows(path)
+    rows, faults, pictures = _checked_rows(path)
     if not rows:
         if not faults:
             raise BadManifest(f"{path} holds no rows; write one row per line (docs/reference/manifest.md)")
@@ -57,8 +60,20 @@ def read_manifest(path: Path) -> Manifest:
         raise BadManifest(f"none of the {len(faults):,} rows of {path} can be used:\n{first}")
     kind: PairKind = "exact" if all(row.kind == "exact" for row in rows) else "matched"
     name = path.resolve().parent.name if path.name == FILE else path.stem
-    pictures = partial(render_manifest, path.parent)
-    gallery = Gallery(name, kind, _table(rows), pictures, _factors(rows), left_out=left_out(faults), dependence=_dependence(rows))
+    gallery = Gallery(
+        name,
+        kind,
+        _table(rows),
+        partial(render_manifest, path.parent),
+        _factors(rows),
+        left_out=left_out(faults),
+        dependence=_dependence(rows),
+        files=PictureFiles(
+            partial(open_file, path.parent),
+            {name: (picture.width, picture.height) for name, picture in pictures.items()},
+            {name: picture.sha256 for name, picture in pictures.items()},
+        ),
+    )
     return Manifest(path, gallery, tuple(faults))
 
 
@@ -72,28 +87,65 @@ def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     return number
 
 
-def _checked_rows(path: Path) -> tuple[list[ManifestRow], list[Fault]]:
+def _checked_rows(path: Path) -> tuple[list[ManifestRow], list[Fault], dict[str, InspectedPicture]]:
+    """The usable rows, the faults of the others, and the usable pictures by name."""
+    parsed = [(number, record, _parsed(number, record)) for number, record in read_records(path)]
+    first: dict[str, int] = {}
+    for at, (number, record, row) in enumerate(parsed):
+        if isinstance(row, RowFault) or isinstance(record, RowFault) or record.get("id") is None:
+            continue
+        if first.setdefault(row.id, number) != number:
+            repeated = RowFault("repeated id", f"row {first[row.id]} has the same id", "give every row a different id, or none")
+            parsed[at] = (number, record, repeated)
+    pictures = _inspected(path.parent, [row for _, _, row in parsed if isinstance(row, ManifestRow)])
     rows: list[ManifestRow] = []
     faults: list[Fault] = []
-    first: dict[str, int] = {}
-    pictures: dict[str, InspectedPicture | RowFault] = {}
-    for number, record in read_records(path):
+    for number, record, row in parsed:
         try:
-            if isinstance(record, RowFault):
-                raise record
-            row = read_row(record, number)
-            if record.get("id") is not None and first.setdefault(row.id, number) != number:
-                raise RowFault("repeated id", f"row {first[row.id]} has the same id", "give every row a different id, or none")
-            _check_pictures(row, path.parent, pictures)
+            if isinstance(row, RowFault):
+                raise row
+            _check_pictures(row, pictures)
             rows.append(row)
         except RowFault as fault:
             faults.append(fault.of(path, number, identity(record, number)))
-    return rows, faults
+    return rows, faults, {name: picture for name, picture in pictures.items() if isinstance(picture, InspectedPicture)}
 
 
-def _check_pictures(row: ManifestRow, folder: Path, results: dict[str, InspectedPicture | RowFault]) -> None:
-    """Raises `RowFault`. `results` caches the check of each picture, since many rows use one."""
-    before, after = (_inspect_once(folder, name, results) for name in (row.picture, row.edited))
+def _parsed(number: int, record: Any) -> ManifestRow | RowFault:
+    if isinstance(record, RowFault):
+        return record
+    try:
+        return read_row(record, number)
+    except RowFault as fault:
+        return _without_frames(fault)
+
+
+def _inspected(folder: Path, rows: Sequence[ManifestRow]) -> dict[str, InspectedPicture | RowFault]:
+    """The check of every picture of the rows, once each, several at a time."""
+    names = dict.fromkeys(name for row in rows for name in (row.picture, row.edited))
+
+    def check(name: str) -> InspectedPicture | RowFault:
+        try:
+            return inspect(folder, name)
+        except RowFault as fault:
+            return _without_frames(fault)
+
+    with strict_pillow(), ThreadPoolExecutor(NUM_THREADS) as threads:
+        return dict(zip(names, threads.map(check, names), strict=True))
+
+
+def _without_frames(fault: RowFault) -> RowFault:
+    """A fault without its traceback, which keeps frames alive."""
+    return RowFault(fault.kind, fault.problem, fault.fix)
+
+
+def _check_pictures(row: ManifestRow, pictures: Mapping[str, InspectedPicture | RowFault]) -> None:
+    """Raises `RowFault`."""
+    before, after = pictures[row.picture], pictures[row.edited]
+    if isinstance(before, RowFault):
+        raise before
+    if isinstance(after, RowFault):
+        raise after
     if row.picture != row.edited and before.sha256 == after.sha256:
         problem = f"{row.picture} and {row.edited} have the same bytes, but {row.factor or 'something'} changes"
         raise RowFault("identical pictures", problem, "give the edited picture")
@@ -101,18 +153,6 @@ def _check_pictures(row: ManifestRow, folder: Path, results: dict[str, Inspected
         sizes = f"{row.picture} has {before.width} x {before.height} pixels, {row.edited} {after.width} x {after.height}"
         fix = "an edit keeps the size: save both at one size, or set kind to matched if they are two separate pictures"
         raise RowFault("different sizes", sizes, fix)
-
-
-def _inspect_once(folder: Path, name: str, results: dict[str, InspectedPicture | RowFault]) -> InspectedPicture:
-    if name not in results:
-        try:
-            results[name] = inspect(folder, name)
-        except RowFault as fault:
-            results[name] = RowFault(fault.kind, fault.problem, fault.fix)  # without its traceback, which keeps frames alive
-    result = results[name]
-    if isinstance(result, RowFault):
-        raise result
-    return result
 
 
 def _table(rows: Sequence[ManifestRow]) -> pl.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any, get_args
 import polars as pl
 
 from theodolite.records.errors import BadInput
+from theodolite.records.reading import BadJson, NotUtf8, TooDeep, numbered_lines, parse_json, printable
 from theodolite.worlds.manifest.faults import RowFault
 from theodolite.worlds.query import Form
 from theodolite.worlds.world import PairKind
@@ -96,26 +96,17 @@ def read_records(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | RowFault
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | RowFault]]:
-    number = 0
     try:
-        with path.open("rb") as file:
-            while line := file.readline(MAX_LINE):
-                number += 1
-                if len(line) == MAX_LINE and not line.endswith(b"\n"):
-                    while (more := file.readline(MAX_LINE)) and not more.endswith(b"\n"):
-                        pass
-                    yield number, RowFault("long line", f"the line is longer than {MAX_LINE:,} bytes", "write one row per line")
-                elif line.removeprefix(b"\xef\xbb\xbf").strip():
-                    yield number, _parse(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+        for number, line in numbered_lines(path, MAX_LINE):
+            if line is None:
+                yield number, RowFault("long line", f"the line is longer than {MAX_LINE:,} bytes", "write one row per line")
+            else:
+                yield number, _parse(line)
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}); give a file that can") from error
 
 
 def _parse(line: bytes) -> Mapping[str, Any] | RowFault:
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        return RowFault("text not UTF-8", f"byte {error.start + 1} of the line is not UTF-8", "save the file as UTF-8")
     repeated: list[str] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -124,11 +115,14 @@ def _parse(line: bytes) -> Mapping[str, Any] | RowFault:
         return dict(pairs)
 
     try:
-        record = json.loads(text, object_pairs_hook=unique)
-    except RecursionError:
-        return RowFault("no JSON", "the line is nested too deeply", "write one object with plain values")
-    except ValueError as error:
-        return RowFault("no JSON", f"the line is not JSON ({error})", "write one object per line, with keys and texts in double quotes")
+        record = parse_json(line, unique)
+    except NotUtf8 as error:
+        return RowFault("text not UTF-8", f"the line {error}", "save the file as UTF-8")
+    except TooDeep as error:
+        return RowFault("no JSON", f"the line {error}", "write one object with plain values")
+    except BadJson as error:
+        cut = "" if line.endswith(b"\n") else "; it is the last, so the file may have been cut off"
+        return RowFault("no JSON", f"the line {error}{cut}", "write one object per line, with keys and texts in double quotes")
     if not isinstance(record, dict):
         return RowFault("no object", f"the line is {_describe_value(record)}", 'write an object: {"scene": ..., "factor": ..., ...}')
     if repeated:
@@ -139,7 +133,7 @@ def _parse(line: bytes) -> Mapping[str, Any] | RowFault:
 def identity(record: Mapping[str, Any] | RowFault, number: int) -> str:
     """The id of a row in messages, whether valid or not; its number where it has none."""
     value = None if isinstance(record, RowFault) else record.get("id")
-    return str(value)[:80].encode(errors="replace").decode() if isinstance(value, str | int) and value != "" else str(number)
+    return printable(value) if isinstance(value, str | int) and value != "" else str(number)
 
 
 def read_row(record: Mapping[str, Any], number: int) -> ManifestRow:

@@ -6,7 +6,6 @@ theodolite does not contain the package. `theodolite fetch openmoji` installs it
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from PIL import Image
 
 from theodolite.records.errors import BadInput
 from theodolite.records.folder import cache_folder
+from theodolite.records.reading import read_json
 
 VERSION = "17.0.0"
 ATTRIBUTION = (
@@ -85,9 +85,8 @@ def entries() -> tuple[Emoji, ...]:
 def _entries(home: Path) -> tuple[Emoji, ...]:
     path = home / "data" / "openmoji.json"
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(_entry(row) for row in rows)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        return tuple(_entry(row) for row in read_json(path))
+    except (BadInput, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise BadInput(f"{path} is not a list of emojis ({reason}); install it again: theodolite fetch openmoji") from error
 

@@ -1,13 +1,16 @@
-"""Counts, without a GPU, the operations for which the host would wait for one.
+"""Counts the operations for which the host waits for the device: on a GPU by CUDA's own warnings, without one by a stand-in.
 
-Tensors that are moved to a device, and all that is computed from them, are of a subclass; its methods that read values are counted.
+The stand-in makes tensors that are moved to a device, and all that is computed from them, a subclass whose methods that read values
+are counted.
 """
 
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,20 +25,46 @@ SHAPES = {"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive"
 ON_DEVICE_ALREADY = "torch/nn/utils/clip_grad.py"
 
 
+@contextmanager
+def counted_host_syncs(device: str | torch.device) -> Iterator[Counter[str]]:
+    """The number of waits for the device within the context, by operation and line of code: complete when the context ends.
+
+    On a CUDA device `torch.cuda.set_sync_debug_mode` reports them; elsewhere the stand-in `HostSyncs` does.
+    """
+    if torch.device(device).type != "cuda":
+        with HostSyncs() as syncs:
+            yield syncs.by_line
+        return
+    by_line: Counter[str] = Counter()
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield by_line
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    for warning in caught:
+        if "synchroniz" in str(warning.message):
+            by_line[f"{'/'.join(warning.filename.split('/')[-2:])}:{warning.lineno}"] += 1
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
 class OnDevice(Tensor):
     """A tensor that stands for one on a GPU; results computed from it are of this class too."""
 
 
 class HostSyncs(TorchFunctionMode):
-    """The mode that counts: `found` has the number of waits by operation and the line of code that called it."""
+    """The mode that counts: `by_line` has the number of waits by operation and the line of code that called it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: Counter[str] = Counter()
+        self.by_line: Counter[str] = Counter()
 
     @property
     def total(self) -> int:
-        return sum(self.found.values())
+        return sum(self.by_line.values())
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -66,7 +95,7 @@ class HostSyncs(TorchFunctionMode):
         if any(each.filename.endswith(ON_DEVICE_ALREADY) for each in stack[-4:]):
             return
         frame = next(each for each in reversed(stack) if "/torch/" not in each.filename)
-        self.found[f"{name} at {'/'.join(frame.filename.split('/')[-2:])}:{frame.lineno}"] += 1
+        self.by_line[f"{name} at {'/'.join(frame.filename.split('/')[-2:])}:{frame.lineno}"] += 1
 
 
 def _names_a_device(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
