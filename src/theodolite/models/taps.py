@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from theodolite.models.encoder_output import forward_replaced
+from theodolite.models.encoder_output import replaced
 from theodolite.models.families import family_of
 from theodolite.models.forward import base_model
 
@@ -89,7 +89,7 @@ def resuming(model: Any, site: str, outputs: BlockOutputs) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(_uncompiled(layers))
         for at, layer in enumerate(layers[: number + 1]):
-            stack.enter_context(forward_replaced(layer, partial(pass_on, at)))
+            stack.enter_context(replaced(layer, "forward", partial(pass_on, at)))
         yield
 
 
