@@ -52,7 +52,7 @@ class BatchSizer:
         device = self.model.device
         most_tokens = MOST_TOKENS.get(device.type, MOST_TOKENS_ELSEWHERE)
         if self.free_bytes is None:
-            self.free_bytes = _free_bytes(device)
+            self.free_bytes = free_bytes(device)
         fits = min(most_tokens // width, int(FREE_FRAC * self.free_bytes // self._bytes_of_row(width, steps)))
         most = 1 << (max(fits, 1).bit_length() - 1)
         return most if self.limit is None else min(most, self.limit)
@@ -103,7 +103,8 @@ def _bundles(rows: Sequence[TokenRow]) -> Iterator[list[TokenRow]]:
         yield bundle
 
 
-def _free_bytes(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
+    """Bytes of memory that are free on a device."""
     if device.type == "cuda":
         # Memory that torch has reserved and not allocated is free, too.
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

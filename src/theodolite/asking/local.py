@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -15,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from theodolite.asking.answer import Answer, Question, answer_from_scores
-from theodolite.asking.batch_size import BatchSizer, out_of_memory
+from theodolite.asking.batch_size import FREE_FRAC, BatchSizer, free_bytes, out_of_memory
 from theodolite.asking.model_inputs import GridInputs, ModelInputs, grid_key, num_pixels, tiles_of
 from theodolite.asking.pictures import Picture, PicturePool, Pictures
 from theodolite.asking.processed import ProcessedPictures, windows
@@ -26,13 +28,14 @@ from theodolite.models.exported.attention import refuse_dropped_masks
 from theodolite.models.families import family_of, image_token_id
 from theodolite.models.forward import adaptation_of, base_model, run_forward
 from theodolite.models.pictures import PictureReader, ProcessedPicture
-from theodolite.models.taps import touching
-from theodolite.models.vision_features import VisionFeatures, encode_pictures
+from theodolite.models.taps import recording_blocks, resuming, touching
+from theodolite.models.vision_features import FeatureStore, VisionFeatures, encode_pictures
 from theodolite.records.asking import ChoiceScore, PromptStyle
 from theodolite.records.errors import BadInput
 from theodolite.records.progress import Progress, silent
 
 Result = TypeVar("Result")
+Name = TypeVar("Name", bound=Hashable)
 # Maps the vision tokens of a batch's rows at a site, and the index of each row's picture, to the tokens that replace them.
 Edit = Callable[[Float[Tensor, "row token dim"], Int[Tensor, " row"]], Float[Tensor, "row token dim"]]
 
@@ -90,6 +93,7 @@ class LocalAsker:
             self.sharing = "nothing"
             self.notices.append(f"in {self.family.name} the picture sees the question, so every question runs with a picture of its own")
         self.batch_sizer = BatchSizer(self.base, batch)
+        self.features: FeatureStore | None = None
         self.reader = PictureReader(processor.image_processor, processor.tokenizer, self.base.config)
         self.workers = workers or default_workers()
         self._model_inputs: dict[tuple[int, int], ModelInputs] = {}
@@ -181,12 +185,46 @@ class LocalAsker:
         answers: dict[int, Answer] = {}
         with torch.no_grad():  # not inference mode, since the model may be trained further
             for batch, scored in self.passes(pictures, questions, edits):
-                totals, num_tokens = scored.totals.double().cpu().numpy(), batch.num_tokens.cpu().numpy()
-                cuts = np.flatnonzero(np.diff(batch.question_of_choice.cpu().numpy())) + 1  # a question's choices are adjacent
-                parts = zip(batch.questions, np.split(totals, cuts), np.split(num_tokens, cuts), strict=True)
-                answers |= {number: answer_from_scores(own, tokens, self.choice_score) for number, own, tokens in parts}
+                answers |= self._answers(batch, scored)
                 progress(len(answers), len(questions))
         return [answers[number] for number in range(len(questions))]
+
+    def ask_under_edits(
+        self, pictures: Pictures, questions: Sequence[Question], edits: Mapping[Name, tuple[str, Edit]]
+    ) -> dict[Name, list[Answer]]:
+        """Answers under each of several edits, (site, edit) by name, as `ask` gives with that edit alone.
+
+        Each batch's pictures are encoded once, and a pass with an edit at a layer starts there, from that layer's output without it.
+        """
+        answers: dict[Name, dict[int, Answer]] = {name: {} for name in edits}
+        layers = dict.fromkeys(site for site, _ in edits.values() if site != "connector")
+
+        def run(part: Pictures | ProcessedPictures, rows: Sequence[TokenRow]) -> dict[Name, dict[int, Answer]]:
+            batch = self.collate(rows, part)
+            vision_features = self.encode_batch(batch, part)
+            with recording_blocks(self.base, tuple(layers)) as outputs:
+                if layers:
+                    self.score(batch, vision_features)
+            results = {}
+            for name, (site, edit) in edits.items():
+                with resuming(self.base, site, outputs) if site in layers else nullcontext():
+                    results[name] = self._answers(batch, self.score(batch, vision_features, {site: edit}))
+            return results
+
+        with torch.no_grad():
+            for part, numbered in self.parts(pictures, questions):
+                for rows in self._groups(part, numbered):
+                    for results in self.fitting(rows, partial(run, part)):
+                        for name, own in results.items():
+                            answers[name] |= own
+        return {name: [own[number] for number in range(len(questions))] for name, own in answers.items()}
+
+    def _answers(self, batch: Batch, scored: Scored) -> dict[int, Answer]:
+        """Answers of a batch by number of the question."""
+        totals, num_tokens = scored.totals.double().cpu().numpy(), batch.num_tokens.cpu().numpy()
+        cuts = np.flatnonzero(np.diff(batch.question_of_choice.cpu().numpy())) + 1  # a question's choices are adjacent
+        parts = zip(batch.questions, np.split(totals, cuts), np.split(num_tokens, cuts), strict=True)
+        return {number: answer_from_scores(own, tokens, self.choice_score) for number, own, tokens in parts}
 
     def passes(
         self, pictures: Pictures, questions: Sequence[Question], edits: Mapping[str, Edit] | None = None
@@ -252,9 +290,31 @@ class LocalAsker:
         return self.encode_pictures(pictures[unique.numpy()], patches=patches).take(row.to(self.base.device))
 
     def encode_pictures(self, pictures: Pictures | ProcessedPictures, *, patches: bool = False) -> VisionFeatures:
-        """Vision tokens of pictures of one token grid, in order."""
+        """Vision tokens of pictures of one token grid, in order; stored ones within `keeping_features`, where no gradient is wanted."""
         if isinstance(pictures, PicturePool):
             pictures = self._of_one_grid(pictures)
+        if self.features is None or torch.is_grad_enabled():
+            return self._encode(pictures, patches)
+        keys = [(key, self.base.dtype) for key in _content_keys(pictures)]
+        if patches:
+            vision_features = self._encode(pictures, patches)
+            self.features.add(keys, vision_features)
+            return vision_features
+        return self.features.of(keys, lambda missing: self._encode(_taken(pictures, missing), False))
+
+    @contextmanager
+    def keeping_features(self) -> Iterator[None]:
+        """Context in which the vision tokens of each picture are computed once, as far as a share of free memory holds them.
+
+        The model's weights must not change within it; their precision may.
+        """
+        own, self.features = self.features, FeatureStore(int(FREE_FRAC * free_bytes(self.base.device)))
+        try:
+            yield
+        finally:
+            self.features = own
+
+    def _encode(self, pictures: Pictures | ProcessedPictures, patches: bool) -> VisionFeatures:
         if isinstance(pictures, ProcessedPictures):
             inputs = self.reader.join([pictures.by_number[number] for number in pictures.numbers])
         else:
@@ -292,3 +352,24 @@ def _on_vision(batch: Batch, edit: Edit) -> Callable[[Tensor], Tensor]:
         return changed
 
     return touch
+
+
+def _content_keys(pictures: Any) -> list[bytes]:
+    """A hash of the content of each picture: of an array's pixels, or of the inputs that a processor made."""
+    if not isinstance(pictures, ProcessedPictures):
+        return [hashlib.blake2b(picture.tobytes(), key=str(picture.shape).encode()).digest() for picture in pictures]
+    keys = []
+    for number in pictures.numbers:
+        digest = hashlib.blake2b()
+        for name, value in sorted(pictures.by_number[number].inputs.items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+        keys.append(digest.digest())
+    return keys
+
+
+def _taken(pictures: Any, places: Sequence[int]) -> Any:
+    """The pictures at these places, in this order."""
+    if isinstance(pictures, ProcessedPictures):
+        return pictures[np.array([pictures.numbers[place] for place in places])]
+    return pictures[np.array(places)]

@@ -6,14 +6,17 @@ outputs of the language model's blocks. `VisionFeatures` has the first two; this
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from theodolite.models.encoder_output import replaced
 from theodolite.models.families import family_of
 from theodolite.models.forward import base_model
 
@@ -43,6 +46,50 @@ def touching(model: Any, touches: Mapping[str, Touch]) -> Iterator[None]:
             handle = layers[sites.index(site)].register_forward_hook(_hidden_hook(touch))
             stack.callback(RemovableHandle.remove, handle)
         stack.enter_context(_uncompiled(layers))
+        yield
+
+
+@dataclass
+class BlockOutputs:
+    """Outputs of some of the language model's blocks in a pass, by site. `is_tuple`: blocks of this model return tuples."""
+
+    hidden: dict[str, Float[Tensor, "row token dim"]] = field(default_factory=dict)
+    is_tuple: bool = False
+
+
+@contextmanager
+def recording_blocks(model: Any, sites: Sequence[str]) -> Iterator[BlockOutputs]:
+    """Within the context, a pass leaves the outputs of the blocks at these sites."""
+    layers, names, outputs = layers_of(model), layer_sites(model), BlockOutputs()
+
+    def record(site: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        outputs.is_tuple = isinstance(output, tuple)
+        outputs.hidden[site] = output[0] if outputs.is_tuple else output
+
+    with ExitStack() as stack:
+        stack.enter_context(_uncompiled(layers))
+        for site in sites:
+            stack.callback(RemovableHandle.remove, layers[names.index(site)].register_forward_hook(partial(record, site)))
+        yield outputs
+
+
+@contextmanager
+def resuming(model: Any, site: str, outputs: BlockOutputs) -> Iterator[None]:
+    """Within the context, blocks up to `site` do not run: the one at the site gives its recorded output. For the same rows only.
+
+    Hooks of the blocks run as in a whole pass, and so do the blocks behind.
+    """
+    number, hidden = layer_sites(model).index(site), outputs.hidden[site]
+
+    def pass_on(at: int, states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        output = hidden if at == number else states
+        return (output,) if outputs.is_tuple else output
+
+    layers = layers_of(model)
+    with ExitStack() as stack:
+        stack.enter_context(_uncompiled(layers))
+        for at, layer in enumerate(layers[: number + 1]):
+            stack.enter_context(replaced(layer, "forward", partial(pass_on, at)))
         yield
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,6 +51,50 @@ class VisionFeatures:
             # The library's own output class differs from this one only in this field: a list for each layer.
             output.deepstack_features = [[layer.flatten(0, 1)] for layer in self.past]
         return {"image": output}
+
+
+def join_features(parts: Sequence[VisionFeatures]) -> VisionFeatures:
+    """The features of several groups of pictures of one size, without patches, in order."""
+    past = tuple(torch.cat(layers) for layers in zip(*(part.past for part in parts), strict=True))
+    return VisionFeatures(torch.cat([part.tokens for part in parts]), past, tile=parts[0].tile)
+
+
+class FeatureStore:
+    """Vision tokens of pictures by key, on the model's device, up to a number of bytes; what exceeds it is encoded each time."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes, self.num_bytes = most_bytes, 0
+        self._features: dict[Hashable, VisionFeatures] = {}
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    def add(self, keys: Sequence[Hashable], features: VisionFeatures) -> None:
+        """Stores the features of each picture whose key is new, as long as there is room."""
+        for number, key in enumerate(keys):
+            own = [tensor[number : number + 1] for tensor in (features.tokens, *features.past)]
+            size = sum(tensor.numel() * tensor.element_size() for tensor in own)
+            if key not in self._features and self.num_bytes + size <= self.most_bytes:
+                tokens, *past = (tensor.detach().clone() for tensor in own)  # a slice would hold the whole batch's memory
+                self._features[key] = VisionFeatures(tokens, tuple(past), tile=features.tile)
+                self.num_bytes += size
+
+    def of(self, keys: Sequence[Hashable], encode: Callable[[Sequence[int]], VisionFeatures]) -> VisionFeatures:
+        """The features of the pictures with these keys, in order; `encode` gives those at positions that are not stored."""
+        missing = [number for number, key in enumerate(keys) if key not in self._features]
+        if len(missing) == len(keys):
+            features = encode(missing)
+            self.add(keys, features)
+            return features
+        new = encode(missing) if missing else None
+        place = {number: torch.tensor([at]) for at, number in enumerate(missing)}
+        parts = [
+            self._features[key] if new is None or number not in place else new.take(place[number].to(new.tokens.device))
+            for number, key in enumerate(keys)
+        ]
+        if new is not None:
+            self.add([keys[number] for number in missing], new)
+        return join_features(parts)
 
 
 def encode_pictures(model: Any, pixels: Mapping[str, Tensor], num_pictures: int, *, patches: bool = False) -> VisionFeatures:

@@ -52,6 +52,48 @@ def clustered_rate(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " 
     return Rate(frac=mean, low=low, high=high, num_pairs=len(values), num_scenes=groups.num_scenes)
 
 
+def clustered_rates(columns: Float[np.ndarray, "column row"], scenes: Int[np.ndarray, " row"], confidence: float = 0.95) -> list[Rate]:
+    """`clustered_rate` of many columns of values over the same rows, with one call of each special function for all of them."""
+    if columns.shape[1] == 0:
+        raise ValueError("found no rows; a mean needs one or more: leave the cell out")
+    groups = partition(scenes)
+    means, number, num_rows = columns.mean(axis=1), groups.num_scenes, columns.shape[1]
+    if number < 2:
+        return [Rate(frac=float(mean), low=None, high=None, num_pairs=num_rows, num_scenes=number) for mean in means]
+    member = np.zeros((num_rows, number))
+    member[np.arange(num_rows), groups.member] = 1
+    residual = (columns - means[:, None]) @ member
+    variance, spread = _variances(residual, num_rows), means * (1 - means)
+    sure = (variance <= NOTHING) | (spread <= NOTHING)
+    unit = spread / np.square(columns - means[:, None]).mean(axis=1).clip(min=NOTHING)
+    size, tail = spread / np.where(sure, 1.0, variance), (1 + confidence) / 2
+    all_equal = unit * num_rows**2 / float(np.square(np.bincount(groups.member)).sum())
+    normal = special.ndtri(tail)
+    safe = np.minimum(size, all_equal) * (normal / special.stdtrit(number - 1, tail)) ** 2
+    estimated = size * (normal / special.stdtrit(_degrees(residual), tail)) ** 2
+    sizes = np.where(sure, float(number), np.minimum(np.maximum(safe, estimated), unit * num_rows))
+    hits, rest = means * sizes, (1 - confidence) / 2
+    with np.errstate(invalid="ignore"):  # the ends of 0 and 1 are set apart
+        low = np.where(hits > 0, special.betaincinv(hits, sizes - hits + 1, rest), 0.0)
+        high = np.where(hits < sizes, special.betaincinv(hits + 1, sizes - hits, 1 - rest), 1.0)
+    ends = zip(means.tolist(), low.tolist(), high.tolist(), strict=True)
+    return [Rate(frac=mean, low=one, high=other, num_pairs=num_rows, num_scenes=number) for mean, one, other in ends]
+
+
+def _variances(residual: Float[np.ndarray, "column scene"], num_rows: int) -> Float[np.ndarray, " column"]:
+    """`_variance` by column."""
+    number = residual.shape[1]
+    return np.asarray(np.square(residual).sum(axis=1) * number / (number - 1) / num_rows**2)
+
+
+def _degrees(residual: Float[np.ndarray, "column scene"]) -> Float[np.ndarray, " column"]:
+    """`degrees_of_freedom` by column."""
+    square, fourth, number = np.square(residual).sum(axis=1), np.square(np.square(residual)).sum(axis=1), residual.shape[1]
+    spread = fourth - square**2 / number
+    even = spread <= ROUNDING * fourth
+    return np.where(even, number - 1.0, np.clip(2 * square**2 / np.where(even, 1.0, spread), 1.0, number - 1.0))
+
+
 def _residuals(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"]) -> tuple[float, Float[np.ndarray, " scene"], Partition]:
     """Mean of the rows, the sum of (value - mean) of each scene, and the grouping. Raises `ValueError` on no rows."""
     if len(values) == 0:

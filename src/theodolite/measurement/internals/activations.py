@@ -25,8 +25,11 @@ from theodolite.asking.rows import Batch, TokenRow
 from theodolite.measurement.internals.token_similarity import effective_rank, mean_pairwise_cosine
 from theodolite.models.taps import layer_sites, touching
 from theodolite.models.vision_features import VisionFeatures
+from theodolite.records.errors import BadInput
 from theodolite.records.progress import Progress, silent
 
+# Kinds of vectors that are stored in half precision of a model in half precision; means of text are updated in place.
+HALVED = ("mean", "largest", "one_vision", "one_text", "answer", "tokens")
 MOST_CHANNELS = 256  # of single tokens that are stored
 MOST_TOKEN_BYTES = 2**29  # per site
 
@@ -50,9 +53,14 @@ class Activations:
 
     Sites: "encoder", "connector", "layer.1" ... "layer.L". Single tokens are stored at `token_sites`, in at most 256 channels (a random
     projection of more), for the first `num_tokened` pictures, as many as fit in 512 MiB a site; effective ranks for some pictures only.
+
+    `half`: vectors are on disk in half precision, each divided by a power of two above its largest value, so that none overflows. That
+    keeps 11 binary digits: all 8 that a bfloat16 model's tokens have.
     """
 
-    def __init__(self, sites: Sequence[str], queries: Sequence[str], num_pictures: int) -> None:
+    def __init__(self, sites: Sequence[str], queries: Sequence[str], num_pictures: int, half: bool = False) -> None:
+        self.half = half
+        self._scales: dict[tuple[str, str], Float[np.ndarray, " picture"]] = {}
         self.sites, self.queries = tuple(sites), tuple(queries)
         self.token_sites: tuple[str, ...] = ()
         self.cells: Int[np.ndarray, "token 2"] | None = None
@@ -63,19 +71,19 @@ class Activations:
 
     def mean(self, site: str) -> Float[np.ndarray, "picture dim"]:
         """Mean over the picture's vision tokens."""
-        return self._arrays["mean", site]
+        return self._vectors("mean", site)
 
     def largest(self, site: str) -> Float[np.ndarray, "picture dim"]:
         """Maximum over the picture's vision tokens, by channel."""
-        return self._arrays["largest", site]
+        return self._vectors("largest", site)
 
     def one_vision(self, site: str) -> Float[np.ndarray, "picture dim"]:
         """One of the picture's vision tokens, drawn at random."""
-        return self._arrays["one_vision", site]
+        return self._vectors("one_vision", site)
 
     def one_text(self, site: str) -> Float[np.ndarray, "picture dim"]:
         """One of the text tokens after the picture, drawn at random. Not at the encoder."""
-        return self._arrays["one_text", site]
+        return self._vectors("one_text", site)
 
     def mean_text(self, site: str) -> Float[np.ndarray, "picture dim"]:
         """Mean of the text tokens after the picture. Not at the encoder."""
@@ -91,26 +99,56 @@ class Activations:
 
     def answer(self, query: str) -> Float[np.ndarray, "picture dim"]:
         """The last hidden state, after the final norm, at the position that predicts the answer to a query; NaN where it was not asked."""
-        return self._arrays["answer", query]
+        return self._vectors("answer", query)
 
     def tokens(self, site: str) -> Float[np.ndarray, "picture token channel"]:
         """Single vision tokens of the first `num_tokened` pictures."""
-        return self._arrays["tokens", site]
+        return self._vectors("tokens", site)
 
     def chosen(self, query: str) -> Int[np.ndarray, " picture"]:
         """Index of the choice that the model gives to a query, -1 where it was not asked."""
         return self._arrays["chosen", query][:, 0]
+
+    def _vectors(self, kind: str, site: str) -> Float[np.ndarray, "picture ..."]:
+        array, scale = self._arrays[kind, site], self._scales.get((kind, site))
+        return array if scale is None else array.astype(np.float32) * scale.reshape(-1, *[1] * (array.ndim - 1))
 
     def put(self, kind: str, site: str, pictures: Int[np.ndarray, " row"], values: Tensor) -> None:
         """Stores one row a picture."""
         if (kind, site) not in self._arrays:
             path = self._folder / f"{len(self._arrays)}.npy"  # numbered, since a query's name may not be a valid file name
             number = self.num_tokened if kind == "tokens" else self.num_pictures
-            dtype = "int64" if kind == "chosen" else "float32"
+            halved = self.half and kind in HALVED
+            dtype = "int64" if kind == "chosen" else "float16" if halved else "float32"
             array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(number, *values.shape[1:]))
             array[:] = -1 if kind == "chosen" else np.nan
             self._arrays[kind, site] = array
-        self._arrays[kind, site][pictures] = values.detach().cpu().numpy()
+            if halved:
+                self._scales[kind, site] = np.ones(number, dtype=np.float32)
+        exact = values.detach().cpu().numpy()
+        if (scales := self._scales.get((kind, site))) is not None:
+            scale = np.ldexp(np.float32(1), np.frexp(np.abs(exact).reshape(len(exact), -1).max(axis=1))[1])
+            scales[pictures], exact = scale, exact / scale.reshape(-1, *[1] * (exact.ndim - 1))
+        self._arrays[kind, site][pictures] = exact
+
+
+def refuse_small_disk(num_bytes: int, num_pictures: int) -> None:
+    """Raises `BadInput` where the folder of temporary files has no room for so many bytes."""
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if num_bytes > free:
+        raise BadInput(
+            f"the hidden states of {num_pictures:,} pictures take {num_bytes / 2**30:.1f} GiB in {folder}, where {free / 2**30:.1f} GiB "
+            "are free; set TMPDIR to a folder with more room, or measure fewer scenes"
+        )
+
+
+def _num_bytes(asker: LocalAsker, activations: Activations, num_tokens: int) -> int:
+    """Estimated bytes of all arrays, with the encoder as wide as the language model."""
+    dim, each = int(asker.base.config.get_text_config().hidden_size), 2 if activations.half else 4
+    vectors = len(activations.sites) * (4 * each + 4) + len(activations.queries) * each  # text means are in single precision
+    tokens = min(MOST_TOKEN_BYTES, activations.num_pictures * num_tokens * min(dim, MOST_CHANNELS) * 4) * each // 4
+    return activations.num_pictures * dim * vectors + len(activations.token_sites) * tokens
 
 
 def capture(
@@ -129,9 +167,13 @@ def capture(
     layers = layer_sites(asker.base)
     asked = [(picture, question) for picture in sorted(questions) for question in questions[picture]]
     queries = dict.fromkeys(question.about for _, question in asked if question.about is not None)
-    activations = Activations(("encoder", "connector", *layers), tuple(queries), len(pool))
+    # Pictures that no intervention has come last in the pool, and get no row.
+    num_pictures, half = max(questions, default=-1) + 1, asker.base.dtype != torch.float32
+    activations = Activations(("encoder", "connector", *layers), tuple(queries), num_pictures, half)
     activations.token_sites = tuple(dict.fromkeys(("connector", layers[len(layers) // 2 - 1], layers[-1])))
-    grids = asker.model_inputs(pool).grids
+    model_inputs = asker.model_inputs(pool)
+    refuse_small_disk(_num_bytes(asker, activations, model_inputs.num_tokens), num_pictures)
+    grids = model_inputs.grids
     activations.cells = grids[0].numpy() if len(grids) == 1 else None
     reducer = _Reducer(activations, asker, asked, set(ranked.tolist()), np.random.default_rng([seed, 7]))
     asks = [Question(picture, question.text, question.choices) for picture, question in asked]

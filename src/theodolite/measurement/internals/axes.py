@@ -6,7 +6,9 @@ the channels changes no principal component, so numbers of them cannot see what 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -156,19 +158,22 @@ def jackknifed(
     Groups of scenes are left out of training and held-out rows in turn (delete-a-group jackknife). The axes are those of all scenes. None
     for a number that is NaN. Where a group leaves a factor one level or no rows, ends are None.
     """
-    values = statistic(axes, levels.train, levels.test)
     scenes = np.union1d(levels.train_scenes, levels.test_scenes)
     group = np.random.default_rng(len(scenes)).permutation(len(scenes)) % max(min(num_groups, len(scenes)), 1)
     own, other = group[np.searchsorted(scenes, levels.train_scenes)], group[np.searchsorted(scenes, levels.test_scenes)]
-    left_out = []
+    parts = [(axes, levels.train, levels.test)]
+    complete = []
     for number in range(int(group.max()) + 1):
         inside, outside = own != number, other != number
         train, test = levels.train[inside], levels.test[outside]
-        if not len(test) or not len(train) or any(len(np.unique(each)) < 2 for each in train.T):
-            left_out.append(np.full(len(values), np.nan))
-            continue
-        left_out.append(statistic(AxesRead(axes.train[inside], axes.test[outside], axes.num_dims), train, test))
-    table = np.array(left_out)
+        complete.append(bool(len(test) and len(train)) and all(len(np.unique(each)) > 1 for each in train.T))
+        if complete[-1]:
+            parts.append((AxesRead(axes.train[inside], axes.test[outside], axes.num_dims), train, test))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # trees grow without the interpreter's lock; each part is computed as it is alone
+        values, *by_group = pool.map(lambda part: statistic(*part), parts)
+    table = np.full((len(complete), len(values)), np.nan)
+    for row, group_values in zip(np.flatnonzero(complete), by_group, strict=True):
+        table[row] = group_values
     num_scenes = len(np.unique(levels.test_scenes))
     estimates: list[Estimate | None] = []
     for value, column, lowest in zip(values, table.T, least, strict=True):

@@ -24,7 +24,7 @@ from theodolite.measurement.internals.probes import Task, assign_folds
 from theodolite.measurement.internals.reask import (
     ModelAnswers,
     answers_in,
-    ask_edited,
+    ask_under_edits,
     cases_of,
     first_pictures,
     inner_layers,
@@ -204,13 +204,14 @@ def _erase(context: MeasureContext, split: HeldOut, sites: tuple[str, ...], coun
     task = _probe_task(context, split)
     counter.step()
     unchanged = PairAnswers(rows, {side: answers_in(rows, side) for side in cases}, split.factor, context.confidence)
+    edits = {(site, number): (site, eraser) for site in sites for number, eraser in enumerate(erasers[site])}
+    answers = {side: ask_under_edits(context.asker, pictures[side], each.questions, edits) for side, each in cases.items()}
+    counter.step(len(edits))
     erasures = []
     for site in sites:
-        states = []
-        for eraser in erasers[site]:
-            answers = {side: ask_edited(context.asker, pictures[side], cases[side].questions, {site: eraser}) for side in cases}
-            states.append(PairAnswers(rows, answers, split.factor, context.confidence))
-            counter.step()
+        states = [
+            PairAnswers(rows, {side: answers[side][site, number] for side in cases}, split.factor, context.confidence) for number in (0, 1)
+        ]
         lost = {query: states[0].lost(unchanged, keep) for query, keep in _by_query(rows).items()}
         erasures.append(
             Erasure(
@@ -323,16 +324,19 @@ def _disturb(
     before, truth = answers_in(rows, "before"), truth_in(rows, "before")
     scenes, every_row = rows["scene"].to_numpy(), np.ones(len(rows), dtype=bool)
 
-    def disturb(site: str, edit: Edit) -> SiteDisturbance:
-        answers = ask_edited(context.asker, pictures, cases.questions, {site: edit})
-        counter.step()
+    edits: dict[tuple[str, str], tuple[str, Edit]] = {
+        (name, site): (site, edit) for name, edit in (("shuffle", shuffle), ("mean", average_tokens)) for site in sites
+    }
+    answers = ask_under_edits(context.asker, pictures, cases.questions, edits)
+    counter.step(len(edits))
 
+    def disturbed(name: str, site: str) -> SiteDisturbance:
         def of(keep: Bool[np.ndarray, " row"]) -> Disturbance:
-            return _disturbance(answers, before, truth, scenes, keep, context.confidence)
+            return _disturbance(answers[name, site], before, truth, scenes, keep, context.confidence)
 
         return SiteDisturbance(site=site, overall=of(every_row), by_query={query: of(keep) for query, keep in _by_query(rows).items()})
 
-    return tuple(disturb(site, shuffle) for site in sites), tuple(disturb(site, average_tokens) for site in sites)
+    return tuple(disturbed("shuffle", site) for site in sites), tuple(disturbed("mean", site) for site in sites)
 
 
 def _disturbance(

@@ -34,6 +34,7 @@ from theodolite.measurement.internals.sensitivity import (
     participation_rank,
     spectrum,
 )
+from theodolite.measurement.internals.token_similarity import double_device
 from theodolite.models.precision import fits_in_single_precision, in_single_precision
 from theodolite.records.fisher import Energy, Fisher
 from theodolite.records.part import Estimate
@@ -136,6 +137,7 @@ def _accumulate(context: MeasureContext, rows: pl.DataFrame, afters: Int[np.ndar
     """One case a row, in batches of similar length, halved where memory runs out; only one batch's gradients are in memory."""
     own = context.asker
     asker = LocalAsker(context.model, own.processor, ROWS_AT_ONCE, share=False, prompt=own.prompt, score=own.choice_score)
+    asker.features = own.features
     cases = cases_of(rows, "before", apart=True)
     pictures, truth, rng = context.plan.pictures[cases.before], truth_in(rows, "before"), context.rng("fisher")
     draws = rng.integers(2**31, size=len(rows))  # one seed a case, independent of the batches
@@ -149,11 +151,11 @@ def _accumulate(context: MeasureContext, rows: pl.DataFrame, afters: Int[np.ndar
                 moved = _displacements(context, tokens, afters[case])
                 if (len(displacements) + 1) * moved.numel() * 4 <= MOST_BYTES:
                     displacements[before] = moved
-            rooted, m = centred(gradients, scores)
+            rooted, m = centred(gradients, scores.to(gradients.device))
             flat = is_rounding(rooted, gradients, m, eps)
             if sums is None:
                 num_tokens = tokens.shape[0]
-                sums = FisherSums(torch.zeros(tokens.shape[1], tokens.shape[1], dtype=torch.float64))
+                sums = FisherSums(torch.zeros(tokens.shape[1], tokens.shape[1], dtype=torch.float64, device=tokens.device))
             by_channel = rooted.flatten(0, 1).double()
             sums.total += by_channel.T @ by_channel
             sums.case.append(case)
@@ -193,7 +195,7 @@ class ChoiceGradients:
 
     def cases(self) -> Iterator[tuple[int, Float[Tensor, " choice"], Float[Tensor, "choice token dim"], Float[Tensor, "token dim"]]]:
         """Each case's number, scores, their gradients and the tokens."""
-        owner, by_row = self.batch.question_of_choice.cpu(), self.batch.pictures.cpu()
+        owner, by_row = self.batch.question_of_choice.cpu(), self.batch.pictures.to(self.tokens.device)
         for position, case in enumerate(self.batch.questions):
             rows, choices = by_row == case, owner == position  # one row, or one a choice where nothing is shared
             gradients = torch.stack([self.gradients[number][rows].sum(dim=0) for number in range(int(choices.sum()))])
@@ -220,25 +222,26 @@ def _differentiate(asker: LocalAsker, batch: Batch, pictures: np.ndarray) -> Cho
         scored = asker.score(batch, replace(vision_features, tokens=leaf))
     owner = batch.question_of_choice
     # A choice's number within its ask; choices of one ask are adjacent.
+    on = double_device(leaf.device)  # where products in double precision follow
     order = torch.arange(len(owner), device=owner.device) - torch.searchsorted(owner, owner)
     gradients = tuple(
-        torch.autograd.grad(scored.choices[order == number].sum(), leaf, retain_graph=True)[0].float().cpu()
+        torch.autograd.grad(scored.choices[order == number].sum(), leaf, retain_graph=True)[0].float().to(on)
         for number in range(int(order.max()) + 1)
     )
-    return ChoiceGradients(batch, scored.choices.detach().float().cpu(), gradients, leaf.detach().float().cpu())
+    return ChoiceGradients(batch, scored.choices.detach().float().cpu(), gradients, leaf.detach().float().to(on))
 
 
 def _displacements(
     context: MeasureContext, tokens: Float[Tensor, "token dim"], after: Int[np.ndarray, " factor"]
 ) -> Float[Tensor, "factor coordinate"]:
     """Flattened tokens after each intervention minus those before; 0 without an intervention, or where the difference is rounding."""
-    moved = torch.zeros(len(after), tokens.numel())
+    moved = torch.zeros(len(after), tokens.numel(), device=tokens.device)
     rounding = negligible(torch.finfo(context.asker.base.dtype).eps) * float(tokens.norm())
     changed: Bool[np.ndarray, " factor"] = after >= 0
     if changed.any():
         with torch.no_grad():
             vision_features = context.asker.encode_pictures(context.plan.pictures[after[changed]])
-        moved[torch.from_numpy(changed)] = (vision_features.tokens.float().cpu() - tokens).flatten(1)
+        moved[torch.from_numpy(changed).to(moved.device)] = (vision_features.tokens.float().to(tokens.device) - tokens).flatten(1)
     return torch.where(moved.norm(dim=1, keepdim=True) > rounding, moved, 0.0)
 
 

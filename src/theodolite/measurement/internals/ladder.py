@@ -11,17 +11,19 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 
 from theodolite.measurement.internals.activations import Activations
 from theodolite.measurement.internals.context import MeasureContext
 from theodolite.measurement.internals.control_task import draw_control
+from theodolite.measurement.internals.position_probes import probe_positions
 from theodolite.measurement.internals.probes import Probe, Task, assign_folds, probe
 from theodolite.measurement.pairs.interventions import Labelled, known_levels, split_scenes
 from theodolite.records.ladder import FactorLadder, Ladder, LadderThresholds, Loss, Pooling, PositionMap, Rung, Step
 from theodolite.records.part import Estimate, Rate
 from theodolite.stats.jackknife import DIGITS, rounded
-from theodolite.stats.rates import clustered_rate, paired_difference
+from theodolite.stats.rates import clustered_rate, clustered_rates, paired_difference
 
 ANSWER, SPOKEN = "answer", "spoken"
 TOO_FEW = "a probe needs two scenes and two values or more among the training scenes, and as many among the held-out ones"
@@ -217,13 +219,17 @@ def rung(step: Decoded, before: Decoded | None, samples: HeldOutSamples) -> Rung
 
 
 def map_positions(
-    site: str, tokens: Float[np.ndarray, "row token channel"], cells: Int[np.ndarray, "token 2"] | None, task: Task, samples: HeldOutSamples
+    site: str,
+    tokens: Float[np.ndarray, "row token channel"],
+    cells: Int[np.ndarray, "token 2"] | None,
+    task: Task,
+    samples: HeldOutSamples,
+    device: torch.device | str = "cpu",
 ) -> PositionMap:
     """Accuracy of one probe per token position, 0 to 1. All use the penalty selected for the mean over positions; there are no controls."""
     task = task.without_control()
     penalty = probe(tokens.mean(axis=1), task).penalty
-    probes = [probe(tokens[:, token], task, (penalty,)) for token in range(tokens.shape[1])]
-    rates = [samples.rate(each.right, np.ones(len(samples.scenes), dtype=bool)) for each in probes]
+    rates = clustered_rates(probe_positions(tokens, task, penalty, device), samples.scenes, samples.thresholds.confidence)
     return PositionMap(
         site=site,
         num_pictures=len(tokens),
@@ -277,12 +283,14 @@ def _ladder_of(context: MeasureContext, labelled: Labelled, task: Task, threshol
         num_combinations=None if task.control is None else task.control.num_combinations,
         answer_query=query if any(step.site == ANSWER for step in steps) else None,
         rungs=tuple(rung(step, before, samples) for before, step in zip([None, *steps[:-1]], steps, strict=True)),
-        positions=_maps(activations, pictures, task, thresholds),
+        positions=_maps(activations, pictures, task, thresholds, context.asker.base.device),
         loss=find_loss(steps, samples),
     )
 
 
-def _maps(activations: Activations, pictures: Int[np.ndarray, " row"], task: Task, thresholds: LadderThresholds) -> tuple[PositionMap, ...]:
+def _maps(
+    activations: Activations, pictures: Int[np.ndarray, " row"], task: Task, thresholds: LadderThresholds, device: torch.device
+) -> tuple[PositionMap, ...]:
     """Maps over the pictures with stored tokens; none where these are too few to be probed."""
     stored = pictures < activations.num_tokened
     pictures, task = pictures[stored], task.take(stored)
@@ -290,7 +298,7 @@ def _maps(activations: Activations, pictures: Int[np.ndarray, " row"], task: Tas
         return ()
     samples = HeldOutSamples(task.scenes[~task.training], task.chance_frac, thresholds)
     sites, cells = activations.token_sites, activations.cells
-    return tuple(map_positions(site, activations.tokens(site)[pictures], cells, task, samples) for site in sites)
+    return tuple(map_positions(site, activations.tokens(site)[pictures], cells, task, samples, device) for site in sites)
 
 
 def answer_query(queries: Sequence[str], factor: str) -> str | None:

@@ -14,17 +14,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from theodolite.asking.batch_size import FREE_FRAC, free_bytes
 from theodolite.asking.local import Edit, LocalAsker
 from theodolite.asking.pictures import Pictures
 from theodolite.measurement.internals.directions import span
 from theodolite.measurement.internals.erasing import shuffle_levels
-from theodolite.measurement.internals.reask import ModelAnswers, ReaskedCases, ask_edited
+from theodolite.measurement.internals.reask import ModelAnswers, ReaskedCases, ask_under_edits
 from theodolite.measurement.pairs.interventions import Interventions
 from theodolite.records.causal import Response, Responses
 from theodolite.stats.jackknife import rounded
 from theodolite.stats.rates import clustered_mean, clustered_rate
 
-MOST_BYTES = 2**28  # of hidden states of pictures after that are in memory at once
+MOST_BYTES = 2**36  # of hidden states of pictures after that are in memory at once, of a share of what is free
 Basis = Float[np.ndarray, "dim direction"]
 
 
@@ -106,17 +107,20 @@ class Patcher:
         for start in range(0, len(cases.before), size):
             chunk, asks = cases.part(start, start + size)
             after = self._states(chunk, sites)
-            for site, named in changes.items():
-                for name, change in named.items():
-                    edit = _patching(after[site], change, start)
-                    answers = ask_edited(self.asker, self.pictures[chunk.before], chunk.questions, {site: edit})
-                    chunks.setdefault((site, name), []).append((asks, answers))
+            edits = {
+                (site, name): (site, _patching(after[site], change, start))
+                for site, named in changes.items()
+                for name, change in named.items()
+            }
+            for key, answers in ask_under_edits(self.asker, self.pictures[chunk.before], chunk.questions, edits).items():
+                chunks.setdefault(key, []).append((asks, answers))
         return {key: _joined(parts, len(cases.questions)) for key, parts in chunks.items()}
 
     def _cases_at_once(self, cases: ReaskedCases, num_sites: int) -> int:
         tokens = self.asker.model_inputs(self.pictures[:1]).num_tokens
         dim = int(self.asker.base.config.get_text_config().hidden_size)
-        return max(1, min(len(cases.before), MOST_BYTES // (4 * tokens * dim * num_sites)))
+        room = min(MOST_BYTES, int(FREE_FRAC * free_bytes(self.asker.base.device)))
+        return max(1, min(len(cases.before), room // (4 * tokens * dim * num_sites)))
 
     def _states(self, cases: ReaskedCases, sites: Sequence[str]) -> dict[str, Float[Tensor, "case token dim"]]:
         """The vision tokens of the pictures after, by site, float32."""

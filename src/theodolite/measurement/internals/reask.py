@@ -10,7 +10,7 @@ import polars as pl
 from jaxtyping import Bool, Float, Int
 
 from theodolite.asking.answer import Answer, Question
-from theodolite.asking.local import Edit, LocalAsker
+from theodolite.asking.local import Edit, LocalAsker, Name
 from theodolite.asking.pictures import Pictures
 from theodolite.stats.rates import total_variation
 
@@ -114,6 +114,17 @@ def ask_edited(asker: LocalAsker, pictures: Pictures, asks: Sequence[Question], 
     """Answers in the order of the asks, with vision tokens edited on the way."""
     answers: list[Answer] = asker.ask(pictures, asks, edits=edits)
     return ModelAnswers.of([answer.probabilities for answer in answers if answer.probabilities is not None])  # a local model answers all
+
+
+def ask_under_edits(
+    asker: LocalAsker, pictures: Pictures, asks: Sequence[Question], edits: Mapping[Name, tuple[str, Edit]]
+) -> dict[Name, ModelAnswers]:
+    """Answers under each of several edits, (site, edit) by name, in the order of the asks."""
+    by_name = asker.ask_under_edits(pictures, asks, edits)
+    return {
+        name: ModelAnswers.of([answer.probabilities for answer in answers if answer.probabilities is not None])
+        for name, answers in by_name.items()
+    }
 
 
 def inner_layers(sites: Sequence[str]) -> tuple[str, ...]:

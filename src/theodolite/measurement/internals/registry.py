@@ -115,21 +115,33 @@ def look_inside(
     results = {name: result for name, (result, _) in known.items()}
     for _, shown in known.values():
         context.shown_pictures |= shown
-    missing = [name for name in measures if name not in results]
     seconds: dict[str, float] = {}
-    if any(MEASURES[name].captures for name in missing) and len(context.pictures):
+    with context.asker.keeping_features():
+        _run(context, [name for name in measures if name not in results], steps, stored, results, seconds)
+    scenes = {scene for each in context.interventions.values() for scene in each.scene.tolist()}
+    return Inside(measures=tuple(measures), num_scenes=len(scenes), num_pictures=len(context.pictures), **results), seconds
+
+
+def _run(
+    context: MeasureContext,
+    measures: Sequence[str],
+    steps: ProgressSteps,
+    stored: StoredMeasures | None,
+    results: dict[str, Any],
+    seconds: dict[str, float],
+) -> None:
+    """Adds the measures' results and seconds, and those of the shared pass."""
+    if any(MEASURES[name].captures for name in measures) and len(context.pictures):
         number = sum(len(context.questions[int(picture)]) for picture in context.pictures)
         cost = f"one pass over {len(context.pictures):,} pictures, {number:,} questions in all"
         with _timed(CAPTURE, seconds), steps(CAPTURE, cost) as context.progress:
             context.activations  # noqa: B018  captured when first read
-    for name in missing:
+    for name in measures:
         before = set(context.shown_pictures)
         with _timed(name, seconds), steps(name, MEASURES[name].cost(context)) as context.progress:
             results[name] = MEASURES[name].run(context)
         if stored is not None:
             stored.write(name, results[name], {each: context.shown_pictures[each] for each in context.shown_pictures.keys() - before})
-    scenes = {scene for each in context.interventions.values() for scene in each.scene.tolist()}
-    return Inside(measures=tuple(measures), num_scenes=len(scenes), num_pictures=len(context.pictures), **results), seconds
 
 
 @contextmanager

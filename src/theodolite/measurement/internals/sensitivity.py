@@ -86,12 +86,12 @@ def along(
     random directions (trace / number of coordinates), slopes to the norm of the loss gradient.
     """
     lengths = moved.norm(dim=1)
-    nonzero = (lengths > 0).numpy()
+    nonzero = (lengths > 0).cpu().numpy()
     unit = moved / torch.where(lengths > 0, lengths, 1.0)[:, None]
     # A sum of products in double precision, so that a component of 0 in all products is 0 and no other is.
-    slopes = torch.stack([(each.double() * loss.double()).sum() for each in unit]).numpy()
+    slopes = torch.stack([(each.double() * loss.double()).sum() for each in unit]).cpu().numpy()
     steepness = float(loss.double().norm())
-    derivatives = None if rooted is None else (rooted @ unit.T).double()  # (choice, displacement)
+    derivatives = None if rooted is None else (rooted @ unit.T).double().cpu()  # (choice, displacement)
     mean = 0.0 if rooted is None else float(rooted.double().square().sum()) / rooted.shape[1]
     energies = np.full(len(moved), np.nan) if derivatives is None else derivatives.square().sum(dim=0).numpy()
 
@@ -127,7 +127,7 @@ def _spans(
 ) -> Float[np.ndarray, "2 factor"]:
     """Mean energy and slope along random directions in the span of the other factors' displacements, relative to their scales."""
     spans, (mean, steepness) = np.full((2, len(unit)), np.nan), scales
-    gram, own = (unit @ unit.T).double().numpy(), slopes[: len(unit)]
+    gram, own = (unit @ unit.T).double().cpu().numpy(), slopes[: len(unit)]
     for number in np.flatnonzero(nonzero):
         others = np.flatnonzero(nonzero & (np.arange(len(unit)) != number))
         if not len(others):

@@ -8,6 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 RANK_EPSILON = 1e-7
+MOST_NUMBERS = 2**26  # of the tokens of a block, in double precision
+
+
+def double_device(device: torch.device | str) -> torch.device:
+    """The device for products in double precision: the same one, but the CPU in place of MPS, which has none."""
+    return torch.device("cpu") if torch.device(device).type == "mps" else torch.device(device)
 
 
 @torch.no_grad()
@@ -29,16 +35,18 @@ def effective_rank(tokens: Float[Tensor, "picture token dim"]) -> Float[Tensor, 
     """RankMe of a picture's tokens, 1 to min(token, dim): exp of the entropy of the singular values as shares of their sum.
 
     Garrido et al. 2023 (arXiv 2210.02885), section 3.2, with its epsilon of 1e-7 for each share; tokens are not centred. NaN where all
-    tokens are 0. The singular values come from the smaller Gram in double precision, picture by picture: in single precision the square
-    root would lift rounding to 3e-4 of the largest value, and hundreds of such values would pass for rank.
+    tokens are 0. The singular values come from the smaller Gram in double precision, those of a block of pictures in one decomposition: in
+    single precision the square root would lift rounding to 3e-4 of the largest value, and hundreds of such values would pass for rank.
     """
-    return torch.stack([_rank(each) for each in tokens]) if len(tokens) else tokens.new_zeros(0, dtype=torch.float32)
+    _, number, dim = tokens.shape
+    size = max(1, MOST_NUMBERS // max(number * dim, 1))
+    ranks = [_ranks(block) for block in tokens.split(size)] if len(tokens) else [tokens.new_zeros(0, dtype=torch.float32)]
+    return torch.cat(ranks).to(tokens.device)
 
 
-def _rank(tokens: Float[Tensor, "token dim"]) -> Float[Tensor, ""]:
-    exact = tokens.double()
-    gram = exact @ exact.T if len(exact) <= exact.shape[1] else exact.T @ exact
+def _ranks(tokens: Float[Tensor, "picture token dim"]) -> Float[Tensor, " picture"]:
+    exact = tokens.to(double_device(tokens.device)).double()
+    gram = exact @ exact.mT if exact.shape[1] <= exact.shape[2] else exact.mT @ exact
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
-    share = singular / singular.sum() + RANK_EPSILON
-    entropy: Tensor = -(share * share.log()).sum()
-    return entropy.exp().float()
+    share = singular / singular.sum(dim=1, keepdim=True) + RANK_EPSILON
+    return (-(share * share.log()).sum(dim=1)).exp().float()
