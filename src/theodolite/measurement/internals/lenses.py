@@ -37,7 +37,7 @@ PAPER_LAYERS = (1, 2, 4, 8, 16, 24)
 def logit_top(model: Any, hidden: Float[Tensor, "token dim"], k: int) -> tuple[Int[Tensor, "token k"], Float[Tensor, " token"]]:
     """The most probable tokens of each hidden state by the model's own head, and the probability of the first, 0 to 1."""
     rows = max(1, MOST_SCORES // int(base_model(model).config.get_text_config().vocab_size))
-    parts = [_most_probable(logits_of(model, part), k) for part in hidden.split(rows)]
+    parts = [_most_probable(logits_of(model, part), k) for part in torch.split(hidden, rows)]
     return torch.cat([tokens for tokens, _ in parts]), torch.cat([strength for _, strength in parts])
 
 
@@ -83,7 +83,7 @@ class TextBank:
     @torch.no_grad()
     def top(self, hidden: Float[Tensor, "token dim"], k: int) -> tuple[Int[Tensor, "token k"], Float[Tensor, " token"]]:
         """The k nearest entries of each hidden state over all layers, and the cosine with the first, -1 to 1."""
-        parts = [self._nearest(part, k) for part in F.normalize(hidden.float(), dim=1).split(max(1, MOST_SCORES // len(self.words)))]
+        parts = [self._nearest(part, k) for part in torch.split(F.normalize(hidden.float(), dim=1), max(1, MOST_SCORES // len(self.words)))]
         return torch.cat([entries for entries, _ in parts]), torch.cat([cosine for _, cosine in parts])
 
     def _nearest(self, unit: Float[Tensor, "token dim"], k: int) -> tuple[Int[Tensor, "token k"], Float[Tensor, " token"]]:

@@ -52,7 +52,7 @@ class Naming:
 
     def said(self, top: Int[np.ndarray, "... k"]) -> Bool[np.ndarray, "... word"]:
         """Whether one of the k entries of a vision token says each word."""
-        said = self.says[top[..., 0]]
+        said: np.ndarray = self.says[top[..., 0]]
         for place in range(1, top.shape[-1]):
             said |= self.says[top[..., place]]
         return said
@@ -90,7 +90,7 @@ def vocabulary_naming(values: Mapping[str, tuple[str, ...]], tokens: Sequence[st
     for place, word in enumerate(words):
         if len(word) == 1:
             says[_own_tokens(word, tokens, pieces_of), place] = True
-    whole = says.any(axis=0)
+    whole = np.asarray(says.any(axis=0))
     for place, word in enumerate(words):
         if not whole[place]:
             rivals = {other for own in values.values() for other in value_words({"": own}) if word in value_words({"": own})} - {word}

@@ -93,8 +93,14 @@ def measure_words(context: MeasureContext) -> Words | None:
     first = range(min(NUM_SHOWN, len(pictures)))
     states = None
     if bank is not None:
-        text = {"text": sentences.source, "text_sha256": sentences.sha256, "num_sentences": len(sentences.lines)}
-        states = TextStates(**text, num_states=len(bank.words), num_words=len(set(bank.words)), layers=bank.layers)
+        states = TextStates(
+            text=sentences.source,
+            text_sha256=sentences.sha256,
+            num_sentences=len(sentences.lines),
+            num_states=len(bank.words),
+            num_words=len(set(bank.words)),
+            layers=bank.layers,
+        )
     return Words(
         top_k=TOP_K,
         num_scenes=len(np.unique(scenes)),
@@ -169,7 +175,7 @@ def _read(
             reads.extend(_words_at(lens, site, numbers, tokens) for lens in lenses)
 
         def tap(site: str) -> Callable[[Tensor], None]:
-            return lambda hidden: read(site, hidden[batch.vision].unflatten(0, (len(hidden), -1)))
+            return lambda hidden: read(site, hidden[batch.vision].reshape(len(hidden), -1, hidden.shape[2]))
 
         features = asker.encode_batch(batch, pool)
         read(CONNECTOR, features.tokens)
@@ -191,7 +197,7 @@ def _read(
 def _words_at(lens: WordLens, site: str, numbers: Int[np.ndarray, " row"], tokens: Float[Tensor, "row token dim"]) -> Read:
     entries, strength = lens.top(tokens.flatten(0, 1), TOP_K)
     shape = tokens.shape[:2]
-    return Read(lens.name, site, numbers, entries.unflatten(0, shape).cpu().numpy(), strength.unflatten(0, shape).double().cpu().numpy())
+    return Read(lens.name, site, numbers, entries.view(*shape, -1).cpu().numpy(), strength.view(shape).double().cpu().numpy())
 
 
 def _empty(lens: WordLens, num_pictures: int) -> Tally:
@@ -245,7 +251,7 @@ def _lens(
         }
         sites[site] = SiteWords(strength=rounded(strength), text_layers=layers, factors=factors)
     spellings = {
-        word: tuple(dict.fromkeys(spelled(lens.shown[entry]) for entry in np.flatnonzero(naming.says[:, place])))
+        word: tuple(dict.fromkeys(spelled(lens.shown[int(entry)]) for entry in np.flatnonzero(naming.says[:, place])))
         for place, word in enumerate(naming.words)
     }
     return Lens(sites=sites, spellings=spellings, unnamed={factor: own for factor, own in unnamed.items() if own}, left_out=left_out)
