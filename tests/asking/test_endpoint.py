@@ -26,7 +26,8 @@ from theodolite.asking.prompts import write_prompt
 from theodolite.measurement.pairs.plan import plan_world
 from theodolite.measurement.survey.answers import answer_plan
 from theodolite.measurement.survey.compare import compare_records
-from theodolite.measurement.survey.session import SurveyedModel, survey_model
+from theodolite.measurement.survey.session import survey_model
+from theodolite.measurement.survey.surveyed import SurveyedModel
 from theodolite.records.endpoint import Capabilities, EndpointConfig
 from theodolite.records.errors import BadInput
 from theodolite.records.progress import Progress, silent

@@ -34,7 +34,8 @@ from theodolite.asking.endpoint.channel import EndpointSettings
 from theodolite.asking.local import LocalAsker
 from theodolite.asking.prompts import LETTERS, write_prompt
 from theodolite.cli import app
-from theodolite.measurement.survey.session import SurveyedModel, survey_model
+from theodolite.measurement.survey.session import survey_model
+from theodolite.measurement.survey.surveyed import SurveyedModel
 from theodolite.models.construction.build import build_vlm
 from theodolite.models.export import export_vlm
 from theodolite.records.survey import read_survey

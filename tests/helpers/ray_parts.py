@@ -34,6 +34,10 @@ class Mean:
         return [answer_from_scores(-np.array([pictures[each.picture].mean() / 99, len(each.question) / 9])) for each in questions]
 
 
+def loaded(once: Path) -> tuple[Mean, str]:
+    return Mean(once), "facts"
+
+
 def process_number(asker: Mean) -> int:
     return os.getpid()
 
@@ -46,8 +50,8 @@ if __name__ == "__main__":
     pictures = np.random.default_rng(0).integers(0, 256, (10, 4, 4, 3), dtype=np.uint8)
     questions = [Question(number // 2, f"question {number}?", ("yes", "no")) for number in range(20)]
     ray = connect_ray(num_cpus=2, object_store_memory=100 * 2**20)
-    workers = RayWorkers.start(ray, partial(Mean, Path(sys.argv[1])), 2, {"num_cpus": 1})
-    outside = workers.call(process_number) != os.getpid()
+    workers = RayWorkers.start(ray, partial(loaded, Path(sys.argv[1])), 2, {"num_cpus": 1})
+    outside = workers.call(process_number) != os.getpid() and workers.facts() == "facts"
     answers = PartedAsker(workers, size=3).ask(pictures, questions)
     error = ""
     try:

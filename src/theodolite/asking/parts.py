@@ -45,6 +45,10 @@ class QuestionPart:
         number = {picture: index for index, picture in enumerate(used)}
         return cls(pictures[used], tuple(replace(question, picture=number[question.picture]) for question in questions))
 
+    def detached(self) -> QuestionPart:
+        """The part as it is sent to another process."""
+        return replace(self, pictures=self.pictures.detached()) if isinstance(self.pictures, PicturePool) else self
+
     def key(self, identity: str) -> str:
         """SHA-256, in hex, of all that decides the answers: `identity` (of the model and how it is asked), pictures and questions."""
         digest = hashlib.sha256(json.dumps([identity, NUM_FORMAT]).encode())

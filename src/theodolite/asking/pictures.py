@@ -47,6 +47,10 @@ class PicturePool(ABC):
         """SHA-256, in hex, of all that decides the pixels of the pictures in order."""
 
     @abstractmethod
+    def detached(self) -> PicturePool:
+        """The pool as it is sent to another process: without what was noted, and no larger than its own pictures need."""
+
+    @abstractmethod
     def facts(self) -> list[dict[str, Any] | None]:
         """What became of each picture, as JSON; None for one that was not read."""
 

@@ -12,6 +12,7 @@ from typing import Any
 import theodolite
 from theodolite.asking.answer import Answer, Asker
 from theodolite.asking.parts import QuestionPart
+from theodolite.asking.pictures import PicturePool
 from theodolite.records.errors import BadInput
 from theodolite.records.progress import Progress
 
@@ -57,11 +58,16 @@ def _as_bad_input(ray: Any) -> Iterator[None]:
 class _Worker:
     """What runs in a worker's process."""
 
-    def __init__(self, load: Callable[[], Asker]) -> None:
-        self.asker = load()
+    def __init__(self, load: Callable[[], tuple[Asker, Any]]) -> None:
+        self.asker, self.facts = load()
 
-    def answer(self, part: QuestionPart) -> list[Answer]:
-        return self.asker.ask(part.pictures, part.questions, _silent)
+    def answer(self, part: QuestionPart) -> tuple[list[Answer], list[dict[str, Any] | None]]:
+        """The answers of a part, and what became of its pictures where they are a pool's."""
+        answers = self.asker.ask(part.pictures, part.questions, _silent)
+        return answers, part.pictures.facts() if isinstance(part.pictures, PicturePool) else []
+
+    def of_model(self) -> Any:
+        return self.facts
 
     def call(self, function: Callable[[Asker], Any]) -> Any:
         return function(self.asker)
@@ -73,7 +79,7 @@ def _silent(done: int, total: int, note: str = "") -> None:
 
 @dataclass(eq=False)
 class RayWorkers:
-    """A `PartAsker` of `num` workers, each with an asker of its own that `load` makes in its process.
+    """A `PartAsker` of `num` workers. Each has an asker of its own, which `load` makes in its process, with what is to be known of it.
 
     A worker whose process dies is started again, and its part is asked again, up to `RESTARTS` times. `resources` are the options of a Ray
     actor, such as `num_gpus`.
@@ -83,10 +89,15 @@ class RayWorkers:
     actors: list[Any]
 
     @classmethod
-    def start(cls, ray: Any, load: Callable[[], Asker], num: int, resources: dict[str, Any]) -> RayWorkers:
+    def start(cls, ray: Any, load: Callable[[], tuple[Asker, Any]], num: int, resources: dict[str, Any]) -> RayWorkers:
         """Starts the workers; they load at once, beside each other."""
         remote = ray.remote(max_restarts=RESTARTS, max_task_retries=RESTARTS, **resources)(_Worker)
         return cls(ray, [remote.remote(load) for _ in range(num)])
+
+    def facts(self) -> Any:
+        """What the first worker's `load` gave beside the asker. Raises what it raised, and `BadInput` if the worker does not start."""
+        with _as_bad_input(self.ray):
+            return self.ray.get(self.actors[0].of_model.remote())
 
     def call(self, function: Callable[[Asker], Any]) -> Any:
         """What a function gives for the asker of the first worker. Raises what it raises there, and `BadInput` if no worker starts."""
@@ -101,13 +112,15 @@ class RayWorkers:
         while True:
             while idle and (following := next(supply, None)) is not None:
                 actor, (number, part) = idle.popleft(), following
-                working[actor.answer.remote(part)] = (actor, number, part)
+                working[actor.answer.remote(part.detached())] = (actor, number, part)
             if not working:
                 return
             (reference,), _ = self.ray.wait(list(working), num_returns=1)
             actor, number, part = working.pop(reference)
             with _as_bad_input(self.ray):
-                answers = self.ray.get(reference)
+                answers, facts = self.ray.get(reference)
+            if isinstance(part.pictures, PicturePool):
+                part.pictures.restore(facts)
             idle.append(actor)
             yield part, number, answers
 

@@ -54,6 +54,12 @@ Precision = Annotated[
     Literal["float32", "bfloat16", "float16"] | None,
     typer.Option(help="precision of the weights (default: float32 on a CPU, else bfloat16)"),
 ]
+Devices = Annotated[
+    str | None, typer.Option(help="several devices of this machine, a worker on each: numbers of GPUs such as 0,1, or cpu,cpu (needs Ray)")
+]
+On = Annotated[
+    Literal["here", "ray"] | None, typer.Option(help="this machine, or all GPUs of the Ray cluster that RAY_ADDRESS names (default: here)")
+]
 RowsAtOnce = Annotated[int | None, typer.Option(min=1, help="rows of a forward pass (default: as many as memory allows)")]
 SaveEvery = Annotated[
     int | None,

@@ -39,6 +39,8 @@ def survey_command(
     min_pixels: options.MinPixels = None,
     device: options.Device = None,
     dtype: options.Precision = None,
+    devices: options.Devices = None,
+    on: options.On = None,
     batch: options.RowsAtOnce = None,
     save_every: options.SaveEvery = None,
     workers: options.Workers = None,
@@ -66,6 +68,8 @@ def survey_command(
     local = _without_none(
         device=device,
         dtype=dtype,
+        devices=None if devices is None else tuple(each.strip() for each in devices.split(",")),
+        on=on,
         batch=batch,
         save_every=save_every,
         score=score,

@@ -16,7 +16,8 @@ from theodolite.commands.survey import TargetArguments, resolve_target, save_res
 from theodolite.measurement.internals.registry import measures_named
 from theodolite.measurement.survey.options import SurveyOptions
 from theodolite.measurement.survey.result import SurveyResult
-from theodolite.measurement.survey.session import SurveyedModel, refuse_inside, survey_model
+from theodolite.measurement.survey.session import refuse_inside, survey_model
+from theodolite.measurement.survey.surveyed import SurveyedModel
 from theodolite.measurement.survey.targets import SurveyTarget
 from theodolite.records.asking import PromptStyle
 from theodolite.records.folder import refuse_taken

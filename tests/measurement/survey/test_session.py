@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from helpers.tiny_llava import WORLD, tiny_vlm
-from theodolite.measurement.survey.session import SurveyedModel, survey_model
+from theodolite.measurement.survey.session import survey_model
+from theodolite.measurement.survey.surveyed import SurveyedModel
 from theodolite.records.errors import BadInput
 
 

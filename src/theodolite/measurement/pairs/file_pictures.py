@@ -112,6 +112,12 @@ class FilePictures(PicturePool):
         limits = (*astuple(self.limits), self.scales)
         return hashlib.sha256(json.dumps([entries, limits]).encode()).hexdigest()
 
+    def detached(self) -> FilePictures:
+        names = {entry.name for entry in self.entries}
+        files = self.files
+        own = PictureFiles(files.open, {name: files.sizes[name] for name in names}, {name: files.sha256[name] for name in names})
+        return FilePictures(own, self.entries, self.limits, self.scales)
+
     def facts(self) -> list[dict[str, Any] | None]:
         return [asdict(self.uses[entry]) if entry in self.uses else None for entry in self.entries]
 

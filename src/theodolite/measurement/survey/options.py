@@ -32,7 +32,9 @@ class SurveyOptions:
     image processor wants them). `workers` threads read them. `device`, `dtype` and `attention` are for models that are loaded from a path;
     device and precision None mean as `models.device.Placement` chooses: CUDA or MPS where there is one, in bfloat16, else the CPU in
     float32. `title` None means the training arm's name, else the model folder's. Questions of a
-    local model are asked, and stored, `save_every` at a time; batches never span two such parts.
+    local model are asked, and stored, `save_every` at a time; batches never span two such
+    parts. `devices` are several devices of this machine (numbers of GPUs, or "cpu" for each worker), and `on` *ray* means all GPUs of the
+    cluster that RAY_ADDRESS names: workers there load the model and answer the parts.
     """
 
     policy: str | Policy | None = None
@@ -55,6 +57,8 @@ class SurveyOptions:
     device: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     attention: str = "sdpa"
+    devices: tuple[str, ...] = ()
+    on: Literal["here", "ray"] = "here"
     save_every: int = NUM_QUESTIONS
 
     @property

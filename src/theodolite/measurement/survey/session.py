@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -16,10 +16,7 @@ import torch
 from torch import nn
 
 from theodolite.asking.answer import Asker
-from theodolite.asking.local import LocalAsker
-from theodolite.asking.model_inputs import survey_size
-from theodolite.asking.parts import InThisProcess, PartedAsker
-from theodolite.asking.prompts import DEFAULT
+from theodolite.asking.parts import PartedAsker
 from theodolite.measurement.behaviour.accuracy import measure_accuracy
 from theodolite.measurement.behaviour.shadows import measure_shadows
 from theodolite.measurement.internals.context import MeasureContext, questions_of
@@ -29,82 +26,24 @@ from theodolite.measurement.pairs.file_pictures import FilePictures
 from theodolite.measurement.pairs.interventions import first_scenes, interventions_of
 from theodolite.measurement.pairs.plan import Plan
 from theodolite.measurement.survey.answers import answer_plan
-from theodolite.measurement.survey.describe import describe_model, rows_hash
+from theodolite.measurement.survey.describe import rows_hash
 from theodolite.measurement.survey.official import score_official
 from theodolite.measurement.survey.options import SurveyOptions
 from theodolite.measurement.survey.result import Picture, SurveyResult
+from theodolite.measurement.survey.surveyed import SurveyedModel
 from theodolite.measurement.survey.targets import SurveyTarget, Target, target_of
-from theodolite.measurement.survey.unfinished import Unfinished, identity_of
+from theodolite.measurement.survey.unfinished import Unfinished
+from theodolite.measurement.survey.worker_models import model_in_workers
 from theodolite.models.device import Placement
-from theodolite.models.families import family_of
-from theodolite.models.forward import base_model
-from theodolite.models.image_processor import on_pillow, with_pixel_limits
 from theodolite.models.load import load_vlm
 from theodolite.questions.coverage import measure_coverage
-from theodolite.records.asking import ChoiceScore, PromptStyle
-from theodolite.records.endpoint import EndpointConfig
 from theodolite.records.errors import BadInput
 from theodolite.records.inside import Inside
 from theodolite.records.progress import ProgressSteps, silent_steps
-from theodolite.records.survey import ModelConfig, RunRecord, Score, SurveyRecord, WorldConfig
+from theodolite.records.survey import RunRecord, Score, SurveyRecord, WorldConfig
 from theodolite.records.training import TrainingRecord, read_training
 from theodolite.records.writing import run_record
-from theodolite.worlds.limits import PixelLimits
 from theodolite.worlds.world import picture_hash
-
-
-@dataclass(frozen=True, eq=False)
-class SurveyedModel:
-    """The model of a survey: its asker, the side in pixels of the pictures it is shown, and its description for the record.
-
-    `describe` is called after asking. `scales`: pictures of files must be brought within the limits of their pixels before the model is
-    given them; else its image processor does it. `local` is the asker of a model in this process, so that measures can look inside.
-    """
-
-    asker: Asker
-    size: int
-    describe: Callable[[], ModelConfig | EndpointConfig]
-    notices: Sequence[str] = ()
-    local: LocalAsker | None = None
-    scales: bool = True
-
-    @cached_property
-    def description(self) -> ModelConfig | EndpointConfig:
-        """What `describe` says; the hash of a large model's weights takes seconds."""
-        return self.describe()
-
-    def identity(self, options: SurveyOptions) -> str:
-        """SHA-256, in hex, of all of a model in this process that decides its answers. Raises `ValueError` for another."""
-        if self.local is None or not isinstance(self.description, ModelConfig):
-            raise ValueError("a model behind an endpoint has no weights to hash")
-        return identity_of(self.local, self.description, options.batch)
-
-    @classmethod
-    def of_model(
-        cls,
-        model: nn.Module,
-        processor: Any,
-        batch: int | None = None,
-        prompt: PromptStyle = DEFAULT,
-        score: ChoiceScore = "total",
-        limits: PixelLimits | None = None,
-        workers: int | None = None,
-    ) -> SurveyedModel:
-        """A model in this process. Raises `UnknownFamily` for one that is not in the families table.
-
-        `limits` of pixels become settings of its image processor where that has some; `workers` threads read pictures of files.
-        """
-        scales = True
-        if limits is not None and limits.ranged:
-            family = family_of(base_model(model).config).name
-            limited = with_pixel_limits(on_pillow(processor.image_processor), family, limits.min_pixels, limits.max_pixels)
-            if limited is not None:
-                processor, scales = copy.copy(processor), False
-                processor.image_processor = limited
-        asker = LocalAsker(model, processor, batch, prompt=prompt, score=score, workers=workers)
-        describe = partial(describe_model, model, asker.reader.image_processor, prompt, score)
-        return cls(asker, survey_size(processor.image_processor), describe, asker.notices, asker, scales)
-
 
 Model = str | Path | tuple[nn.Module, Any] | SurveyedModel
 
@@ -143,14 +82,24 @@ def survey_model(
         _refuse_other_asking(model, options)
     started, before, seconds = datetime.now(UTC), monotonic(), {}
     title = options.title or _title(model, training)
-    if isinstance(model, str | Path):
-        placement = Placement.of(options.device, options.dtype)
-        model = load_vlm(model, placement.device, placement.dtype, options.attention)
-        seconds["loading"] = monotonic() - before
-    if isinstance(model, tuple):
-        model = SurveyedModel.of_model(*model, options.batch, options.prompt, options.score, options.limits, options.workers)
-    session = SurveySession.ask(model, target, options, steps, seconds, unfinished)
-    return session.result(title, training, started)
+    with ExitStack() as stack:
+        if isinstance(model, str | Path):
+            load = partial(_loaded, model, options)
+            in_workers = options.devices or options.on == "ray"
+            model = stack.enter_context(model_in_workers(model, options, load)) if in_workers else load()
+            seconds["loading"] = monotonic() - before
+        elif options.devices or options.on == "ray":
+            raise BadInput("--devices and --on ray are for models that workers can load: give the model's folder or hub name")
+        if isinstance(model, tuple):
+            model = SurveyedModel.of_model(*model, options.batch, options.prompt, options.score, options.limits, options.workers)
+        session = SurveySession.ask(model, target, options, steps, seconds, unfinished)
+        return session.result(title, training, started)
+
+
+def _loaded(path: str | Path, options: SurveyOptions) -> SurveyedModel:
+    placement = Placement.of(options.device, options.dtype)
+    model = load_vlm(path, placement.device, placement.dtype, options.attention)
+    return SurveyedModel.of_model(*model, options.batch, options.prompt, options.score, options.limits, options.workers)
 
 
 def refuse_inside(measures: Sequence[str]) -> None:
@@ -214,11 +163,11 @@ class SurveySession:
     ) -> SurveySession:
         """The session with every question of the plan asked."""
         plan, asker = target.plan(options, surveyed.size, scales=surveyed.scales), surveyed.asker
-        if surveyed.local is not None:
-            if options.measures and isinstance(plan.pictures, FilePictures):
-                surveyed.local.refuse_different_grids(plan.pictures.given_size(number) for number in range(len(plan.pictures)))
+        if options.measures and isinstance(plan.pictures, FilePictures):
+            surveyed.refuse_different_grids([plan.pictures.given_size(number) for number in range(len(plan.pictures))])
+        if surveyed.parts is not None:
             stored = None if unfinished is None else unfinished.answers(surveyed.identity(options))
-            asker = PartedAsker(InThisProcess(surveyed.local), stored, options.save_every)
+            asker = PartedAsker(surveyed.parts, stored, options.save_every)
         before = monotonic()
         with steps("questions", f"{len(plan.pictures):,} pictures, {len(plan.rows):,} comparisons") as progress:
             rows = answer_plan(plan, asker, progress)
@@ -264,7 +213,13 @@ class SurveySession:
     def _inside(self, description: WorldConfig | None) -> tuple[Inside | None, Mapping[str, Picture]]:
         """The measures of the inside that were asked for, if any, and the pictures that they show, by file name."""
         asker, options = self.surveyed.local, self.options
-        if not options.measures or asker is None:
+        if not options.measures:
+            return None, {}
+        if asker is None and self.surveyed.workers is not None:
+            # Measures run on one device, in this process. The workers' memory is free before the model takes it.
+            self.surveyed.workers.stop()
+            asker = self.surveyed.workers.load()
+        if asker is None:
             return None, {}
         plan, rows = first_scenes(self.plan, self.rows, options.inside_scenes)
         values, groups = (None, {}) if description is None else (description.factors, description.groups)
@@ -296,6 +251,8 @@ class SurveySession:
         pairs = self.rows.filter(pl.col("kind").is_in(["intervention", "nuisance"]))
         num_pairs, local = pairs.select("picture_before", "picture_after").n_unique(), self.surveyed.local
         attention, device = (None, None) if local is None else (str(local.base.config._attn_implementation), str(local.base.device))
+        if self.surveyed.workers is not None:
+            device = self.surveyed.workers.device
         threads = None if local is None else torch.get_num_threads()
         return run_record("survey", started, self.seconds, attention, device, threads=threads).model_copy(
             update={

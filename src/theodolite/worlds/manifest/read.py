@@ -69,7 +69,7 @@ def read_manifest(path: Path) -> Manifest:
         left_out=left_out(faults),
         dependence=_dependence(rows),
         files=PictureFiles(
-            partial(open_file, path.parent),
+            partial(open_file, path.parent.resolve()),
             {name: (picture.width, picture.height) for name, picture in pictures.items()},
             {name: picture.sha256 for name, picture in pictures.items()},
         ),
