@@ -111,9 +111,7 @@ def run_survey(
         steps.console.print(f"{model} on {placement}")
         options = replace(options, device=placement.device, dtype=placement.dtype)
     else:
-        steps.console.print(
-            f"{model} in a worker each on {'the GPUs of a Ray cluster' if options.on == 'ray' else ','.join(options.devices)}"
-        )
+        steps.console.print(f"{model} in workers on {'a Ray cluster' if options.on == 'ray' else ','.join(options.devices)}")
     target, options = resolve_target(arguments, options, training, steps.console.print)
     with unfinished_beside(out) as unfinished:
         if unfinished.is_begun:

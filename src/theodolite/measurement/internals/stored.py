@@ -52,5 +52,5 @@ class StoredMeasures:
         return self.folder / f"{name}-{self.identity[:32]}.json"
 
 
-def _adapter(name: str) -> TypeAdapter[Any]:
+def _adapter(name: str) -> Any:
     return TypeAdapter(Inside.model_fields[name].annotation)
