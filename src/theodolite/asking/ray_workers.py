@@ -37,6 +37,9 @@ def connect_ray(**options: Any) -> Any:
         # Ray sends modules only with a connection, not with a task.
         environment = {"py_modules": [theodolite]}
         own = options if address == "local" else {}
+        if address == "local":
+            # Ray gives workers a low priority, at which other work on the machine would stop them; here they do what the user waits for.
+            os.environ.setdefault("RAY_worker_niceness", "0")
         ray.init(address=address, runtime_env=environment, include_dashboard=False, log_to_driver=False, **own)
     return ray
 
