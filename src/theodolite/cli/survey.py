@@ -66,18 +66,9 @@ def survey_command(
     folder = out or _default_folder(model, world, pairs)
     target = TargetArguments(world, pairs, ask, strength, scenes, seed)
     local = _without_none(
-        device=device,
-        dtype=dtype,
-        devices=None if devices is None else tuple(each.strip() for each in devices.split(",")),
-        on=on,
-        batch=batch,
-        save_every=save_every,
-        score=score,
-        attention=attn,
-        inside_scenes=inside_scenes,
-        sentences=sentences,
-        workers=workers,
-    )
+        device=device, dtype=dtype, devices=None if devices is None else tuple(devices.split(",")), on=on, batch=batch, workers=workers,
+        save_every=save_every, score=score, attention=attn, inside_scenes=inside_scenes, sentences=sentences,
+    )  # fmt: skip
     remote = _without_none(
         key_env=key_env, answers=answers, concurrency=concurrency, per_minute=per_minute,
         timeout_s=timeout, cache=cache, price_in=price_in, price_out=price_out, dry_run=dry_run or None,

@@ -113,7 +113,8 @@ def test_every_family_is_surveyed_and_a_second_survey_repeats_to_the_byte(name: 
     found = first(name)
     assert bool(found.run.notices) == (name == "paligemma")
     assert found.run.pairs_per_s and set(MEASURES) <= set(found.run.seconds_by_part)
-    assert found.record.shadows.cells and found.record.model.family == name
+    # This tokenizer's words lack three of the four choices, which therefore tie, and PaliGemma prefers them: a tie is no answer.
+    assert bool(found.record.shadows.cells) == (name != "paligemma") and found.record.model.family == name
     again = surveyed(name, PASSING).record
     without = inside(name).model_copy(update={"measures": PASSING, "geometry": None, "identifiability": None})
     assert again.to_json() == found.record.model_copy(update={"inside": without}).to_json()

@@ -56,6 +56,7 @@ class Devices:
     @classmethod
     def named(cls, devices: tuple[str, ...]) -> Devices:
         """The devices of `--devices`: numbers of GPUs, or "cpu" once for each worker. Raises `BadInput` for a mixture, or others."""
+        devices = tuple(device.strip() for device in devices)
         if devices and all(device == "cpu" for device in devices):
             return cls(len(devices), False, threads=max(1, (os.cpu_count() or 1) // len(devices)))
         if not devices or not all(device.isdecimal() for device in devices) or len(set(devices)) < len(devices):
