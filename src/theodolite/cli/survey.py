@@ -61,10 +61,7 @@ def survey_command(
     overwrite: Overwrite = False,
 ) -> None:
     """Ask a model about counterfactual pairs and record which changes move its answers."""
-    from theodolite.commands.survey import TargetArguments
-
-    folder = out or _default_folder(model, world, pairs)
-    target = TargetArguments(world, pairs, ask, strength, scenes, seed)
+    target = _target(world, pairs, ask, strength, scenes, seed)
     local = _without_none(
         device=device, dtype=dtype, devices=None if devices is None else tuple(devices.split(",")), on=on, batch=batch, workers=workers,
         save_every=save_every, score=score, attention=attn, inside_scenes=inside_scenes, sentences=sentences,
@@ -73,14 +70,21 @@ def survey_command(
         key_env=key_env, answers=answers, concurrency=concurrency, per_minute=per_minute,
         timeout_s=timeout, cache=cache, price_in=price_in, price_out=price_out, dry_run=dry_run or None,
     )  # fmt: skip
-    limits = _thresholds(read_frac=read_frac, leak_above_noise_frac=leak_above_noise, confidence=confidence)
     shared = _without_none(
-        thresholds=limits, noise=noise, prompt=prompt, picture_size=picture_size, max_pixels=max_pixels, min_pixels=min_pixels
-    )
+        thresholds=_thresholds(read_frac=read_frac, leak_above_noise_frac=leak_above_noise, confidence=confidence), noise=noise,
+        prompt=prompt, picture_size=picture_size, max_pixels=max_pixels, min_pixels=min_pixels,
+    )  # fmt: skip
     if plan:
         return _print_plan(model, target, shared)
-    shared |= {"measures": measures, "overwrite": overwrite}
-    return _survey(model, folder, target, endpoint, shared, local, remote)
+    chosen = {**shared, "measures": measures, "overwrite": overwrite}
+    return _survey(model, out or _default_folder(model, world, pairs), target, endpoint, chosen, local, remote)
+
+
+def _target(*arguments: Any) -> Any:
+    """The arguments that name the pairs."""
+    from theodolite.commands.survey import TargetArguments
+
+    return TargetArguments(*arguments)
 
 
 def _survey(
