@@ -70,10 +70,8 @@ def survey_command(
         key_env=key_env, answers=answers, concurrency=concurrency, per_minute=per_minute,
         timeout_s=timeout, cache=cache, price_in=price_in, price_out=price_out, dry_run=dry_run or None,
     )  # fmt: skip
-    shared = _without_none(
-        thresholds=_thresholds(read_frac=read_frac, leak_above_noise_frac=leak_above_noise, confidence=confidence), noise=noise,
-        prompt=prompt, picture_size=picture_size, max_pixels=max_pixels, min_pixels=min_pixels,
-    )  # fmt: skip
+    shared = _without_none(thresholds=_thresholds(read_frac=read_frac, leak_above_noise_frac=leak_above_noise, confidence=confidence))
+    shared |= _without_none(noise=noise, prompt=prompt, picture_size=picture_size, max_pixels=max_pixels, min_pixels=min_pixels)
     if plan:
         return _print_plan(model, target, shared)
     chosen = {**shared, "measures": measures, "overwrite": overwrite}
