@@ -91,7 +91,7 @@ def _degrees(residual: Float[np.ndarray, "column scene"]) -> Float[np.ndarray, "
     square, fourth, number = np.square(residual).sum(axis=1), np.square(np.square(residual)).sum(axis=1), residual.shape[1]
     spread = fourth - square**2 / number
     even = spread <= ROUNDING * fourth
-    return np.where(even, number - 1.0, np.clip(2 * square**2 / np.where(even, 1.0, spread), 1.0, number - 1.0))
+    return np.asarray(np.where(even, number - 1.0, np.clip(2 * square**2 / np.where(even, 1.0, spread), 1.0, number - 1.0)))
 
 
 def _residuals(values: Float[np.ndarray, " row"], scenes: Int[np.ndarray, " row"]) -> tuple[float, Float[np.ndarray, " scene"], Partition]:

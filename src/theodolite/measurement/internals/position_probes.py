@@ -67,8 +67,10 @@ def _fitted(inner: Float[Tensor, "token train channel"], strength: Float[Tensor,
     _, rows, channels = inner.shape
     eye = torch.eye(min(rows, channels), dtype=inner.dtype, device=inner.device)
     if channels <= rows:
-        return torch.linalg.solve(inner.mT @ inner + strength * eye, inner.mT).mT
-    return torch.linalg.solve(inner @ inner.mT + strength * eye, inner)
+        solved: Tensor = torch.linalg.solve(inner.mT @ inner + strength * eye, inner.mT).mT
+    else:
+        solved = torch.linalg.solve(inner @ inner.mT + strength * eye, inner)
+    return solved
 
 
 def _left_out(
@@ -80,7 +82,7 @@ def _left_out(
 ) -> Float[Tensor, "token train target"]:
     """As `probes.Folds.left_out`: predictions of each row by the fit without its fold, from the hat matrix within the fold."""
     predictions = torch.empty_like(residual)
-    for fold in folds.unique():
+    for fold in torch.unique(folds):
         rows = (folds == fold).nonzero()[:, 0]
         hat = inner[:, rows] @ fitted[:, rows].mT
         eye = torch.eye(len(rows), dtype=inner.dtype, device=inner.device)

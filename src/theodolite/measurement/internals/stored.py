@@ -44,7 +44,7 @@ class StoredMeasures:
     def write(self, name: str, result: Any, shown: Mapping[str, np.ndarray]) -> None:
         """Stores a finished measure: each file is complete or not there. Raises `BadInput` if they cannot be written."""
         pictures = io.BytesIO()
-        np.savez_compressed(pictures, **shown)
+        np.savez_compressed(pictures, allow_pickle=False, **shown)
         write_whole(self._path(name).with_suffix(".npz"), pictures.getvalue())
         write_whole(self._path(name), _adapter(name).dump_json(result))
 
@@ -53,4 +53,5 @@ class StoredMeasures:
 
 
 def _adapter(name: str) -> Any:
-    return TypeAdapter(Inside.model_fields[name].annotation)
+    kind: Any = Inside.model_fields[name].annotation
+    return TypeAdapter(kind)

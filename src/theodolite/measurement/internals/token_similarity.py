@@ -40,7 +40,7 @@ def effective_rank(tokens: Float[Tensor, "picture token dim"]) -> Float[Tensor, 
     """
     _, number, dim = tokens.shape
     size = max(1, MOST_NUMBERS // max(number * dim, 1))
-    ranks = [_ranks(block) for block in tokens.split(size)] if len(tokens) else [tokens.new_zeros(0, dtype=torch.float32)]
+    ranks = [_ranks(block) for block in torch.split(tokens, size)] if len(tokens) else [tokens.new_zeros(0, dtype=torch.float32)]
     return torch.cat(ranks).to(tokens.device)
 
 
@@ -49,4 +49,5 @@ def _ranks(tokens: Float[Tensor, "picture token dim"]) -> Float[Tensor, " pictur
     gram = exact @ exact.mT if exact.shape[1] <= exact.shape[2] else exact.mT @ exact
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     share = singular / singular.sum(dim=1, keepdim=True) + RANK_EPSILON
-    return (-(share * share.log()).sum(dim=1)).exp().float()
+    ranks: Tensor = (-(share * share.log()).sum(dim=1)).exp().float()
+    return ranks
