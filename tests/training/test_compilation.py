@@ -25,6 +25,8 @@ from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.trainer import LaverTrainer, ObjectiveTrainer
 
 ARMS = ("mixed", "joint", "separate")
+# torch's compiler reads this attribute of every tensor, with its own warning.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 
 
 @pytest.fixture(autouse=True)

@@ -106,13 +106,13 @@ def run_survey(
         raise BadInput("--sentences is for the measure of words; add it with --measures words, or leave --sentences out")
     training = read_training(Path(model))
     options = SurveyOptions(measures=chosen, inside_scenes=inside_scenes or INSIDE_SCENES, **settings)
+    target, options = resolve_target(arguments, options, training, steps.console.print)
     if not options.devices and options.on == "here":
         placement = Placement.of(options.device, options.dtype)
         steps.console.print(f"{model} on {placement}")
         options = replace(options, device=placement.device, dtype=placement.dtype)
     else:
         steps.console.print(f"{model} in workers on {'a Ray cluster' if options.on == 'ray' else ','.join(options.devices)}")
-    target, options = resolve_target(arguments, options, training, steps.console.print)
     with unfinished_beside(out) as unfinished:
         if unfinished.is_begun:
             steps.console.print(f"going on with the interrupted survey in {unfinished.folder}")

@@ -23,6 +23,8 @@ READS = {"item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "
 SHAPES = {"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "bincount"}
 # Gradients are not marked, and this code moves their norms to the device where they are.
 ON_DEVICE_ALREADY = "torch/nn/utils/clip_grad.py"
+# Frames of wrappers that check types at run time, if somebody switched them on: they call nothing by themselves.
+TYPE_CHECKS = ("/jaxtyping/", "<@beartype", "/beartype/")
 
 
 @contextmanager
@@ -91,7 +93,8 @@ class HostSyncs(TorchFunctionMode):
         return uncounted
 
     def _count(self, name: str) -> None:
-        stack = [each for each in traceback.extract_stack() if each.filename != __file__]
+        own = (__file__, *TYPE_CHECKS)
+        stack = [each for each in traceback.extract_stack() if not any(name in each.filename for name in own)]
         if any(each.filename.endswith(ON_DEVICE_ALREADY) for each in stack[-4:]):
             return
         frame = next(each for each in reversed(stack) if "/torch/" not in each.filename)

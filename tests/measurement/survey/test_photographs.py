@@ -114,7 +114,7 @@ def test_tokens_and_answers_of_photographs_are_those_of_the_library(name: str, m
     refuse_other_answers(result, name, manifest.parent)
     record, table = result.record.pictures, result.picture_table
     assert record is not None and table is not None and record.tokens is not None and record.given is not None and record.tiles is not None
-    assert (record.num_pictures, record.given.smallest, record.given.largest) == (24, 640 * 427, 4000 * 3000)
+    assert (record.num_pictures, record.given.smallest, record.given.largest) == (24, 600 * 400, 4000 * 3000)
     assert record.tokens.largest == table["tokens"].max() and record.tiles.largest == (5 if name == "internvl" else 1)
     assert (record.tokens.smallest < record.tokens.largest) == (name != "llava")
     result.save(tmp_path / "out")
