@@ -82,8 +82,8 @@ def test_bad_input_ends_with_status_2_and_a_reason(
         main()
     said = capsys.readouterr()
     assert ended.value.code == 2
-    # `train` says what it starts before anything heavy is loaded, which checks of other arguments need.
-    assert all("loading PyTorch" in line for line in said.out.splitlines())
+    # `train` says what it starts before anything heavy is loaded, which checks of other arguments need; `survey` says where it runs.
+    assert all("loading PyTorch" in line or line == "nowhere on cpu in float32" for line in said.out.splitlines())
     for word in words:
         assert word in said.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["taken"]

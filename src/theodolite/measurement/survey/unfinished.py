@@ -47,7 +47,10 @@ class Unfinished:
 
 @contextmanager
 def unfinished_beside(out: Path) -> Iterator[Unfinished]:
-    """The unfinished survey of an output folder, removed when the block ends without an error. Raises `BadInput` if it is in use."""
+    """The unfinished survey of an output folder, removed when the block ends without an error, or with one before anything is stored.
+
+    Raises `BadInput` if it is in use.
+    """
     folder = out.resolve().parent / f".{out.name}.unfinished"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,8 +59,13 @@ def unfinished_beside(out: Path) -> Iterator[Unfinished]:
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         with lock:
-            yield Unfinished(folder)
-            shutil.rmtree(folder, ignore_errors=True)
+            unfinished, is_done = Unfinished(folder), False
+            try:
+                yield unfinished
+                is_done = True
+            finally:
+                if is_done or not unfinished.is_begun:
+                    shutil.rmtree(folder, ignore_errors=True)
     except Timeout:
         raise BadInput(f"another process is writing a survey to {out}; wait for it, or give another --out") from None
 
