@@ -21,10 +21,10 @@ def test_two_workers_give_the_answers_of_one_process_although_one_is_killed(tmp_
     command = [sys.executable, HELPERS / "ray_parts.py", killed]
     ran = subprocess.run(command, capture_output=True, text=True, env=script_environment(), timeout=500)
     assert ran.returncode == 0, ran.stderr
-    told = json.loads(next(line for line in ran.stdout.splitlines() if line.startswith("{")))  # Ray writes there too
-    assert killed.read_text().isdigit() and told["outside"]
-    assert told["answers"] == told["expected"] and len(told["answers"]) == 20
-    assert told["error"] == "this cannot be answered"
+    output = json.loads(next(line for line in ran.stdout.splitlines() if line.startswith("{")))  # Ray writes there too
+    assert killed.read_text().isdigit() and output["outside"]
+    assert output["answers"] == output["expected"] and len(output["answers"]) == 20
+    assert output["error"] == "this cannot be answered"
 
 
 def test_without_ray_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

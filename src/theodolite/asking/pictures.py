@@ -20,7 +20,7 @@ class PicturePool(ABC):
 
     @abstractmethod
     def take(self, numbers: Sequence[int]) -> PicturePool:
-        """The pool of these pictures, numbered anew in this order."""
+        """The pool of these pictures, numbered from 0 in this order."""
 
     @abstractmethod
     def by_file(self, numbers: Iterable[int]) -> list[tuple[int, ...]]:

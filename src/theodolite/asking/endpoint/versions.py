@@ -1,4 +1,4 @@
-"""What a server says of its model and version: part of the key of each answer, so that a new version is asked anew."""
+"""What a server says of its model and version: part of the key of each answer, so that a new version is asked again."""
 
 from __future__ import annotations
 

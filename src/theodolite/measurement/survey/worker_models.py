@@ -94,8 +94,8 @@ def model_in_workers(path: str | Path, options: SurveyOptions, load: Load) -> It
     try:
         facts: ModelFacts = workers.facts()
         name = f"{devices.num} workers on {'CUDA' if devices.has_gpu else 'CPU'}"
-        held = ModelWorkers(workers, facts, name, workers.call, workers.stop, lambda: _asker(load()))
-        yield SurveyedModel(_NeverAsked(), facts.size, lambda: facts.description, (), None, facts.scales, held)
+        model_workers = ModelWorkers(workers, facts, name, workers.call, workers.stop, lambda: _asker(load()))
+        yield SurveyedModel(_NeverAsked(), facts.size, lambda: facts.description, (), None, facts.scales, model_workers)
     finally:
         workers.stop()
 
