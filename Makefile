@@ -6,11 +6,16 @@ READY := $(VENV)/.ready
 TOUR_OPTIONS ?=
 DRY_RUN_OPTIONS ?=
 
-.PHONY: help setup smol tour dry-run test check lint format docs tower clean
+.PHONY: help setup smol tour dry-run test test-all faults fuzz bench matrix check lint format docs tower clean
 
 help:
 	@echo "make tour    set up, then train, survey and report (runs/tour/report.html)"
 	@echo "make test    set up, then run the checks and the tests"
+	@echo "make test-all the same, for every family and every moment of a fault"
+	@echo "make faults  every fault of docs/reliability.md at every moment; the tests run a part of them"
+	@echo "make fuzz    200,000 malformed inputs; the tests run 10,000"
+	@echo "make bench   one table of speeds, as ratios of one run"
+	@echo "make matrix  the packages in empty environments: versions of Python, lowest and newest main libraries"
 	@echo "make check   ruff, mypy --strict over the rooms that hold mathematics and records, and the directions of imports"
 	@echo "make docs    the documentation as a site, in site/; dead links are errors"
 	@echo "make dry-run memory and FLOPs of the paper's recipes on their real configurations, and two steps of small twins (a minute)"
@@ -41,6 +46,21 @@ dry-run: $(READY)
 # Files are dealt out to as many processes as there are cores, each with one thread; the longest first (tests/conftest.py).
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
+faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults --exhaustive
+
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz --fuzz-cases 200000
+
+bench: $(READY)
+	$(BIN)/python benchmarks/table.py
+
+matrix: $(READY)
+	$(BIN)/python scripts/version_matrix.py
+
+test-all: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --exhaustive --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 check: lint
 	$(BIN)/python -m pytest tests/test_house.py

@@ -46,6 +46,7 @@ FREE_OF_TORCH = (
     "commands.advise",
     "commands.compare",
     "commands.data_tables",
+    "commands.view.serve",
     "report.tables",
     "commands.world",
     "measurement.behaviour.accuracy",

@@ -66,7 +66,7 @@ def test_a_long_right_choice_loses_in_total_and_wins_per_token(score: ChoiceScor
 def test_measures_of_the_inside_see_the_score_that_decides() -> None:
     for score, chosen in (("total", SHORT), ("per_token", LONG)):
         asker = LocalAsker(*chain_vlm(), score=score)
-        ((_, scored),) = asker.passes(PICTURES, ASKS[:1])
+        ((_, scored),) = asker.passes(PICTURES, {0: ASKS[0]}, None)
         assert ASKS[0].choices[int(scored.choices.argmax())] == chosen and ASKS[0].choices[int(scored.totals.argmax())] == SHORT
 
 

@@ -148,6 +148,7 @@ def faulty(bad: Reply, times: int) -> Callable[[Asked], Reply]:
 FAULTS = {
     "dropped": Reply(drop=True),
     "stalled": Reply(stall=True),
+    "dripping": Reply(b" " * 4000 + b"{}", drip=True),
     "no JSON": Reply(b"<html>sorry</html>"),
     "half of JSON": Reply(b'{"choices": [{"mess'),
     "JSON without choices": Reply({"object": "chat.completion", "choices": []}),
@@ -162,7 +163,7 @@ def test_trouble_that_passes_changes_no_answer(name: str) -> None:
     asks = ASKS[:4]
     with serving(by_pixels) as server:
         whole = asker_at(server).ask(PICTURES, asks)
-    timeout = {"timeout_s": 0.3} if name == "stalled" else {}
+    timeout = {"timeout_s": 0.3} if name in ("stalled", "dripping") else {}
     with serving(faulty(FAULTS[name], 2)) as server:
         found = asker_at(server, **timeout).ask(PICTURES, asks)
         assert questions(server) == 3 * len(asks)

@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from helpers.part_by_part import InThisProcess
 from theodolite.asking.answer import UNANSWERED, Answer, Question, answer_from_scores
-from theodolite.asking.parts import InThisProcess, PartedAsker, QuestionPart, StoredAnswers
+from theodolite.asking.parts import PartedAsker, QuestionPart, StoredAnswers
 from theodolite.records.progress import Progress, silent
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (9, 4, 5, 3), dtype=np.uint8)

@@ -15,7 +15,8 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from helpers.tiny_families import TEXT, TOWER, spread, tiny
+from helpers.tiny_encoders import SIZE, clip, dino, made, saved
+from helpers.tiny_families import TOWER, tiny
 from theodolite.blind_pairs.embeddings import Embedder
 from theodolite.blind_pairs.pictures import open_stored_picture
 from theodolite.blind_pairs.vector_store import VectorStore
@@ -26,34 +27,8 @@ from theodolite.records.blind import BlindRecord
 from theodolite.records.errors import BadInput
 from theodolite.worlds.manifest.read import BadManifest, read_manifest, write_manifest
 
-SIZE = {"height": 32, "width": 32}
 # First in a pair is the one whose name comes first; copy.png holds the bytes of plain0.png and comes before it.
 PLANTED = {("copy.png", "deep/red0.png"), *((f"deep/red{at}.png", f"plain{at}.png") for at in range(1, 4))}
-
-
-def made(kind: Any, config: Any, seed: int = 0) -> Any:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = kind(config)
-        for weight in model.parameters():
-            if weight.ndim > 0:
-                spread(weight.data)
-    return model.eval()
-
-
-def saved(model: Any, folder: Path) -> str:
-    model.save_pretrained(folder)
-    hf.SiglipImageProcessorPil(size=SIZE, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_convert_rgb=True).save_pretrained(folder)
-    return str(folder)
-
-
-def clip() -> Any:
-    text = {**TEXT, "num_hidden_layers": 1}
-    return made(hf.CLIPModel, hf.CLIPConfig(text_config=text, vision_config={**TOWER, "image_size": 32}, projection_dim=12))
-
-
-def dino() -> Any:
-    return made(hf.Dinov2Model, hf.Dinov2Config(image_size=32, **{**TOWER, "mlp_ratio": 2}), seed=1)
 
 
 def noise(seed: int, height: int = 32, width: int = 32) -> np.ndarray:

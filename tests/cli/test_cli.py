@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from PIL import Image
+from typer.main import get_command
+from typer.testing import CliRunner
 
 from helpers.command_line import theodolite
-from theodolite.cli import main
+from theodolite.cli import app, main
+from theodolite.cli.names import RECIPES
+from theodolite.training import recipes
 
 
 @pytest.mark.parametrize("command", ["tour", "coverage", "advise", "survey", "train", "compare", "report", "world"])
@@ -32,6 +40,37 @@ def test_help_says_what_a_default_comes_from() -> None:
         assert words in done.stdout
 
 
+def names_and_groups(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        yield (*path, name)
+        if hasattr(command, "commands"):
+            yield from names_and_groups(command, *path, name)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_no_help_is_cut_off_or_wider_than_asked(width: int) -> None:
+    for path in [(), *names_and_groups(get_command(app))]:
+        shown = CliRunner().invoke(app, [*path, "-h"], terminal_width=width)
+        assert shown.exit_code == 0 and "Usage:" in shown.output
+        assert not re.search(r"\w\.\.\.$|\u2026", shown.output, re.MULTILINE), path
+        assert max(map(len, shown.output.splitlines())) <= width, path
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    done = theodolite("--version")
+    assert done.returncode == 0 and done.stdout == f"theodolite {version('theodolite')}\n"
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_tables_are_as_wide_as_columns_says_and_whole(columns: int) -> None:
+    done = theodolite("coverage", "easy_vqa", "--strength", "0.9", "--ask", "shape,colour:odd", columns=columns)
+    assert done.returncode == 0, done.stderr
+    assert max(len(line) for line in done.stdout.splitlines() if "distinguished" not in line and "shadow could" not in line) <= columns
+    for word in ("factor", "coverage", "pressure", "unasked", "column"):
+        assert word in done.stdout
+    assert "\u2026" not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -47,6 +86,14 @@ def test_help_says_what_a_default_comes_from() -> None:
         (("coverage", "shapes", "--ask", "shape", "--factors", "shape"), ("--factors", "leave it out")),
         (("coverage", "none.parquet"), ("none.parquet is no file",)),
         (("coverage", "none.parquet", "--ask", "shape"), ("--ask", "leave them out")),
+        (("coverage", "nothere"), ("no world is called 'nothere'",)),  # before --ask is missed
+        (("advise", "shaps"), ("did you mean shapes?",)),  # before --budget is
+        (("world", "shpes"), ("did you mean shapes?",)),  # before --out is
+        (("manifest", "convert", "mmvpp"), ("did you mean mmvp?",)),
+        (("train", "tiny-lavr"), ("did you mean tiny-laver?",)),
+        (("survey", "x", "--world", "shpes"), ("did you mean shapes?",)),
+        (("survey", "./taken/nowhere", "--out", "x", "--world", "shapes"), ("there is no such folder",)),
+        (("survey", "takn/model", "--out", "x", "--world", "shapes"), ("takn/model: there is no such folder",)),
         (("advise", "moon", "--budget", "3"), ("moon", "shapes, easy_vqa")),
         (("advise", "shapes", "--budget", "3", "--about", "sheen2"), ("sheen2",)),
         (("compare", "nowhere", "elsewhere"), ("nowhere", "survey.json")),
@@ -83,7 +130,8 @@ def test_bad_input_ends_with_status_2_and_a_reason(
     said = capsys.readouterr()
     assert ended.value.code == 2
     # `train` says what it starts before anything heavy is loaded, which checks of other arguments need; `survey` says where it runs.
-    assert all("loading PyTorch" in line or line == "nowhere on cpu in float32" for line in said.out.splitlines())
+    assert all("loading PyTorch" in line or line.endswith("on cpu in float32") for line in said.out.splitlines())
+    assert "huggingface.co" not in said.err and "Repo id" not in said.err
     for word in words:
         assert word in said.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["taken"]
@@ -123,7 +171,7 @@ cli.main()
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 130, (done.returncode, done.stderr)
-    assert done.stderr.strip() == "theodolite: stopped; no record was left half-written"
+    assert done.stderr.strip() == "theodolite: stopped by SIGINT; no record was left half-written"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -134,3 +182,7 @@ def test_coverage_prints_json_that_parses_and_a_table_that_reads() -> None:
     table = theodolite("coverage", "easy_vqa", "--strength", "0.9", "--ask", "shape,colour:odd")
     assert f"{found['coverage']['shape']:.4f}" in table.stdout
     assert "unasked" in table.stdout
+
+
+def test_the_recipes_that_are_known_without_pytorch_are_those_of_the_trainer() -> None:
+    assert tuple(recipes.RECIPES) == RECIPES

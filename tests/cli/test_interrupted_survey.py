@@ -68,4 +68,4 @@ def test_two_surveys_into_one_folder_are_refused(tmp_path: Path) -> None:
             second = theodolite(*command)
         finally:
             os.kill(process.pid, signal.SIGKILL)
-    assert second.returncode == 2 and "another process is writing a survey to" in second.stderr
+    assert second.returncode == 2 and "another process is writing" in second.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from theodolite.models.pictures import PictureReader
 from theodolite.objectives.language import IGNORE
 from theodolite.objectives.masking import draw_ranks
 from theodolite.records.errors import BadInput
+from theodolite.worlds.decoding import DAMAGED_METADATA, FIRST_FRAME, NOTES
 
 LAYOUT = ("input_ids", "sample", "branch", "picture", "cell", "rank", "dither")
 
@@ -177,6 +179,19 @@ def test_tiles_and_pictures_of_many_sizes_keep_their_cells(name: str) -> None:
     assert all(sorted(ranks) == list(range(len(ranks))) for ranks, _ in drawn(batch).values())
 
 
+def test_notes_of_the_decoder_about_pictures_of_kept_examples_are_counted() -> None:
+    """Two animations, one of them in an example that is left out, and a picture with damaged metadata."""
+    red, blue = (Image.new("RGB", (30, 30), colour) for colour in ("red", "blue"))
+    animated, damaged = BytesIO(), BytesIO()
+    red.save(animated, "GIF", save_all=True, append_images=[blue])
+    red.save(damaged, "PNG", exif=b"Exif\0\0II+\0\x08\0\0\0\0\0")
+    kept = [TrainingExample(str(at), (file.getvalue(),), example("a", 1).conversations) for at, file in enumerate((animated, damaged))]
+    long = TrainingExample("long", (animated.getvalue(),), example("long", 1, " ".join(["a"] * 300)).conversations)
+    batch = collator()([*kept, long, MIXED[0]])
+    assert NOTES == (FIRST_FRAME, DAMAGED_METADATA) and batch["noted"] == [1, 1]
+    assert [key for key, _ in batch["dropped"]] == ["long"] and collator()(MIXED)["noted"] == [0, 0]
+
+
 def test_what_is_left_out_is_named_and_the_rest_is_the_batch_without_it() -> None:
     bad = TrainingExample("bad", (b"no picture",), MIXED[0].conversations)
     long = example("long", 1, " ".join(["a"] * 300))
@@ -229,7 +244,7 @@ def test_a_world_gives_the_same_batch_fast_and_through_the_general_path() -> Non
     fast, slow = world_batches([(0, 3), (2, 7), (1, 3), (0, 11)])
     assert all(torch.equal(value, slow[name]) for name, value in fast.items() if name not in ("pixel_values", "plan"))
     torch.testing.assert_close(fast["pixel_values"], slow["pixel_values"], atol=1e-6, rtol=0)
-    assert set(slow) - set(fast) == {"dropped", "num_seen"}
+    assert set(slow) - set(fast) == {"dropped", "num_seen", "noted"}
     assert fast["branch"].max() == 2  # "row:odd" leaves some pictures with one question: those need no branch
     assert not torch.equal(fast["rank"][0], fast["rank"][2])  # the same picture in two epochs
 

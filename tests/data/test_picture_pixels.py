@@ -2,90 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.saved_pictures import COLOUR, RAMP, SAVED, SIDE, grey
 from theodolite.blind_pairs.pictures import open_stored_picture
 from theodolite.data.drops import Unfit
 from theodolite.data.samples import open_picture
 from theodolite.worlds.decoding import DAMAGED_METADATA, FIRST_FRAME, UnsupportedPixels, decode
 from theodolite.worlds.manifest.faults import RowFault
 from theodolite.worlds.manifest.images import inspect, render_manifest
-
-SIDE = 64
-COLOUR = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-RAMP = np.linspace(0, 65535, SIDE * SIDE).reshape(SIDE, SIDE)
-HALF = np.zeros((SIDE, SIDE), dtype=np.uint8)
-HALF[: SIDE // 2] = 255  # opaque above, clear below
-
-
-def grey(values: np.ndarray) -> np.ndarray:
-    return np.repeat(values.astype(np.uint8)[..., None], 3, axis=2)
-
-
-def under(opaque: np.ndarray) -> np.ndarray:
-    """The pixels where `HALF` is opaque, white elsewhere."""
-    return np.where(HALF[..., None] > 0, opaque, 255).astype(np.uint8)
-
-
-def turned() -> Image.Exif:
-    exif = Image.Exif()
-    exif[274] = 6
-    return exif
-
-
-def with_alpha(mode: str) -> Image.Image:
-    image = Image.fromarray(COLOUR).convert(mode)
-    image.putalpha(Image.fromarray(HALF))
-    return image
-
-
-def palette() -> Image.Image:
-    """Colour 1 of a palette is red and transparent, colour 0 blue."""
-    image = Image.fromarray((HALF == 0).astype(np.uint8))
-    image.putpalette([0, 0, 255, 255, 0, 0])
-    return image
-
-
-TWO_COLOURS = np.where(HALF[..., None] > 0, [0, 0, 255], [255, 0, 0])
-SAVED: dict[str, tuple[str, Callable[[], Image.Image], dict[str, Any], Any]] = {
-    "1 bit": ("png", lambda: Image.fromarray(HALF).convert("1"), {}, grey(HALF)),
-    "L": ("png", lambda: Image.fromarray(COLOUR[..., 0]), {}, grey(COLOUR[..., 0])),
-    "L, a value transparent": ("png", lambda: Image.fromarray(HALF), {"transparency": 0}, under(np.full_like(COLOUR, 255))),
-    "LA": ("png", lambda: with_alpha("L"), {}, under(np.asarray(Image.fromarray(COLOUR).convert("L").convert("RGB")))),
-    "P": ("png", palette, {}, TWO_COLOURS),
-    "P, a colour transparent": ("png", palette, {"transparency": 1}, under(np.full_like(COLOUR, (0, 0, 255)))),
-    "P of a GIF, a colour transparent": ("gif", palette, {"transparency": 1}, under(np.full_like(COLOUR, (0, 0, 255)))),
-    "RGBA": ("png", lambda: with_alpha("RGB"), {}, under(COLOUR)),
-    "CMYK": ("tif", lambda: Image.fromarray(COLOUR).convert("CMYK"), {}, COLOUR),
-    "16 bits, PNG": ("png", lambda: Image.fromarray(RAMP.astype(np.uint16)), {}, grey(np.round(RAMP.astype(np.uint16) / 257))),
-    "16 bits, TIFF": ("tif", lambda: Image.fromarray(RAMP.astype(np.uint16)), {}, grey(np.round(RAMP.astype(np.uint16) / 257))),
-    "16 bits, big-endian": ("tif", lambda: Image.fromarray(RAMP.astype(">u2")), {}, grey(np.round(RAMP.astype(np.uint16) / 257))),
-    "16 bits, a value transparent": (
-        "png",
-        lambda: Image.fromarray(np.where(HALF > 0, 256 * 7, 900).astype(np.uint16)),
-        {"transparency": 900},
-        under(np.full_like(COLOUR, 7)),
-    ),
-    "turned": ("png", lambda: Image.fromarray(COLOUR), {"exif": turned()}, np.rot90(COLOUR, -1)),
-    "16 bits, turned": (
-        "png",
-        lambda: Image.fromarray(RAMP.astype(np.uint16)),
-        {"exif": turned()},
-        np.rot90(grey(np.round(RAMP.astype(np.uint16) / 257)), -1),
-    ),
-    "floats from 0 to 1": ("tif", lambda: Image.fromarray((RAMP / 65535).astype(np.float32)), {}, grey(np.rint(RAMP / 257))),
-    "P of a GIF, animated": ("gif", palette, {"save_all": True, "append_images": [Image.new("P", (SIDE, SIDE))]}, TWO_COLOURS),
-    "APNG": ("png", lambda: Image.fromarray(COLOUR), {"save_all": True, "append_images": [Image.new("RGB", (SIDE, SIDE))]}, COLOUR),
-    "TIFF of two pages": ("tif", lambda: Image.fromarray(COLOUR), {"save_all": True, "append_images": [Image.new("L", (9, 9))]}, COLOUR),
-    "damaged metadata": ("png", lambda: Image.fromarray(COLOUR), {"exif": b"Exif\0\0II+\0\x08\0\0\0\0\0"}, COLOUR),
-}
 
 
 @pytest.mark.parametrize("name", SAVED)
@@ -94,8 +24,8 @@ def test_training_surveys_and_blind_pairs_see_these_pixels(tmp_path: Path, name:
     file = tmp_path / f"a.{suffix}"
     make().save(file, **options)
     doors = {
-        "training": np.asarray(open_picture(file)),
-        "training from bytes": np.asarray(open_picture(file.read_bytes())),
+        "training": np.asarray(open_picture(file).image),
+        "training from bytes": np.asarray(open_picture(file.read_bytes()).image),
         "survey": render_manifest(tmp_path, [file.name], SIDE)[0],
         "blind pairs": np.asarray(open_stored_picture(file)),
     }
@@ -117,14 +47,14 @@ def test_pixels_without_a_known_white_are_refused_by_name_everywhere(tmp_path: P
 
 def test_a_pgm_of_any_depth_is_scaled_to_its_largest_value() -> None:
     values = np.round(RAMP / 65535 * 1023).astype(">u2")
-    pixels = np.asarray(open_picture(b"P5 %d %d 1023\n" % (SIDE, SIDE) + values.tobytes()))
+    pixels = np.asarray(open_picture(b"P5 %d %d 1023\n" % (SIDE, SIDE) + values.tobytes()).image)
     assert np.array_equal(pixels, grey(np.round(values / 1023 * 255)))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"])
 def test_every_mode_of_eight_bits_of_an_open_picture_is_read(mode: str) -> None:
     image = Image.new("LA" if mode == "La" else "RGB", (4, 4), "white").convert(mode)
-    assert np.asarray(open_picture(image)).min() >= 254
+    assert np.asarray(open_picture(image).image).min() >= 254
 
 
 @pytest.mark.parametrize(
@@ -171,4 +101,4 @@ def test_exif_data_cut_anywhere_costs_nothing_but_the_rotation(kind: str, length
             Image.new("RGB", (60, 40), "red").save(written, kind, exif=start[:length])
         except (ValueError, SyntaxError, OSError, TypeError):
             continue  # Pillow does not write it
-        assert open_picture(written.getvalue()).size == (60, 40)
+        assert open_picture(written.getvalue()).image.size == (60, 40)

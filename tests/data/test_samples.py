@@ -301,10 +301,10 @@ def test_pictures_come_in_rgb_and_the_right_way_up(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
     wide.save(tmp_path / "turned.png", exif=exif)
-    turned = open_picture(tmp_path / "turned.png")
+    turned = open_picture(tmp_path / "turned.png").image
     assert np.array_equal(np.asarray(turned), np.rot90(np.asarray(wide), -1))
-    assert open_picture(wide.convert("L")).mode == "RGB"
-    assert np.array_equal(np.asarray(open_picture(wide)), np.asarray(wide))
+    assert open_picture(wide.convert("L")).image.mode == "RGB"
+    assert np.array_equal(np.asarray(open_picture(wide).image), np.asarray(wide))
 
 
 def test_a_picture_that_the_image_processor_refuses_is_unfit() -> None:

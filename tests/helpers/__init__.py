@@ -11,6 +11,7 @@ TESTS = HELPERS.parent
 REPOSITORY = TESTS.parent
 # Files of a minute or more, the longest first: they are handed out before all others, so that the workers end together.
 LONGEST = (
+    "fuzz/test_malformed_input.py",
     "invariants/test_trajectories.py",
     "training/test_fsdp2.py",
     "training/test_stages.py",

@@ -13,7 +13,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from helpers.collectives import counted_collectives
 from helpers.tiny_families import tiny
-from helpers.tiny_training import arguments, examples, laver_trainer
+from helpers.tiny_training import animated, arguments, examples, laver_trainer
 from theodolite.data.drops import Dropped
 from theodolite.data.packing import PackingCollator
 from theodolite.data.sources import Malformed
@@ -43,7 +43,8 @@ class EachStep(TrainerCallback):
 def main() -> None:
     folder, objective = Path(sys.argv[1]), sys.argv[2]
     torch.set_num_threads(1)
-    data = [*examples(4 * NUM_STEPS - 1), Malformed("damaged", "empty")]
+    first, *more = examples(4 * NUM_STEPS - 1)
+    data = [animated(first), *more, Malformed("damaged", "empty")]
     options: dict[str, Any] = {
         "max_steps": NUM_STEPS,
         "per_device_train_batch_size": 1,
@@ -66,7 +67,9 @@ def main() -> None:
         each_step = EachStep(found)
         trainer.add_callback(each_step)
         trainer.train()
-    (folder / f"{trainer.args.process_index}.json").write_text(json.dumps([each_step.steps, dropped.listed, dropped.num_seen]))
+    (folder / f"{trainer.args.process_index}.json").write_text(
+        json.dumps([each_step.steps, dropped.listed, dropped.num_seen, dropped.noted])
+    )
     del trainer
     leave_together()
 

@@ -50,13 +50,20 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes back: a status and a body; `drop` closes the connection without a word, `stall` waits for `Server.going` first."""
+    """What goes back: a status and a body; `drop` closes the connection without a word, `stall` waits for `Server.going` first.
+
+    `drip` sends a byte of the body every twentieth of a second, until the client is gone; `half` sends half of the body and closes the
+    connection; `hang_up` sends all of it and closes the connection without saying so, on which the client will send its next request.
+    """
 
     body: Any = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     drop: bool = False
     stall: bool = False
+    drip: bool = False
+    half: bool = False
+    hang_up: bool = False
 
 
 def said(
@@ -139,8 +146,16 @@ def serving(reply: Callable[[Asked], Reply]) -> Iterator[Server]:
                 for name, value in {"Content-Type": "application/json", **found.headers, "Content-Length": str(len(data))}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(data)
+                for at in range(len(data) if found.drip else 0):
+                    self.wfile.write(data[at : at + 1])
+                    if server.going.wait(0.05):
+                        break
+                self.wfile.write(b"" if found.drip else data[: len(data) // 2] if found.half else data)
             except OSError:  # whoever asked is gone
+                return
+            if found.half or found.hang_up:
+                self.close_connection = True
+            if found.half:
                 return
             if found.status == 200:
                 with lock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -35,7 +35,9 @@ def built(name: str) -> tuple[Any, ProcessorParts, np.ndarray]:
     return model, ProcessorParts(image_processor, tokenizer, model.config), pictures((side, side))
 
 
-def alone(model: Any, processor: ProcessorParts, pool: Sequence[np.ndarray] | np.ndarray, ask: Question) -> np.ndarray:
+def alone(
+    model: Any, processor: ProcessorParts, pool: Sequence[np.ndarray] | Mapping[int, np.ndarray] | np.ndarray, ask: Question
+) -> np.ndarray:
     """Log-probability in nats of every choice, each by the library's own forward on a sequence of its own."""
     family = family_of(model.config)
     reader = PictureReader(processor.image_processor, processor.tokenizer, model.config)

@@ -16,17 +16,21 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 MOST_S = 900
 
 
 class Forked:
-    """A server for the runs of a script with a function `main` that reads `sys.argv`."""
+    """A server for the runs of a script with a function `main` that reads `sys.argv`.
 
-    def __init__(self, script: Path, environment: Mapping[str, str]) -> None:
+    With `grouped` the processes of a run are a process group of their own, so that a signal can reach them all and nothing else.
+    """
+
+    def __init__(self, script: Path, environment: Mapping[str, str], *, grouped: bool = False) -> None:
         self.script = script
-        command = [sys.executable, __file__, str(script)]
+        command = [sys.executable, __file__, str(script), *(["grouped"] if grouped else [])]
         self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(environment))
 
     def run(self, said: Path, *arguments: str, launched: int | None = None) -> subprocess.CompletedProcess[str]:
@@ -45,7 +49,7 @@ class Forked:
         self.server.communicate()
 
 
-def arguments_of_a_run() -> list[str] | None:
+def arguments_of_a_run(*, grouped: bool) -> list[str] | None:
     """Serves run after run, and comes back in each child with its arguments; in the server at the end, with None."""
     for line in sys.stdin:
         said, launched, *arguments = json.loads(line)
@@ -53,6 +57,8 @@ def arguments_of_a_run() -> list[str] | None:
         Path(said).write_text("")
         for rank in range(launched or 1):
             child = os.fork()
+            if grouped:
+                join_group(child, children[0] if children else child)
             if child == 0:
                 if launched is not None:
                     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": launched, "LOCAL_WORLD_SIZE": launched}
@@ -65,6 +71,12 @@ def arguments_of_a_run() -> list[str] | None:
             children.append(child)
         print(first_failure(children), flush=True)
     return None
+
+
+def join_group(process: int, leader: int) -> None:
+    """Puts a process (0: this one) into the group of the leader. Parent and child both do it, as either may be first."""
+    with suppress(OSError):  # the other one has done it
+        os.setpgid(process, leader)
 
 
 def first_failure(children: list[int]) -> int:
@@ -92,7 +104,7 @@ def main() -> None:
     # A child's collector would otherwise walk all that was imported, and so copy its memory: seconds at each child's end.
     gc.collect()
     gc.freeze()
-    arguments = arguments_of_a_run()
+    arguments = arguments_of_a_run(grouped=sys.argv[2:] == ["grouped"])
     if arguments is not None:
         sys.argv = [str(script), *arguments]
         module.main()

@@ -5,7 +5,7 @@ say FSDP there; the Trainer, accelerate's `_prepare_fsdp2` and checkpoints, and 
 
 Options: `names` (families), `steps` a run, `save_at` (a step, 0: never), `resume` (a folder with runs to go on from),
 `state_dict` (SHARDED_STATE_DICT or FULL_STATE_DICT), `low_memory` (`cpu_ram_efficient_loading`), `micro` (examples of a micro-batch),
-`best` (evaluate and save at each step of a destructive learning rate, and load the best model at the end).
+`best` (evaluate and save at each step of a destructive learning rate, and load the best model at the end), `bf16` (mixed precision).
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ DEFAULTS: Mapping[str, Any] = {
     "low_memory": False,
     "micro": 1,
     "best": False,
+    "bf16": False,
 }
 # More than processes and with different numbers of pictures: of two processes one gets a filler, and one a dummy picture.
 NUM_HELD_OUT = 3
@@ -99,6 +100,7 @@ def trainer_of(name: str, folder: Path, options: Mapping[str, Any], processes: i
         optim="adamw_torch",
         adam_epsilon=1e-6,
         use_cpu=True,
+        bf16=options["bf16"],
         logging_steps=1,
         save_strategy="steps" if options["save_at"] else "no",
         save_steps=options["save_at"] or 500,
@@ -154,14 +156,14 @@ def run(name: str, folder: Path, options: Mapping[str, Any]) -> None:
     if sharded:
         teaches_after_a_forward_alone(trainer, name)
     if not options["resume"]:
-        (folder / "collectives.json").write_text(json.dumps(collectives))
         measured = [trainer.evaluate(), *(entry for entry in trainer.state.log_history if "eval_loss" in entry)]
-        (folder / "measured.json").write_text(json.dumps(measured))
         if name == "llava":
             predicted = trainer.predict(Questions(name, NUM_HELD_OUT)).metrics
             assert all(value == measured[0][f"eval_{key[5:]}"] for key, value in predicted.items() if "loss" in key or "cosine" in key)
         trainer.save_model(str(folder / "model"))
-        (folder / "gathered.json").write_text(json.dumps(len(gathered)))
+        if trainer.is_world_process_zero():  # two processes that write one file at once leave the end of the longer text in it
+            results = {"collectives": collectives, "measured": measured, "gathered": len(gathered)}
+            (folder / "results.json").write_text(json.dumps(results))
     AcceleratorState._reset_state(reset_partial_state=False)
     if sharded:
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_CPU
@@ -201,6 +203,8 @@ def fsdp_on_cpu() -> None:
         stock(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
         if fsdp_plugin is not None:
             self.fsdp_plugin, self.distributed_type = fsdp_plugin, DistributedType.FSDP
+            if self._mixed_precision != "no":
+                fsdp_plugin.set_mixed_precision(self._mixed_precision)
             PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
     AcceleratorState.__init__ = with_fsdp  # type: ignore[method-assign]

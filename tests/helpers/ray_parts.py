@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers.part_by_part import InThisProcess
 from theodolite.asking.answer import Answer, Question, answer_from_scores
-from theodolite.asking.parts import InThisProcess, PartedAsker
+from theodolite.asking.parts import PartedAsker
 from theodolite.asking.ray_workers import RayWorkers, connect_ray
 from theodolite.records.errors import BadInput
 from theodolite.records.progress import Progress, silent

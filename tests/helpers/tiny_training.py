@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import PrinterCallback, TrainingArguments
 
 from helpers.tiny_families import picture, tiny
@@ -31,6 +34,17 @@ def examples(number: int = 4, first: int = 0) -> list[TrainingExample]:
     """Examples with different answers."""
     answers = ("red", "blue", "round", "yes")
     return [example(key, answers[key % len(answers)]) for key in range(first, first + number)]
+
+
+def animated(example: TrainingExample) -> TrainingExample:
+    """The example with each of its pictures as the first frame of an animation."""
+    files = []
+    for first in example.pictures:
+        assert isinstance(first, Image.Image)
+        file = BytesIO()
+        first.save(file, "GIF", save_all=True, append_images=[Image.new("RGB", first.size, "blue")])
+        files.append(file.getvalue())
+    return replace(example, pictures=tuple(files))
 
 
 def arguments(folder: Path, **options: Any) -> TrainingArguments:

@@ -101,7 +101,7 @@ def test_two_writers_of_one_key_keep_the_first(tmp_path: Path) -> None:
     other.put({b"a": torch.zeros(2), b"b": torch.zeros(1)})
     assert torch.equal(one.get([b"a"])[b"a"], torch.ones(2)) and set(one.get([b"a", b"b", b"c"])) == {b"a", b"b"}
     with sqlite3.connect(tmp_path / "f.sqlite") as store:
-        assert store.execute("SELECT count(*) FROM feature").fetchone() == (2,)
+        assert store.execute("SELECT count(*) FROM hashed_feature").fetchone() == (2,)
 
 
 def test_memory_keeps_what_it_has_room_for_and_gives_the_encoders_own_features(model: Any) -> None:

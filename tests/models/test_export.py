@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
@@ -121,8 +122,12 @@ def test_it_generates_there_what_whole_passes_of_training_give_token_by_token(na
 @pytest.mark.contract("export")
 @pytest.mark.parametrize("name", EVERY)
 def test_text_without_pictures_runs_there_as_in_the_stock_model_to_the_bit(name: str, answered: Mapping[str, Any]) -> None:
+    """Where the stock model would attend to it as a prompt, in both directions, mixed attention takes it for an answer, which is causal."""
+    given, family = text_of(name), family_of(adapted_of(name).config)
+    if family.attention == "prefix":
+        given["token_type_ids"] = torch.ones_like(given["input_ids"])
     with torch.inference_mode():
-        assert torch.equal(answered[name]["logits"]["text"], model_of(name)(**text_of(name)).logits)
+        assert torch.equal(answered[name]["logits"]["text"], model_of(name)(**given).logits)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -150,6 +155,16 @@ def test_what_goes_with_a_model_imports_torch_transformers_and_itself_alone() ->
             elif isinstance(node, ast.ImportFrom | ast.Import):
                 imported = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
                 assert str(imported).partition(".")[0] in {"torch", "transformers", *sys.stdlib_module_names}
+
+
+def test_a_folder_that_lacks_a_weight_is_refused_by_name(tmp_path: Path) -> None:
+    """transformers loads it, with random numbers in place of what is missing."""
+    export_vlm(*tiny_vlm(), tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    left_out = next(name for name in sorted(weights) if name.endswith("q_proj.weight"))
+    save_file({name: value for name, value in weights.items() if name != left_out}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BadInput, match=r"lacks 1 of its weights \(.*q_proj\.weight \.\.\.\), which would be random"):
+        load_vlm(tmp_path)
 
 
 # Stock where nothing is adapted

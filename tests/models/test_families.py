@@ -366,10 +366,10 @@ def test_a_rendered_template_holds_the_marker_once_for_each_picture(name: str) -
         ("idefics3", {"do_image_splitting": False}, 5, 1),
         ("smolvlm", {"do_image_splitting": False}, 5, 1),
         ("gemma3", {"do_pan_and_scan": False}, 3, 1),
-        ("internvl", {"crop_to_patches": False}, 3, 1),
+        ("internvl", {"max_patches": 1}, 3, 1),
     ],
 )
-def test_pictures_are_cut_as_the_image_processor_is_set(name: str, settings: dict[str, bool], tiles: int, fewer: int) -> None:
+def test_pictures_are_cut_as_the_image_processor_is_set(name: str, settings: dict[str, Any], tiles: int, fewer: int) -> None:
     config = model_of(name).config
     size = (40, 80) if name in ("gemma3", "internvl") else (40, 40)
     assert len(picture_grids(config, reader_of(name).read(picture(0, size)).inputs)) == tiles

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from transformers.models.internvl.processing_internvl import InternVLProcessor
 
 from helpers.family_askers import ASKS
 from helpers.tiny_families import tiny
@@ -17,6 +20,7 @@ from theodolite.asking.local import LocalAsker
 from theodolite.models.export import export_vlm
 from theodolite.models.image_processor import settings_hash
 from theodolite.models.load import load_vlm
+from theodolite.models.pictures import PictureReader
 from theodolite.models.processor import ProcessorParts
 
 # A torchvision that transformers takes for a whole one, and of which nothing can be used.
@@ -44,10 +48,15 @@ import numpy as np
 import transformers
 from transformers import AutoImageProcessor
 from transformers.utils import is_torchvision_available
+import torch
+from PIL import Image
+from transformers.models.internvl.processing_internvl import InternVLProcessor
+
 from helpers.family_askers import ASKS
 from theodolite.asking.local import LocalAsker
 from theodolite.models.image_processor import settings_hash
 from theodolite.models.load import load_vlm
+from theodolite.models.pictures import PictureReader
 from theodolite.models.processor import ProcessorParts
 
 folder, pictures = sys.argv[1], np.load(sys.argv[2])
@@ -86,3 +95,16 @@ def test_the_pillow_path_is_taken_where_torchvision_would_be_preferred(name: str
     assert told["settings"] == [settings_hash(asker.reader.image_processor)] * 2
     expected = [answer.total_logprob.tolist() for answer in asker.ask(pictures, ASKS)]
     assert told["answers"] == [expected, expected]
+
+
+@pytest.mark.parametrize("asks_for_tiles", [False, True])
+def test_internvl_is_cut_as_its_processor_does_whatever_the_image_processor_says(asks_for_tiles: bool) -> None:
+    model, image_processor, tokenizer = tiny("internvl")
+    image_processor.crop_to_patches = asks_for_tiles
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8))
+    read = PictureReader(image_processor, tokenizer, model.config).read(picture)
+    defaults = InternVLProcessor.images_kwargs
+    expected = image_processor([picture], return_tensors="pt", **defaults)["pixel_values"]
+    assert len(expected) > 1 and torch.equal(read.inputs["pixel_values"], expected)
+    image_processor.max_patches = 1
+    assert len(PictureReader(image_processor, tokenizer, model.config).read(picture).inputs["pixel_values"]) == 1

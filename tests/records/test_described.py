@@ -16,7 +16,7 @@ from helpers import REPOSITORY
 from helpers.survey_records import UNTRAINED
 from helpers.tiny_llava import WORLD, tiny_vlm
 from theodolite.measurement.survey.session import survey_model
-from theodolite.records.described import FILES, PICTURES_FILE, ROWS_FILE, in_words, parts_of, records_text, undescribed
+from theodolite.records.described import FILES, PICTURES_FILE, ROWS_FILE, THUMBNAILS_FILE, in_words, parts_of, records_text, undescribed
 from theodolite.records.part import Part, Rate
 from theodolite.records.rows import ROWS
 from theodolite.records.survey import Cell, RunRecord, Shadows, SurveyRecord
@@ -58,7 +58,7 @@ def test_every_part_that_records_hold_has_one_section_and_every_link_finds_it() 
     headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
     assert len(headings) == len(set(headings))
     nested = {model.__name__ for model in parts_of(FILES.values())} - {root.__name__ for root in FILES.values()}
-    assert set(headings) == {"Records", *FILES, ROWS_FILE, PICTURES_FILE, *nested}
+    assert set(headings) == {"Records", *FILES, ROWS_FILE, PICTURES_FILE, THUMBNAILS_FILE, *nested}
     assert {target for _, target in re.findall(r"\[(\w+)\]\(#(\w+)\)", text)} == {name.lower() for name in nested}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from helpers.survey_records import three_records
 from theodolite.records.errors import BadInput
-from theodolite.records.folder import FolderTaken, refuse_taken, whole_folder, write_whole
+from theodolite.records.folder import FolderTaken, refuse_taken, sole_writer, whole_folder, write_whole
 from theodolite.records.survey import BadRecord, SurveyRecord, read_survey
 from theodolite.records.training import read_training
 from theodolite.records.writing import git_revision, run_record
@@ -69,6 +70,45 @@ def test_an_interrupt_between_the_two_renames_puts_the_old_folder_back(tmp_path:
         (folder / "new").write_text("new")
     assert calls[0] == "out" and len(calls) == 3
     assert leftovers(tmp_path) == ["out"] and leftovers(tmp_path / "out") == ["old"]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_killed_processes_left_is_restored_or_removed(tmp_path: Path, is_there: bool) -> None:
+    """A kill between the two renames of an overwrite, one before them, and one while a run was discarded."""
+    for name in (".out.old-1", ".out.part-2", ".out.discarded-3", ".other.part-4", *(["out"] if is_there else [])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    (tmp_path / ".out.part-5").write_text("of a file")
+    with pytest.raises(FolderTaken), whole_folder(tmp_path / "out"):
+        pass
+    if is_there:  # refused before anything is touched
+        with sole_writer(tmp_path / "out"):
+            pass
+    assert leftovers(tmp_path) == [".other.part-4", "out"]
+    assert (tmp_path / "out" / "file").read_text() == ("out" if is_there else ".out.old-1")
+
+
+LOCKING = """
+import sys
+from pathlib import Path
+from theodolite.records.folder import sole_writer
+with sole_writer(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_process_writes_an_output_at_a_time(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", LOCKING, str(tmp_path / "out")], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"locked\n"
+        with pytest.raises(BadInput, match=r"another process is writing .*out; wait for it"), whole_folder(tmp_path / "out"):
+            pass
+        with whole_folder(tmp_path / "another"):
+            pass
+        process.kill()
+    with whole_folder(tmp_path / "out"), sole_writer(tmp_path / "out"):  # a lock ends with its process, and can be nested
+        pass
+    assert leftovers(tmp_path) == ["another", "out"]
 
 
 def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import pytest
 
 import theodolite.report
 from helpers import survey_records as made
-from helpers.browser import Attributes, Page, open_page
+from helpers.live_browser import open_page
+from helpers.parsed_page import Attributes, Page
 from theodolite.records.survey import BadRecord, Shadows, SurveyRecord, Thresholds
 from theodolite.report.stored import StoredSurvey, read_stored
 from theodolite.report.survey.arms import label_arms
@@ -50,7 +51,7 @@ def source(written: Path) -> Page:
 
 @pytest.fixture(scope="module")
 def opened(written: Path) -> tuple[Page, list[str]]:
-    dom, console = open_page(written)
+    dom, console, *_ = open_page(written)
     return Page(dom), console
 
 
@@ -73,7 +74,7 @@ def test_the_browser_is_told_to_load_nothing(source: Page) -> None:
 
 def test_charts_name_no_schema_or_data_by_address(written: Path) -> None:
     specs = re.findall(r'<script type="application/json" id="spec-\d+">(.*?)</script>', written.read_text(encoding="utf-8"))
-    assert len(specs) == 1 + 2 * 3
+    assert len(specs) == 1 + 3
     assert not any("http" in spec or '"url"' in spec or "<" in spec for spec in specs)
 
 
@@ -99,14 +100,13 @@ def test_a_chart_that_breaks_shows_in_the_console(written: Path, tmp_path: Path)
     html = written.read_text(encoding="utf-8")
     broken = tmp_path / "broken.html"
     broken.write_text(re.sub(r'(id="spec-1">)\{', r'\1{"mark": "no such mark", "data": ', html, count=1), encoding="utf-8")
-    _, console = open_page(broken)
-    assert len(console) == 1 and "Uncaught" in console[0]
+    assert len(open_page(broken).console) == 1
 
 
 def test_every_chart_is_drawn(opened: tuple[Page, list[str]]) -> None:
     page, _ = opened
-    # One question was put to several policies; then come answers and coverage of each of three.
-    assert len(page.charts) == 1 + 2 * 3
+    # Read against leak, then the coverage of each of three models.
+    assert len(page.charts) == 1 + 3
     for parts in page.charts:
         assert {"mark-rect", "mark-text"} <= set(parts) or {"mark-rule", "mark-symbol"} <= set(parts)
 
@@ -159,11 +159,10 @@ def test_verdicts_scores_and_provenance_are_there(source: Page, records: Sequenc
 def test_answers_to_the_same_pair_stand_together(source: Page) -> None:
     cards = source.of("article", **{"class": "pair-card"})
     assert len(cards) == 2
-    assert len(source.of("img")) == 4
-    marks = [
-        found["class"].removeprefix("mark ") for found in source.of("span") if found.get("title") and found["class"].startswith("mark ")
-    ]
-    assert marks == ["leak", "steady", "missed", "read"]
+    # Two cards, and the failing pair at the head of the page.
+    assert len(source.of("img")) == 4 + 2
+    outcomes = [found["data-outcome"] for found in source.of("tr") if "data-outcome" in found]
+    assert outcomes == ["leaked", "steady-right", "missed", "moved-right"]
 
 
 # What may be compared
@@ -220,10 +219,10 @@ def test_different_worlds_scenes_and_thresholds_are_warnings(records: Sequence[S
 
 def test_one_seed_stands_beside_every_figure(source: Page, written: Path) -> None:
     captions = re.findall(r"<caption>(.*?)</caption>", written.read_text(encoding="utf-8"))
-    assert len(captions) == 1 + 5 * 3 + 1
+    assert len(captions) == 2 + 3 + 1 + 5 * 3 + 1
     assert all("one seed" in caption for caption in captions)
     titles = re.findall(r'"description": "(.*?)"', written.read_text(encoding="utf-8"))
-    assert len(titles) == 1 + 2 * 3 and all("one seed" in title for title in titles)
+    assert len(titles) == 1 + 3 and all("one seed" in title for title in titles)
 
 
 def test_seeds_of_one_policy_are_rows_of_their_own(records: Sequence[SurveyRecord]) -> None:
@@ -265,19 +264,14 @@ def foreign(survey: SurveyRecord) -> SurveyRecord:
     return survey.model_copy(update={"title": HOSTILE, "shadows": spoil(survey.shadows), "examples": examples, **nothing})
 
 
-MEASURE = """<script>setTimeout(() => {
-  const root = document.documentElement;
-  root.dataset.overflow = root.scrollWidth - root.clientWidth;
-}, 3000)</script>"""
-
-
 @pytest.fixture(scope="module")
-def foreign_opened(records: Sequence[SurveyRecord], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, list[str], str]]:
+def foreign_opened(records: Sequence[SurveyRecord], tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, list[str], str]:
     path = tmp_path_factory.mktemp("foreign") / "report.html"
     html = build_page(stored(foreign(records[0])))
-    path.write_text(html + MEASURE, encoding="utf-8")
-    dom, console = open_page(path, "--window-size=700,900")
-    yield Page(dom), console, html
+    path.write_text(html, encoding="utf-8")
+    opened = open_page(path, width=700)
+    assert opened.overflow == 0, "the page scrolls sideways"
+    return Page(opened.dom), opened.console, html
 
 
 def test_hostile_text_is_text(foreign_opened: tuple[Page, list[str], str]) -> None:
@@ -288,19 +282,16 @@ def test_hostile_text_is_text(foreign_opened: tuple[Page, list[str], str]) -> No
     assert "owned" not in "".join(re.findall(r"<script>(.*?)</script>", html, re.DOTALL))
 
 
-def test_without_coverage_training_and_world_the_page_says_what_is_missing(foreign_opened: tuple[Page, list[str], str]) -> None:
+def test_on_the_pairs_of_others_the_page_says_what_is_missing_and_no_word_of_policies(foreign_opened: tuple[Page, list[str], str]) -> None:
     page, console, _ = foreign_opened
-    for text in ("no world is known", "Nothing is recorded of the training", "There is no coverage", "what was asked is unknown"):
+    for text in ("no world is known", "Nothing is recorded of the training", "How to read this page", "What the verdicts mean"):
         assert text in page.text
+    for word in ("overage", "olicy", "olicies", "what was asked", "ext-token prediction learns"):
+        assert word not in page.text.partition("Where these numbers come from")[0], word
     assert "training seed unknown" in page.text and "one seed" not in page.text
-    assert "picture not in the record's folder" in page.text
+    assert "no picture in this page" in page.text
     assert len(page.charts) == 1 and "mark-rect" in page.charts[0]
     assert console == [] and warnings(page) == []
-
-
-def test_at_700_pixels_the_page_does_not_scroll_sideways(foreign_opened: tuple[Page, list[str], str]) -> None:
-    (root,) = foreign_opened[0].of("html")
-    assert root["data-overflow"] == "0"
 
 
 def test_without_cells_or_examples_there_is_still_a_page(records: Sequence[SurveyRecord]) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from helpers import inside_records
 from helpers import survey_records as made
-from helpers.browser import Attributes, Page, open_page
+from helpers.live_browser import open_page
+from helpers.parsed_page import Attributes, Page
 from theodolite.records.causal import PARTNERS, Causal, Responses
 from theodolite.records.inside import Inside
 from theodolite.records.part import Estimate, Rate
@@ -81,7 +82,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, list[str]]:
     home = tmp_path_factory.mktemp("inside")
     folders = [made.write(home / name, survey) for name, survey in (("a", FIRST), ("b", SECOND))]
     write_report(folders, home / "report.html")
-    dom, console = open_page(home / "report.html")
+    dom, console, *_ = open_page(home / "report.html")
     return Page(dom), console
 
 
@@ -311,8 +312,8 @@ def test_both_arms_are_drawn_and_the_console_stays_empty(opened: tuple[Page, lis
     page, console = opened
     assert console == []
     assert [found["data-inside"] for found in page.of("article") if "data-inside" in found] == [FIRST.title, SECOND.title]
-    # One chart compares, two an arm are of its answers, seven of its inside.
-    assert len(page.charts) == 1 + 2 * (2 + 7)
+    # One chart compares, one an arm is of its coverage, seven are of its inside.
+    assert len(page.charts) == 1 + 2 * (1 + 7)
     assert all({"mark-rect", "mark-symbol"} & set(parts) for parts in page.charts)
     assert page.text.count("What this does not say") == 6
 
@@ -348,7 +349,7 @@ def cells_of(page: Page) -> list[Attributes]:
     return [found for found in page.of("span") if "data-token" in found]
 
 
-CHOOSE = """<script>
+CHOOSE = """() => {
 const choose = (control, value) => { control.value = value; control.dispatchEvent(new Event("input")); };
 const [first] = document.querySelectorAll("figure.words");
 const before = first.querySelector("[data-token]").textContent;
@@ -356,9 +357,9 @@ choose(first.querySelectorAll("select")[0], "1");
 choose(first.querySelector("input"), "3");
 choose(first.querySelectorAll("select")[1], "shape");
 first.querySelector("[data-token='1']").dispatchEvent(new MouseEvent("mouseover", { bubbles: true }));
-document.documentElement.dataset.words = [before, first.querySelector("[data-token]").textContent,
-  first.querySelectorAll(".named").length, first.querySelector(".word-tip").innerText.replaceAll("\\n", " ")].join("; ");
-</script>"""
+return [before, first.querySelector("[data-token]").textContent,
+  first.querySelectorAll(".named").length, first.querySelector(".word-tip").innerText.replaceAll("\\n", " ")];
+}"""
 
 
 def test_words_lie_over_the_tokens_and_follow_lens_site_and_factor(tmp_path: Path) -> None:
@@ -368,14 +369,12 @@ def test_words_lie_over_the_tokens_and_follow_lens_site_and_factor(tmp_path: Pat
     write_report([folder], tmp_path / "report.html")
     whole = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "words-000003" not in whole, "the picture itself is in the page"
-    (tmp_path / "page.html").write_text(whole + CHOOSE, encoding="utf-8")
-    dom, console = open_page(tmp_path / "page.html")
-    page = Page(dom)
-    assert console == [] and len(cells_of(page)) == 2 * 16
-    (root,) = page.of("html")
+    opened = open_page(tmp_path / "report.html", CHOOSE)
+    page = Page(opened.dom)
+    assert opened.console == [] and len(cells_of(page)) == 2 * 16
     # LatentLens at the second of four sites, then the logit lens at the last, whose second token names the colour.
-    before, after, marked, tip = root["data-words"].split("; ")
-    assert (before, after, marked) == ("l10", "l30", "0")
+    before, after, marked, tip = opened.result
+    assert (before, after, marked) == ("l10", "l30", 0)
     assert tip.startswith("row 1, column 2") and "red" in tip and "names colour: red" in tip and "probability of the first: 0.25" in tip
     first, second = page.of("div", **{"class": "word-grid over"}), page.of("div", **{"class": "word-grid"})
     assert len(first) == 1 and "data:image/png" in first[0]["style"], "a picture lies behind its words"
@@ -428,12 +427,6 @@ def test_large_maps_keep_the_page_small() -> None:
     assert squares == 24 * 24 * 2 * 2 and len(json.dumps(spec)) < 60 * squares
 
 
-MEASURE = """<script>setTimeout(() => {
-  const root = document.documentElement;
-  root.dataset.overflow = root.scrollWidth - root.clientWidth;
-}, 3000)</script>"""
-
-
 HOSTILE = "</script><script>console.error('owned')</script><img src=x onerror=\"console.error('owned')\"> & {{ 7*7 }}"
 
 
@@ -444,10 +437,9 @@ def test_hostile_names_are_text_and_at_700_pixels_nothing_scrolls_sideways(monke
     opened_all = build_page([StoredSurvey(FIRST.model_copy(update={"inside": inside_records.inside()}))]).replace(
         "<details", "<details open"
     )
-    (tmp_path / "page.html").write_text(opened_all + MEASURE, encoding="utf-8")
-    dom, console = open_page(tmp_path / "page.html", "--window-size=700,900")
-    page = Page(dom)
-    (root,) = page.of("html")
-    assert console == [] and root["data-overflow"] == "0"
+    (tmp_path / "page.html").write_text(opened_all, encoding="utf-8")
+    opened = open_page(tmp_path / "page.html", width=700)
+    page = Page(opened.dom)
+    assert (opened.console, opened.overflow) == ([], 0)
     assert page.text.count("<script>console.error('owned')</script>") > 10
     assert not any("onerror" in found for _, found in page.elements)

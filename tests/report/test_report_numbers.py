@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from helpers import survey_records as made
-from helpers.browser import Page, open_page
+from helpers.live_browser import open_page
+from helpers.parsed_page import Page
 from theodolite.records.survey import Rate, SurveyRecord, read_survey
 from theodolite.report.stored import StoredSurvey
 from theodolite.report.survey.page import build_page
@@ -94,7 +95,7 @@ def test_scores() -> None:
 
 def test_the_page_of_a_tour_shows_what_its_surveys_found(short_tour: Path) -> None:
     surveys = {survey.title: survey for survey in (read_survey(short_tour / arm) for arm in ("agree", "all", "odd"))}
-    dom, console = open_page(short_tour / "report.html")
+    dom, console, *_ = open_page(short_tour / "report.html")
     assert console == []
     rows = [row for row in Page(dom).of("tr") if "data-moved-frac" in row and "data-truth-moves" in row]
     for title, survey in surveys.items():

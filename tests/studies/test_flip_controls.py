@@ -38,6 +38,15 @@ def test_other_studies_read_the_runs_that_they_were_judged_on() -> None:
     assert STUDIES["flip"].shared is flip.first_grid
 
 
+def test_unfinished_runs_are_runs_of_the_grid_that_are_not_judged_yet() -> None:
+    unfinished = RESULTS / "unfinished"
+    for folder in unfinished.iterdir():
+        runs, setups = read_runs(folder), {run.key: run.setup for run in STUDIES[folder.name].grid(range(5), False)}
+        assert runs and all(run.setup == setups[key] for key, run in runs.items())
+        assert not runs.keys() & read_runs(RESULTS / folder.name).keys()
+        assert {path.stem for path in (folder / "rows").iterdir()} == set(runs)
+
+
 @pytest.mark.parametrize("strength", flip_controls.STRENGTHS)
 def test_the_two_by_two_and_the_swap_have_the_coverage_that_their_names_say(strength: float) -> None:
     world = world_named("shapes", strength)

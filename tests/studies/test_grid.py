@@ -32,7 +32,7 @@ from theodolite.studies.engine.arms import Arm
 from theodolite.studies.engine.cores import on_cores
 from theodolite.studies.engine.costs import Costs, arithmetic, hours
 from theodolite.studies.engine.execute import Run, RunResult, execute
-from theodolite.studies.engine.grid import LOCK, SURVEYS, RunsFailed, in_order, run_grid
+from theodolite.studies.engine.grid import SURVEYS, RunsFailed, in_order, run_grid
 from theodolite.studies.engine.kept_rows import compress_rows, kept_rows_path, read_kept_rows
 from theodolite.studies.engine.rejudge import judge_rows, rejudge_runs
 from theodolite.training.recipe import Recipe
@@ -166,7 +166,7 @@ def test_ctrl_c_stops_the_runs_too(stalled: tuple[subprocess.Popen[str], str, in
 
 
 def test_two_processes_are_not_at_one_folder(tmp_path: Path, ways: Pretended) -> None:
-    with FileLock(tmp_path / LOCK), pytest.raises(BadInput, match="another process is running a study"):
+    with FileLock(tmp_path.parent / f".{tmp_path.name}.lock"), pytest.raises(BadInput, match="another process is writing"):
         run_grid(tiny_grid(), tmp_path, on_cores(1, ways.renamed), 1, steps())
 
 

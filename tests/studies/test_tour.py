@@ -22,7 +22,7 @@ def test_a_tour_leaves_a_record_for_every_policy_and_a_report(short_tour: Path) 
     assert (short_tour / "report.html").stat().st_size > 100_000
     for arm in ARMS:
         names = {path.name for path in (short_tour / arm).iterdir()}
-        assert names == {"survey.json", "rows.parquet", "run.json", "pictures", "model"}
+        assert names == {"survey.json", "rows.parquet", "run.json", "thumbnails.parquet", "pictures", "model"}
         run = json.loads((short_tour / arm / "run.json").read_text())
         assert run["packages"]["torch"]
         assert run["attention"] == "sdpa"

@@ -13,6 +13,7 @@ from helpers import HELPERS, script_environment
 from helpers.counted_run import NUM_STEPS
 from helpers.fork_server import Forked
 from theodolite.training.step_exchange import summed_together
+from theodolite.worlds.decoding import FIRST_FRAME
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +29,12 @@ def test_a_step_makes_one_collective(objective: str, server: Forked, tmp_path: P
     done = server.run(tmp_path / "printed.txt", str(tmp_path), objective, launched=2)
     assert done.returncode == 0, done.stderr[-3000:]
     for rank in (0, 1):
-        steps, listed, num_seen = json.loads((tmp_path / f"{rank}.json").read_text())
+        steps, listed, num_seen, noted = json.loads((tmp_path / f"{rank}.json").read_text())
         assert len(steps) == NUM_STEPS
         assert [sum(found.values()) for found in steps[1:]] == [1, 1, 1, 2], steps
         assert all(name.startswith("all_reduce at step_exchange.py") for found in steps[1:-1] for name in found)
         assert listed == {"damaged": "malformed: empty"} and num_seen == 4 * NUM_STEPS
+        assert noted == {FIRST_FRAME: 1}  # of a picture of one of the processes
 
 
 def test_integers_and_sums_come_back_as_they_were() -> None:

@@ -202,7 +202,7 @@ def test_keys_and_reasons_can_be_printed_whatever_they_hold() -> None:
 def test_the_allowed_share_is_a_keyword_of_the_trainer(tmp_path: Path) -> None:
     data = LlavaJson(written(tmp_path / "a.json", LOST[:3]), tmp_path)
     mixed = [example("1"), *(data[number] for number in range(3))]
-    with pytest.raises(BadInput, match=r"max_damaged_frac=FRACTION of the Trainer"):
+    with pytest.raises(BadInput, match=r"--max-damaged-frac FRACTION of theodolite train, max_damaged_frac=FRACTION of the"):
         trainer(tmp_path, mixed).train()
     made = trainer(tmp_path, mixed, max_steps=2, max_damaged_frac=0.8)
     made.train()

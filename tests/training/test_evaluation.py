@@ -72,7 +72,7 @@ def test_the_language_term_is_the_mean_written_out(tmp_path: Path) -> None:
     total, count = 0.0, 0
     trainer.objective_module.eval()
     for example in HELD_OUT:
-        batch = {name: value for name, value in collator([example]).items() if name not in ("dropped", "num_seen")}
+        batch = {name: value for name, value in collator([example]).items() if name not in ("dropped", "num_seen", "noted")}
         batch = dict(objective.prepare(batch, 7, 7))
         with torch.no_grad():
             terms = trainer.objective_module(trainer.teacher_callback.teach(trainer.objective_module, batch, 0, counted=False), 0)

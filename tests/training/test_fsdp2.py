@@ -1,4 +1,4 @@
-"""FSDP2 as accelerate sets it up, on gloo processes, for every family: steps, accumulation, pictures that are lacking, save and resume."""
+"""FSDP2 as accelerate sets it up, on gloo processes, by family: steps, accumulation, pictures that are lacking, save and resume."""
 
 from __future__ import annotations
 
@@ -19,15 +19,21 @@ from helpers.fsdp2_run import DEFAULTS, run
 from helpers.tiny_families import NAMES
 
 LOW_MEMORY = ("llava", "gemma3")  # of which the second ties its head to its embeddings
+SEVERAL = ("llava", "qwen2_5_vl", "gemma3", "internvl")  # two for each branch; the other families are run with --exhaustive
+every_family = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SEVERAL else pytest.mark.exhaustive) for name in NAMES]
+)
 RUNS: dict[str, Path] = {}
+RUN_FAMILIES: list[str] = []
 SERVERS: dict[str, Forked] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[None]:
     """The folder of the runs, and the server that forks their processes: imports take longer than a family's run."""
     own = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     RUNS["root"], SERVERS["fsdp2"] = tmp_path_factory.mktemp("fsdp2"), Forked(HELPERS / "fsdp2_run.py", script_environment(own))
+    RUN_FAMILIES[:] = NAMES if pytestconfig.getoption("--exhaustive") else SEVERAL
     yield
     SERVERS["fsdp2"].close()
 
@@ -42,12 +48,12 @@ def launch(name: str, processes: int, options: dict[str, Any]) -> Path:
 
 @cache
 def two() -> Path:
-    return launch("two", 2, {"save_at": 2})
+    return launch("two", 2, {"names": RUN_FAMILIES, "save_at": 2})
 
 
 @cache
 def resumed(processes: int) -> Path:
-    return launch(f"resumed on {processes}", processes, {"save_at": 2, "resume": str(two())})
+    return launch(f"resumed on {processes}", processes, {"names": RUN_FAMILIES, "save_at": 2, "resume": str(two())})
 
 
 @cache
@@ -65,6 +71,11 @@ def alone(name: str) -> Path:
 @cache
 def best() -> Path:
     return launch("best", 2, {"names": ["llava"], "save_at": 1, "best": True})
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    """Collectives, evaluations and gatherings of a run, as its first process wrote them."""
+    return dict(json.loads((folder / "results.json").read_text()))
 
 
 def log_of(folder: Path) -> list[dict[str, float]]:
@@ -85,7 +96,7 @@ def same_weights(one: Path, other: Path) -> None:
         torch.testing.assert_close(value, theirs[name], atol=1e-4, rtol=0, msg=name)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_family
 def test_two_processes_train_as_one(name: str) -> None:
     """Micro-batches of one example with 0, 1 or 2 pictures, accumulated; the worker checks that parameters are sharded."""
     log = log_of(alone(name))
@@ -94,19 +105,34 @@ def test_two_processes_train_as_one(name: str) -> None:
     same_weights(two() / name, alone(name))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@cache
+def in_bf16() -> Path:
+    return launch("bf16", 2, {"names": SEVERAL, "bf16": True})
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_mixed_precision_trains_as_single_precision_does(name: str) -> None:
+    """FSDP2 gathers weights in bf16 and enters no autocast: the head and every layer have to meet inputs of their own precision."""
+    half, single = log_of(in_bf16() / name), log_of(alone(name))
+    for term in ("loss/language", "loss/masked_latent"):
+        assert [entry[term] for entry in half] == pytest.approx([entry[term] for entry in single], rel=0.05), term
+        assert [entry[term] for entry in half] != pytest.approx([entry[term] for entry in single], rel=1e-6), "bf16 was not used"
+    assert half[0]["loss/gram"] == pytest.approx(single[0]["loss/gram"], rel=0.1)
+
+
+@every_family
 def test_two_processes_evaluate_as_one(name: str) -> None:
     """Held-out examples with 0, 1 and 2 pictures, one a batch: one process has a dummy picture, and then an example that is not counted."""
-    sharded, straight = (json.loads((folder / "measured.json").read_text()) for folder in (two() / name, alone(name)))
+    sharded, straight = (results_of(folder)["measured"] for folder in (two() / name, alone(name)))
     terms = {key for key in straight[0] if "loss" in key or "cosine" in key or key.endswith("mask_frac")}
     assert {"eval_loss", "eval_loss/language", "eval_loss/masked_latent", "eval_loss/gram"} <= terms
     assert {key: sharded[0][key] for key in terms} == pytest.approx({key: straight[0][key] for key in terms}, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_family
 def test_a_step_makes_one_collective_of_its_own(name: str) -> None:
     """Beside FSDP2's: pictures that are lacking take no other one, and neither does the centre except where it is saved or the run ends."""
-    calls = json.loads((two() / name / "collectives.json").read_text())
+    calls = results_of(two() / name)["collectives"]
     by_file: Counter[str] = Counter()
     for line, number in calls.items():
         operation, _, place = line.partition(" at ")
@@ -119,7 +145,7 @@ def test_a_step_makes_one_collective_of_its_own(name: str) -> None:
 
 def test_the_best_model_is_loaded_with_its_teacher() -> None:
     """At a destructive learning rate the first evaluation is the best; weights, centre and teacher are those of its checkpoint."""
-    at_the_end, *measured, _ = json.loads((best() / "llava" / "measured.json").read_text())
+    at_the_end, *measured, _ = results_of(best() / "llava")["measured"]
     losses = [entry["eval_loss"] for entry in measured]
     assert min(losses) == losses[0] < losses[-1]
     for term in ("loss", "loss/language", "loss/masked_latent", "loss/gram", "teacher_cosine"):
@@ -127,7 +153,7 @@ def test_the_best_model_is_loaded_with_its_teacher() -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 3])
-@pytest.mark.parametrize("name", NAMES)
+@every_family
 def test_a_checkpoint_of_two_processes_goes_on_with_others(name: str, processes: int) -> None:
     same_losses(log_of(resumed(processes) / name), log_of(alone(name))[2:])
 
@@ -145,4 +171,4 @@ def test_weights_that_only_the_first_process_has_reach_all(name: str) -> None:
     """`cpu_ram_efficient_loading`, with checkpoints under FULL_STATE_DICT, whose weights are gathered once each."""
     same_losses(log_of(low_memory() / name), log_of(alone(name)))
     same_weights(low_memory() / name, alone(name))
-    assert json.loads((low_memory() / name / "gathered.json").read_text()) == 1  # for the exported model; checkpoints gather their own
+    assert results_of(low_memory() / name)["gathered"] == 1  # for the exported model; checkpoints gather their own

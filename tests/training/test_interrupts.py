@@ -197,7 +197,7 @@ def test_a_signal_while_libraries_are_loaded_ends_the_command_with_a_line(number
     script = LOADING.format(name=number.name)
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "run")], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 128 + number
-    assert done.stderr == f"theodolite: stopped by {number.name} while libraries were loaded; nothing was changed\n"
+    assert done.stderr == f"theodolite: stopped by {number.name}; no record was left half-written\n"
     assert done.stdout.startswith("tiny-laver: training into ") and not list(tmp_path.iterdir())
 
 

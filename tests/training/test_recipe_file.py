@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from theodolite.records.errors import BadInput
+from theodolite.records.folder import sole_writer
 from theodolite.training.recipe_file import RECIPE, claim, recipe_json
 from theodolite.training.recipes import StagedRecipe, tiny_laver
 
@@ -68,6 +69,14 @@ def test_overwriting_that_is_killed_leaves_no_part_of_the_old_run(tmp_path: Path
         claim(tiny_laver(), 0, out, overwrite=True)
     assert not out.exists() and len(list(tmp_path.iterdir())) == 1
     monkeypatch.setattr(shutil, "rmtree", removed)
-    claim(tiny_laver(), 0, out, overwrite=True)
+    with sole_writer(out):  # as a run does; what is left must not be put back
+        claim(tiny_laver(), 0, out, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert [path.name for path in out.iterdir()] == [RECIPE]
+
+
+def test_a_run_that_was_killed_before_its_recipe_was_written_is_no_other_run(tmp_path: Path) -> None:
+    for left in (f".{RECIPE}.part-123", f".{tmp_path.name}.lock"):
+        (tmp_path / left).touch()
+    claim(tiny_laver(), 0, tmp_path, overwrite=False)
+    assert (tmp_path / RECIPE).read_text() == recipe_json(tiny_laver(), 0) and not list(tmp_path.glob("*.part-*"))

@@ -15,10 +15,11 @@ from torch import nn
 from transformers import TrainerCallback
 
 from helpers import tiny_families
-from helpers.tiny_training import LAVER, laver_trainer, losses
+from helpers.tiny_training import LAVER, animated, examples, laver_trainer, losses
 from theodolite.objectives.laver import LaverConfig
 from theodolite.records.errors import BadInput
 from theodolite.training.checkpoint import WEIGHTS, WHOLE, last_whole
+from theodolite.worlds.decoding import FIRST_FRAME
 
 TRAINER_OPTIONS: dict[str, Any] = {
     "compute_metrics": lambda prediction: {},
@@ -126,6 +127,7 @@ def as_before_the_centre_moved(checkpoint: Path) -> None:
 def test_a_checkpoint_of_an_older_version_is_refused_with_the_reason(tmp_path: Path) -> None:
     laver_trainer(tmp_path, save_strategy="steps", save_steps=2, max_steps=2).train()
     as_before_the_centre_moved(tmp_path / "checkpoint-2")
+    (tmp_path / "checkpoint-2" / WHOLE).write_text("")  # older versions noted no sizes
     with pytest.raises(BadInput, match=r"checkpoint-2 was written by a version of theodolite that kept LaVer's centre among the weights"):
         laver_trainer(tmp_path, max_steps=4).train(resume_from_checkpoint=True)
 
@@ -144,6 +146,17 @@ def test_with_a_limit_of_one_the_last_whole_checkpoint_outlives_the_writing_of_t
     assert [path.parent.name for path in there if path] == ["checkpoint-1", "checkpoint-2"]
     assert [path.name for path in sorted(tmp_path.glob("checkpoint-*"))] == ["checkpoint-3"]
     assert last_whole(tmp_path) == tmp_path / "checkpoint-3"
+
+
+def test_a_run_counts_the_pictures_of_which_the_decoder_noted_something(tmp_path: Path) -> None:
+    """Three steps of two examples: of the two animations one is seen twice."""
+    one, two, three, four = examples(4)
+    data = [animated(one), two, three, animated(four)]
+    trainer = laver_trainer(tmp_path, given={"train_dataset": data, "eval_dataset": data}, train_sampling_strategy="sequential")
+    trainer.train()
+    assert trainer.dropped.lines() == ["3 pictures of 6 examples read with a note: the first of several frames"]
+    trainer.evaluate()
+    assert trainer.dropped.noted == {FIRST_FRAME: 3}  # those of training
 
 
 # Data sets of the library

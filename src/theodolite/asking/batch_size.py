@@ -17,11 +17,6 @@ MOST_TOKENS_ELSEWHERE = 65_536
 FREE_FRAC = 0.25  # of free memory; the rest is for other parts of a survey
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error reports exhausted memory, on an accelerator or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 class BatchSizer:
     """Splits rows into batches of at most `batch` rows; without `batch`, of a power of two that fits free memory at the widest row.
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -16,14 +15,16 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from theodolite.asking.answer import Answer, Question, answer_from_scores
-from theodolite.asking.batch_size import FREE_FRAC, BatchSizer, free_bytes, out_of_memory
+from theodolite.asking.answer import Answer, Question
+from theodolite.asking.batch_size import FREE_FRAC, BatchSizer, free_bytes
 from theodolite.asking.model_inputs import GridInputs, ModelInputs, grid_key, num_pixels, tiles_of
 from theodolite.asking.pictures import Picture, PicturePool, Pictures
 from theodolite.asking.processed import ProcessedPictures, windows
 from theodolite.asking.prompts import DEFAULT, added_text
-from theodolite.asking.reading import default_workers, read_ahead
+from theodolite.asking.reading import default_workers, one_ahead, read_ahead
 from theodolite.asking.rows import Batch, Sharing, TokenRow, collate_rows, rows_of
+from theodolite.asking.scored import Scored, TotalsToHost, answers_of
+from theodolite.models.device import one_host_thread, to_device
 from theodolite.models.exported.attention import refuse_dropped_masks
 from theodolite.models.families import family_of, image_token_id
 from theodolite.models.forward import adaptation_of, base_model, run_forward
@@ -32,25 +33,14 @@ from theodolite.models.taps import recording_blocks, resuming, touching
 from theodolite.models.vision_features import FeatureStore, VisionFeatures, encode_pictures
 from theodolite.records.asking import ChoiceScore, PromptStyle
 from theodolite.records.errors import BadInput
+from theodolite.records.machine_faults import is_out_of_memory
 from theodolite.records.progress import Progress, silent
+from theodolite.worlds.decoding import strict_pillow
 
 Result = TypeVar("Result")
 Name = TypeVar("Name", bound=Hashable)
 # Maps the vision tokens of a batch's rows at a site, and the index of each row's picture, to the tokens that replace them.
 Edit = Callable[[Float[Tensor, "row token dim"], Int[Tensor, " row"]], Float[Tensor, "row token dim"]]
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """Scores of every whole choice of a batch, and the last hidden state at each question's answer position.
-
-    `totals` are log-probabilities in nats, summed over all tokens with the end token; `choices` are the scores that decide: the totals, or
-    the totals per token.
-    """
-
-    choices: Float[Tensor, " choice"]
-    totals: Float[Tensor, " choice"]
-    answer: Float[Tensor, "question dim"]
 
 
 class LocalAsker:
@@ -183,11 +173,32 @@ class LocalAsker:
         `edits` replace vision tokens at sites ("connector", "layer.1" ...). Raises `BadInput` if one question does not fit into memory.
         """
         answers: dict[int, Answer] = {}
-        with torch.no_grad():  # not inference mode, since the model may be trained further
-            for batch, scored in self.passes(pictures, questions, edits):
-                answers |= self._answers(batch, scored)
-                progress(len(answers), len(questions))
+        for _, more in self.answered([(None, pictures, questions)], edits):
+            answers |= more
+            progress(len(answers), len(questions))
         return [answers[number] for number in range(len(questions))]
+
+    def answered(
+        self, asks: Iterable[tuple[Name, Pictures, Sequence[Question]]], edits: Mapping[str, Edit] | None = None
+    ) -> Iterator[tuple[Name, dict[int, Answer]]]:
+        """Answers of several named lists of questions, by number of the question, batch by batch; batches hold questions of one list.
+
+        A thread reads a pool's pictures while the model works on those before, also on those of another list; it takes from `asks`.
+        """
+
+        def reading() -> Iterator[tuple[Name, Pictures | ProcessedPictures, Mapping[int, Question]]]:
+            for name, pictures, questions in asks:
+                for part, numbered in self.parts(pictures, questions):
+                    yield name, part, numbered
+
+        def passes() -> Iterator[tuple[Name, Batch, Scored]]:
+            with one_host_thread(self.base.device), strict_pillow(), closing(one_ahead(reading())) as read:
+                for name, part, numbered in read:
+                    for batch, scored in self.passes(part, numbered, edits):
+                        yield name, batch, scored
+
+        with closing(passes()) as scored:
+            yield from answers_of(scored, self.choice_score)
 
     def ask_under_edits(
         self, pictures: Pictures, questions: Sequence[Question], edits: Mapping[Name, tuple[str, Edit]]
@@ -208,8 +219,8 @@ class LocalAsker:
             results = {}
             for name, (site, edit) in edits.items():
                 with resuming(self.base, site, outputs) if site in layers else nullcontext():
-                    results[name] = self._answers(batch, self.score(batch, vision_features, {site: edit}))
-            return results
+                    results[name] = TotalsToHost(batch, self.score(batch, vision_features, {site: edit}))
+            return {name: totals.read(self.choice_score) for name, totals in results.items()}
 
         with torch.no_grad():
             for part, numbered in self.parts(pictures, questions):
@@ -219,25 +230,18 @@ class LocalAsker:
                             answers[name] |= own
         return {name: [own[number] for number in range(len(questions))] for name, own in answers.items()}
 
-    def _answers(self, batch: Batch, scored: Scored) -> dict[int, Answer]:
-        """Answers of a batch by number of the question."""
-        totals, num_tokens = scored.totals.double().cpu().numpy(), batch.num_tokens.cpu().numpy()
-        cuts = np.flatnonzero(np.diff(batch.question_of_choice.cpu().numpy())) + 1  # a question's choices are adjacent
-        parts = zip(batch.questions, np.split(totals, cuts), np.split(num_tokens, cuts), strict=True)
-        return {number: answer_from_scores(own, tokens, self.choice_score) for number, own, tokens in parts}
-
     def passes(
-        self, pictures: Pictures, questions: Sequence[Question], edits: Mapping[str, Edit] | None = None
+        self, part: Pictures | ProcessedPictures, numbered: Mapping[int, Question], edits: Mapping[str, Edit] | None
     ) -> Iterator[tuple[Batch, Scored]]:
-        """Every batch with its scores; batches hold rows of similar length."""
+        """Every batch of numbered questions about pictures of one grid, with its scores; batches hold rows of similar length."""
 
-        def run(part: Pictures | ProcessedPictures, rows: Sequence[TokenRow]) -> tuple[Batch, Scored]:
-            batch = self.collate(rows, part)
-            return batch, self.score(batch, self.encode_batch(batch, part), edits)
+        def run(rows: Sequence[TokenRow]) -> tuple[Batch, Scored]:
+            with torch.no_grad():  # not inference mode, since the model may be trained further
+                batch = self.collate(rows, part)
+                return batch, self.score(batch, self.encode_batch(batch, part), edits)
 
-        for part, numbered in self.parts(pictures, questions):
-            for rows in self._groups(part, numbered):
-                yield from self.fitting(rows, partial(run, part))
+        for rows in self._groups(part, numbered):
+            yield from self.fitting(rows, run)
 
     def groups(self, pictures: Pictures, questions: Sequence[Question]) -> list[list[TokenRow]]:
         """Batches of the rows of all questions, sized to fit memory, shortest first; a question's rows share a batch.
@@ -267,7 +271,7 @@ class LocalAsker:
             try:
                 results = [run(first)]
             except RuntimeError as error:
-                if not out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 results = []  # yielding outside `except` frees the failed pass's tensors before the retry
             if results:
@@ -287,7 +291,7 @@ class LocalAsker:
     def encode_batch(self, batch: Batch, pictures: Pictures | ProcessedPictures, *, patches: bool = False) -> VisionFeatures:
         """Vision tokens of a batch's rows; a picture of several rows runs once."""
         unique, row = torch.unique(batch.pictures, return_inverse=True)
-        return self.encode_pictures(pictures[unique.numpy()], patches=patches).take(row.to(self.base.device))
+        return self.encode_pictures(pictures[unique.numpy()], patches=patches).take(to_device(row, self.base.device))
 
     def encode_pictures(self, pictures: Pictures | ProcessedPictures, *, patches: bool = False) -> VisionFeatures:
         """Vision tokens of pictures of one token grid, in order; stored ones within `keeping_features`, where no gradient is wanted."""
@@ -319,10 +323,8 @@ class LocalAsker:
             inputs = self.reader.join([pictures.by_number[number] for number in pictures.numbers])
         else:
             inputs = self._inputs_of_size(*pictures.shape[1:3]).inputs(pictures)
-        moved = {
-            name: value.to(self.base.device, self.base.dtype) if value.is_floating_point() else value.to(self.base.device)
-            for name, value in inputs.items()
-        }
+        dtype = self.base.dtype
+        moved = {name: to_device(value, self.base.device, dtype if value.is_floating_point() else None) for name, value in inputs.items()}
         return encode_pictures(self.base, moved, len(pictures), patches=patches)
 
     def score(self, batch: Batch, vision_features: VisionFeatures, edits: Mapping[str, Edit] | None = None) -> Scored:
@@ -338,7 +340,7 @@ class LocalAsker:
             output = run_forward(self.model, batch.view, self.adaptation, outputs=vision_features.outputs())
         steps = output.logits.float().log_softmax(-1)[batch.place, batch.token]
         totals = torch.zeros(len(batch.question_of_choice), device=steps.device).index_add(0, batch.choice, steps)
-        choices = totals if self.choice_score == "total" else totals / batch.num_tokens
+        choices = totals if self.choice_score == "total" else totals / to_device(batch.num_tokens, totals.device)
         return Scored(choices, totals, output.hidden.flatten(0, 1)[batch.answer_at])
 
 

@@ -9,14 +9,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from threading import Lock
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
 
-from theodolite.asking.answer import Answer, Asker, Question, listed
+from theodolite.asking.answer import Answer, Question, listed
 from theodolite.asking.pictures import PicturePool, Pictures
 from theodolite.records.folder import write_whole
+from theodolite.records.parquet import parse_parquet
 from theodolite.records.progress import Progress, silent
 
 # Raise it when code changes what a stored part holds.
@@ -68,22 +70,10 @@ class PartAsker(Protocol):
     def answers(self, parts: Iterable[tuple[int, QuestionPart]], progress: Progress) -> Iterator[tuple[QuestionPart, int, list[Answer]]]:
         """Each part with its number and answers, as soon as they are there.
 
-        Parts are taken from the iterable only when they can be worked on, since each holds pictures. `progress` counts the questions of
-        parts that are not finished.
+        At most a few parts are taken from the iterable ahead, since each holds pictures. `progress` counts the questions of parts that
+        are not finished.
         """
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class InThisProcess:
-    """Parts one after the other, answered by an asker."""
-
-    asker: Asker
-
-    def answers(self, parts: Iterable[tuple[int, QuestionPart]], progress: Progress) -> Iterator[tuple[QuestionPart, int, list[Answer]]]:
-        """As `PartAsker` says."""
-        for number, part in parts:
-            yield part, number, self.asker.ask(part.pictures, part.questions, progress)
 
 
 @dataclass(frozen=True)
@@ -97,9 +87,9 @@ class StoredAnswers:
         """The answers of a part; None if it is not stored, or cannot be read. A pool notes again what became of its pictures."""
         path = self._path(part)
         try:
-            table = pl.read_parquet(path)
+            table = parse_parquet(path)
             facts = json.loads(path.with_suffix(".json").read_bytes()) if isinstance(part.pictures, PicturePool) else None
-        except (OSError, ValueError, pl.exceptions.PolarsError):
+        except (OSError, ValueError):
             return None
         if dict(table.schema) != SCHEMA or len(table) != len(part.questions):
             return None
@@ -143,9 +133,12 @@ class PartedAsker:
         order = _reading_order(pictures, questions)
         answers: dict[int, Answer] = {}
 
+        lock = Lock()  # a thread may take parts, and finds stored ones, while this one writes others
+
         def land(start: int, new: list[Answer]) -> None:
-            answers.update(zip(order[start : start + self.size], new, strict=True))
-            progress(len(answers), len(questions))
+            with lock:
+                answers.update(zip(order[start : start + self.size], new, strict=True))
+                progress(len(answers), len(questions))
 
         def unanswered() -> Iterator[tuple[int, QuestionPart]]:
             for start in range(0, len(questions), self.size):
@@ -158,7 +151,8 @@ class PartedAsker:
                     land(start, known)
 
         def within(more: int, total: int, note: str = "") -> None:
-            progress(len(answers) + more, len(questions), note)
+            with lock:
+                progress(len(answers) + more, len(questions), note)
 
         for part, start, new in self.workers.answers(unanswered(), within):
             if self.stored is not None:

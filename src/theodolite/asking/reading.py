@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from theodolite.asking.pictures import Picture, PicturePool
 from theodolite.worlds.decoding import strict_pillow
@@ -16,6 +16,17 @@ from theodolite.worlds.decoding import strict_pillow
 MOST_PIXELS_AHEAD = 48_000_000
 
 Item = TypeVar("Item")
+# What an iterator gives behind its last item.
+END = object()
+
+
+def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items in order: a thread makes the next one while the one before is worked on."""
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, items, END)
+        while (item := following.result()) is not END:
+            following = thread.submit(next, items, END)
+            yield cast(Item, item)
 
 
 def default_workers() -> int:

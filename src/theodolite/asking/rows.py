@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 from theodolite.asking.answer import Question
 from theodolite.asking.prompts import DEFAULT, write_prompt
 from theodolite.models.conversation_tokenizer import QuestionTokenizer, TokenizedQuestion
+from theodolite.models.device import to_device
 from theodolite.models.exported.layout import NONE, Layout, mark_pictures
 from theodolite.models.pass_inputs import PassInputs
 from theodolite.records.asking import PromptStyle
@@ -68,6 +70,10 @@ class Batch:
     question_of_choice: Int[Tensor, " choice"]  # positions in `questions`
     row_of_question: Int[Tensor, " question"]
     answer_at: Int[Tensor, " question"]
+    # Of each choice, the tokens that are scored, the end token among them; on the host.
+    num_tokens: Int[Tensor, " choice"]
+    # Of each question, whose choices are adjacent.
+    num_choices: tuple[int, ...]
 
     @property
     def vision(self) -> Bool[Tensor, "row token"]:
@@ -79,23 +85,18 @@ class Batch:
         behind = self.vision.flip(1).cumsum(dim=1).flip(1) == 0
         return self.view.layout.real & behind
 
-    @property
-    def num_tokens(self) -> Int[Tensor, " choice"]:
-        """Tokens that are scored of each choice, the end token among them."""
-        return torch.bincount(self.choice, minlength=len(self.question_of_choice))
-
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
-        wanted, suffix = self.view.wanted, self.view.suffix
+        """The same batch on another device; `pictures` stay on the host."""
+        layout, wanted, suffix = self.view.layout, self.view.wanted, self.view.suffix
         view = replace(
             self.view,
-            input_ids=self.view.input_ids.to(device),
-            layout=self.view.layout.to(device),
-            wanted=None if wanted is None else wanted.to(device),
-            suffix=None if suffix is None else suffix.to(device),
+            input_ids=to_device(self.view.input_ids, device),
+            layout=(layout.pinned() if device.type == "cuda" else layout).to(device),
+            wanted=None if wanted is None else to_device(wanted, device),
+            suffix=None if suffix is None else to_device(suffix, device),
         )
         names = ("place", "token", "choice", "question_of_choice", "row_of_question", "answer_at")
-        return replace(self, view=view, **{name: getattr(self, name).to(device) for name in names})
+        return replace(self, view=view, **{name: to_device(getattr(self, name), device) for name in names})
 
 
 def rows_of(
@@ -174,16 +175,23 @@ def _steps(number: int, choice: int, tokenized: TokenizedQuestion, end: int, sta
     return [(number, choice, end if step == 0 else start + step - 1, token) for step, token in enumerate(tokenized.answer)]
 
 
+def _padded(lists: Sequence[Sequence[int]], filler: int) -> Int[Tensor, "row width"]:
+    """Lists of numbers as the rows of a tensor, filled up on the right."""
+    values = np.full((len(lists), max(map(len, lists))), filler, dtype=np.int64)
+    for row, own in enumerate(lists):
+        values[row, : len(own)] = own
+    return torch.from_numpy(values)
+
+
 def collate_rows(rows: Sequence[TokenRow], pad: int, image: int, grids: Sequence[Int[Tensor, "token 2"]], suffix: bool) -> Batch:
     """Rows as a batch, padded on the right; each row holds one picture, whose tiles have these grids.
 
     `suffix`: mark the answers' tokens, to which a prefix language model attends causally.
     """
-    width = max(len(row.tokens) for row in rows)
-    ids = torch.tensor([row.tokens + [pad] * (width - len(row.tokens)) for row in rows])
-    sample = torch.tensor([[number] * len(row.tokens) + [NONE] * (width - len(row.tokens)) for number, row in enumerate(rows)])
-    branch = torch.tensor([row.branch + [0] * (width - len(row.branch)) for row in rows])
-    twig = torch.tensor([row.twig + [0] * (width - len(row.twig)) for row in rows])
+    ids = _padded([row.tokens for row in rows], pad)
+    width = ids.shape[1]
+    sample = _padded([[number] * len(row.tokens) for number, row in enumerate(rows)], NONE)
+    branch, twig = _padded([row.branch for row in rows], 0), _padded([row.twig for row in rows], 0)
     picture, cell = mark_pictures((ids == image) & (sample != NONE), list(grids) * len(rows))
     behind = torch.zeros_like(sample, dtype=torch.bool)
     steps, choices, questions = [], {}, {}
@@ -197,6 +205,7 @@ def collate_rows(rows: Sequence[TokenRow], pad: int, image: int, grids: Sequence
     flat, token, choice = (torch.tensor(column) for column in zip(*steps, strict=True))
     wanted, place = torch.unique(flat, return_inverse=True)
     order = {question: position for position, question in enumerate(questions)}
+    question_of_choice = torch.tensor([order[question] for question, _ in choices])
     layout = Layout(sample, branch, picture, cell, twig if bool(twig.any()) else None)
     return Batch(
         pictures=torch.tensor([row.picture for row in rows]),
@@ -205,7 +214,9 @@ def collate_rows(rows: Sequence[TokenRow], pad: int, image: int, grids: Sequence
         token=token,
         choice=choice,
         questions=tuple(questions),
-        question_of_choice=torch.tensor([order[question] for question, _ in choices]),
+        question_of_choice=question_of_choice,
         row_of_question=torch.tensor([row for row, _ in questions.values()]),
         answer_at=torch.tensor([at for _, at in questions.values()]),
+        num_tokens=torch.bincount(choice, minlength=len(choices)),
+        num_choices=tuple(torch.bincount(question_of_choice).tolist()),
     )

@@ -20,8 +20,9 @@ from theodolite.models.construction.encoders import OWN, encoder_named
 from theodolite.models.device import DType
 from theodolite.models.families import EXPORTED, FAMILIES, family_of
 from theodolite.models.fingerprint import weights_hash
-from theodolite.models.load import load_vlm, loading
+from theodolite.models.load import load_vlm, loading, refuse_random_weights
 from theodolite.models.pictures import PictureReader, ProcessedPicture
+from theodolite.models.untrusted import NO_CODE, SAFE_WEIGHTS
 from theodolite.models.vision_features import encode_pictures
 from theodolite.records.errors import BadInput
 from theodolite.records.progress import Progress
@@ -201,19 +202,17 @@ def _load_encoder(name: str, device: str, dtype: DType) -> _Encoder:
         return _VLMEncoder(*load_vlm(name, device, dtype))
     with loading("vision model", name):
         image_processor = _image_processor(name)
-        model, info = AutoModel.from_pretrained(name, dtype=getattr(torch, dtype), output_loading_info=True)
+        model, info = AutoModel.from_pretrained(name, dtype=getattr(torch, dtype), output_loading_info=True, **SAFE_WEIGHTS)
     two_towers = isinstance(model, nn.Module) and callable(getattr(model, "get_image_features", None))
     missing = sorted(info["missing_keys"])
     # Checkpoints without a pooler are common (DINO, MAE); its weights are then random, and its output is noise.
-    fatal = [key for key in missing if two_towers or "pooler" not in key]
-    if fatal:
-        raise BadInput(f"{name} lacks {len(fatal)} of its weights ({fatal[0]} ...), which would be random; give a complete checkpoint")
+    refuse_random_weights(name, [key for key in missing if two_towers or "pooler" not in key])
     return _TwoTowerEncoder(model, image_processor) if two_towers else _VisionEncoder(model, image_processor, has_pooler=not missing)
 
 
 def _image_processor(name: str) -> Any:
     try:
-        return AutoImageProcessor.from_pretrained(name, backend="pil")
+        return AutoImageProcessor.from_pretrained(name, backend="pil", **NO_CODE)
     except (ImportError, ValueError) as error:
         if "torchvision" not in str(error).lower():
             raise

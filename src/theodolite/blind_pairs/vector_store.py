@@ -74,7 +74,7 @@ class VectorStore:
         """All stored rows, memory-mapped."""
         if not len(self):
             return np.empty((0, self.dim), dtype=np.float32)
-        stored: Float[np.ndarray, "row dim"] = np.load(self.path, mmap_mode="r")
+        stored: Float[np.ndarray, "row dim"] = np.load(self.path, mmap_mode="r", allow_pickle=False)
         return stored
 
     def _recover(self) -> dict[str, int]:

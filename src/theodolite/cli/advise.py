@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from theodolite.cli.app import AsJson, Factors, Strength, WorldOrData, app, console
+from theodolite.cli.app import AsJson, Factors, Strength, WorldOrData, app
+from theodolite.cli.printing import print_line, print_table
 
 
 @app.command("advise")
@@ -29,6 +30,6 @@ def advise_command(
         print(result.model_dump_json(indent=1))
         return
     for table in advice_tables(result):
-        console.print(table)
+        print_table(table)
     for line in advice_lines(result):
-        console.print(line, soft_wrap=True)
+        print_line(line)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from theodolite.cli import options
-from theodolite.cli.app import Overwrite, app, console
+from theodolite.cli.app import Overwrite, app
+from theodolite.cli.printing import console, print_line, print_table
 
 
 @app.command("blind")
@@ -48,9 +49,9 @@ def blind_command(
         steps=Steps(console),
     )
     for table in blind_tables(record):
-        console.print(table)
+        print_table(table)
     for line in blind_lines(record):
-        console.print(line, soft_wrap=True)
+        print_line(line)
     if record.pairs:
         manifest = out / "manifest.jsonl"
-        console.print(f"look at {out / SHEET}, fill in {manifest}, then: theodolite manifest check {manifest}", soft_wrap=True)
+        print_line(f"look at {out / SHEET}, fill in {manifest}, then: theodolite manifest check {manifest}")

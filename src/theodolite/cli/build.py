@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from theodolite.cli.app import Overwrite, app, console
+from theodolite.cli.app import Overwrite, app
+from theodolite.cli.printing import print_line
 
 
 @app.command("build")
@@ -34,5 +35,5 @@ def build_command(
     from theodolite.commands.build import build_model
 
     for line in build_model(encoder, llm, out, seed=seed, dtype=dtype, chat_template=chat_template, overwrite=overwrite):
-        console.print(line, highlight=False)
-    console.print(f"model: {out}")
+        print_line(line)
+    print_line(f"model: {out}")

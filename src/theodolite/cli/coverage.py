@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from theodolite.cli.app import AsJson, Factors, Strength, WorldOrData, app, console
+from theodolite.cli.app import AsJson, Factors, Strength, WorldOrData, app
+from theodolite.cli.printing import print_line, print_table
 from theodolite.records.errors import BadInput
 
 
@@ -39,9 +40,9 @@ def coverage_command(
         return
     from theodolite.report.tables import coverage_table, proxy_lines
 
-    console.print(coverage_table(result, correlated.space.names))
+    print_table(coverage_table(result, correlated.space.names))
     for line in proxy_lines(result):
-        console.print(line)
+        print_line(line)
 
 
 def _cover_data(path: Path, factors: str | None, *, as_json: bool) -> None:
@@ -56,5 +57,5 @@ def _cover_data(path: Path, factors: str | None, *, as_json: bool) -> None:
     if as_json:
         print(result.model_dump_json(indent=1))
         return
-    console.print(data_coverage_table(result))
-    console.print(data_query_table(result))
+    print_table(data_coverage_table(result))
+    print_table(data_query_table(result))

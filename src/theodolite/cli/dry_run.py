@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from theodolite.cli.app import AsJson, app, console
+from theodolite.cli.app import AsJson, app
+from theodolite.cli.printing import print_table
 
 PAPER_RECIPES = ("laver-siglip2", "laver-clip", "laver-qwen2.5-vl", "laver-llava-onevision")
 
@@ -29,4 +30,4 @@ def dry_run_command(
         print(json.dumps([as_values(run) for run in runs], indent=1))
         return
     for run in runs:
-        console.print(memory_table(run))
+        print_table(memory_table(run))

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from theodolite.cli.app import app, console
+from theodolite.cli.app import app
+from theodolite.cli.printing import console, print_line
 from theodolite.records.errors import UnknownName
 
 
@@ -22,7 +23,7 @@ def fetch_command(
     if what != "openmoji":
         raise UnknownName("package of pictures", what, ("openmoji",))
     fetched = fetch_openmoji(into)
-    console.print(f"{'installed in' if fetched.installed else 'already installed in'} {fetched.home}", soft_wrap=True)
+    print_line(f"{'installed in' if fetched.installed else 'already installed in'} {fetched.home}")
     if into is not None:
-        console.print(f"let galleries find it: export THEODOLITE_OPENMOJI={fetched.home.resolve()}", soft_wrap=True)
+        print_line(f"let galleries find it: export THEODOLITE_OPENMOJI={fetched.home.resolve()}")
     console.print(fetched.attribution, soft_wrap=True)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from theodolite.cli.app import AsJson, app, console
+from theodolite.cli.app import AsJson, app
+from theodolite.cli.printing import console, print_table
 
 
 @app.command("language")
@@ -25,4 +26,4 @@ def language_command(
     if as_json:
         print(losses.to_json(), end="")
         return
-    console.print(language_table(losses))
+    print_table(language_table(losses))

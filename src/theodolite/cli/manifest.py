@@ -1,15 +1,20 @@
-"""`theodolite manifest check` and `convert`: counterfactual pairs from files and published benchmarks."""
+"""`theodolite manifest check`, `convert` and `export`: counterfactual pairs from files, from benchmarks, and for other tools."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from theodolite.cli.app import Overwrite, app
+from theodolite.cli.app import Overwrite, WholeHelp, app
+from theodolite.cli.names import known_layout
 
-manifests = typer.Typer(no_args_is_help=True, help="Pairs of pictures from files: check a manifest, or make one from a benchmark.")
+manifests = typer.Typer(
+    cls=WholeHelp,
+    no_args_is_help=True,
+    help="Pairs of pictures from files: check a manifest, make one from a benchmark, or export one for other tools.",
+)
 app.add_typer(manifests, name="manifest")
 
 
@@ -34,7 +39,9 @@ def check_command(
 
 @manifests.command("convert")
 def convert_command(
-    layout: Annotated[str, typer.Argument(help="mmvp, naturalbench, coco_counterfactuals or whatsup", show_default=False)],
+    layout: Annotated[
+        str, typer.Argument(help="mmvp, naturalbench, coco_counterfactuals or whatsup", show_default=False, callback=known_layout)
+    ],
     source: Annotated[Path, typer.Argument(help="folder of the benchmark as its authors publish it", show_default=False)],
     out: Annotated[Path, typer.Option(help="folder for the manifest and its pictures", show_default=False)],
     overwrite: Overwrite = False,
@@ -46,3 +53,27 @@ def convert_command(
     for line in converted.lines():
         print(line)
     print(f"{converted.manifest}: {converted.num_rows:,} rows; check them with `theodolite manifest check {converted.manifest}`")
+
+
+@manifests.command("export")
+def export_command(
+    manifest: Annotated[Path, typer.Argument(help="a .jsonl or .parquet file beside its pictures", show_default=False)],
+    layout: Annotated[
+        Literal["lmms-eval", "datasets", "vlmevalkit"],
+        typer.Option("--as", help="a task of lmms-eval, a data set of Hugging Face, or a table of VLMEvalKit", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="folder for the export", show_default=False)],
+    prompt: Annotated[
+        Literal["free", "options", "letters"],
+        typer.Option(help="how questions are written: alone, with the choices listed, or with lettered choices"),
+    ] = "letters",
+    noise: Annotated[
+        Literal["perturb", "given"],
+        typer.Option(help="perturb: add slightly changed pictures where there is no noise; given: only what is there"),
+    ] = "perturb",
+    overwrite: Overwrite = False,
+) -> None:
+    """Export the pairs of a manifest for another tool; `theodolite survey --answer-log` reads its answers."""
+    from theodolite.commands.export.export import export_manifest
+
+    print(export_manifest(manifest, layout, out, prompt=prompt, noise=noise, overwrite=overwrite))

@@ -7,9 +7,20 @@ from typing import Annotated, Literal
 
 import typer
 
-Model = Annotated[str, typer.Argument(help="folder or hub name of a Hugging Face VLM; with --endpoint, its name there", show_default=False)]
+from theodolite.cli.names import known_world_or_gallery
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="folder or hub name of a Hugging Face VLM; with --endpoint, its name there; with --answer-log, any name", show_default=False
+    ),
+]
 Out = Annotated[Path | None, typer.Option(help="folder for the record (default: runs/survey-MODEL-WORLD)", show_default=False)]
-WorldOrGallery = Annotated[str | None, typer.Option(help="source of the pairs: shapes, easy_vqa, or a gallery such as openmoji:skin_tone")]
+Title = Annotated[str | None, typer.Option(help="name of the record and of its page (default: the training run's, else the model's)")]
+WorldOrGallery = Annotated[
+    str | None,
+    typer.Option(help="source of the pairs: shapes, easy_vqa, or a gallery such as openmoji:skin_tone", callback=known_world_or_gallery),
+]
 PairsFile = Annotated[Path | None, typer.Option(help="or a file of pairs: a manifest in JSONL or Parquet (docs/reference/manifest.md)")]
 PolicyText = Annotated[str | None, typer.Option(help="query policy to judge by (default: as trained, else all open questions)")]
 PromptText = Annotated[
@@ -84,6 +95,12 @@ Endpoint = Annotated[
 KeyName = Annotated[
     str | None, typer.Option(metavar="NAME", help="endpoint: environment variable that holds the key (default: OPENAI_API_KEY)")
 ]
+AnswerLog = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="survey answers that lmms-eval or VLMEvalKit has logged, without the model; with --pairs (docs/howto/tools.md)"
+    ),
+]
 Answers = Annotated[
     Literal["auto", "logprobs", "text"] | None,
     typer.Option(help="endpoint: how answers are read (default: auto, which is logprobs where the server offers them)"),
@@ -91,6 +108,12 @@ Answers = Annotated[
 Concurrency = Annotated[int | None, typer.Option(min=1, help="endpoint: concurrent requests (default: 8)")]
 PerMinute = Annotated[float | None, typer.Option(min=0.01, help="endpoint: largest number of requests a minute (default: no limit)")]
 Timeout = Annotated[float | None, typer.Option(min=0.01, help="endpoint: seconds to wait for an answer (default: 120)")]
+Retries = Annotated[
+    int | None, typer.Option(min=0, help="endpoint: how often a request that fails for a passing reason is sent again (default: 6)")
+]
+LongestWait = Annotated[
+    float | None, typer.Option(min=0, help="endpoint: most seconds between two tries, which begin with 1 and double (default: 60)")
+]
 Cache = Annotated[Path | None, typer.Option(help="endpoint: file that keeps the answers (default: OUT.responses.sqlite)")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="endpoint: print the expected cost; ask and write nothing")]
 PriceIn = Annotated[float | None, typer.Option(min=0, help="endpoint: USD for a million tokens sent")]

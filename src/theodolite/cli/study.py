@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from theodolite.cli.app import app, console
+from theodolite.cli.app import app
+from theodolite.cli.printing import console, print_line, print_table
 from theodolite.records.errors import BadInput
 
 SEEDS, QUICK_SEEDS = 5, 1
@@ -53,19 +54,19 @@ def study_command(
     number = seeds or (QUICK_SEEDS if quick else SEEDS)
     folder = out or Path("runs") / "studies" / (f"{study_named(name).name}-quick" if quick else name)
     if plan:
-        console.print(plan_study(name, range(number), folder, quick=quick, workers=workers))
+        print_table(plan_study(name, range(number), folder, quick=quick, workers=workers))
         return
     if rejudge:
         rejudged = rejudge_study(name, range(number), folder, Thresholds(**levels), quick=quick)
-        console.print(rejudged.table())
+        print_table(rejudged.table())
         for line in rejudged.lines():
-            console.print(line)
+            print_line(line)
         return
     if so_far:
         record = judge_study(name, range(number), folder, quick=quick)
     else:
         record = make_study(name, range(number), folder, Steps(console), quick=quick, on=on, workers=workers)
-    console.print(claims_table(record))
+    print_table(claims_table(record))
     for note in record.notes:
-        console.print(f"note: {note}")
-    console.print(f"page: {folder / 'index.html'}")
+        print_line(f"note: {note}")
+    print_line(f"page: {folder / 'index.html'}")

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from theodolite.cli.app import Overwrite, app, console
+from theodolite.cli.app import Overwrite, app
+from theodolite.cli.printing import console, print_line, print_table
 
 
 @app.command("tour")
@@ -27,5 +28,5 @@ def tour_command(
     records = run_tour(tour_named(world, seeds, short=short), folder, overwrite=overwrite, steps=Steps(console))
     for table in (tour_table(records), score_table(records)):
         if table is not None:
-            console.print(table)
-    console.print(f"report: {folder / 'report.html'}")
+            print_table(table)
+    print_line(f"report: {folder / 'report.html'}")

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from theodolite.cli.app import Seed, app, console
-from theodolite.cli.loading import loading
+from theodolite.cli.app import Seed, app
+from theodolite.cli.names import RECIPES, known_recipe
+from theodolite.cli.printing import console, print_line
 from theodolite.records.errors import Interrupted
 
 
 @app.command("train")
 def train_command(
-    recipe: Annotated[str, typer.Argument(help="tiny-laver, smol, laver-siglip2, laver-clip, laver-qwen2.5-vl or laver-llava-onevision")],
+    recipe: Annotated[str, typer.Argument(help=f"{', '.join(RECIPES[:-1])} or {RECIPES[-1]}", callback=known_recipe)],
     out: Annotated[Path | None, typer.Option(help="folder of the run (default: runs/RECIPE); an interrupted run in it is resumed")] = None,
     data: Annotated[
         list[str] | None,
@@ -39,11 +39,10 @@ def train_command(
     """Train a VLM in stages, the middle one with LaVer's visual losses. Also runs under `accelerate launch -m theodolite train ...`."""
     console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes only the first prints
     out = out or Path("runs") / recipe
-    console.print(f"{recipe}: training into {out}; loading PyTorch and transformers, which takes some seconds", soft_wrap=True)
-    with loading():
-        from theodolite.commands.progress import Steps
-        from theodolite.commands.train import train_recipe
-        from theodolite.training.launch import leave_together
+    print_line(f"{recipe}: training into {out}; loading PyTorch and transformers, which takes some seconds")
+    from theodolite.commands.progress import Steps
+    from theodolite.commands.train import train_recipe
+    from theodolite.training.launch import leave_together
 
     stopped: Interrupted | None = None
     try:
@@ -59,10 +58,9 @@ def train_command(
             overwrite=overwrite,
             steps=Steps(console),
         )
-        console.print(f"model: {model}")
+        print_line(f"model: {model}")
     except Interrupted as error:
         stopped = Interrupted(error.signum, str(error))  # the error itself refers to the Trainer, which must be released first
     leave_together()
     if stopped is not None:
-        print(f"theodolite: {stopped}", file=sys.stderr)
-        raise typer.Exit(128 + stopped.signum)
+        raise stopped

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from theodolite.cli.app import Overwrite, Seed, Strength, app, console
+from theodolite.cli.app import Overwrite, Seed, Strength, app
+from theodolite.cli.names import known_world
+from theodolite.cli.printing import print_line
 from theodolite.records.errors import BadInput
 
 
 @app.command("world")
 def world_command(
-    name: Annotated[str, typer.Argument(help="shapes or easy_vqa", show_default=False)],
+    name: Annotated[str, typer.Argument(help="shapes or easy_vqa", show_default=False, callback=known_world)],
     out: Annotated[Path, typer.Option(help="folder for pictures, questions and pairs", show_default=False)],
     strength: Strength = None,
     ask: Annotated[str | None, typer.Option(help="query policy (default: all open questions)")] = None,
@@ -43,4 +45,4 @@ def world_command(
         overwrite=overwrite,
         pairs_only=pairs,
     )
-    console.print(f"{out}: {counts}")
+    print_line(f"{out}: {counts}")

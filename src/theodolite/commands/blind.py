@@ -21,7 +21,7 @@ from theodolite.commands.progress import Steps
 from theodolite.models.device import DType, Placement
 from theodolite.records.blind import BlindPair, BlindRecord, CosineQuantile, EncoderFacts
 from theodolite.records.errors import BadInput
-from theodolite.records.folder import cache_folder, refuse_taken, whole_folder
+from theodolite.records.folder import cache_folder, refuse_taken, sole_writer, whole_folder
 from theodolite.worlds.manifest.read import write_manifest
 
 NUM_SAMPLES = 100_000  # random pairs, for the distribution of cosines
@@ -61,25 +61,27 @@ def mine_blind_pairs(
     """Writes `manifest.jsonl` with its pictures, `sheet.png` and `blind.json`; where no pair qualifies, the last two only.
 
     Vectors are stored in `vectors` (default: theodolite's cache folder), so that a further search of the same pictures embeds none.
-    Raises `FolderTaken`, and `BadInput` for unusable pictures and models. `device` and `dtype` None: as `models.device.Placement` chooses.
+    Raises `FolderTaken`, and `BadInput` for unusable pictures and models, and if another process writes `out`. `device` and `dtype` None:
+    as `models.device.Placement` chooses.
     """
     refuse_taken(out, overwrite=overwrite)
     if out.resolve().is_relative_to(pictures.resolve()):
         raise BadInput(f"{out} lies within {pictures}, so the next search would include its output; give a folder outside")
-    with steps.step("find") as progress:
-        folder_pictures = find_pictures(pictures, progress)
-    placement = Placement.of(device, dtype)
-    steps.console.print(f"on {placement}")
-    store = cache_folder() / "vectors" if vectors is None else vectors
-    one_store, one_facts = _embed_folder(folder_pictures, same, store, placement, batch, steps)
-    other_store, other_facts = _embed_folder(folder_pictures, different, store, placement, batch, steps)
-    if one_store.path == other_store.path:
-        raise BadInput(f"{same} and {different} are the same encoder; give two different ones")
-    one, other = (_vectors(each, folder_pictures.files) for each in (one_store, other_store))
-    record = _compare(folder_pictures, (one, one_facts), (other, other_facts), search, steps)
-    with whole_folder(out, overwrite=overwrite) as folder:
-        _write(folder, record, folder_pictures)
-    return record
+    with sole_writer(out):
+        with steps.step("find") as progress:
+            folder_pictures = find_pictures(pictures, progress)
+        placement = Placement.of(device, dtype)
+        steps.console.print(f"on {placement}")
+        store = cache_folder() / "vectors" if vectors is None else vectors
+        one_store, one_facts = _embed_folder(folder_pictures, same, store, placement, batch, steps)
+        other_store, other_facts = _embed_folder(folder_pictures, different, store, placement, batch, steps)
+        if one_store.path == other_store.path:
+            raise BadInput(f"{same} and {different} are the same encoder; give two different ones")
+        one, other = (_vectors(each, folder_pictures.files) for each in (one_store, other_store))
+        record = _compare(folder_pictures, (one, one_facts), (other, other_facts), search, steps)
+        with whole_folder(out, overwrite=overwrite) as folder:
+            _write(folder, record, folder_pictures)
+        return record
 
 
 Encoder = tuple[EncoderVectors, EncoderFacts]

@@ -1,14 +1,29 @@
-"""Comparison of two surveys on disk, and its table. Needs neither a model nor torch."""
+"""Comparison of two surveys on disk: its table and its page. Needs neither a model nor torch."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.table import Table
 
+from theodolite.measurement.survey.compare import compared_rows
 from theodolite.records.comparison import CellChange, Change, Comparison
+from theodolite.report.bar import Serving
+from theodolite.report.comparison.page import build_comparison
+from theodolite.report.stored import read_rows, read_stored
+from theodolite.report.words import WORD
+
+
+def comparison_html(one: Path, other: Path, comparison: Comparison, serving: Serving | None = None) -> str:
+    """The page of a comparison of the surveys in two folders. Raises `BadRecord` where one is not complete."""
+    surveys = [read_stored(folder) for folder in (one, other)]
+    rows = [read_rows(folder) for folder in (one, other)]
+    matched = compared_rows(surveys[0].record, rows[0], surveys[1].record, rows[1])
+    return build_comparison(surveys[0], surveys[1], comparison, matched, serving)
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """One row per cell: moved and right in both surveys, differences with intervals, and the smallest detectable difference."""
+    """One row per cell, worst change first: moved and right in both, differences with intervals, the smallest detectable difference."""
     one, other = comparison.one.title, comparison.other.title
     table = Table(
         title=f"What {other} does differently from {one} on the same pairs "
@@ -20,7 +35,7 @@ def comparison_table(comparison: Comparison) -> Table:
     for name in ("moved", "difference", "detectable", "right", "difference"):
         table.add_column(name, justify="right")
     table.add_column("change")
-    for cell in comparison.cells:
+    for cell in sorted(comparison.cells, key=lambda cell: cell.gain):
         table.add_row(
             f"do({cell.factor}) -> {cell.query}",
             f"{'read' if cell.truth_moves else 'leak'}, {cell.form.replace('_', '/')}\n{cell.num_scenes} scenes",
@@ -34,6 +49,12 @@ def comparison_table(comparison: Comparison) -> Table:
     return table
 
 
+def verdict_change_lines(comparison: Comparison) -> list[str]:
+    """A line on each verdict that differs, worst first, or one that none does."""
+    lines = [f"verdict of {each.factor}: {WORD[each.one]} -> {WORD[each.other]}" for each in comparison.verdicts]
+    return lines or ["no verdict differs"]
+
+
 def alone_line(comparison: Comparison) -> str | None:
     """A line on rows left out because only one survey has them; None if both have the same."""
     alone = [side for side in (comparison.one, comparison.other) if side.num_rows_alone]
@@ -41,6 +62,15 @@ def alone_line(comparison: Comparison) -> str | None:
         return None
     words = " and ".join(f"{side.num_rows_alone:,} that only {side.title} was asked" for side in alone)
     return f"{comparison.num_rows:,} rows compared; left out: {words}"
+
+
+def withheld_lines(comparison: Comparison) -> list[str]:
+    """A line on each query that is not compared, since a survey withholds its rates."""
+    return [
+        f"not compared: {query}, since {mass:.0%} of the probability of {side.title} lies outside the choices"
+        for side in (comparison.one, comparison.other)
+        for query, mass in side.withheld.items()
+    ]
 
 
 def _both(change: Change) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from theodolite.measurement.survey.session import refuse_inside, survey_model
 from theodolite.measurement.survey.surveyed import SurveyedModel
 from theodolite.measurement.survey.targets import SurveyTarget
 from theodolite.records.asking import PromptStyle
-from theodolite.records.folder import refuse_taken
+from theodolite.records.folder import refuse_taken, sole_writer
 
 DRAWN_SIDE = 224  # of pictures that are drawn, in pixels
 MAX_PIXELS = 2**20  # of a picture of a file: more makes requests of several MB, which most servers scale down anyway
@@ -42,24 +43,28 @@ def run_endpoint_survey(
     concurrency: int = 8,
     per_minute: float | None = None,
     timeout_s: float = 120.0,
+    retries: int = 6,
+    longest_wait_s: float = 60.0,
     cache: Path | None = None,
     price_in: float | None = None,
     price_out: float | None = None,
+    csv: Path | None = None,
     **asking: Any,
 ) -> SurveyResult | None:
     """Surveys a model behind an endpoint and writes the result to `out`; a dry run prints the cost and returns None.
 
-    Answers are stored in `cache`, by default beside the record, so that an interrupted survey continues where it stopped. Prices are USD
-    for a million tokens. Pictures of files are sent at their own aspect ratio with at most `max_pixels` (None: `MAX_PIXELS`), or as squares
-    of `picture_size`; others are drawn at that size. `asking` are fields of `SurveyOptions`. Raises `BadInput` on anything that cannot
-    be used.
+    Answers are stored in `cache`, by default beside the record, so that an interrupted survey goes on. Prices are USD for a million tokens.
+    Pictures of files are sent at their own aspect ratio with at most `max_pixels` (None: `MAX_PIXELS`), or as squares of `picture_size`,
+    at which others are drawn. `asking` are fields of `SurveyOptions`. Raises `BadInput` on anything that cannot be used.
     """
     if not dry_run:
         refuse_taken(out, overwrite=overwrite)
-    options = SurveyOptions(measures=measures_named(measures), title=model.rstrip("/").rpartition("/")[2], prompt=prompt, **asking)
+    asking = {"title": model.rstrip("/").rpartition("/")[2], **asking}
+    options = SurveyOptions(measures=measures_named(measures), prompt=prompt, **asking)
     target, options = resolve_target(arguments, options, None, steps.console.print)
     options, side = _sizes(target, options)
-    settings = EndpointSettings(url, model, key_env, answers, side, concurrency, per_minute, timeout_s, prompt=prompt)
+    waits = {"timeout_s": timeout_s, "retries": retries, "longest_wait_s": longest_wait_s}
+    settings = EndpointSettings(url, model, key_env, answers, side, concurrency, per_minute, **waits, prompt=prompt)
     path = cache or _beside(out)
     refuse_inside(options.measures)  # before a file is made
 
@@ -67,19 +72,19 @@ def run_endpoint_survey(
         return survey_model(surveyed, target, options, **({} if steps is None else {"steps": steps.costed_step}))
 
     asker: EndpointAsker | None = None
-    responses = ResponseCache(path if path.exists() or not dry_run else None)
-    try:
+    with (
+        nullcontext() if dry_run else sole_writer(out),
+        closing(ResponseCache(path if path.exists() or not dry_run else None)) as responses,
+    ):
         if not dry_run:
+            refuse_taken(out, overwrite=overwrite)  # another process may have ended in between
             asker = EndpointAsker(settings, responses)
             asker.identify()  # what the server offers and its version decide what is left to ask
-        cost = _cost(settings, responses, survey)
-        steps.console.print(cost.words(price_in, price_out), highlight=False)
+        steps.console.print(_cost(settings, responses, survey).words(price_in, price_out), highlight=False)
         if asker is None:
             return None
         result = survey(SurveyedModel(asker, side or DRAWN_SIDE, asker.describe, asker.notices), steps)
-    finally:
-        responses.close()
-    save_result(result, out, overwrite=overwrite, steps=steps)
+        save_result(result, out, overwrite=overwrite, steps=steps, csv=csv)
     return result
 
 

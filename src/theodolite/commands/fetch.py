@@ -7,9 +7,9 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from theodolite.records.errors import BadInput
+from theodolite.records.folder import sole_writer, whole_folder
 from theodolite.worlds.openmoji.data import ATTRIBUTION, VERSION, openmoji_folder
 
 PACKAGE = f"openmoji@{VERSION}"
@@ -28,7 +28,7 @@ def fetch_openmoji(into: Path | None = None) -> FetchedPackage:
     """Installs the npm package openmoji, version `VERSION`, below `into` (default: where galleries look).
 
     The installation is atomic: npm writes to a temporary folder next to it, which is checked and then moved. Raises `BadInput` where npm
-    is missing or fails, or the package is incomplete.
+    is missing or fails, the package is incomplete, or another process is installing it.
     """
     home = openmoji_folder() if into is None else into / "node_modules" / "openmoji"
     fault = fault_of(home)
@@ -43,19 +43,20 @@ def fetch_openmoji(into: Path | None = None) -> FetchedPackage:
             "yourself and set THEODOLITE_OPENMOJI to its folder"
         )
     prefix = home.parent.parent
-    try:
-        prefix.mkdir(parents=True, exist_ok=True)
-        # In the target's parent: a move within one file system is atomic.
-        with TemporaryDirectory(prefix=".openmoji-", dir=prefix) as staging:
-            package = _install(npm, Path(staging))
-            _move(package, home, Path(staging))
-    except OSError as error:
-        raise BadInput(f"{PACKAGE} cannot be installed in {prefix} ({error}); give another folder with --into") from error
+    with sole_writer(home):
+        if fault_of(home) is None:  # another process has ended in between
+            return FetchedPackage(home, False, ATTRIBUTION)
+        with whole_folder(home, overwrite=True) as folder:
+            try:
+                _install(npm, folder)
+            except OSError as error:
+                raise BadInput(f"{PACKAGE} cannot be installed in {prefix} ({error}); give another folder with --into") from error
     return FetchedPackage(home, True, ATTRIBUTION)
 
 
-def _install(npm: str, staging: Path) -> Path:
-    """Folder of the package as npm installed it, checked."""
+def _install(npm: str, folder: Path) -> None:
+    """Fills a folder with the package as npm installs it, checked."""
+    staging = folder / ".npm"  # npm wants to have the package below the folder that it is given
     # --ignore-scripts: no code of the package is run.
     command = [npm, "install", "--prefix", str(staging), "--ignore-scripts", "--no-audit", "--no-fund", PACKAGE]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
@@ -63,19 +64,16 @@ def _install(npm: str, staging: Path) -> Path:
         lines = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()]
         # The last lines of npm's output name its log; the error is before them.
         errors = [line for line in lines if "complete log of this run" not in line and not line.endswith("-debug-0.log")]
-        raise BadInput(f"npm could not install {PACKAGE} (status {done.returncode}): {errors[-1] if errors else 'no output'}")
+        raise BadInput(
+            f"npm could not install {PACKAGE} in {staging.parent} (status {done.returncode}): {errors[-1] if errors else 'no output'}"
+        )
     package = staging / "node_modules" / "openmoji"
     fault = fault_of(package)
     if fault is not None:
         raise BadInput(f"npm succeeded, but the package {fault}; try again, or check npm's settings (npm config list)")
-    return package
-
-
-def _move(package: Path, home: Path, staging: Path) -> None:
-    home.parent.mkdir(exist_ok=True)
-    if home.exists():
-        home.rename(staging / "replaced")
-    package.rename(home)
+    for path in package.iterdir():
+        path.rename(folder / path.name)
+    shutil.rmtree(staging)
 
 
 def fault_of(home: Path) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from theodolite.commands.csv_tables import cells_csv
 from theodolite.commands.progress import Steps
 from theodolite.measurement.internals.registry import measures_named
 from theodolite.measurement.survey.options import INSIDE_SCENES, SurveyOptions
@@ -16,16 +17,17 @@ from theodolite.measurement.survey.resolution import Resolvable, ResolvableLeak,
 from theodolite.measurement.survey.result import SurveyResult
 from theodolite.measurement.survey.session import survey_model
 from theodolite.measurement.survey.targets import GalleryTarget, SurveyTarget, WorldTarget
-from theodolite.measurement.survey.unfinished import unfinished_beside
+from theodolite.measurement.survey.unfinished import remove_if_done, unfinished_beside
 from theodolite.models.device import Placement
 from theodolite.records.errors import BadInput
-from theodolite.records.folder import refuse_taken
+from theodolite.records.folder import refuse_taken, sole_writer, whole_folder, write_whole
 from theodolite.records.survey import Thresholds
 from theodolite.records.training import TrainingRecord, read_training
 from theodolite.worlds.manifest.faults import fault_lines
 from theodolite.worlds.manifest.read import read_manifest
 from theodolite.worlds.registry import gallery_named, is_gallery, world_named
 
+PAGE = "report.html"
 # Side in pixels of the pictures of a plan that is only counted.
 PLANNED_SIZE = 64
 
@@ -40,6 +42,11 @@ class TargetArguments:
     strength: float | None = None
     num_scenes: int | None = None
     seed: int | None = None
+
+    def words(self) -> list[str]:
+        """The arguments as they are written on the command line, without the number of scenes."""
+        given = {"--world": self.world, "--pairs": self.pairs, "--ask": self.ask, "--strength": self.strength, "--seed": self.seed}
+        return [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
 
     def refuse(self, why: str, *names: str) -> None:
         """Raises `BadInput` if some of these were given, which mean nothing here."""
@@ -90,14 +97,16 @@ def run_survey(
     steps: Steps,
     measures: str = "shadows",
     inside_scenes: int | None = None,
+    csv: Path | None = None,
     **settings: Any,
 ) -> SurveyResult:
-    """Surveys a model from a folder or hub name on a world, a gallery or a file of pairs, and writes the result to `out`.
+    """Surveys a model from a folder or hub name on a world, a gallery or a file of pairs, and writes the result to `out`, with its page.
 
     Until it is finished, answers and measures are stored beside `out`, and the same call goes on from them after an interruption.
-    `measures` is a list such as "ladder,causal"; `settings` are fields of `SurveyOptions`. Raises `BadInput` on anything that cannot be
-    used, before the model is loaded wherever that can be known.
+    `measures` is a list such as "ladder,causal"; `settings` are fields of `SurveyOptions`; `csv` is a file for the cells. Raises
+    `BadInput` on anything that cannot be used, before the model is loaded wherever that can be known.
     """
+    remove_if_done(out)
     refuse_taken(out, overwrite=overwrite)
     chosen = measures_named(measures)
     if inside_scenes is not None and not chosen:
@@ -113,12 +122,14 @@ def run_survey(
         options = replace(options, device=placement.device, dtype=placement.dtype)
     else:
         steps.console.print(f"{model} in workers on {'a Ray cluster' if options.on == 'ray' else ','.join(options.devices)}")
-    with unfinished_beside(out) as unfinished:
+    with sole_writer(out), unfinished_beside(out) as unfinished:
+        refuse_taken(out, overwrite=overwrite)  # another process may have ended in between
         if unfinished.is_begun:
             steps.console.print(f"going on with the interrupted survey in {unfinished.folder}")
         result = survey_model(model, target, options, training=training, steps=steps.costed_step, unfinished=unfinished)
         steps.console.print(f"{result.run.pairs_per_s:.1f} pairs a second")
-        save_result(result, out, overwrite=overwrite, steps=steps)
+        unfinished.note_done(result.record)
+        save_result(result, out, overwrite=overwrite, steps=steps, csv=csv)
     return result
 
 
@@ -163,8 +174,11 @@ def _or_never(rate: float | None) -> str:
     return "never" if rate is None else f"{rate:.2f}"
 
 
-def save_result(result: SurveyResult, out: Path, *, overwrite: bool, steps: Steps) -> None:
-    """Prints the notices of a survey and writes it."""
+def save_result(result: SurveyResult, out: Path, *, overwrite: bool, steps: Steps, csv: Path | None = None) -> None:
+    """Prints the notices of a survey and writes it with its page, and its cells as CSV if a file is named: all of it, or no folder."""
     for notice in result.run.notices:
         steps.console.print(f"note: {notice}")
-    result.save(out, overwrite=overwrite)
+    with whole_folder(out, overwrite=overwrite) as folder:
+        result.save(folder, overwrite=True, with_page=True)
+        if csv is not None:
+            write_whole(csv, cells_csv(result.record))

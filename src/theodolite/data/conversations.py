@@ -76,7 +76,7 @@ def _messages(turn: Any) -> Iterator[Message]:
 
 
 def _message(role: Any, content: Any) -> Message:
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise BadConversation(f"a turn has the role {_shortened(role)}; expected one of {', '.join(ROLES)}")
     if isinstance(content, str):
         texts = _MARK.split(content)

@@ -1,4 +1,4 @@
-"""Examples that cannot be trained on: the reason of each, their counts, and when they stop the run."""
+"""Examples that cannot be trained on: the reason of each, their counts, and when they stop the run. Notes about pictures that can."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class Dropped:
     Damage is unreadable and malformed examples; at most the fraction `max_damaged_frac` (0 to 1) is allowed. It stops the run where it is
     certain that the data has more (the number of different damaged examples, if `num_examples` is known), or statistically clear (a
     binomial test of the share seen so far, one-sided, at `LEVEL`). A run is also stopped where none of all examples, or of the first
-    `min_seen`, gave a sample, whatever the reason. `listed` maps the first `num_listed` dropped examples' keys to reasons.
+    `min_seen`, gave a sample, whatever the reason. `listed` maps the first `num_listed` dropped examples' keys to reasons. `noted` counts
+    the pictures of examples that were kept, by note of the decoder.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Dropped:
         self.num_seen = 0
         self.counts: Counter[str] = Counter()
         self.listed: dict[str, str] = {}
+        self.noted: Counter[str] = Counter()
         self._damaged_keys: set[str] = set()
 
     def add(self, dropped: Sequence[tuple[str, str]], num_seen: int) -> None:
@@ -78,8 +80,10 @@ class Dropped:
         )
 
     def lines(self) -> list[str]:
-        """One line of text per kind; empty if no example was dropped."""
-        return [f"{count} of {self.num_seen} examples left out: {kind}" for kind, count in sorted(self.counts.items())]
+        """One line of text per kind of dropped examples, and one per note about pictures; empty if there is neither."""
+        dropped = [f"{count} of {self.num_seen} examples left out: {kind}" for kind, count in sorted(self.counts.items())]
+        noted = [f"{count} pictures of {self.num_seen} examples read with a note: {note}" for note, count in sorted(self.noted.items())]
+        return dropped + noted
 
     def _refuse_damaged(self) -> None:
         damaged = sum(self.counts[kind] for kind in DAMAGE)

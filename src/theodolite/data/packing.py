@@ -23,6 +23,7 @@ from theodolite.models.pass_inputs import BatchPlan
 from theodolite.models.pictures import PictureReader
 from theodolite.objectives.masking import draw_ranks
 from theodolite.records.errors import BadInput
+from theodolite.worlds.decoding import NOTES
 
 # Default limit on a sample's tokens: the paper's context length.
 MAX_LENGTH = 2048
@@ -34,7 +35,8 @@ class PackingCollator:
     A batch holds, as (row, token): `input_ids`, `sample`, `branch`, `picture`, `cell` (the fields of `layout.Layout`), `rank` and
     `dither` (see `objectives.masking`); `predicts`, the flat positions that predict answer tokens, and these tokens as `labels`; `plan`, a
     `BatchPlan`; the pixel inputs under the model's own names, if there are pictures; `dropped`, the (key, reason) pairs of dropped
-    examples, and `num_seen`. A sample does not depend on its neighbours, the batch, the worker or the process.
+    examples, `num_seen`, and `noted`, the number of pictures by note of the decoder (`decoding.NOTES`, in order). A sample does not
+    depend on its neighbours, the batch, the worker or the process.
 
     Widths are multiples of `pad_to_multiple_of`; None is 128 for a model with flex attention, else 1.
 
@@ -104,6 +106,7 @@ class PackingCollator:
             "plan": BatchPlan.of(batch, self.pad_to_multiple_of, encoder_inputs(self.reader.config, pixels)).ahead(),
             "dropped": dropped,
             "num_seen": len(examples),
+            "noted": [sum(sample.notes.count(note) for sample in samples) for note in NOTES],
         }
 
     def _sample(self, example: TrainingExample | Malformed) -> Sample:

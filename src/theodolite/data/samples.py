@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from theodolite.models.exported.grids import picture_grids
 from theodolite.models.families import image_token_id
 from theodolite.models.pictures import PictureReader, ProcessedPicture
 from theodolite.records.errors import BadInput
-from theodolite.worlds.decoding import UNDECODABLE, decode, strict_pillow
+from theodolite.worlds.decoding import UNDECODABLE, DecodedPicture, decode, strict_pillow
 
 TooLong = Literal["drop", "refuse"]
 
@@ -30,7 +30,8 @@ class Sample:
     """One sequence: a trunk (branch 0) up to the last picture's last token, then each conversation's rest as a branch (1, 2 ...).
 
     A single conversation is all trunk. `targets[i]` is the token after token i in its conversation, `IGNORE` where untrained; so an
-    answer's last token takes no position. `grids` are the (tokens, 2) cells of each picture, `processed` its pixel inputs, both in order.
+    answer's last token takes no position. `grids` are the (tokens, 2) cells of each picture, `processed` its pixel inputs, both in order;
+    `notes` are those of the decoder about its pictures (`decoding.NOTES`).
     """
 
     key: str
@@ -39,6 +40,7 @@ class Sample:
     branch: tuple[int, ...]
     grids: tuple[Tensor, ...] = ()
     processed: tuple[ProcessedPicture, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class SampleMaker:
@@ -60,7 +62,8 @@ class SampleMaker:
         """The sample of an example. Raises `Unfit` with the reason if there is none, `BadInput` if it is too long and that is refused."""
         if not example.conversations:
             raise Unfit("malformed", "there is no conversation")
-        processed = self._process(example.pictures)
+        decoded = [open_picture(picture) for picture in example.pictures]
+        processed = self._process([each.image for each in decoded])
         placeholders = [picture.placeholder for picture in processed]
         try:
             conversations = [self.conversation_tokenizer.tokenize(conversation, placeholders) for conversation in example.conversations]
@@ -70,13 +73,13 @@ class SampleMaker:
         image = self.conversation_tokenizer.image_token_id
         if conversations[0].tokens.count(image) != sum(len(grid) for grid in grids):
             raise Unfit("malformed", "a text holds an image token of its own")
-        sample = join_conversations(example.key, conversations, image, grids, processed)
+        notes = tuple(note for each in decoded for note in each.facts.notes)
+        sample = replace(join_conversations(example.key, conversations, image, grids, processed), notes=notes)
         return sample if len(sample.tokens) <= self.max_length else self._cut(sample)
 
-    def _process(self, pictures: Sequence[Picture]) -> tuple[ProcessedPicture, ...]:
-        opened = [open_picture(picture) for picture in pictures]
+    def _process(self, opened: Sequence[Image.Image]) -> tuple[ProcessedPicture, ...]:
         try:
-            return tuple(self.reader.read_conversation(opened)) if opened else ()
+            return tuple(self.reader.read_conversation(list(opened))) if opened else ()
         except UNDECODABLE as error:  # image processors differ in what they raise on thin and tiny pictures
             sizes = ", ".join(f"{picture.width} x {picture.height}" for picture in opened)
             raise Unfit("unreadable", f"the image processor refuses pictures of {sizes} ({error})") from error
@@ -86,7 +89,7 @@ class SampleMaker:
         targets = sample.targets[: self.max_length]
         length = max((at + 1 for at, target in enumerate(targets) if target != IGNORE), default=0)
         if length >= end and length:
-            return Sample(sample.key, sample.tokens[:length], targets[:length], sample.branch[:length], sample.grids, sample.processed)
+            return replace(sample, tokens=sample.tokens[:length], targets=targets[:length], branch=sample.branch[:length])
         inside = f"its pictures end at token {end}" if end > self.max_length else "no answer begins before"
         problem = f"{len(sample.tokens)} tokens where {self.max_length} are allowed, and {inside}"
         if self.too_long == "refuse":
@@ -121,8 +124,8 @@ def join_conversations(
     return Sample(key, tuple(tokens), tuple(targets), tuple(branch), grids, processed)
 
 
-def open_picture(picture: Picture) -> Image.Image:
-    """A picture in RGB, upright, transparent parts on white, as surveys see it (`worlds.decoding`); of an animation the first frame.
+def open_picture(picture: Picture) -> DecodedPicture:
+    """A picture in RGB, upright, transparent parts on white, as surveys see it (`worlds.decoding`), with notes about it.
 
     Raises `Unfit` if it is unreadable, has no known white, or is so large that it may be a decompression bomb.
     """
@@ -134,7 +137,7 @@ def open_picture(picture: Picture) -> Image.Image:
             most = Image.MAX_IMAGE_PIXELS
             if most is not None and picture.width * picture.height > most:
                 raise Image.DecompressionBombError(f"{picture.width} x {picture.height} pixels are more than {most:,}")
-            return decode(picture).image
+            return decode(picture)
     except UNDECODABLE as error:
         raise Unfit("unreadable", f"{name} ({type(error).__name__}: {error})") from error
 

@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from theodolite.models.fingerprint import weights_hash
 from theodolite.records.errors import BadInput
+from theodolite.records.machine_faults import disk_fault
 
 # Limit of a cache in memory; features beyond it are computed at every use.
 LIMIT_GIB = 2.0
 # Several processes may write one cache; each waits up to this long for a lock.
 PATIENCE_S = 60.0
+HASH = 16  # bytes before each value on disk
 
 
 @runtime_checkable
@@ -55,25 +58,27 @@ class MemoryFeatureCache:
 
 
 class DiskFeatureCache:
-    """A cache in an SQLite file, safe for several processes at once."""
+    """A cache in an SQLite file, safe for several processes at once. Values are stored with their hash: SQLite reads zeros where a file was
+    cut off.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as store:
-            store.execute("CREATE TABLE IF NOT EXISTS feature (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
+            store.execute("CREATE TABLE IF NOT EXISTS hashed_feature (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
         """The tensors of those keys that are stored."""
         with self._open() as store:
-            rows = [store.execute("SELECT key, value FROM feature WHERE key = ?", (key,)).fetchone() for key in dict.fromkeys(keys)]
-        return {key: load(value)["feature"] for key, value in filter(None, rows)}
+            rows = [store.execute("SELECT key, value FROM hashed_feature WHERE key = ?", (key,)).fetchone() for key in dict.fromkeys(keys)]
+            return {key: load(_checked(value))["feature"] for key, value in filter(None, rows)}
 
     def put(self, features: dict[bytes, Tensor]) -> None:
         """Stores tensors by key; stored ones are not overwritten."""
-        rows = [(key, save({"feature": value.contiguous().cpu()})) for key, value in features.items()]
+        rows = [(key, _hashed(save({"feature": value.contiguous().cpu()}))) for key, value in features.items()]
         with self._open() as store:
-            store.executemany("INSERT OR IGNORE INTO feature VALUES (?, ?)", rows)
+            store.executemany("INSERT OR IGNORE INTO hashed_feature VALUES (?, ?)", rows)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -82,8 +87,22 @@ class DiskFeatureCache:
             with closing(sqlite3.connect(self.path, timeout=PATIENCE_S)) as store, store:
                 store.execute("PRAGMA journal_mode = WAL")
                 yield store
-        except sqlite3.DatabaseError as error:
-            raise BadInput(f"the feature cache {self.path} cannot be used ({error}); remove it, and it is rebuilt") from error
+        except (sqlite3.DatabaseError, SafetensorError) as error:  # SafetensorError: the file was cut off within a value
+            fault = disk_fault(error)
+            advice = "remove it, and it is rebuilt" if fault is None else "free some space there"
+            raise BadInput(f"the feature cache {self.path} cannot be used ({fault or error}); {advice}") from error
+
+
+def _hashed(value: bytes) -> bytes:
+    return hashlib.blake2b(value, digest_size=HASH).digest() + value
+
+
+def _checked(stored: bytes | None) -> bytes:
+    """A value without its hash. Raises `sqlite3.DatabaseError` if it is not the one that was stored."""
+    value = (stored or b"")[HASH:]  # a file that was cut off has None where none may be
+    if _hashed(value) != stored:
+        raise sqlite3.DatabaseError("a stored value was changed or cut off")
+    return value
 
 
 @contextmanager

@@ -22,8 +22,8 @@ Message = Mapping[str, Any]
 Conversation = tuple[Message, ...]
 # Roles and kinds of parts of a conversation's messages.
 Form = tuple[tuple[str, tuple[str, ...]], ...]
-# What templates are known to raise on a conversation's data, such as a text where they expect a list.
-REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+# What templates are known to raise on a conversation's data, such as a text where they expect a list, or on themselves (endless macros).
+REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError)
 MAX_FORMS = 1000
 # Stands for text number N: no template writes or changes signs for private use.
 _SIGN = re.compile("\ue000(\\d+)\ue001")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from theodolite.records.errors import BadInput
 
@@ -36,6 +39,32 @@ class Placement:
         device = torch.device(self.device)
         name = f"{self.device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else self.device
         return f"{name} in {self.dtype}"
+
+
+def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """The tensor on a device, and in a precision. To a GPU it goes from pinned memory, so that the host need not wait."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        # Converted there: a conversion on the way would go through memory that is not pinned.
+        return tensor.pin_memory().to(device, non_blocking=True).to(dtype or tensor.dtype)
+    return tensor.to(device, dtype, non_blocking=device.type != "mps")
+
+
+@contextmanager
+def one_host_thread(device: torch.device) -> Iterator[None]:
+    """Context in which torch computes with one thread on the host of a GPU; elsewhere nothing changes.
+
+    The copies that are left to the host are short, and torch's threads wait for the next one at full load: that slows those that read
+    pictures and the one that feeds the GPU (by a fifth, measured on 16 cores).
+    """
+    before = torch.get_num_threads()
+    if device.type != "cuda":
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _first_available() -> str:

@@ -24,17 +24,22 @@ class EncoderOutput:
 
     output: Any = field(default=None, repr=False)
     hidden: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    # Whether nothing of the encoder is trained, and whether only the connector in it is: asked once for all passes.
+    trained: tuple[bool, bool] | None = None
 
     @contextmanager
     def around(self, base: nn.Module, family: Family) -> Iterator[None]:
         """Within the context, frozen parts of the encoder of `base` run only if their outputs are not stored yet."""
         encoder = base.get_submodule(family.encoder)
-        connector = chain.from_iterable(base.get_submodule(path).parameters() for path in family.connector)
-        trained = {id(parameter) for parameter in encoder.parameters() if parameter.requires_grad}
+        if self.trained is None:
+            connector = chain.from_iterable(base.get_submodule(path).parameters() for path in family.connector)
+            trained = {id(parameter) for parameter in encoder.parameters() if parameter.requires_grad}
+            self.trained = (not trained, trained <= {id(parameter) for parameter in connector})
+        nothing, connector_alone = self.trained
         with ExitStack() as stack:
-            if not trained:
+            if nothing:
                 stack.enter_context(replaced(encoder, "forward", self._whole(encoder.forward)))
-            elif family.encoder_blocks is not None and trained <= {id(parameter) for parameter in connector}:
+            elif family.encoder_blocks is not None and connector_alone:
                 blocks: Any = base.get_submodule(family.encoder_blocks)
                 kept = {len(blocks) - 1, *getattr(encoder, "deepstack_visual_indexes", ())}
                 is_stored = bool(self.hidden)

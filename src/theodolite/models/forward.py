@@ -23,7 +23,7 @@ from theodolite.models.encoder_output import EncoderOutput, replaced
 from theodolite.models.exported.attention import language_mask, layer_kinds, refuse_dropped_masks
 from theodolite.models.exported.layout import Layout
 from theodolite.models.exported.positions import AxisRotary, axis_positions, refuse_interleaved
-from theodolite.models.families import EXPORTED, Family, family_of
+from theodolite.models.families import EXPORTED, Family, family_of, image_token_id
 from theodolite.models.pass_inputs import PassInputs
 from theodolite.records.errors import BadInput
 
@@ -144,11 +144,13 @@ def run_forward(
         if at_head is not None:
             head = base.get_submodule(family.lm_head)
             stack.enter_context(replaced(head, "forward", partial(_at_head, at_head, head.forward)))
-        arguments = _arguments(inputs if outputs is None else replace(inputs, pixels={}), family)
+        arguments = _arguments(inputs if outputs is None else replace(inputs, pixels={}), family, adaptation)
         if outputs is not None:
             arguments["mm_encoder_outputs"] = outputs
         if hasattr(language_model, "_deepstack_process") and inputs.layout.known is not None:
             stack.enter_context(replaced(language_model, "_deepstack_process", partial(_add_at, inputs.layout.vision_index)))
+        if inputs.layout.known is not None and hasattr(base.model, "get_placeholder_mask"):
+            stack.enter_context(replaced(base.model, "get_placeholder_mask", partial(_placeholder_mask, base, inputs.layout)))
         if base.config.model_type.startswith(EXPORTED):
             arguments["as_stock"] = True  # else an exported model would adapt its inputs a second time
         logits = base(**arguments, use_cache=False).logits[0]
@@ -162,19 +164,40 @@ def _add_at(index: Tensor, hidden: Tensor, mask: Tensor, features: Tensor) -> Te
     return hidden.flatten(0, 1).index_add(0, index.to(hidden.device), features.to(hidden.device, hidden.dtype)).view_as(hidden)
 
 
+def _placeholder_mask(base: Any, layout: Layout, input_ids: Tensor, *, image_features: Any = None, **stock: Any) -> Any:
+    """The stock `get_placeholder_mask`: whether a token is a picture's (row, token, 1), with None beside it where there is one for videos.
+
+    It checks the number of features against what the host knows of the layout: the stock method waits for the device to count tokens.
+    Raises `ValueError` if they differ.
+    """
+    expected = sum(layout.facts.sizes)
+    num_features = None if image_features is None else image_features.numel() // image_features.shape[-1]
+    if expected and num_features not in (None, expected):  # a dummy picture's tokens are none of the layout's
+        raise ValueError(f"the pictures have {num_features} features, but the text has places for {expected}")
+    mask = (input_ids == image_token_id(base.config))[..., None]
+    both = "video_features" in signature(type(base.model).get_placeholder_mask).parameters
+    return (mask, None) if both else mask
+
+
 def _at_head(at_head: AtHead, forward: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
     """What `at_head` gives, as (1, 1, value): the stock forward takes it for logits."""
     return at_head(forward, states[0]).view(1, 1, -1)
 
 
-def _arguments(inputs: PassInputs, family: Family) -> dict[str, Any]:
-    """The keyword arguments of the stock forward. Unpadded rows go without a mask, so that the causal kernel is chosen."""
+def _arguments(inputs: PassInputs, family: Family, adaptation: Adaptation) -> dict[str, Any]:
+    """The keyword arguments of the stock forward. Unpadded rows go without a mask, so that the causal kernel is chosen.
+
+    Under mixed attention text is causal, also where a row has no pictures and takes no prepared mask: a family whose stock attention is
+    over the whole prefix then gets no prompt. Else a sample's attention would change with the pictures of other samples in its batch.
+    """
     arguments: dict[str, Any] = {"input_ids": inputs.input_ids, **inputs.pixels}
     if inputs.layout.facts.is_padded:
         arguments["attention_mask"] = inputs.layout.real.long()
     if family.token_types is not None:
-        answer = torch.zeros_like(inputs.layout.vision) if inputs.suffix is None else inputs.suffix
-        arguments[family.token_types] = (inputs.layout.vision if family.typed_tokens == "picture" else answer).long()
+        vision = inputs.layout.vision
+        answer = torch.zeros_like(vision) if inputs.suffix is None else inputs.suffix
+        causal = torch.ones_like(vision) if adaptation.attention == "mixed" else answer
+        arguments[family.token_types] = (vision if family.typed_tokens == "picture" else causal).long()
     if family.positions == "mrope":
         arguments["position_ids"] = axis_positions(inputs.layout, two_d=True)
     return arguments
@@ -199,7 +222,7 @@ def _edits(
             if len(masked):  # else a dummy picture's, whose tokens are none of the layout's vision tokens
                 edits["deepstack_visual_embeds"] = [features.masked_fill(masked, 0.0) for features in kwargs["deepstack_visual_embeds"]]
     if not inputs.layout.has_pictures and not inputs.layout.is_packed:
-        return edits  # text alone: bitwise the stock forward
+        return edits  # text alone: bitwise the stock forward, which is causal here (`_arguments`)
     mixed, two_d, packed = adaptation.attention == "mixed", adaptation.positions == "2d", inputs.layout.is_packed
     if packed and not mixed and family.attention == "prefix":
         raise BadInput(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from theodolite.models.exported.grids import picture_grids
 from theodolite.models.families import family_of, image_token_id
+from theodolite.models.fixed_size import FixedSizePixels
 from theodolite.models.image_processor import on_pillow
 from theodolite.records.errors import BadInput
 
@@ -66,6 +67,7 @@ class PictureReader:
         if self.family.name == "llava" and config.vision_config.model_type == "pixtral":
             raise BadInput("the placeholder format of a LLaVA on a Pixtral tower is not supported; take one on CLIP or SigLIP")
         self._format = PLACEHOLDER_FORMATS[self.family.name]
+        self._fixed_size = None if self._format.options else FixedSizePixels.of(self.image_processor)
         self._special_tokens = self._format.special_tokens(tokenizer, config)
         self.marker: str = getattr(self._special_tokens, self._format.marker)
 
@@ -96,6 +98,8 @@ class PictureReader:
 
     def _outputs(self, pictures: list[Image.Image]) -> list[dict[str, Any]]:
         """The image processor's output for each picture."""
+        if self._fixed_size is not None:
+            return [{"pixel_values": self._fixed_size(picture)} for picture in pictures]
         if self.family.name == "llava_onevision" and len(pictures) > 1:
             output = self.image_processor([pictures], return_tensors="pt")
             by_picture = ("pixel_values", "image_sizes")
@@ -202,7 +206,7 @@ PLACEHOLDER_FORMATS: Mapping[str, PlaceholderFormat] = {
     "qwen3_vl": PLAIN,
     "paligemma": PLAIN,
     "gemma3": PlaceholderFormat(_gemma_tokens, _with_crops, _join_rows, marker="start"),
-    "internvl": PlaceholderFormat(_internvl_tokens, _framed, _join_rows),
+    "internvl": PlaceholderFormat(_internvl_tokens, _framed, _join_rows, options={"crop_to_patches": True}),
     "idefics3": TILED,
     "smolvlm": TILED,
 }

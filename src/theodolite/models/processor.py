@@ -12,6 +12,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.utils import CHAT_TEMPLATE_FILE
 
 from theodolite.models.families import family_of, image_token_id
+from theodolite.models.untrusted import NO_CODE
 from theodolite.records.errors import BadInput
 
 
@@ -51,7 +52,10 @@ def load_processor(path: str | Path, config: Any) -> Any:
 
     Those parts need torchvision, and the same is loaded with and without it.
     """
-    image_processor, tokenizer = AutoImageProcessor.from_pretrained(path, backend="pil"), AutoTokenizer.from_pretrained(path)
+    image_processor, tokenizer = (
+        AutoImageProcessor.from_pretrained(path, backend="pil", **NO_CODE),
+        AutoTokenizer.from_pretrained(path, **NO_CODE),
+    )
     kind = getattr(transformers, PROCESSOR_MAPPING_NAMES[family_of(config).name])
     if "video_processor" in inspect.signature(kind.__init__).parameters:
         return ProcessorParts(image_processor, tokenizer, config)

@@ -121,7 +121,9 @@ class VisionHead(nn.Module):
                         nn.init.zeros_(layer.bias)
 
     def forward(self, states: Float[Tensor, "*shape width"]) -> Float[Tensor, "*shape prototype"]:
-        prototypes: Tensor = self.layers(states)
+        # FSDP2 gathers weights in the precision of its policy, without autocast.
+        first = next(self.layers.parameters())
+        prototypes: Tensor = self.layers(states.to(first.dtype))
         return prototypes
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,29 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from theodolite.records.errors import BadInput
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleParts:
+    """What of a module is needed at every pass of a teacher: to walk through thousands of submodules takes the host milliseconds.
+
+    `trained` is None where FSDP2 shards: there a parameter is another object once it is gathered.
+    """
+
+    submodules: tuple[nn.Module, ...]
+    sharded: tuple[FSDPModule, ...]
+    trained: dict[str, nn.Parameter] | None
+
+    @classmethod
+    def of(cls, module: nn.Module) -> ModuleParts:
+        submodules = tuple(module.modules())
+        sharded = tuple(submodule for submodule in submodules if isinstance(submodule, FSDPModule))
+        return cls(submodules, sharded, None if sharded else trained_parameters(module))
+
+    def reshard(self) -> None:
+        """Frees weights that FSDP2 has gathered: its root unit keeps them after a forward, and after a swap they would be stale."""
+        for submodule in self.sharded:
+            submodule.reshard()
 
 
 @dataclass
@@ -29,11 +53,12 @@ class Teacher:
 
     shadow: dict[str, Tensor]
     working: dict[str, Tensor]
+    _parts: WeakKeyDictionary[nn.Module, ModuleParts] = field(default_factory=WeakKeyDictionary, repr=False, compare=False)
 
     @classmethod
     def of(cls, module: nn.Module) -> Teacher:
         """A teacher equal to the module's present parameters. Raises `BadInput` if nothing is trained or parameters are partitioned."""
-        _reshard(module)
+        ModuleParts.of(module).reshard()
         trained = trained_parameters(module)
         if not trained:
             raise BadInput("no parameter of the model requires a gradient, so a teacher has nothing to average; unfreeze a part")
@@ -49,7 +74,8 @@ class Teacher:
     @torch.no_grad()
     def update(self, module: nn.Module, decay: float) -> None:
         """teacher = decay * teacher + (1 - decay) * student, for every trained parameter; each shard on its own process."""
-        _reshard(module)
+        self._parts[module] = parts = ModuleParts.of(module)
+        parts.reshard()
         trained = trained_parameters(module)
         if trained.keys() != self.shadow.keys():
             changed = sorted(trained.keys() ^ self.shadow.keys())
@@ -65,20 +91,22 @@ class Teacher:
     @contextmanager
     def teaching(self, module: nn.Module) -> Iterator[None]:
         """Runs with the teacher's parameters in eval mode, without gradients; afterwards the student's are restored bit by bit."""
+        if module not in self._parts:
+            self._parts[module] = ModuleParts.of(module)
+        parts = self._parts[module]
         # First: parameters that FSDP2 has gathered are other objects, whose memory it then frees.
-        _reshard(module)
-        trained = trained_parameters(module)
-        in_training = [submodule for submodule in module.modules() if submodule.training]
-        module.eval()  # no dropout in a teacher
+        parts.reshard()
+        trained = trained_parameters(module) if parts.trained is None else parts.trained
+        in_training = [submodule for submodule in parts.submodules if submodule.training]
+        _set_training(in_training, False)  # no dropout in a teacher
         with torch.no_grad():
             student = self._swap_in(trained)
             try:
                 yield
             finally:
                 self._swap_out(trained, student)
-                _reshard(module)
-                for submodule in in_training:
-                    submodule.training = True
+                parts.reshard()
+                _set_training(in_training, True)
                 # autocast caches casts of weights by parameter; those made here are the teacher's, and have no gradient.
                 torch.clear_autocast_cache()
 
@@ -133,11 +161,10 @@ def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name.removeprefix("module."): parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
-def _reshard(module: nn.Module) -> None:
-    """Frees weights that FSDP2 has gathered: its root unit keeps them after a forward, and after a swap they would be stale."""
-    for submodule in module.modules():
-        if isinstance(submodule, FSDPModule):
-            submodule.reshard()
+def _set_training(submodules: list[nn.Module], training: bool) -> None:
+    """Sets the mode of each submodule, past the checks that `nn.Module` makes when an attribute is set."""
+    for submodule in submodules:
+        vars(submodule)["training"] = training
 
 
 def _average(value: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import polars as pl
 from jaxtyping import Int
 
 from theodolite.records.errors import BadInput, UnknownName
+from theodolite.records.parquet import read_parquet
 
 QUERY, ANSWER, EXAMPLE = "query", "answer", "example"
 MAX_VALUES = 100
@@ -50,10 +51,7 @@ def read_table(path: Path) -> pl.DataFrame:
     """The Parquet file at `path` as a table. Raises `BadInput` if it cannot be read."""
     if not path.is_file():
         raise BadInput(f"{path} is no file; give a Parquet file with one row for each asked question")
-    try:
-        return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise BadInput(f"{path} cannot be read as Parquet ({error}); write it with polars or pandas") from None
+    return read_parquet(path, "Parquet", "write it with polars or pandas")
 
 
 def annotate(table: pl.DataFrame, factors: Sequence[str] | None = None) -> Annotated:

@@ -132,7 +132,11 @@ class SiteDisturbance(Part):
 
 
 class Causal(Part):
-    """Effects of changing vision tokens on answers. Scenes are taken in order up to a limit, never selected by their answers."""
+    """Effects of changing vision tokens on answers. Scenes are taken in order up to a limit, never selected by their answers.
+
+    Questions without an answer in the survey (several choices are equally the most probable) are left out. An answer that comes to tie
+    under a change has moved, and is right no more.
+    """
 
     sites: tuple[str, ...] = Field(description="sites for shuffle and mean: connector, and first, middle and last but one layer")
     subspace_sites: tuple[str, ...] = Field(

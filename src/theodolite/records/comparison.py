@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from theodolite.records.part import Estimate, Part
+from theodolite.records.survey import Verdict
 
 VERSION: Literal[1] = 1
 Measure = Literal["moved", "right", "variation"]
@@ -20,6 +21,11 @@ class Compared(Part):
     weights_sha256: str | None = Field(description="over the model's parameters and buffers by name; null: a model behind an endpoint")
     rows_sha256: str = Field(description="over the rows of the survey")
     num_rows_alone: int = Field(description="intervention rows that the other survey lacks or left unanswered, which are left out")
+    withheld: dict[str, float] = Field(
+        default={},
+        description="queries whose rates this survey withholds, each with its form, and the mean probability outside the choices; they are "
+        "not compared",
+    )
 
 
 class Change(Part):
@@ -37,6 +43,23 @@ class Change(Part):
     )
 
 
+class RightCounts(Part):
+    """Numbers of pairs by which of the two models answers them right before and after."""
+
+    both: int = Field(description="both models")
+    only_one: int = Field(description="the model of the first survey alone")
+    only_other: int = Field(description="the model of the second survey alone")
+    neither: int = Field(description="neither model")
+
+
+class Overall(Part):
+    """The rows of all cells together, each of the same weight; p is not adjusted."""
+
+    right: Change = Field(description="share answered right before and after")
+    read: Change | None = Field(description="share whose answer changes, where the truth changes; null: there is no such row")
+    leak: Change | None = Field(description="share whose answer changes, where the truth does not; null: there is no such row")
+
+
 class CellChange(Part):
     """A cell of both surveys: one factor is changed, one query is asked, and its true answer moves or not."""
 
@@ -49,6 +72,12 @@ class CellChange(Part):
     moved: Change = Field(description="share of pairs in which the model's answer changes")
     right: Change = Field(description="share of pairs answered right before and after")
     variation: Change = Field(description="mean total variation between the two answer distributions")
+    counts: RightCounts = Field(description="the pairs of `right`, by who is right")
+
+    @property
+    def gain(self) -> float:
+        """How much better the second survey is, -1 to 1: it reads more, or leaks less."""
+        return self.moved.difference.value if self.truth_moves else -self.moved.difference.value
 
 
 class Finding(Part):
@@ -62,6 +91,14 @@ class Finding(Part):
     difference: float = Field(description="second less first, -1 to 1")
 
 
+class VerdictChange(Part):
+    """A factor whose verdict differs between the surveys."""
+
+    factor: str = Field(description="the factor")
+    one: Verdict = Field(description="its verdict in the first survey")
+    other: Verdict = Field(description="its verdict in the second survey")
+
+
 class Comparison(Part):
     """Two surveys on the same pairs: paired differences, what grew and what shrank."""
 
@@ -73,7 +110,11 @@ class Comparison(Part):
     confidence: float = Field(description="level of the intervals, 0 to 1")
     false_discovery_frac: float = Field(description="p_adjusted at or below it counts as grown or shrunk, 0 to 1")
     power: float = Field(description="the power that detectable is computed for, 0 to 1")
-    num_rows: int = Field(description="intervention rows of both surveys")
+    num_rows: int = Field(description="intervention rows of both surveys, of queries that neither withholds")
+    verdicts: tuple[VerdictChange, ...] = Field(
+        default=(), description="verdicts that differ, worst first; each survey judges all of its own rows"
+    )
+    overall: Overall | None = Field(default=None, description="the rows of all cells together; null: none is compared")
     cells: tuple[CellChange, ...] = Field(description="sorted by factor, query, form, truth_moves")
     grew: tuple[Finding, ...] = Field(description="larger in the second survey, largest difference first")
     shrank: tuple[Finding, ...] = Field(description="smaller in the second survey, largest difference first")

@@ -1,6 +1,11 @@
 """Errors about unusable input. The command line prints the message and exits with status 2, without a traceback."""
 
-from pydantic import ValidationError
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class BadInput(ValueError):
@@ -8,10 +13,13 @@ class BadInput(ValueError):
 
 
 class UnknownName(BadInput):
-    """A name that does not exist; the message lists those that do."""
+    """A name that does not exist; the message lists those that do, and asks whether the one most like it was meant."""
 
     def __init__(self, kind: str, name: str, names: tuple[str, ...]) -> None:
-        super().__init__(f"no {kind} is called {name!r}; there is {', '.join(names)}")
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, names, 1) if len(name) < 200 else []  # the comparison takes the square of the length
+        super().__init__(f"no {kind} is called {name!r}; there is {', '.join(names)}{f'; did you mean {near[0]}?' if near else ''}")
 
 
 def first_fault(error: ValidationError, whole: str = "the file") -> str:

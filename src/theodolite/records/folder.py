@@ -1,15 +1,23 @@
-"""Atomic writing of files and folders, and the cache folder."""
+"""Atomic writing of files and folders, by one process at a time, and the cache folder."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from theodolite.records.errors import BadInput
+from theodolite.records.machine_faults import naming_disk_faults
+
+# End of the name of the file that a writing process locks.
+LOCK = ".lock"
+# What this process is writing.
+_OWN: set[Path] = set()
 
 
 class FolderTaken(BadInput):
@@ -34,24 +42,97 @@ def refuse_taken(out: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
+def sole_writer(out: Path) -> Iterator[None]:
+    """Within the context no other process writes `out`, a file or folder; contexts can be nested.
+
+    What killed processes have left beside it is removed first, and what they had moved away is moved back. Raises `BadInput` if another
+    process is writing it. The lock is a file, which ends with the context; the system releases it when a process is killed.
+    """
+    target = out.resolve()
+    if target in _OWN:
+        yield
+        return
+    with _refusing(out):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        home = target.parent if os.access(target.parent, os.W_OK | os.X_OK) else target
+        lock = FileLock(home / f".{target.name}{LOCK}", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BadInput(f"another process is writing {out}; wait for it, or give another path") from None
+    try:
+        _OWN.add(target)
+        with _refusing(out):
+            _restore(target)
+        yield
+    finally:
+        _OWN.discard(target)
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
+@contextmanager
+def sole_writer_of(last: Path, others: Sequence[Path]) -> Iterator[None]:
+    """`sole_writer` of several outputs, of which `last` is written last.
+
+    Where a kill came before that, the next context removes those of the others that the killed one had made, so that the same command does
+    not refuse to replace them.
+    """
+    begun = last.with_name(f".{last.name}.begun")
+    with sole_writer(last):
+        left = begun.read_text().splitlines() if begun.is_file() and not last.exists() else []
+        for path in others:
+            if str(path.resolve()) in left and path.exists():
+                delete(path)
+        write_whole(begun, "".join(f"{path.resolve()}\n" for path in others if not path.exists()))
+        try:
+            yield
+        finally:
+            begun.unlink(missing_ok=True)
+
+
+def _restore(target: Path) -> None:
+    """Moves `target` back where a killed process had moved it away, and deletes what else such processes left beside it."""
+    name = escape(target.name)
+    for old in target.parent.glob(f".{name}.old-*"):
+        if not target.exists():
+            old.rename(target)
+    for kind in ("old", "part", "discarded"):
+        for left in target.parent.glob(f".{name}.{kind}-*"):
+            delete(left)
+
+
+def delete(path: Path) -> None:
+    """Deletes a file or a folder."""
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+@contextmanager
 def whole_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder to write into, which is renamed to `out` when the block ends without an error.
 
-    If the block ends early (an error, Ctrl-C), `out` is unchanged. Raises `FolderTaken`, or `BadInput` if it cannot be made.
+    If the block ends early (an error, Ctrl-C), `out` is unchanged. Raises `FolderTaken`, or `BadInput` if it cannot be made, its disk is
+    full, or another process is writing it.
     """
     refuse_taken(out, overwrite=overwrite)
     target = out.resolve()
     part = target.parent / f".{target.name}.part-{os.getpid()}"
-    try:
-        with _refusing(out):
-            target.parent.mkdir(parents=True, exist_ok=True)
+    with sole_writer(out):
+        refuse_taken(out, overwrite=overwrite)  # another process may have ended in between
+        try:
+            with _refusing(out):
+                part.mkdir()
+            with naming_disk_faults(out):
+                yield part
+            with _refusing(out):
+                _replace(target, part)
+        except BadInput as error:
+            if type(error) is not BadInput or str(part) not in str(error):
+                raise
+            raise BadInput(str(error).replace(str(part), str(out))) from error  # the name that the file would have got
+        finally:
             shutil.rmtree(part, ignore_errors=True)
-            part.mkdir()
-        yield part
-        with _refusing(out):
-            _replace(target, part)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _replace(out: Path, part: Path) -> None:
@@ -68,7 +149,7 @@ def _replace(out: Path, part: Path) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Deletes a folder, renamed first: a kill on the way leaves no part of it under its name. Then deletes what earlier kills have left.
+    """Deletes a folder, renamed first: a kill on the way leaves no part of it under its name, and the rest to the next `sole_writer`.
 
     Raises `BadInput` if it cannot be deleted.
     """
@@ -76,8 +157,7 @@ def discard(folder: Path) -> None:
     target = folder.resolve()
     with _refusing(folder):
         if target.exists():
-            target.rename(target.parent / f".{target.name}.old-{os.getpid()}")
-        for old in target.parent.glob(f".{escape(target.name)}.old-*"):
+            old = target.rename(target.parent / f".{target.name}.discarded-{os.getpid()}")
             shutil.rmtree(old)
 
 

@@ -43,6 +43,17 @@ PLANNED: Mapping[str, Column] = {
 }
 
 
+NAMED: Mapping[str, Column] = {
+    "scene_name": Column(pl.String(), "the scene as the manifest names it; null: the pairs are not from a manifest"),
+    "row": Column(pl.String(), "id of the manifest's row, or its number where it has none; null: not from a manifest"),
+    "path_before": Column(pl.String(), "the picture before as the gallery names it, in a manifest its path; null: the picture was drawn"),
+    "path_after": Column(
+        pl.String(), "the picture after in the same way; in rows of kind perturbation, the picture that was slightly changed"
+    ),
+}
+"""Names of given pairs; hashes of rows leave them out, so that equal pairs under other names are equal."""
+
+
 def _answered(side: str) -> dict[str, Column]:
     return {
         f"answer_{side}": Column(
@@ -71,7 +82,7 @@ ANSWERED: Mapping[str, Column] = {
     "right": Column(pl.Boolean(), "whether both answers are the true ones; null where one is missing"),
     "variation": Column(pl.Float64(), "total variation between the two answer distributions, 0 to 1; null where one is missing"),
 }
-ROWS: Mapping[str, Column] = {**PLANNED, **ANSWERED}
+ROWS: Mapping[str, Column] = {**PLANNED, **NAMED, **ANSWERED}
 
 COLUMNS: Mapping[str, Any] = {name: column.dtype for name, column in PLANNED.items()}
-"""Types of the columns of a plan: those that are known before any answer."""
+"""Types of the columns of a plan: those that are known before any answer, without names (`NAMED`)."""

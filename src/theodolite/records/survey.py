@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from theodolite.records.accuracy import Accuracy
+from theodolite.records.answers import AnswersConfig
 from theodolite.records.asking import BARE_QUESTION_SHA256, PROMPT_MEANING, SCORE_MEANING, ChoiceScore, PromptStyle
 from theodolite.records.coverage import Coverage
 from theodolite.records.endpoint import EndpointConfig
@@ -135,11 +136,18 @@ class Mislabelled(Part):
     """A pair whose true answers contradict nearly all others of its query: likely mislabelled."""
 
     scene: int = Field(description="number of the base scene, as in rows.parquet")
+    scene_name: str | None = Field(default=None, description="the scene as the manifest names it; null: the pairs are not from a manifest")
+    row: str | None = Field(default=None, description="id of the manifest's row, or its number; null: the pairs are not from a manifest")
     factor: str = Field(description="the factor that is changed")
     query: str = Field(description="the query's own name")
     question: str = Field(description="the question")
     truth_before: str = Field(description="the true answer for the first picture, as given")
     truth_after: str = Field(description="the true answer for the second picture, as given")
+
+    @property
+    def scene_label(self) -> str:
+        """The scene's name, else its number."""
+        return str(self.scene) if self.scene_name is None else self.scene_name
 
 
 class Thresholds(Part):
@@ -189,6 +197,8 @@ class Example(Part):
     """One pair with both answers, pictures as PNG files beside the record."""
 
     scene_id: int = Field(description="number of the base scene, as in rows.parquet")
+    scene_name: str | None = Field(default=None, description="the scene as the manifest names it; null: the pairs are not from a manifest")
+    row: str | None = Field(default=None, description="id of the manifest's row, or its number; null: the pairs are not from a manifest")
     factor: str = Field(description="the factor that is changed")
     value_before: str = Field(description="its value in the first picture")
     value_after: str = Field(description="its value in the second picture")
@@ -199,6 +209,11 @@ class Example(Part):
     answer_after: str | None = Field(description="the model's answer to the second picture; null: none of the choices")
     picture_before: str = Field(description="file of the first picture, relative to the record's folder")
     picture_after: str = Field(description="file of the second picture, relative to the record's folder")
+
+    @property
+    def scene_label(self) -> str:
+        """The scene's name, else its number."""
+        return str(self.scene_id) if self.scene_name is None else self.scene_name
 
 
 class WorldConfig(Part):
@@ -266,11 +281,18 @@ class Score(Part):
 
     split: str = Field(description="name of the split")
     form: str = Field(description="open, yes_no, conjunction, or overall")
-    accuracy_frac: float = Field(description="share of questions answered right")
+    accuracy_frac: float | None = Field(description="share of questions answered right; null: all are withheld")
     low: float | None = Field(description="lower end of the interval of accuracy_frac, clustered by picture")
     high: float | None = Field(description="upper end of the interval of accuracy_frac, clustered by picture")
-    text_only_frac: float = Field(description="share answered right by the commonest training answer to the same text")
-    num_questions: int = Field(description="number of answered questions")
+    text_only_frac: float | None = Field(
+        description="share answered right by the commonest training answer to the same text; null: all are withheld"
+    )
+    num_questions: int = Field(description="number of answered questions, without those that are withheld")
+    withheld: dict[str, float] = Field(
+        default={},
+        description="queries that are left out, since the mean probability outside the choices, which stands beside each, is above the "
+        "threshold outside_frac",
+    )
 
 
 class SurveyRecord(Part):
@@ -280,7 +302,9 @@ class SurveyRecord(Part):
     kind: Literal["survey"] = Field(default="survey", description="which record this is")
     title: str = Field(description="the policy's short name, or the model's folder")
     world: WorldConfig | None = Field(description="the world or gallery that the pairs come from; null: not given")
-    model: ModelConfig | EndpointConfig = Field(description="the model, with a hash of its weights, or the endpoint that serves it")
+    model: ModelConfig | EndpointConfig | AnswersConfig = Field(
+        description="the model, with a hash of its weights, or the endpoint that serves it, or the log that its answers come from"
+    )
     policy: str | None = Field(description="the policy that verdicts are about; null: not given")
     seed: int = Field(description="seed of the pairs; 0 where they came from a file")
     noise: Literal["perturb", "given"] = Field(
@@ -292,7 +316,9 @@ class SurveyRecord(Part):
     pictures_sha256: str = Field(
         description="over the pictures of the pairs, or over their files' bytes: the same for every model and policy"
     )
-    pictures: PicturesRecord | None = Field(default=None, description="what became of the pictures of files; null: they were drawn")
+    pictures: PicturesRecord | None = Field(
+        default=None, description="what became of the pictures of files; null: they were drawn, or another tool showed them to the model"
+    )
     rows_sha256: str = Field(description="over the rows of rows.parquet")
     coverage: Coverage | None = Field(description="coverage by the policy's questions, without any model; null: world or policy unknown")
     shadows: Shadows = Field(description="answers under intervention, and verdicts")
@@ -319,9 +345,13 @@ class RunRecord(Part):
     git_revision: str | None = Field(description="revision of the code, with +changes if files differ from it; null: not a checkout")
     attention: str | None = Field(description="attention implementation of the model")
     device: str | None = Field(description="device that the model ran on")
+    step: int | None = Field(default=None, description="training step of the model; null: it was not surveyed in training")
     pairs_per_s: float | None = Field(default=None, description="picture pairs answered per second; null: unknown")
     rows_at_once: int | None = Field(
         default=None, description="largest number of token rows in a batch: repeated surveys are equal to the byte where it is equal"
+    )
+    pictures_folder: str | None = Field(
+        default=None, description="folder that the paths in rows.parquet are relative to; null: the pictures were drawn, or not recorded"
     )
     notices: tuple[str, ...] = Field(default=(), description="decisions made during the run, in words: prefixes not shared, batches halved")
 

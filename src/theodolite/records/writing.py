@@ -28,15 +28,18 @@ def write_survey(
     pictures: Mapping[str, np.ndarray],
     run: RunRecord,
     picture_table: pl.DataFrame | None = None,
+    thumbnails: pl.DataFrame | None = None,
 ) -> None:
-    """`survey.json`, `rows.parquet`, `run.json`, the example pictures, and `pictures.parquet` if given; every file is whole or not
-    there."""
+    """`survey.json`, `rows.parquet`, `run.json`, the example pictures, and `pictures.parquet` and `thumbnails.parquet` if given; every
+    file is whole or not there."""
     (folder / "survey.json").unlink(missing_ok=True)
     for name, picture in pictures.items():
         write_whole(folder / name, png_bytes(picture))
     write_whole(folder / "rows.parquet", _parquet(rows))
     if picture_table is not None:
         write_whole(folder / "pictures.parquet", _parquet(picture_table))
+    if thumbnails is not None:
+        write_whole(folder / "thumbnails.parquet", _parquet(thumbnails))
     write_whole(folder / "run.json", (run.model_dump_json(indent=1) + "\n").encode())
     write_whole(folder / "survey.json", record.to_json().encode())
 

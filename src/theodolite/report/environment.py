@@ -9,6 +9,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from theodolite.report import words
+from theodolite.report.glossary import GLOSSARY, term_id
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -28,5 +29,6 @@ def environment(**names: Any) -> jinja2.Environment:
         "short": lambda digest: digest[:12],
     }
     result.filters.update(filters)
-    result.globals.update(interval=words.show_interval, WORD=words.WORD, MEANING=words.MEANING, **names)
+    result.globals.update(interval=words.show_interval, WORD=words.WORD, MEANING=words.MEANING, nonce="")
+    result.globals.update(GLOSSARY=GLOSSARY, term_id=term_id, **names)
     return result

@@ -9,8 +9,9 @@ from rich.table import Table
 
 from theodolite.records.coverage import Coverage
 from theodolite.records.endpoint import EndpointConfig
-from theodolite.records.survey import Cell, NoiseSource, Shadows, SurveyRecord
-from theodolite.report.survey.words import show_scenes_more, show_sensitivity
+from theodolite.records.survey import Cell, NoiseSource, Score, Shadows, SurveyRecord
+from theodolite.report.survey.accuracy import ACCURACY
+from theodolite.report.survey.words import show_sensitivity
 
 
 def tour_table(records: Sequence[SurveyRecord]) -> Table:
@@ -65,9 +66,15 @@ def score_table(records: Sequence[SurveyRecord]) -> Table | None:
     for form in forms:
         table.add_column(form.replace("_", "/"), justify="right")
     for record in records:
-        accuracies = {score.form: f"{score.accuracy_frac:.3f} ({score.text_only_frac:.3f})" for score in record.scores}
+        accuracies = {score.form: _accuracy(score) for score in record.scores}
         table.add_row(record.title, *(accuracies.get(form, "") for form in forms))
     return table
+
+
+def _accuracy(score: Score) -> str:
+    if score.accuracy_frac is None or score.text_only_frac is None:
+        return "withheld"
+    return f"{score.accuracy_frac:.3f} ({score.text_only_frac:.3f})"
 
 
 def gallery_table(record: SurveyRecord) -> Table:
@@ -107,15 +114,6 @@ def _noise(record: SurveyRecord, cell: Cell) -> str:
     return f"{_interval(top.rate.frac, top.rate.low, top.rate.high)}\n{top.source},\n{top.rate.num_pairs:,} pairs"
 
 
-ACCURACY = {
-    "item": "one picture under one question",
-    "pair": "both pictures of a pair whose true answers differ",
-    "question": "all pictures of a scene under one question",
-    "picture": "all questions of a scene about one picture",
-    "group": "everything of a scene",
-}
-
-
 def accuracy_table(record: SurveyRecord) -> Table | None:
     """Accuracy of given pairs, each kind by its name, beside guessing; None where nothing of the sort was measured."""
     if record.accuracy is None:
@@ -146,7 +144,7 @@ def survey_tables(record: SurveyRecord) -> list[Table]:
 
 
 def survey_lines(record: SurveyRecord) -> list[str]:
-    """What a survey's tables leave unsaid: unanswered questions, rows left out, and whose pictures these are."""
+    """What a survey's tables leave out, except its verdicts (`survey.closing`): unanswered questions, rows left out, attribution."""
     lines = [
         f"unanswered, {gap.query} ({gap.form.replace('_', '/')}): {gap.num_unanswered:,} of {gap.num_questions:,} questions "
         f"({gap.frac:.1%}); they count as nothing, neither right nor wrong"
@@ -162,7 +160,7 @@ def survey_lines(record: SurveyRecord) -> list[str]:
     if record.shadows.num_mislabelled:
         first = record.shadows.mislabelled[0]
         lines.append(
-            f"likely mislabelled: {record.shadows.num_mislabelled:,} pairs, of scene {first.scene} for example "
+            f"likely mislabelled: {record.shadows.num_mislabelled:,} pairs, of scene {first.scene_label} for example "
             f"({first.question} {first.truth_before}, then {first.truth_after}); survey.json lists them"
         )
     lines += [f"left out: {number:,} rows, {reason}" for reason, number in record.left_out.items()]
@@ -172,15 +170,8 @@ def survey_lines(record: SurveyRecord) -> list[str]:
 
 
 def _verdict_lines(shadows: Shadows) -> list[str]:
-    """What verdicts lack, factors with the same gap in one line; how many scenes would decide; and what other thresholds would change."""
-    by_gap: dict[tuple[str, ...], list[str]] = {}
-    for factor, evidence in shadows.evidence.items():
-        if evidence.missing:
-            by_gap.setdefault(evidence.missing, []).append(factor)
-    lines = [f"not measured of {', '.join(factors)}: {'; '.join(missing)}" for missing, factors in by_gap.items()]
-    undecided = {factor: evidence for factor, evidence in shadows.evidence.items() if evidence.verdict == "undecided"}
-    lines += [f"{factor} is undecided: {show_scenes_more(evidence)}" for factor, evidence in undecided.items()]
-    return [*lines, show_sensitivity(shadows)] if set(shadows.verdicts.values()) - {"not_measured"} else lines
+    """What other thresholds would change."""
+    return [show_sensitivity(shadows)] if set(shadows.verdicts.values()) - {"not_measured"} else []
 
 
 def _show(cell: Cell) -> str:

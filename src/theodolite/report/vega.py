@@ -18,6 +18,32 @@ from theodolite.records.folder import cache_folder, write_whole
 # Blue and orange are distinguishable under every common colour blindness.
 READ_MARK, LEAK_MARK = "#1f6fb5", "#d1580a"
 INK, PAPER, GRID = "#1b1f24", "#ffffff", "#ececE8"
+# In the dark theme the page replaces each colour of a chart by its counterpart; colours that are not here are read on both.
+# Scales run from near the page's colour to a light end, of equal depth where the text on them turns from light to dark.
+DARK_COLOURS = {
+    INK: "#e6e8eb",
+    PAPER: "#14171b",
+    GRID.lower(): "#2c3138",
+    READ_MARK: "#5aa9f0",
+    LEAK_MARK: "#f08a3c",
+    "#f4f4f2": "#1e2227",
+    "#eef4fa": "#16212d",
+    "#0b4a8a": "#5c9ce2",
+    "#fdf1e6": "#2a1c12",
+    "#9a3403": "#e47d35",
+    "#f0f3ee": "#18221b",
+    "#2d5a3d": "#5ba273",
+    "#fbeff5": "#2b1722",
+    "#8a1250": "#dd77ae",
+    "#b0206a": "#f27fb8",
+    "#5d0f3c": "#c9a0b8",
+    "#4d4d4d": "#bcbcbc",
+    "#b4b4ae": "#5e646c",
+    "#f6eefa": "#231a2c",
+    "#7b3fa0": "#c08be0",
+    "#5a626b": "#a8b0b9",
+    "#8b929a": "#7d858e",
+}
 LETTER_PIXELS = 6.4
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
@@ -58,14 +84,25 @@ def finish_chart(
     `heading` replaces the title that is drawn above the chart.
     """
     heading = heading or alt.TitleParams(title, anchor="start", fontSize=13, fontWeight=600, color=INK, offset=10)
+    spec: Spec = chart.properties(title=heading, background="transparent", padding=2).to_dict()
+    spec.pop("$schema", None)
+    # Added to the dictionary: Altair copies and validates the whole chart in every step, and all data that it is given.
+    return spec | {"config": _config(), "description": title, "datasets": datasets}
+
+
+@cache
+def _config() -> Spec:
+    """The style that all charts have."""
     styled = (
-        chart.properties(title=heading, background="transparent", padding=2)
+        alt.Chart(alt.NamedData("none"))
+        .mark_point()
         .configure(font=FONT)
         .configure_view(stroke=None)
-        .configure_axis(labelColor=INK, labelFontSize=11.5, titleFontSize=11.5, titleFontWeight="normal", titleColor=INK)
-        .configure_legend(labelFontSize=11.5, labelColor=INK)
+        .configure_axis(labelColor=INK, labelFontSize=11.5, titleFontSize=11.5, titleFontWeight="normal", titleColor=INK, gridColor=GRID)
+        .configure_legend(labelFontSize=11.5, labelColor=INK, titleColor=INK)
+        # Vega's own black would not be replaced in the dark theme.
+        .configure_title(color=INK, subtitleColor=INK)
+        .configure_header(labelColor=INK, titleColor=INK)
+        .configure_text(color=INK)
     )
-    spec: Spec = styled.to_dict()
-    spec.pop("$schema", None)
-    # Rows are added last: Altair copies and validates all data that it is given, many times over.
-    return spec | {"description": title, "datasets": datasets}
+    return dict(styled.to_dict()["config"])

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import get_args
 
-from theodolite.records.survey import Verdict
+from theodolite.records.survey import SurveyRecord, Verdict
 
 WORD: dict[Verdict, str] = {verdict: verdict.replace("_", " ") for verdict in get_args(Verdict)}
 MEANING: dict[Verdict, str] = {
@@ -56,6 +56,11 @@ def show_measured(value: float, low: float | None, high: float | None) -> tuple[
 
 def show_count(value: int) -> str:
     return f"{value:,}"
+
+
+def pair_set_name(record: SurveyRecord) -> str:
+    """The world or gallery of the pairs; given pairs have no name of their own."""
+    return "pairs from a file" if record.world is None else record.world.name
 
 
 def listed(items: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from theodolite.measurement.survey.options import SurveyOptions
 from theodolite.models.export import export_vlm
 from theodolite.models.load import load_vlm
 from theodolite.records.errors import UnknownName
-from theodolite.records.folder import FolderTaken, whole_folder, write_whole
+from theodolite.records.folder import FolderTaken, sole_writer, whole_folder, write_whole
 from theodolite.records.progress import Progress
 from theodolite.records.survey import SurveyRecord, read_survey
 from theodolite.records.training import NAME, read_training
@@ -62,14 +62,15 @@ def tour_runs(tour: Tour, out: Path) -> list[TourRun]:
 def run_tour(tour: Tour, out: Path, *, overwrite: bool, steps: Steps) -> list[SurveyRecord]:
     """Runs a tour into `out` and returns its surveys; what an earlier run of the same tour left there is kept.
 
-    Raises `FolderTaken` if `out` holds anything that this tour would not make.
+    Raises `FolderTaken` if `out` holds anything that this tour would not make, `BadInput` if another process runs one there.
     """
     runs = tour_runs(tour, out)
-    _refuse_other(runs, out, overwrite=overwrite)
-    for tour_run in runs:
-        _run_arm(tour_run, steps)
-    folders = [tour_run.folder for tour_run in runs]
-    write_report(folders, out / "report.html")
+    with sole_writer(out):
+        _refuse_other(runs, out, overwrite=overwrite)
+        for tour_run in runs:
+            _run_arm(tour_run, steps)
+        folders = [tour_run.folder for tour_run in runs]
+        write_report(folders, out / "report.html")
     return [read_survey(folder) for folder in folders]
 
 
@@ -111,7 +112,7 @@ def _run_arm(tour_run: TourRun, steps: Steps) -> None:
     result = survey_run(tour_run.run, model, training, SurveyOptions(), survey_step)
     seconds = {"training": between - before, "survey": time.monotonic() - between}
     result = result.with_run("tour", seconds)
-    write_survey(tour_run.folder, result.record, result.rows, result.pictures, result.run)
+    write_survey(tour_run.folder, result.record, result.rows, result.pictures, result.run, thumbnails=result.thumbnails)
 
 
 def _train(tour_run: TourRun, steps: Steps) -> None:

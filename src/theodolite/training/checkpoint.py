@@ -1,16 +1,21 @@
-"""Checkpoints of trained parameters and buffers; a marker file, written last, identifies complete ones."""
+"""Checkpoints of trained parameters and buffers; a marker file, written last, identifies complete ones by the sizes of their files."""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from theodolite.records.errors import BadInput
+from theodolite.records.folder import write_whole
+from theodolite.records.reading import BadJson, parse_json
 
 WEIGHTS = "model.safetensors"
 # LaVer's centre in checkpoints of older versions: it lies beside the teacher now.
@@ -40,7 +45,7 @@ def save_trained(objective_module: nn.Module, folder: Path) -> None:
 
 def load_trained(objective_module: nn.Module, folder: Path) -> None:
     """Loads the trained state of a checkpoint in place. Raises `BadInput` if other parameters are trained now, or on an older version's."""
-    saved, state = load_file(folder / WEIGHTS), trained_state(objective_module)
+    saved, state = read_tensors(folder / WEIGHTS), trained_state(objective_module)
     if (OLD_CENTRE in saved) > (OLD_CENTRE in state):
         raise BadInput(
             f"{folder} was written by a version of theodolite that kept LaVer's centre among the weights, and cannot be resumed; end the "
@@ -49,9 +54,22 @@ def load_trained(objective_module: nn.Module, folder: Path) -> None:
     if saved.keys() != state.keys():
         changed = sorted(saved.keys() ^ state.keys())
         raise BadInput(f"{folder} was written by a run that trained other parameters ({changed[0]} ...); resume with the same recipe")
+    for name, value in saved.items():
+        if value.shape != state[name].shape:
+            raise BadInput(f"{folder} holds {name} of another size than the model has; resume with the same recipe")
     with torch.no_grad():
         for name, value in saved.items():
             state[name].copy_(value)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name. Raises `BadInput` if it cannot be read or is damaged."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BadInput(
+            f"{path} cannot be read as safetensors ({error}); remove {path.parent}, and the run goes on from the checkpoint before"
+        ) from error
 
 
 def refuse_other_launcher(folder: Path, sharded: bool) -> None:
@@ -69,8 +87,24 @@ def refuse_other_launcher(folder: Path, sharded: bool) -> None:
 
 
 def mark_whole(folder: Path) -> None:
-    """Marks a checkpoint as complete."""
-    (folder / WHOLE).touch()
+    """Marks a checkpoint as complete: writes the sizes in bytes of its files by their path. Raises `BadInput` if it cannot be written.
+
+    It is dated behind all others beside it: the library deletes the oldest ones by their dates, and a clock may have been set back.
+    """
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+    write_whole(folder / WHOLE, json.dumps(sizes, indent=1) + "\n")
+    latest = max(path.stat().st_mtime_ns for path in folder.parent.glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
+    os.utime(folder, ns=(latest, latest + 2 * 10**9))  # by more than the second within which the library takes dates for equal
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint is marked as complete and none of its files was cut off since. Older versions' marker is empty: no sizes."""
+    try:
+        marker = (folder / WHOLE).read_bytes()
+        sizes = parse_json(marker) if marker else {}
+        return isinstance(sizes, dict) and all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, BadJson):
+        return False
 
 
 def unmark(folder: Path) -> None:
@@ -89,7 +123,17 @@ def last_whole(folder: Path) -> Path | None:
 
 def newest_whole(folder: Path) -> Path | None:
     """The newest complete checkpoint, or None. Changes nothing."""
-    return max((path for path in _numbered(folder) if (path / WHOLE).is_file()), key=step_of, default=None)
+    return max((path for path in _numbered(folder) if is_whole(path)), key=step_of, default=None)
+
+
+def newest_finite(folder: Path) -> Path | None:
+    """The newest complete checkpoint whose trained weights are finite numbers, or None. Under FSDP weights are not looked at."""
+    whole = sorted((path for path in _numbered(folder) if is_whole(path)), key=step_of, reverse=True)
+    return next((path for path in whole if not (path / WEIGHTS).is_file() or _is_finite(path / WEIGHTS)), None)
+
+
+def _is_finite(weights: Path) -> bool:
+    return all(bool(value.isfinite().all()) for value in read_tensors(weights).values() if value.is_floating_point())
 
 
 def _numbered(folder: Path) -> list[Path]:
@@ -115,9 +159,9 @@ def whole_checkpoint(given: str | Path | bool | None, folder: Path) -> str | Non
                 f"{folder} holds no complete checkpoint to resume from; leave resume_from_checkpoint out to start from the beginning"
             )
         return str(last)
-    if not (Path(given) / WHOLE).is_file():
+    if not is_whole(Path(given)):
         raise BadInput(
-            f"{given} is no complete checkpoint, since it holds no file {WHOLE!r}, which is written last; give another one, or True for "
-            "the last complete one"
+            f"{given} is no complete checkpoint: it holds no file {WHOLE!r}, which is written last, or a file of it has another size than "
+            "is written there; give another one, or True for the last complete one"
         )
     return str(given)

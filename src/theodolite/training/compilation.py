@@ -24,10 +24,16 @@ def compile_decoder_layers(model: Any, options: Mapping[str, Any]) -> None:
         layer.compile(**options)
 
 
-def cpu_products(model: Any) -> AbstractContextManager[None]:
-    """The context `fast_bf16_products`, or one that does nothing for a model with compiled layers, which would then run uncompiled."""
+def cpu_products(model: Any, autocast: bool) -> AbstractContextManager[None]:
+    """The context `fast_bf16_products` for a model on the CPU with weights in bf16, or under bf16 `autocast`; else one that does nothing.
+
+    Within it each of PyTorch's operations goes through Python, which would slow down a float32 model, and the host of a GPU. It does
+    nothing for a model with compiled layers either, which would then run uncompiled.
+    """
+    weights = tuple(model.parameters())
+    in_bf16 = autocast or any(weight.dtype == torch.bfloat16 for weight in weights)
     compiled = any(layer._compiled_call_impl is not None for layer in layers_of(model))
-    return nullcontext() if compiled else fast_bf16_products()
+    return nullcontext() if compiled or not in_bf16 or weights[0].device.type != "cpu" else fast_bf16_products()
 
 
 def compile_as_asked(model: Any, plugin: TorchDynamoPlugin, device: torch.device, bf16: bool) -> None:

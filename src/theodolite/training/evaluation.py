@@ -75,6 +75,7 @@ class HeldOutSums:
         """The batch for the model, and whether it counts."""
         rest = dict(batch)
         is_real = not rest.pop(FILLER, False)
+        rest.pop("noted", None)  # notes are those of training
         dropped, num_seen = rest.pop("dropped", []), rest.pop("num_seen", 0)
         if is_real:
             self.dropped.add(dropped, num_seen)
@@ -145,7 +146,8 @@ class EvaluatedBySums(Trainer):
         batch, is_real = self._held_out.take(self._prepare_inputs(inputs))
         batch = self._with_equal_passes(batch)
         step = max(self.state.max_steps, 1)
-        with torch.no_grad(), self.compute_loss_context_manager(), cpu_products(self.objective_module.vlm):
+        products = cpu_products(self.objective_module.vlm, self.accelerator.mixed_precision == "bf16")
+        with torch.no_grad(), self.compute_loss_context_manager(), products:
             terms = self._held_out_terms(model, self.objective_module.objective.prepare(batch, step, step), step)
         self._held_out.add(terms, is_real)
         return combine(terms, {name: term.count for name, term in terms.items()}).detach(), None, None

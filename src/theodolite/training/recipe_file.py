@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from theodolite.records.errors import BadInput
-from theodolite.records.folder import discard, write_whole
+from theodolite.records.folder import LOCK, delete, discard, write_whole
+from theodolite.records.reading import BadJson, parse_json
 from theodolite.training.recipes import BETA2, StagedRecipe
 
 RECIPE = "recipe.json"
@@ -27,7 +27,7 @@ def claim(recipe: StagedRecipe, seed: int, out: Path, *, overwrite: bool) -> Non
     if int(os.environ.get("RANK", "0")) == 0:
         write_whole(out / RECIPE, recipe_json(recipe, seed))
         for partial in out.rglob(".*.part-*"):
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+            delete(partial)
 
 
 def refuse_other_run(recipe: StagedRecipe, seed: int, out: Path) -> None:
@@ -35,8 +35,13 @@ def refuse_other_run(recipe: StagedRecipe, seed: int, out: Path) -> None:
     if (out / RECIPE).is_file():
         if difference := first_difference(_saved(out / RECIPE), _without_later_fields(_settings(recipe, seed))):
             raise BadInput(f"{out} holds a run of another recipe or seed ({difference}); give another folder, or --overwrite to start over")
-    elif out.is_dir() and any(out.iterdir()):
+    elif out.is_dir() and any(not _of_this_start(path.name) for path in out.iterdir()):
         raise BadInput(f"{out} holds files that are no training run; give another folder")
+
+
+def _of_this_start(name: str) -> bool:
+    """Whether a file is there before the recipe is: the lock, or a part of the recipe that a killed process has left."""
+    return name.endswith(LOCK) or name.startswith(f".{RECIPE}.part-")
 
 
 def recipe_json(recipe: StagedRecipe, seed: int) -> str:
@@ -63,8 +68,8 @@ def _settings(recipe: StagedRecipe, seed: int) -> dict[str, Any]:
 
 def _saved(path: Path) -> Any:
     try:
-        return _without_later_fields(json.loads(path.read_text()))
-    except ValueError as error:
+        return _without_later_fields(parse_json(path.read_bytes()))
+    except (OSError, BadJson, RecursionError) as error:
         raise BadInput(f"{path} cannot be read ({error}); give another folder, or --overwrite to start over") from error
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from signal import Signals
@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import PrinterCallback, TrainerCallback
-from transformers.integrations import TensorBoardCallback
 
 from theodolite.data.epochs import StreamedEpochs
 from theodolite.models.cached_features import FeatureCache, cached_features
@@ -25,9 +25,11 @@ from theodolite.models.forward import adapt, base_model
 from theodolite.models.freezing import set_trainable
 from theodolite.models.load import load_vlm
 from theodolite.objectives.language import Language
-from theodolite.records.errors import Interrupted
-from theodolite.records.folder import whole_folder, write_whole
+from theodolite.records.errors import BadInput, Interrupted
+from theodolite.records.folder import sole_writer, whole_folder, write_whole
+from theodolite.records.machine_faults import is_out_of_memory, machine_fault, no_tracebacks_of_full_disks
 from theodolite.records.progress import Progress, silent
+from theodolite.records.training_log import WARNINGS
 from theodolite.training.arguments import training_arguments
 from theodolite.training.checkpoint import last_whole, newest_whole, step_of
 from theodolite.training.interrupts import StopAtSignal, StopSignals
@@ -58,16 +60,22 @@ def run_stages(
 
     Finished stages are skipped, and an interrupted one resumes from its last complete checkpoint, with the same final weights. On Ctrl-C
     and SIGTERM the step under way ends, a checkpoint is written, and `Interrupted` is raised. Raises `BadInput` if `out` holds a run of
-    another recipe or seed.
+    another recipe or seed, if another run is going on there, or if the machine fails: its disk, memory, device or a loader's process.
     """
     signals = StopSignals()
     try:
-        with signals.watching():
+        with signals.watching(), no_tracebacks_of_full_disks():
             return _run_stages(recipe, data, out, seed, overwrite, progress, signals)
     except Interrupted as stopped:
         raise Interrupted(
             stopped.signum, f"stopped by {Signals(stopped.signum).name}; the same command {where_next(recipe, out)}"
         ) from stopped
+    except Exception as error:
+        sentence = None if isinstance(error, BadInput) else machine_fault(error)
+        if sentence is None:
+            raise
+        smaller = "; a recipe with a smaller micro_batch needs less and learns the same" if is_out_of_memory(error) else ""
+        raise BadInput(f"{sentence}{smaller}; the same command {where_next(recipe, out)}") from error
 
 
 def next_step(recipe: StagedRecipe, out: Path) -> tuple[Stage, int] | None:
@@ -94,6 +102,36 @@ def _run_stages(
     recipe: StagedRecipe, data: RecipeData, out: Path, seed: int, overwrite: bool, progress: StageProgress, signals: StopSignals
 ) -> Path:
     processes = PartialState(cpu=not torch.accelerator.is_available())
+    with _sole_run(processes, out):
+        return _run_claimed(recipe, data, out, seed, overwrite, progress, signals, processes)
+
+
+@contextmanager
+def _sole_run(processes: PartialState, out: Path) -> Iterator[None]:
+    """`sole_writer` on the first process; where that is refused, all raise."""
+    with ExitStack() as stack:
+        refusal: list[str | None] = [None]
+        if processes.is_main_process:
+            try:
+                stack.enter_context(sole_writer(out))
+            except BadInput as error:
+                refusal = [str(error)]
+        broadcast_object_list(refusal)
+        if refusal[0] is not None:
+            raise BadInput(refusal[0])
+        yield
+
+
+def _run_claimed(
+    recipe: StagedRecipe,
+    data: RecipeData,
+    out: Path,
+    seed: int,
+    overwrite: bool,
+    progress: StageProgress,
+    signals: StopSignals,
+    processes: PartialState,
+) -> Path:
     with processes.main_process_first():
         claim(recipe, seed, out, overwrite=overwrite and processes.is_main_process)
     before: Path | None = None
@@ -131,7 +169,7 @@ def train_stage(
     The returned trainer's `dropped` counts dropped examples. Raises `NonFiniteLoss`, and `Interrupted` after a checkpoint if `signals`
     has noted one.
     """
-    monitor = LossMonitor(progress)
+    monitor = LossMonitor(progress, Path(folder))
     options: dict[str, Any] = {
         "args": training_arguments(recipe, stage, folder, seed, isinstance(data.dataset, StreamedEpochs)),
         "train_dataset": data.dataset,
@@ -215,6 +253,8 @@ def _run_stage(
         warned = trainer.watch.found.values() if isinstance(trainer, LaverTrainer) else ()
         for line in (*trainer.dropped.lines(), *warned):
             progress(stage.steps, stage.steps, line)
+        if warned and trainer.args.should_save:
+            write_whole(folder / WARNINGS, json.dumps([*warned], indent=1) + "\n")
         _write_model(trainer, folder)
     signals.leave()
 
@@ -230,14 +270,11 @@ def _write_model(trainer: ObjectiveTrainer, folder: Path) -> None:
         shutil.rmtree(folder / "checkpoints")
 
 
-def _tensorboard(folder: Path, resumed: Path | None) -> list[TensorBoardCallback]:
+def _tensorboard(folder: Path, resumed: Path | None) -> list[TrainerCallback]:
     """TensorBoard's callback on the first process; entries after the resumed checkpoint are dropped."""
-    from torch.utils.tensorboard import SummaryWriter
+    from theodolite.training.tensorboard_log import TensorBoardLog  # starts threads when it is imported
 
-    if not _is_first_process():
-        return []
-    step = int(resumed.name.rpartition("-")[2]) + 1 if resumed else None
-    return [TensorBoardCallback(SummaryWriter(str(folder / "tensorboard"), purge_step=step))]
+    return [TensorBoardLog(folder / "tensorboard", step_of(resumed) + 1 if resumed else None)] if _is_first_process() else []
 
 
 def _is_first_process() -> bool:

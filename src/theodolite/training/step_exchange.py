@@ -10,14 +10,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from theodolite.worlds.decoding import NOTES
+
 # A micro-batch's dropped examples, (key, reason) each, and the number of examples that it was made from.
 Tally = tuple[Sequence[tuple[str, str]], int]
+NO_NOTES = [0] * len(NOTES)
 
 
-def without_tallies(batches: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[Tally]]:
-    """The batches without what their collator counted, and that."""
+def without_tallies(batches: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[Tally], list[int]]:
+    """The batches without what their collator counted; their tallies; and the pictures of all by note (`decoding.NOTES`)."""
     rests = [dict(batch) for batch in batches]
-    return rests, [(rest.pop("dropped", []), rest.pop("num_seen", 0)) for rest in rests]
+    noted = [sum(counts) for counts in zip(NO_NOTES, *(rest.pop("noted", NO_NOTES) for rest in rests), strict=True)]
+    return rests, [(rest.pop("dropped", []), rest.pop("num_seen", 0)) for rest in rests], noted
 
 
 def summed_together(

@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from theodolite.objectives.terms import Terms
 from theodolite.records.folder import write_whole
+from theodolite.records.machine_faults import naming_disk_faults
 from theodolite.records.reading import BadJson, numbered_lines, parse_json
 
 
@@ -96,7 +97,7 @@ class JsonLinesLog(TrainerCallback):
     ) -> None:
         if state.is_world_process_zero and logs and "loss" in logs:
             entry = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in logs.items()}
-            with self.path.open("a", encoding="utf-8") as file:
+            with naming_disk_faults(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **entry}, allow_nan=False) + "\n")
 
 

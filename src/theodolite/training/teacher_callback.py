@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as sharded_checkpoint
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -19,6 +19,7 @@ from theodolite.objectives.laver import LaVer, TeacherOutputs
 from theodolite.objectives.teacher import Teacher
 from theodolite.objectives.terms import at_least_single
 from theodolite.records.errors import BadInput
+from theodolite.training.checkpoint import read_tensors
 from theodolite.training.objective_module import ObjectiveModule
 
 NAME = "teacher.safetensors"
@@ -124,7 +125,7 @@ class TeacherCallback(TrainerCallback):
         if sharded:
             saved = sharded_checkpoint.FileSystemReader(path).read_metadata().state_dict_metadata.keys()
         else:
-            values = load_file(path)
+            values = read_tensors(path)
             saved = values.keys()
         if saved != state.keys():
             changed = sorted(saved ^ state.keys())

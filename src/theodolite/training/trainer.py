@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
@@ -26,6 +27,7 @@ from theodolite.models.forward import adapt, base_model
 from theodolite.objectives.laver import LaVer, LaverConfig
 from theodolite.objectives.terms import Terms, combine
 from theodolite.records.errors import BadInput
+from theodolite.records.machine_faults import naming_disk_faults
 from theodolite.training.checkpoint import load_trained, mark_whole, refuse_other_launcher, save_trained, unmark, whole_checkpoint
 from theodolite.training.compilation import compile_as_asked, cpu_products
 from theodolite.training.dummy_picture import DummyPicture, lacking, pictured
@@ -33,6 +35,7 @@ from theodolite.training.evaluation import EvaluatedBySums, each, with_epochs
 from theodolite.training.hub import push_while_training
 from theodolite.training.interrupts import StopAtSignal
 from theodolite.training.launch import refuse_broadcast_buffers, refuse_undistributed
+from theodolite.training.loss_monitor import NonFiniteLossStop
 from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.objective_watch import ObjectiveWatch
 from theodolite.training.parameter_groups import give_own_rate
@@ -42,6 +45,7 @@ from theodolite.training.saved_processor import saved_processor
 from theodolite.training.step_exchange import Tally, summed_together, without_tallies
 from theodolite.training.step_metrics import StepMetrics
 from theodolite.training.teacher_callback import TeacherCallback
+from theodolite.worlds.decoding import NOTES
 
 Callback = TypeVar("Callback", bound=TrainerCallback)
 
@@ -80,6 +84,7 @@ class ObjectiveTrainer(EvaluatedBySums):
             options["data_collator"] = PackingCollator.of_processor(processor, config, max_length=max_length)
         options["eval_dataset"] = each(with_epochs, options.get("eval_dataset"))
         super().__init__(model=model, train_dataset=with_epochs(train_dataset), **options)
+        self.add_callback(NonFiniteLossStop())
         if isinstance(self.train_dataset, EpochDataset) and self.dropped.num_examples is None:
             self.dropped.num_examples = len(self.train_dataset)
         if self.args.n_gpu > 1:
@@ -133,10 +138,10 @@ class ObjectiveTrainer(EvaluatedBySums):
         if not batches:
             self._refuse_empty_pass(is_first)
             return [], None
-        batches, tallies = without_tallies([*self._missing(num_batches - len(batches)), *batches])
+        batches, tallies, noted = without_tallies([*self._missing(num_batches - len(batches)), *batches])
         prepared = [self._prepared(batch) for batch in batches]
         micro_counts = [self.objective_module.objective.counts(batch) for batch in prepared]
-        summed, is_stopped = self._exchange_before_step(micro_counts, tallies, pictured(batches))
+        summed, is_stopped = self._exchange_before_step(micro_counts, tallies, noted, pictured(batches))
         if self.state.global_step + 1 >= self.state.max_steps and not self._initial_global_step:
             self.dropped.refuse_none_kept()  # a resumed run does not know what was kept before
         if is_stopped:
@@ -150,7 +155,7 @@ class ObjectiveTrainer(EvaluatedBySums):
         return self.objective_module.objective.prepare(batch, self.state.global_step, self.state.max_steps)
 
     def _exchange_before_step(
-        self, micro_counts: Sequence[Mapping[str, int]], tallies: Sequence[Tally], with_picture: Sequence[int]
+        self, micro_counts: Sequence[Mapping[str, int]], tallies: Sequence[Tally], noted: Sequence[int], with_picture: Sequence[int]
     ) -> tuple[dict[str, list[int]], bool]:
         """All that the processes must agree on before a step, in one collective: their sums, and whether the run stops before it.
 
@@ -161,6 +166,7 @@ class ObjectiveTrainer(EvaluatedBySums):
             "counts": [sum(each[name] for each in micro_counts) for name in sorted(micro_counts[0])],
             "pictured": with_picture,
             "seen": [sum(num_seen for _, num_seen in tallies), sum(len(dropped) for dropped, _ in tallies)],
+            "noted": noted,
             "signals": stop.noted() if stop else [],
         }
         if self.args.world_size == 1:
@@ -171,6 +177,7 @@ class ObjectiveTrainer(EvaluatedBySums):
             if teacher:
                 teacher.is_delayed = True
                 teacher.move_centre(sums)
+        self.dropped.noted += Counter(dict(zip(NOTES, summed["noted"], strict=True)))
         num_seen, num_dropped = summed["seen"]
         if num_dropped:
             everyones = gather_object([tallies]) if self.args.world_size > 1 else [tallies]
@@ -199,7 +206,8 @@ class ObjectiveTrainer(EvaluatedBySums):
             # Nothing to learn in this step, on any process. Without gradients optimizers change neither weights nor their own state;
             # zero gradients would still move weights by decay and momentum. (The scaler of fp16 cannot step without gradients.)
             return torch.zeros((), device=self.args.device)
-        with self._metrics.timed("forward_backward"), cpu_products(self.objective_module.vlm):
+        autocast = self.accelerator.mixed_precision == "bf16"
+        with self._metrics.timed("forward_backward"), cpu_products(self.objective_module.vlm, autocast):
             return super().training_step(model, inputs, num_items_in_batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -244,20 +252,21 @@ class ObjectiveTrainer(EvaluatedBySums):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        if self.args.should_save:
-            unmark(folder)
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit = limit
-        self._save_beside(folder)
-        if self.args.world_size > 1:
-            self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            mark_whole(folder)
-            # Only now: the library deletes older ones before this one is complete.
-            rotate_checkpoints(self.args.output_dir, limit, best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=True)
+        with naming_disk_faults(folder):
+            if self.args.should_save:
+                unmark(folder)
+            limit, self.args.save_total_limit = self.args.save_total_limit, None
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self.args.save_total_limit = limit
+            self._save_beside(folder)
+            if self.args.world_size > 1:
+                self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                mark_whole(folder)
+                # Only now: the library deletes older ones before this one is complete.
+                rotate_checkpoints(self.args.output_dir, limit, best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=True)
         if self.args.push_to_hub:
             push_while_training(self, folder)
 

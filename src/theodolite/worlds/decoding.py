@@ -39,6 +39,7 @@ UNDECODABLE = (
 
 FIRST_FRAME = "the first of several frames"
 DAMAGED_METADATA = "damaged metadata, so without its rotation"
+NOTES = (FIRST_FRAME, DAMAGED_METADATA)
 # A JPEG is decoded at a reduced scale only if that leaves this many times the asked size, so that the resize after it decides the pixels.
 DRAFT_MARGIN = 2
 
@@ -49,7 +50,7 @@ class UnsupportedPixels(ValueError):
 
 @dataclass(frozen=True)
 class PictureFacts:
-    """Width and height of a picture in its file, upright; its EXIF orientation; notes about it (`FIRST_FRAME`, `DAMAGED_METADATA`)."""
+    """Width and height of a picture in its file, upright; its EXIF orientation; notes about it, of `NOTES`."""
 
     width: int
     height: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -47,17 +48,21 @@ TABLE: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "picture_after": pl.String,
 }
 """Columns of a gallery's table: those of a plan, with pictures by name, and without the kind, which the others determine."""
+NAMES: Mapping[str, pl.DataType | type[pl.DataType]] = {"scene_name": pl.String, "row": pl.String}
+"""Further columns of a table whose scenes and rows have names of their own, as those of manifests do."""
 
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """Counterfactual pairs of existing pictures. Each row of `table` (columns: `TABLE`) is one question about one pair.
+    """Counterfactual pairs of existing pictures. Each row of `table` (columns: `TABLE`, and `NAMES` where there are
+    names) is one question about one pair.
 
     A row whose factor is "" changes no factor: two pictures make it a nuisance row, one picture under two questions a paraphrase row.
     `kind` is *exact* (the same picture with one thing edited) or *matched* (two pictures that agree in all other factors). `render` draws
     pictures by name. `attribution` is the credit line that the licence requires; it is printed and recorded. `left_out` counts unusable
     rows by reason. `dependence` holds, by a query's name, the factors that its answer is declared to depend on; it need not hold all
-    queries. `files` are the files of pictures that have a size of their own; None where `render` draws them at any size.
+    queries. `files` are the files of pictures that have a size of their own; None where `render` draws them at any size. The names of
+    files are relative to `folder`.
     """
 
     name: str
@@ -69,3 +74,4 @@ class Gallery:
     left_out: Mapping[str, int] = field(default_factory=dict)
     dependence: Mapping[str, frozenset[str]] = field(default_factory=dict)
     files: PictureFiles | None = None
+    folder: Path | None = None

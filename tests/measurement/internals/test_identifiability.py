@@ -9,12 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from scipy.stats import pearsonr
+from sklearn.ensemble import RandomForestClassifier
 
 from helpers.measure_contexts import array_context
 from theodolite.measurement.internals.axes import (
     MAX_AXES,
+    NUM_TREES,
     AxesRead,
     FactorLevels,
+    bagged_trees,
     choose_axes,
     correlation,
     dci,
@@ -166,6 +169,32 @@ def test_intervals_hold_their_values() -> None:
         for estimate in (block.linear_r2, block.nonlinear_r2):
             assert estimate.low is not None and estimate.high is not None
             assert estimate.low < estimate.value < estimate.high and estimate.num_scenes == 100
+
+
+# Trees
+
+
+@pytest.mark.parametrize(("noise", "num_train"), [(0.0, 200), (1.5, 200), (1.5, 20)])
+def test_bagged_trees_are_the_random_forest_of_scikit_learn_with_all_axes_at_each_split(noise: float, num_train: int) -> None:
+    """To the bit of every vote, ties among splits included, which few rows have many of."""
+    draw = rng(11)
+    levels = draw.choice([0, 1, 3], size=(num_train + 100, 2))  # a level without rows is never predicted
+    axes = np.eye(4)[levels].reshape(len(levels), 8) @ draw.standard_normal((8, 6)) + noise * draw.standard_normal((len(levels), 6))
+    train, test = np.split(axes.astype(np.float32), [num_train])
+    own = levels[:num_train, 0]
+    forest = RandomForestClassifier(NUM_TREES, max_features=None, min_samples_leaf=2, random_state=0).fit(train, own)
+    importance, predicted = bagged_trees(train, own, test)
+    assert importance == pytest.approx(forest.feature_importances_, abs=1e-12) and importance.sum() == pytest.approx(1)
+    assert predicted.tolist() == forest.predict(test).tolist() and 2 not in predicted
+
+
+def test_trees_give_importance_to_the_axis_that_decides_and_none_where_nothing_does() -> None:
+    levels = rng(1).integers(3, size=200)
+    axes = np.stack([rng(2).standard_normal(200), -2.0 * levels], axis=1).astype(np.float32)
+    importance, predicted = bagged_trees(axes[:120], levels[:120], axes[120:])
+    assert importance == pytest.approx([0, 1]) and (predicted == levels[120:]).all()
+    importance, _ = bagged_trees(np.ones((120, 2), dtype=np.float32), levels[:120], np.ones((80, 2), dtype=np.float32))
+    assert importance.tolist() == [0, 0]
 
 
 # Closed forms

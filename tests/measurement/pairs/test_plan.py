@@ -15,6 +15,7 @@ import pytest
 from theodolite.commands.world import write_world
 from theodolite.measurement.pairs.plan import COLUMNS, NUM_TRAINING_SCENES, Plan, plan_gallery, plan_world
 from theodolite.records.errors import BadInput
+from theodolite.records.rows import NAMED
 from theodolite.worlds.easy_vqa.world import EasyVQA
 from theodolite.worlds.factors import Scenes
 from theodolite.worlds.gallery import TABLE, Gallery
@@ -213,8 +214,8 @@ def test_pairs_come_back_from_disk_as_they_were_planned(on_disk: tuple[Shapes, P
     world, out = on_disk
     plan = plan_world(world, world.policy(ASK), 5, 3, 32)
     read = plan_gallery(read_manifest(out / "manifest.jsonl").gallery, 32)
-    assert read.rows.schema == pl.Schema(dict(COLUMNS)) and read.pair_kind == "exact"
-    assert read.rows.equals(of_kind(plan, "intervention", "nuisance", "paraphrase"))
+    assert read.rows.drop(NAMED).schema == pl.Schema(dict(COLUMNS)) and read.pair_kind == "exact"
+    assert read.rows.drop(NAMED).equals(of_kind(plan, "intervention", "nuisance", "paraphrase"))
     assert (read.pictures == plan.pictures[: plan.num_pair_pictures]).all()
     assert plan_gallery(read_manifest(out / "manifest.jsonl").gallery, 48).pictures.shape == (len(read.pictures), 48, 48, 3)
 
@@ -229,7 +230,7 @@ def test_matched_pairs_come_back_from_disk_as_matched(tmp_path: Path) -> None:
     pictures = ["picture_before", "picture_after"]
     expected = of_kind(plan, "intervention", "nuisance", "paraphrase")
     assert read.pair_kind == "matched"
-    assert read.rows.drop(pictures).equals(expected.drop(pictures))
+    assert read.rows.drop(*pictures, *NAMED).equals(expected.drop(pictures))
     for side in pictures:
         assert (read.pictures[read.rows[side].to_numpy()] == plan.pictures[expected[side].to_numpy()]).all()
 
@@ -263,7 +264,8 @@ def test_rows_of_a_gallery_get_their_kind_from_what_changes() -> None:
     quiet = (1, "", None, None, "colour", "open", "colour", "Which?", "Which?", ["red", "blue"], "red", "red", "b", "c")
     worded = (1, "", None, None, "colour", "open", "colour", "Which?", "Which one?", ["red", "blue"], "red", "red", "b", "b")
     plan = plan_gallery(gallery(ROW, quiet, worded), 4)
-    assert plan.rows.schema == pl.Schema(dict(COLUMNS))
+    assert plan.rows.drop("path_before", "path_after").schema == pl.Schema(dict(COLUMNS))
+    assert plan.rows.select("path_before", "path_after").rows() == [("b", "a"), ("b", "c"), ("b", "b")]
     assert plan.rows["kind"].to_list() == ["intervention", "nuisance", "paraphrase"]
     assert plan.rows.select("picture_before", "picture_after").rows() == [(1, 0), (1, 2), (1, 1)]
     assert plan.pictures[:, 0, 0, 0].tolist() == [ord(name) for name in "abc"]

@@ -90,3 +90,19 @@ def test_pairs_of_a_plan_serve_too_and_an_interval_of_none_is_refused(tmp_path: 
     assert torch.equal(before, torch.get_rng_state())
     found = load_survey(tmp_path / "step-000001")
     assert found.record.title == "step 1" and found.rows.filter(pl.col("kind") == "intervention").height > 0
+
+
+def test_rates_go_through_the_trainer_s_own_log_where_it_is_given(tmp_path: Path) -> None:
+    model, processor = tiny_vlm()
+    logged: list[dict[str, float]] = []
+    options = SurveyOptions(policy=POLICY, num_scenes=4, thresholds=UNTRAINED)
+    callback = SurveyCallback((model, processor), WORLD, tmp_path, every=1, options=options, log=logged.append)
+    state = TrainerState(global_step=7)
+    callback.on_step_end(TrainingArguments(output_dir=str(tmp_path)), state, TrainerControl())
+    assert state.log_history == [] and len(logged) == 1
+    cells = [cell for cell in callback.records[7].shadows.cells if cell.form == "open"]
+    assert cells and logged[0] == {
+        f"survey/{'read' if cell.truth_moves else 'leak'}/{cell.factor}->{cell.query}": cell.moved_frac for cell in cells
+    }
+    run = load_survey(tmp_path / "step-000007").run
+    assert run.command == "training callback" and run.step == 7

@@ -15,12 +15,13 @@ from scipy import stats
 
 from helpers.survey_records import record
 from theodolite.asking.prompts import prompt_hash
-from theodolite.commands.compare import alone_line, comparison_table
+from theodolite.commands.compare import alone_line, comparison_table, verdict_change_lines, withheld_lines
+from theodolite.commands.csv_tables import comparison_csv
 from theodolite.measurement.survey.compare import adjust, compare, compare_records
 from theodolite.records.comparison import CellChange, Comparison
 from theodolite.records.endpoint import Capabilities, EndpointConfig
 from theodolite.records.errors import BadInput
-from theodolite.records.survey import BadRecord, SurveyRecord
+from theodolite.records.survey import BadRecord, SurveyRecord, Verdict
 from theodolite.stats.rates import difference_p, paired_difference
 
 NUM_SCENES = 60
@@ -154,6 +155,55 @@ def test_rows_that_only_one_was_asked_are_left_out_and_counted() -> None:
     assert {each.query for each in comparison.cells} == {"shape"}
     assert (comparison.num_rows, comparison.one.num_rows_alone, comparison.other.num_rows_alone) == (240, 240, 0)
     assert alone_line(comparison) == "240 rows compared; left out: 240 that only before was asked" and alone_line(compared()) is None
+
+
+def judged(survey: SurveyRecord, verdicts: dict[str, Verdict]) -> SurveyRecord:
+    return survey.model_copy(update={"shadows": survey.shadows.model_copy(update={"verdicts": verdicts})})
+
+
+def test_verdicts_that_differ_come_worst_first() -> None:
+    one = judged(ONE, {"shape": "blind", "colour": "identified", "row": "identified", "size": "inert", "tilt": "inert"})
+    other = judged(OTHER, {"shape": "identified", "colour": "entangled", "row": "shadow", "size": "inert", "sheen": "blind"})
+    comparison = compare_records(one, FIRST, other, SECOND)
+    assert [each.factor for each in comparison.verdicts] == ["row", "colour", "shape"]
+    assert verdict_change_lines(comparison)[0] == "verdict of row: identified -> shadow"
+    assert verdict_change_lines(compare_records(one, FIRST, one, FIRST)) == ["no verdict differs"]
+
+
+def test_the_csv_of_a_comparison_has_the_differences_and_a_head_even_without_cells() -> None:
+    comparison = compared()
+    table = pl.read_csv(comparison_csv(comparison).encode())
+    assert table["moved_difference"].to_list() == [each.moved.difference.value for each in comparison.cells]
+    assert comparison_csv(comparison.model_copy(update={"cells": ()})).strip().split(",") == table.columns
+
+
+def withholding(survey: SurveyRecord, withheld: dict[str, float]) -> SurveyRecord:
+    return survey.model_copy(update={"shadows": survey.shadows.model_copy(update={"withheld": withheld})})
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_queries_that_either_survey_withholds_are_not_compared_and_named(which: int) -> None:
+    one, other = (withholding(each, {"shape (open)": 0.93} if side == which else {}) for side, each in enumerate((ONE, OTHER)))
+    comparison = compare_records(one, FIRST, other, SECOND)
+    assert {each.query for each in comparison.cells} == {"colour"} and comparison.num_rows == 240
+    assert not comparison.grew and not comparison.shrank and alone_line(comparison) is None
+    assert (comparison.one, comparison.other)[which].withheld == {"shape (open)": 0.93}
+    (line,) = withheld_lines(comparison)
+    assert line.startswith("not compared: shape (open), since 93% of the probability of " + ("before", "after")[which])
+    expected = cell(compared(), "colour", "colour").right
+    assert cell(comparison, "colour", "colour").right.difference == expected.difference
+    assert compare_records(one, FIRST, other, SECOND).to_json() == comparison.to_json()
+
+
+def test_another_form_of_a_withheld_query_is_compared() -> None:
+    assert compare_records(withholding(ONE, {"shape (yes_no)": 0.9}), FIRST, OTHER, SECOND).cells == compared().cells
+
+
+def test_where_all_is_withheld_nothing_is_compared_and_that_is_recorded() -> None:
+    one = withholding(ONE, {"shape (open)": 0.93, "colour (open)": 0.7})
+    comparison = compare_records(one, FIRST, OTHER, SECOND)
+    assert (comparison.cells, comparison.grew, comparison.shrank, comparison.num_rows) == ((), (), (), 0)
+    assert len(withheld_lines(comparison)) == 2
 
 
 def test_rows_that_are_there_twice_are_matched_as_often() -> None:

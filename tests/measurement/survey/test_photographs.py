@@ -1,8 +1,17 @@
-"""Surveys of photographs at their own aspect ratio: tokens and answers are those of the library's own processor and forward."""
+"""Surveys of photographs at their own aspect ratio: tokens and answers are those of the library's own processor and forward.
+
+The gate surveys a few pairs. The whole check, of crops of scikit-image's photographs, is
+
+    pip install --no-deps --target photographs scikit-image
+    export THEODOLITE_PHOTOGRAPHS=photographs/skimage/data THEODOLITE_PHOTOGRAPH_PAIRS=500
+    pytest tests/measurement/survey/test_photographs.py -k own
+"""
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
@@ -29,23 +39,45 @@ from theodolite.records.errors import BadInput
 from theodolite.worlds.limits import PixelLimits
 from theodolite.worlds.manifest.read import read_manifest
 
-# (width, height) of photographs, from 400 x 900 to 4000 x 3000.
-SIZES = (*((400, 900), (900, 400), (640, 427), (800, 300), (640, 480), (500, 500), (700, 500)) * 3, (1080, 1920), (600, 400), (4000, 3000))
+NUM_PAIRS = int(os.environ.get("THEODOLITE_PHOTOGRAPH_PAIRS", "8"))
+# Of scikit-image's data, which are RGB and large enough to be cropped.
+SOURCES = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png", "retina.jpg", "rocket.jpg")
+CROP = (400, 220)
+LARGEST = (4000, 3000)
+LIMIT = 1024  # pixels: less than any of these photographs has
 SMALL = ((400, 900), (900, 400), (640, 427), (800, 600))
 WITH_CUTS = ("llava_onevision", "idefics3", "smolvlm")
 
 
+def drawn_sizes(num_pictures: int) -> list[tuple[int, int]]:
+    """(width, height) of photographs, none square: 400 x 900, 4000 x 3000, and random ones between, mostly of about a megapixel."""
+    rng, sizes = np.random.default_rng(1), [(400, 900), LARGEST]
+    while len(sizes) < num_pictures:
+        pixels = 360_000 * (12_000_000 / 360_000) ** (rng.random() ** 3)
+        aspect = rng.uniform(4 / 3, 9 / 4)
+        long, short = min(4000, round((pixels * aspect) ** 0.5)), round((pixels / aspect) ** 0.5)
+        sizes.append((long, short) if rng.random() < 0.5 else (short, long))
+    return sizes
+
+
+def sources() -> list[Image.Image]:
+    """Photographs to crop: those of scikit-image in the folder THEODOLITE_PHOTOGRAPHS, else the two of scikit-learn."""
+    if folder := os.environ.get("THEODOLITE_PHOTOGRAPHS"):
+        return [Image.open(Path(folder) / name).convert("RGB") for name in SOURCES]
+    return [Image.fromarray(image) for image in load_sample_images().images]
+
+
 def photographs(folder: Path, num_pairs: int, sizes: Sequence[tuple[int, int]]) -> Path:
-    """A manifest of matched pairs: crops of two photographs, as JPEG files of these sizes in turn."""
-    sources = [Image.fromarray(image) for image in load_sample_images().images]
-    rng, rows = np.random.default_rng(0), []
+    """A manifest of matched pairs: crops of photographs, as JPEG files of these sizes in turn."""
+    images, rng, rows = sources(), np.random.default_rng(0), []
     folder.mkdir(exist_ok=True)
     for pair in range(num_pairs):
         names = []
-        for side, source in enumerate(sources):
-            left, top = rng.integers(0, 200, 2)
+        for side in range(2):
+            source = images[(2 * pair + side) % len(images)]
+            left, top = (int(rng.integers(0, whole - part + 1)) for whole, part in zip(source.size, CROP, strict=True))
             size = sizes[(2 * pair + side) % len(sizes)]
-            cut = source.crop((left, top, left + 400, top + 220)).resize(size, Image.Resampling.BILINEAR)
+            cut = source.crop((left, top, left + CROP[0], top + CROP[1])).resize(size, Image.Resampling.BILINEAR)
             names.append(f"{pair:04d}-{side}.jpg")
             cut.save(folder / names[-1], quality=85)
         rows.append(
@@ -78,29 +110,54 @@ def tokens_by_hand(name: str, model: Any, processor: ProcessorParts, picture: Im
     return library.replace_image_token(processor.image_processor([picture], **options), 0).count(library.image_token)
 
 
-def pictures_of(result: SurveyResult, folder: Path) -> list[np.ndarray]:
-    assert result.picture_table is not None
-    return [np.asarray(Image.open(folder / name).convert("RGB")) for name in result.picture_table["name"]]
+def picture_of(folder: Path, name: str) -> np.ndarray:
+    return np.asarray(Image.open(folder / name).convert("RGB"))
 
 
 def refuse_other_answers(result: SurveyResult, name: str, folder: Path) -> None:
-    """Asserts that tokens are the library's and answers those of one plain forward a question."""
-    (model, processor), pictures, table = model_of(name), pictures_of(result, folder), result.picture_table
-    assert table is not None and table["picture"].to_list() == list(range(len(pictures)))
-    assert [(row["height"], row["width"]) for row in table.iter_rows(named=True)] == [picture.shape[:2] for picture in pictures]
-    by_hand = [tokens_by_hand(name, model, processor, Image.fromarray(picture)) for picture in pictures]
-    assert table["tokens"].to_list() == by_hand
-    for side in ("before", "after"):
-        for row in result.rows.iter_rows(named=True):
-            ask = Question(row[f"picture_{side}"], row[f"question_{side}"], tuple(row["choices"]))
-            expected = answer_from_scores(alone(model, processor, pictures, ask))
+    """Asserts that tokens of all pictures are the library's, and answers to all questions those of one plain forward a question."""
+    (model, processor), table = model_of(name), result.picture_table
+    assert table is not None and table["picture"].to_list() == list(range(len(table)))
+    asked: dict[int, list[tuple[str, dict[str, Any]]]] = {}
+    for row in result.rows.iter_rows(named=True):
+        for side in ("before", "after"):
+            asked.setdefault(row[f"picture_{side}"], []).append((side, row))
+    assert sorted(asked) == table["picture"].to_list()
+    for use in table.iter_rows(named=True):
+        picture = picture_of(folder, use["name"])
+        assert (use["height"], use["width"]) == picture.shape[:2]
+        assert use["tokens"] == tokens_by_hand(name, model, processor, Image.fromarray(picture)), use
+        for side, row in asked[use["picture"]]:
+            ask = Question(use["picture"], row[f"question_{side}"], tuple(row["choices"]))
+            expected = answer_from_scores(alone(model, processor, {use["picture"]: picture}, ask))
             np.testing.assert_allclose(row[f"probabilities_{side}"], expected.probabilities, atol=1e-4)
-            np.testing.assert_allclose(row[f"total_logprob_{side}"], expected.total_logprob, atol=1e-3)
+            np.testing.assert_allclose(row[f"total_logprob_{side}"], expected.total_logprob, atol=1e-4)
+
+
+def refuse_other_tokens_within(limit: int, name: str, manifest: Path, default: pl.DataFrame) -> None:
+    """Asserts that a limit of pixels moves the tokens of a tenth of the pairs to those of the library with that limit by hand."""
+    few = manifest.with_name("few.jsonl")
+    few.write_text("".join(manifest.read_text().splitlines(keepends=True)[: max(1, NUM_PAIRS // 10)]))
+    limited = survey_model(model_of(name), few, noise="given", max_pixels=limit).picture_table
+    assert limited is not None
+    model, processor = model_of(name)
+    by_hand = copy.deepcopy(processor.image_processor)
+    if name == "qwen2_5_vl":
+        by_hand.size = type(by_hand.size)(shortest_edge=by_hand.size.shortest_edge, longest_edge=limit)
+    if name == "internvl":
+        by_hand.max_patches = limit // (by_hand.size["height"] * by_hand.size["width"])
+        assert by_hand.max_patches == 1
+    pictures = [Image.fromarray(picture_of(manifest.parent, each)) for each in limited["name"]]
+    tokens = [tokens_by_hand(name, model, ProcessorParts(by_hand, processor.tokenizer, model.config), each) for each in pictures]
+    assert limited["tokens"].to_list() == tokens
+    moved = limited.join(default, on="name", suffix="_default", validate="1:1")
+    assert len(moved) == len(limited)
+    assert bool((moved["tokens"] < moved["tokens_default"]).all()) == (name != "llava")  # which has one number of tokens
 
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photographs(tmp_path_factory.mktemp("photographs"), 12, SIZES)
+    return photographs(tmp_path_factory.mktemp("photographs"), NUM_PAIRS, drawn_sizes(2 * NUM_PAIRS))
 
 
 @pytest.fixture(scope="module")
@@ -109,14 +166,16 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "internvl", "llava"])
-def test_tokens_and_answers_of_photographs_are_those_of_the_library(name: str, manifest: Path, tmp_path: Path) -> None:
+def test_tokens_and_answers_of_photographs_are_those_of_the_librarys_own_processor(name: str, manifest: Path, tmp_path: Path) -> None:
     result = survey_model(model_of(name), manifest, noise="given")
     refuse_other_answers(result, name, manifest.parent)
     record, table = result.record.pictures, result.picture_table
     assert record is not None and table is not None and record.tokens is not None and record.given is not None and record.tiles is not None
-    assert (record.num_pictures, record.given.smallest, record.given.largest) == (24, 600 * 400, 4000 * 3000)
+    assert (record.num_pictures, record.given.largest) == (2 * NUM_PAIRS, LARGEST[0] * LARGEST[1])
+    assert not (table["width"] == table["height"]).any()
     assert record.tokens.largest == table["tokens"].max() and record.tiles.largest == (5 if name == "internvl" else 1)
     assert (record.tokens.smallest < record.tokens.largest) == (name != "llava")
+    refuse_other_tokens_within(LIMIT, name, manifest, table)
     result.save(tmp_path / "out")
     assert load_survey(tmp_path / "out").picture_table.equals(table)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from helpers.survey_records import UNTRAINED
@@ -19,7 +20,9 @@ from theodolite.measurement.survey.session import survey_model
 from theodolite.models.export import export_vlm
 from theodolite.records.errors import BadInput, UnknownName
 from theodolite.records.folder import FolderTaken
+from theodolite.records.rows import NAMED
 from theodolite.records.survey import BadRecord
+from theodolite.worlds.manifest.read import write_manifest
 
 
 @cache
@@ -42,6 +45,44 @@ def test_a_saved_survey_is_the_one_that_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "out" / "rows.parquet").write_bytes(b"PAR1")
     with pytest.raises(BadRecord, match=r"rows\.parquet cannot be read"):
         load_survey(tmp_path / "out")
+
+
+def named_pairs(folder: Path, scenes: tuple[str, ...], ids: tuple[str, ...]) -> Path:
+    """A manifest of one pair a scene: the picture red, then blue."""
+    (folder / "photos").mkdir(parents=True)
+    for number, name in enumerate(("red", "blue", "red2", "blue2")):
+        Image.new("RGB", (48, 48), (255 - number, 0, 0) if "red" in name else (0, 0, 255 - number)).save(folder / "photos" / f"{name}.png")
+    changed = {"factor": "colour", "from": "red", "to": "blue", "answer_before": "red", "answer_after": "blue"}
+    asked = {"question": "What colour is the shape?", "choices": ["red", "blue"], **changed}
+    rows = [
+        {"scene": scene, "id": name, "picture": f"./photos/red{end}.png", "edited": f"photos/blue{end}.png", **asked}
+        for scene, name, end in zip(scenes, ids, ("", "2"), strict=True)
+    ]
+    write_manifest(folder / "manifest.jsonl", rows)
+    return folder / "manifest.jsonl"
+
+
+def test_the_names_of_a_manifest_are_those_of_rows_and_examples(tmp_path: Path) -> None:
+    pairs = named_pairs(tmp_path / "named", ("astronaut", "café ☕"), ("a1", "a2"))
+    result = survey_model(tiny_vlm(), pairs)
+    result.save(tmp_path / "out")
+    rows = pl.read_parquet(tmp_path / "out" / "rows.parquet")
+    assert rows.filter(kind="intervention").select("scene", *NAMED).rows() == [
+        (0, "astronaut", "a1", "photos/red.png", "photos/blue.png"),
+        (1, "café ☕", "a2", "photos/red2.png", "photos/blue2.png"),
+    ]
+    perturbed = rows.filter(kind="perturbation")
+    assert set(perturbed["scene_name"]) == {"astronaut", "café ☕"} and perturbed["path_after"].equals(perturbed["path_before"])
+    assert [(example.scene_name, example.row) for example in result.record.examples] == [("astronaut", "a1"), ("café ☕", "a2")]
+    other = survey_model(tiny_vlm(), named_pairs(tmp_path / "renamed", ("x", "y"), ("1", "2")))
+    assert other.record.rows_sha256 == result.record.rows_sha256  # a hash of what was asked and answered, not of names
+
+
+def test_rows_written_before_there_were_names_are_loaded(tmp_path: Path) -> None:
+    surveyed().save(tmp_path / "old")
+    surveyed().rows.drop(NAMED).write_parquet(tmp_path / "old" / "rows.parquet")
+    assert load_survey(tmp_path / "old").rows.equals(surveyed().rows.drop(NAMED))
+    assert surveyed().rows.select(*NAMED).null_count().row(0) == (len(surveyed().rows),) * len(NAMED)
 
 
 def test_options_settings_and_the_models_folder_say_the_same(tmp_path: Path) -> None:

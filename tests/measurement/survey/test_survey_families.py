@@ -31,6 +31,7 @@ FACTORS = ("shape", "colour")
 PASSING = ("ladder", "likeness", "allocation", "fisher", "causal", "gap", "words")
 # Features of inner encoder layers go past the connector's output, to which a direction there says nothing.
 DEEP = ("qwen3_vl",)
+REPEATED = ("llava", "qwen2_5_vl")  # a square and any number of vision tokens; the other families are repeated with --exhaustive
 
 
 def small_plan(size: int) -> Plan:
@@ -109,15 +110,18 @@ def test_the_ladder_of_every_family_has_a_rung_at_every_site_and_ends_in_words(n
 
 @pytest.mark.contract("survey")
 @pytest.mark.parametrize("name", NAMES)
-def test_every_family_is_surveyed_and_a_second_survey_repeats_to_the_byte(name: str) -> None:
+def test_every_family_is_surveyed(name: str) -> None:
     found = first(name)
     assert bool(found.run.notices) == (name == "paligemma")
     assert found.run.pairs_per_s and set(MEASURES) <= set(found.run.seconds_by_part)
-    # This tokenizer's words lack three of the four choices, which therefore tie, and PaliGemma prefers them: a tie is no answer.
-    assert bool(found.record.shadows.cells) == (name != "paligemma") and found.record.model.family == name
+    assert found.record.shadows.cells and found.record.model.family == name
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in REPEATED else pytest.mark.exhaustive) for name in NAMES])
+def test_a_second_survey_repeats_to_the_byte(name: str) -> None:
     again = surveyed(name, PASSING).record
     without = inside(name).model_copy(update={"measures": PASSING, "geometry": None, "identifiability": None})
-    assert again.to_json() == found.record.model_copy(update={"inside": without}).to_json()
+    assert again.to_json() == first(name).record.model_copy(update={"inside": without}).to_json()
 
 
 def test_a_model_object_and_a_world_are_enough_in_python() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from theodolite.records.errors import BadInput
+from theodolite.records.machine_faults import disk_fault
 
 WAIT_S = 60.0  # for other processes that write to the same file
 KEYS_AT_ONCE = 500  # of one SELECT
@@ -59,7 +60,8 @@ class ResponseCache:
         """What a server said of itself last; None if nothing is stored."""
         with self._refusing(), self._lock:
             row = self._base.execute("SELECT response FROM servers WHERE key = ?", (key,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        with self._refusing():
+            return None if row is None else json.loads(row[0])
 
     def find(self, keys: Sequence[str]) -> dict[str, Any]:
         """The stored answers to these keys; keys without one are left out."""
@@ -69,7 +71,8 @@ class ResponseCache:
                 some = list(keys[start : start + KEYS_AT_ONCE])
                 marks = ",".join("?" * len(some))
                 responses |= dict(self._base.execute(f"SELECT key, response FROM responses WHERE key IN ({marks})", some))
-        return {key: json.loads(response) for key, response in responses.items()}
+        with self._refusing():
+            return {key: json.loads(response) for key, response in responses.items()}
 
     def close(self) -> None:
         """Closes the file."""
@@ -79,5 +82,7 @@ class ResponseCache:
     def _refusing(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
-            raise BadInput(f"the cache of answers {self.path} cannot be used ({error}); give another file with --cache") from error
+        except (sqlite3.Error, OSError, ValueError, TypeError) as error:  # the last two: the file was cut off within an answer
+            fault = disk_fault(error)
+            advice = "remove it, or give another file with --cache" if fault is None else "free some space there; what is answered stays"
+            raise BadInput(f"the cache of answers {self.path} cannot be used ({fault or error}); {advice}") from error

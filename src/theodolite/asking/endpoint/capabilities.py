@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from theodolite.records.errors import BadInput
 
 BLANK_SIDE = 224  # of the blank picture, where pictures have sizes of their own
 MOST_LOGPROBS = (20, 5)  # known limits of servers
+MOST_SERVER_ERRORS = 3  # from the first try on, by which a server shows that it breaks on a field
 SHAPE_OF_REQUEST = (400, 415, 422, 501)  # statuses that may refuse a field of the request, rather than the model or the key
 # With letters, whatever the style of the survey's prompts: only a first token that is a letter shows that letters can be scored.
 PROMPT = write_prompt("letters", "Is this picture grey or red?", ("grey", "red")).text
@@ -47,7 +49,8 @@ def top_of(response: Mapping[str, Any]) -> dict[str, float] | None:
     top: dict[str, float] = {}
     for entry in [*(likeliest if isinstance(likeliest, list) else []), content[0]]:
         if isinstance(entry, dict) and isinstance(entry.get("token"), str) and isinstance(entry.get("logprob"), int | float):
-            top.setdefault(entry["token"], float(entry["logprob"]))
+            with suppress(OverflowError):  # a whole number of hundreds of digits
+                top.setdefault(entry["token"], float(entry["logprob"]))
     return top or None
 
 
@@ -105,15 +108,16 @@ class _Trial:
     def response(self, capabilities: Capabilities, *, pictured: bool = True) -> dict[str, Any] | None:
         """The server's response; None if it refuses the form of the request. Raises `Refused` on any other refusal."""
         try:
-            # Some servers fail on an unknown field instead of refusing it; only the plainest form gets all retries.
+            # Some servers fail on an unknown field instead of refusing it. Any other trouble, or one that comes and goes, does not say what
+            # the server takes: to go on in a plainer form would change how a whole survey is read.
             plain = not (capabilities.logprobs or capabilities.seed or capabilities.temperature)
-            return self._send(capabilities, pictured, None if plain else 1)
+            return self._send(capabilities, pictured, most_server_errors=None if plain else MOST_SERVER_ERRORS)
         except Refused as error:
             if error.status not in SHAPE_OF_REQUEST:
                 raise
             return None
-        except Exhausted:
-            if plain:
+        except Exhausted as error:
+            if plain or not error.is_server_error:
                 raise
             return None
 
@@ -137,9 +141,12 @@ class _Trial:
             return error.reason
         return "none"
 
-    def _send(self, capabilities: Capabilities, pictured: bool, retries: int | None = None) -> dict[str, Any]:
+    def _send(
+        self, capabilities: Capabilities, pictured: bool, retries: int | None = None, most_server_errors: int | None = None
+    ) -> dict[str, Any]:
         settings = self.channel.settings
         side = settings.picture_size or BLANK_SIDE
         picture = np.full((side, side, 3), 128, dtype=np.uint8)
         reading: Reading = "logprobs" if capabilities.logprobs else "text"
-        return self.channel.send(request_of(settings, capabilities, reading, messages_of(PROMPT, picture if pictured else None)), retries)
+        messages = messages_of(PROMPT, picture if pictured else None)
+        return self.channel.send(request_of(settings, capabilities, reading, messages), retries, most_server_errors)

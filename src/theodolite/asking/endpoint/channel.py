@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -13,18 +14,20 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from time import monotonic
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from theodolite.asking.prompts import DEFAULT
 from theodolite.records.asking import PromptStyle
 from theodolite.records.errors import BadInput
 
+Result = TypeVar("Result")
 KEY_ENV = "OPENAI_API_KEY"
 NO_KEY = "none"  # the client must send a key; servers without keys ignore it
 AGAIN = (408, 409, 425, 429)  # retried, as is everything from 500 on
 LEAST_SECRET = 6  # characters; hiding shorter secrets would blot out ordinary words
 MOST_SHOWN = 300
+MOST_BYTES = 2**24  # of a response, unpacked; an answer with log-probabilities has a few thousand
 
 
 class Refused(BadInput):
@@ -97,8 +100,16 @@ class EndpointSettings:
         return key or None
 
 
+# A whole response may take so many times the timeout, which is of a silence.
+LONGEST = 5
+
+
 class Exhausted(BadInput):
-    """A request on which the server failed every time."""
+    """A request on which the server failed every time; `is_server_error` says whether it was with a status of 500 or more each time."""
+
+    def __init__(self, message: str, is_server_error: bool) -> None:
+        super().__init__(message)
+        self.is_server_error = is_server_error
 
 
 class Channel:
@@ -126,34 +137,45 @@ class Channel:
         self._free_at = 0.0  # on the monotonic clock: when the next request may go
         self._stopped = threading.Event()
 
-    def send(self, request: Mapping[str, Any], retries: int | None = None) -> dict[str, Any]:
-        """The server's response to a chat request, as decoded JSON with a list of choices."""
-        trouble, most = "", self.settings.retries if retries is None else retries
+    def send(self, request: Mapping[str, Any], retries: int | None = None, most_server_errors: int | None = None) -> dict[str, Any]:
+        """The server's response to a chat request, as decoded JSON with a list of choices.
+
+        With `most_server_errors` the request is given up if so many tries, the first ones, all end with a status of 500 or more.
+        """
+        return self._retrying(lambda: self._once(request), retries, most_server_errors)
+
+    def _retrying(self, call: Callable[[], Result], retries: int | None = None, most_server_errors: int | None = None) -> Result:
+        """The result of a call of the server, tried again as the settings say."""
+        trouble, most, num_server_errors = "", self.settings.retries if retries is None else retries, 0
         for attempt in range(most + 1):
             self._await_turn()
             try:
-                return self._once(request)
+                return call()
             except self._openai.APIStatusError as error:
                 trouble = f"HTTP {error.status_code}: {self._reason(error)}"
                 if not _is_temporary(error.status_code, error.code):
                     raise self._refusal(error.status_code, self._reason(error)) from None  # its chain may contain secrets
                 retry_after = _retry_after_s(error.response.headers)
+                num_server_errors += error.status_code >= 500
             except self._openai.OpenAIError as error:  # stalls, dropped connections
                 trouble, retry_after = self.hide(str(error) or type(error).__name__), None
             except InvalidResponse as error:
                 trouble, retry_after = self.hide(str(error)), None
+            if attempt + 1 == num_server_errors == most_server_errors:
+                break
             if attempt < most:
                 self._wait(attempt, retry_after)
         raise Exhausted(
-            f"{self.settings.public_url} failed {most + 1} times on one question ({trouble}); the answers so far are cached, "
-            "and running the command again goes on from there"
+            f"{self.settings.public_url} failed {attempt + 1} times on one question ({trouble}); the answers so far are cached, "
+            "and running the command again goes on from there",
+            is_server_error=num_server_errors == attempt + 1,
         )
 
     def listed_model(self) -> str | None:
         """The server's id of the model in its list of models; None if it has no such list, or none of that name."""
         try:
-            ids = [model.id for model in self._client.models.list()]
-        except (self._openai.OpenAIError, TypeError, ValueError, AttributeError):  # no list, or one of another form
+            ids = self._retrying(lambda: [model.id for model in self._client.models.list()])
+        except (Refused, Exhausted, TypeError, ValueError, AttributeError, RecursionError):  # no list, or one of another form
             return None
         name = self.settings.model if self.settings.model in ids else ids[0] if len(ids) == 1 else None
         return None if name is None else self.hide(str(name))
@@ -169,18 +191,38 @@ class Channel:
         self._stopped.set()
 
     def _once(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        raw = self._client.chat.completions.with_raw_response.create(**request)
-        text = raw.text if isinstance(raw.text, str) else raw.text()
+        with self._client.chat.completions.with_streaming_response.create(**request) as raw:
+            text = self._body(raw).decode(errors="replace")
         shown = self.hide(text)[:MOST_SHOWN]  # cut after hiding, or half a key might show
         try:
             # Hidden after decoding, since a server may escape the characters of a key.
             response = json.loads(self.hide(json.dumps(json.loads(text), ensure_ascii=False)))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InvalidResponse(f"its response is no JSON: {shown!r}") from None
         choices = response.get("choices") if isinstance(response, dict) else None
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             raise InvalidResponse(f"its response has no choices: {shown!r}")
+        if not isinstance(choices[0].get("message"), dict):
+            raise InvalidResponse(f"the choice in its response has no message: {shown!r}")
         return dict(response)
+
+    def _body(self, raw: Any) -> bytes:
+        """A response's bytes. Raises `InvalidResponse` if they break off, never end, or are not there after `LONGEST` times the timeout."""
+        end, parts, size = monotonic() + LONGEST * self.settings.timeout_s, [], 0
+        http = sys.modules[type(raw.http_response).__module__.partition(".")[0]]  # httpx, or httpx2: as the version of openai wants
+        try:
+            for part in raw.iter_bytes():
+                parts.append(part)
+                size += len(part)
+                if size > MOST_BYTES:
+                    raise InvalidResponse(f"its response is longer than {MOST_BYTES:,} bytes")
+                if monotonic() > end:  # the timeout is of a silence: a byte now and then would go on for ever
+                    break
+            else:
+                return b"".join(parts)
+        except http.HTTPError as error:
+            raise InvalidResponse(f"its response broke off: {error or type(error).__name__}") from None
+        raise InvalidResponse(f"its response was not whole after {LONGEST * self.settings.timeout_s:g} s")
 
     def _await_turn(self) -> None:
         """Waits until this request may be sent, by the limit of requests a minute and the server's Retry-After."""

@@ -41,10 +41,17 @@ def contradictions(rows: pl.DataFrame, dependence: Mapping[str, frozenset[str]])
         .filter((pl.col("truth_moves") & ~pl.col("dependent")) | (~pl.col("truth_moves") & pl.col("dependent") & rare))
     )
     listed = [
-        Mislabelled(scene=scene, factor=factor, query=name, question=question, truth_before=before, truth_after=after)
-        for scene, factor, name, question, before, after in odd.head(MOST_LISTED)
-        .select("scene", "factor", "name", "question_before", "truth_before", "truth_after")
-        .iter_rows()
+        Mislabelled(
+            scene=row["scene"],
+            scene_name=row.get("scene_name"),
+            row=row.get("row"),
+            factor=row["factor"],
+            query=row["name"],
+            question=row["question_before"],
+            truth_before=row["truth_before"],
+            truth_after=row["truth_after"],
+        )
+        for row in odd.head(MOST_LISTED).iter_rows(named=True)
     ]
     return tuple(listed), len(odd)
 

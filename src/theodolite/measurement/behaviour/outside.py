@@ -20,7 +20,12 @@ def withheld_queries(rows: pl.DataFrame, limit: float = 0.5) -> dict[tuple[str, 
         for side in ("before", "after")
     ]
     known = pl.concat(sides).drop_nulls("outside").unique(["query", "form", "name", "choices", "question", "picture"], maintain_order=True)
-    means = known.group_by("query", "form", maintain_order=True).agg(pl.col("outside").mean())
+    return queries_above(known, limit)
+
+
+def queries_above(questions: pl.DataFrame, limit: float) -> dict[tuple[str, str], float]:
+    """Mean mass outside the choices, 0 to 1, of every (query, form) where it is above `limit`; a row of `questions` is one question."""
+    means = questions.group_by("query", "form", maintain_order=True).agg(pl.col("outside").mean())
     return {(query, form): mean for query, form, mean in means.filter(pl.col("outside") > limit).iter_rows()}
 
 

@@ -19,9 +19,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from theodolite.asking.answer import Question
-from theodolite.asking.local import LocalAsker, Scored
+from theodolite.asking.local import LocalAsker
 from theodolite.asking.pictures import Pictures
 from theodolite.asking.rows import Batch, TokenRow
+from theodolite.asking.scored import Scored
 from theodolite.measurement.internals.token_similarity import effective_rank, mean_pairwise_cosine
 from theodolite.models.taps import layer_sites, touching
 from theodolite.models.vision_features import VisionFeatures

@@ -23,6 +23,7 @@ from theodolite.measurement.internals.patching import Basis, Change, Patcher, ra
 from theodolite.measurement.internals.probes import Task, assign_folds
 from theodolite.measurement.internals.reask import (
     ModelAnswers,
+    answered_rows,
     answers_in,
     ask_under_edits,
     cases_of,
@@ -50,12 +51,12 @@ NUM_OTHERS = 2  # questions about other factors per scene, in rotation
 
 
 def measure_causal(context: MeasureContext, shrinkage: bool = SHRINKAGE) -> Causal | None:
-    """Patch and erase of each factor, shuffle and mean, under the survey's open questions; None where it has none.
+    """Patch and erase of each factor, shuffle and mean, under the survey's open questions; None where none is answered.
 
     Factors that no question asks for are included: answers that change with them are shadows. `shrinkage` is that of the covariance in
     LEACE.
     """
-    rows = open_rows(context.rows)
+    rows = answered_rows(open_rows(context.rows))
     factors = [factor for factor in context.interventions if not rows.filter(pl.col("factor") == factor).is_empty()]
     if not factors:
         return None

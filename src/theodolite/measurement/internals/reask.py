@@ -14,10 +14,16 @@ from theodolite.asking.local import Edit, LocalAsker, Name
 from theodolite.asking.pictures import Pictures
 from theodolite.stats.rates import total_variation
 
+NO_ANSWER = -1
+
 
 @dataclass(frozen=True, eq=False)
 class ModelAnswers:
-    """Answers: the index of the most probable choice, and the probabilities in the order of choices, padded with 0."""
+    """Answers: the index of the most probable choice, and the probabilities in the order of choices, padded with 0.
+
+    `chosen` is `NO_ANSWER` where several choices are equally the most probable. Such an answer is right under no truth, and differs from
+    every other than its like.
+    """
 
     chosen: Int[np.ndarray, " ask"]
     probabilities: Float[np.ndarray, "ask choice"]
@@ -32,16 +38,24 @@ class ModelAnswers:
 
     @staticmethod
     def of(probabilities: Sequence[Sequence[float] | Float[np.ndarray, " choice"]]) -> ModelAnswers:
-        """Answers from the probabilities of each; the first of equals is chosen, as in a survey's rows."""
+        """Answers from the probabilities of each; of equals none is chosen, as in a survey's rows."""
         padded = np.zeros((len(probabilities), max(map(len, probabilities), default=0)))
         for row, own in zip(padded, probabilities, strict=True):
             row[: len(own)] = own
-        return ModelAnswers(padded.argmax(axis=1) if len(padded) else np.empty(0, dtype=np.int64), padded)
+        if not padded.size:
+            return ModelAnswers(np.empty(0, dtype=np.int64), padded)
+        ties = (padded == padded.max(axis=1, keepdims=True)).sum(axis=1) > 1
+        return ModelAnswers(np.where(ties, NO_ANSWER, padded.argmax(axis=1)), padded)
 
 
 def open_rows(rows: pl.DataFrame) -> pl.DataFrame:
     """The rows of interventions with an open question, in their order."""
     return rows.filter((pl.col("kind") == "intervention") & (pl.col("form") == "open"))
+
+
+def answered_rows(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows whose questions about both pictures are answered: where choices tie, there is no answer that an edit could move."""
+    return rows.filter(pl.col("answer_before").is_not_null() & pl.col("answer_after").is_not_null())
 
 
 def of_scenes(rows: pl.DataFrame, scenes: Int[np.ndarray, " scene"]) -> pl.DataFrame:

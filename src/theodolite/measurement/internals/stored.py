@@ -35,9 +35,10 @@ class StoredMeasures:
             path = self._path(name)
             try:
                 result = _adapter(name).validate_json(path.read_bytes())
-                with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
+                # From bytes: numpy leaves a file open that it cannot read.
+                with np.load(io.BytesIO(path.with_suffix(".npz").read_bytes()), allow_pickle=False) as file:
                     results[name] = (result, {picture: file[picture] for picture in file.files})
-            except (OSError, ValueError, zipfile.BadZipFile, ValidationError):
+            except (OSError, EOFError, ValueError, zipfile.BadZipFile, ValidationError):
                 continue
         return results
 

@@ -61,10 +61,6 @@ class FilePictures(PicturePool):
     def take(self, numbers: Sequence[int]) -> FilePictures:
         return FilePictures(self.files, tuple(self.entries[number] for number in numbers), self.limits, self.scales, self.uses)
 
-    def more(self, entries: Iterable[PoolEntry]) -> FilePictures:
-        """The pool with more pictures behind its own."""
-        return FilePictures(self.files, (*self.entries, *entries), self.limits, self.scales, self.uses)
-
     def by_file(self, numbers: Iterable[int]) -> list[tuple[int, ...]]:
         by_name: dict[str, list[int]] = {}
         for number in numbers:

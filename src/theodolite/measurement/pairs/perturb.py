@@ -11,8 +11,6 @@ import polars as pl
 from jaxtyping import UInt8
 from PIL import Image
 
-from theodolite.records.rows import COLUMNS
-
 Picture = UInt8[np.ndarray, "height width 3"]
 JPEG_QUALITY = 90
 BRIGHTER = 1.02
@@ -89,7 +87,9 @@ def plan_noise(num_pictures: int, rows: pl.DataFrame) -> tuple[list[tuple[int, i
     noise = pl.concat([perturbed, paraphrased.drop_nulls("question_after")]).with_columns(
         factor=pl.lit(""), value_before=pl.lit(None, pl.String), value_after=pl.lit(None, pl.String), truth_after="truth_before"
     )
-    return list(changed.values()), pl.concat([rows, noise.select(list(COLUMNS))])
+    if "path_before" in noise.columns:
+        noise = noise.with_columns(path_after="path_before")
+    return list(changed.values()), pl.concat([rows, noise.select(rows.columns)])
 
 
 def _without(rows: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:

@@ -14,8 +14,9 @@ import psutil
 from theodolite.asking.pictures import Pictures
 from theodolite.measurement.pairs.file_pictures import FilePictures, PoolEntry
 from theodolite.measurement.pairs.perturb import add_noise, plan_noise
+from theodolite.measurement.pairs.rendered_pictures import RenderedPictures
 from theodolite.records.errors import BadInput
-from theodolite.records.rows import COLUMNS
+from theodolite.records.rows import COLUMNS, NAMED
 from theodolite.worlds.factors import Scenes
 from theodolite.worlds.gallery import Gallery
 from theodolite.worlds.limits import PixelLimits
@@ -27,7 +28,7 @@ NUM_TRAINING_SCENES = 200
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Pictures and the comparisons of answers about them, one row each (columns: `COLUMNS`).
+    """Pictures and the comparisons of answers about them, one row each (columns: `COLUMNS`, and of given pairs those of `NAMED`).
 
     Kinds of rows: *intervention* (one factor changes), *nuisance* (only the nuisance seed changes), *paraphrase* (only the wording
     changes), *perturbation* (only the picture file changes, by `pairs.perturb`) and *training* (a single question on the training
@@ -121,8 +122,8 @@ def plan_gallery(
 ) -> Plan:
     """The comparisons of a gallery, row by row, over its pictures in the order of their names.
 
-    With `limits`, pictures of files are decoded when they are read, within these limits (`FilePictures`); else all are in memory, squares
-    of `size` pixels a side.
+    With `limits`, pictures of files are decoded when they are read, within these limits (`FilePictures`), and those of other galleries
+    are squares of `size` pixels a side, rendered when they are taken (`RenderedPictures`); else all are in memory, such squares.
 
     A row with a factor is an intervention; without one, a row with two pictures is nuisance and a row with one picture under two questions
     a paraphrase. There are no training rows, since the training questions are unknown. With `noise` *perturb*, queries without noise rows
@@ -136,15 +137,19 @@ def plan_gallery(
     same = pl.col("picture_before") == pl.col("picture_after")
     unchanged = pl.when(same).then(pl.lit("paraphrase")).otherwise(pl.lit("nuisance"))
     rows = table.with_columns(
+        path_before=pl.col("picture_before"),
+        path_after=pl.col("picture_after"),
         kind=pl.when(pl.col("factor") == "").then(unchanged).otherwise(pl.lit("intervention")),
         picture_before=pl.col("picture_before").replace_strict(number, return_dtype=pl.Int64),
         picture_after=pl.col("picture_after").replace_strict(number, return_dtype=pl.Int64),
     )
-    rows = rows.select(list(COLUMNS))
-    if limits is not None and gallery.files is not None:
-        pool = FilePictures(gallery.files, tuple(map(PoolEntry, names)), limits, scales)
+    rows = rows.select(*COLUMNS, *(name for name in NAMED if name in rows.columns))
+    if limits is not None:
         changes, rows = plan_noise(len(names), rows) if noise == "perturb" else ([], rows)
-        return Plan(pool.more(PoolEntry(names[picture], change) for picture, change in changes), rows, gallery.kind, len(names))
+        entries = (*map(PoolEntry, names), *(PoolEntry(names[picture], change) for picture, change in changes))
+        if gallery.files is None:
+            return Plan(RenderedPictures(gallery.render, size, entries), rows, gallery.kind, len(names))
+        return Plan(FilePictures(gallery.files, entries, limits, scales), rows, gallery.kind, len(names))
     _refuse_too_many(gallery.name, len(names), size)
     pictures = gallery.render(names, size)
     if noise == "perturb":

@@ -9,6 +9,7 @@ import polars as pl
 from theodolite.asking.answer import Answer, Asker, Question, listed
 from theodolite.measurement.pairs.plan import Plan
 from theodolite.records.progress import Progress, silent
+from theodolite.records.rows import COLUMNS, NAMED
 from theodolite.stats.rates import total_variation
 
 
@@ -25,7 +26,8 @@ def answer_plan(plan: Plan, asker: Asker, progress: Progress = silent) -> pl.Dat
     unique = list(dict.fromkeys(question for side in sides for question in side))
     unique.sort(key=lambda question: question.picture)
     answers = dict(zip(unique, asker.ask(plan.pictures, unique, progress), strict=True))
-    rows = plan.rows
+    unnamed = [pl.lit(None, column.dtype).alias(name) for name, column in NAMED.items() if name not in plan.rows.columns]
+    rows = plan.rows.with_columns(unnamed).select(*COLUMNS, *NAMED)
     for side, questions in zip(("before", "after"), sides, strict=True):
         rows = rows.with_columns(_answer_columns(questions, [answers[question] for question in questions], side))
     variations = [_variation(*(answers[question] for question in pair)) for pair in zip(*sides, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,18 +28,27 @@ class SurveyCallback(TrainerCallback):  # type: ignore[misc]
     `model` is (model, processor): the very parameters that are trained, inside whatever the Trainer wraps. `target` and `options` are
     those of `survey_model`; every step asks the same pairs. Gradients, training modes and the random state are restored. Every process
     runs the survey and the first one writes it; sharded models (FSDP) are refused, since the VLM alone does not gather its parameters.
-    `records` holds the record of each step; rates of moved answers go into the Trainer's log history as survey/read/FACTOR->QUERY and
-    survey/leak/FACTOR->QUERY. Raises `ValueError` for an interval below 1.
+    `records` holds the record of each step. Rates of moved answers go to `log` as survey/read/FACTOR->QUERY and
+    survey/leak/FACTOR->QUERY: give the Trainer's own `log`, which passes them on to TensorBoard and W&B; without one they are in its log
+    history alone. Raises `ValueError` for an interval below 1.
     """
 
     def __init__(
-        self, model: tuple[nn.Module, Any], target: Target, out: str | Path, *, every: int, options: SurveyOptions | None = None
+        self,
+        model: tuple[nn.Module, Any],
+        target: Target,
+        out: str | Path,
+        *,
+        every: int,
+        options: SurveyOptions | None = None,
+        log: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
         if every < 1:
             raise ValueError(f"every is {every}; survey every 1 step or more")
         options = options or SurveyOptions(num_scenes=100)
         self.options = options if options.batch is not None else replace(options, batch=BATCH)
         self.model, self.target, self.out, self.every = model, target_of(target, self.options), Path(out), every
+        self.log = log
         self.records: dict[int, SurveyRecord] = {}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -68,7 +78,10 @@ class SurveyCallback(TrainerCallback):  # type: ignore[misc]
         self.records[state.global_step] = result.record
         cells = [cell for cell in result.record.shadows.cells if cell.form == "open"]
         rates = {f"survey/{'read' if cell.truth_moves else 'leak'}/{cell.factor}->{cell.query}": cell.moved_frac for cell in cells}
-        state.log_history.append({"step": state.global_step, **rates})
+        if self.log is None:
+            state.log_history.append({"step": state.global_step, **rates})
+        else:
+            self.log(rates)
         if state.is_world_process_zero:
             folder = self.out / f"step-{state.global_step:06d}"
-            result.with_run("training callback", {}).save(folder, overwrite=True)
+            result.with_run("training callback", {}, state.global_step).save(folder, overwrite=True)

@@ -13,10 +13,11 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
-from theodolite.measurement.survey.result import SurveyResult, read_rows
-from theodolite.records.comparison import CellChange, Change, Compared, Comparison, Finding, Measure
+from theodolite.measurement.survey.result import SurveyResult
+from theodolite.records.comparison import CellChange, Change, Compared, Comparison, Finding, Measure, Overall, RightCounts, VerdictChange
 from theodolite.records.errors import BadInput
-from theodolite.records.survey import SurveyRecord, read_survey
+from theodolite.records.survey import SurveyRecord, Verdict, read_survey
+from theodolite.report.stored import read_rows
 from theodolite.stats.jackknife import DIGITS
 from theodolite.stats.power import detectable_difference
 from theodolite.stats.rates import benjamini_hochberg, difference_p, paired_difference
@@ -27,7 +28,13 @@ MEASURES: tuple[Measure, ...] = get_args(Measure)
 KEYS = ("scene", "factor", "query", "form", "name", "question_before", "question_after", "choices", "picture_before", "picture_after")
 CELL = ("factor", "query", "form", "truth_moves")
 COLUMNS = ("kind", *KEYS, "truth_before", "truth_after", *MEASURES)
+# Further columns of rows that are shown; names are those of pairs from a manifest.
+SHOWN = ("value_before", "value_after", "answer_before", "answer_after", "scene_name", "row")
 ORDINAL = "ordinal"
+# How good a verdict is; one that leaves it open stands in the middle.
+QUALITY: dict[Verdict, int] = {
+    "identified": 4, "entangled": 3, "inert": 2, "undecided": 2, "cannot_be_asked": 2, "not_measured": 2, "blind": 1, "shadow": 0,
+}  # fmt: skip
 
 
 def compare(one: SurveyResult | str | Path, other: SurveyResult | str | Path, confidence: float = 0.95) -> Comparison:
@@ -48,6 +55,7 @@ def compare_records(
 ) -> Comparison:
     """Paired differences, second minus first, in every cell of interventions that both surveys asked.
 
+    Queries whose rates either survey withholds have no cells: their answers are mostly none of the choices (`Shadows.withheld`).
     `grew` and `shrank` have a false discovery rate of 1 - `confidence`, by Benjamini-Hochberg across the cells of each of the three
     quantities. Raises `BadInput` if the pairs, the prompts or the scores of choices differ, or if no question is common to both.
     """
@@ -65,21 +73,36 @@ def compare_records(
             f"{one.title} and {other.title} share their pictures, but none of {len(first):,} and {len(second):,} rows: they were asked "
             "different questions; survey both with one policy (--ask)"
         )
+    alone = [len(rows) - len(both) for rows in (first, second)]
+    both = _not_withheld(both, one, other)
     cells = _cells(both, confidence)
     level = round(1 - confidence, 12)
     findings = [finding for cell in cells for finding in _findings(cell, level)]
     return Comparison(
-        one=_compared(one, len(first) - len(both)),
-        other=_compared(other, len(second) - len(both)),
+        one=_compared(one, alone[0]),
+        other=_compared(other, alone[1]),
         pictures_sha256=one.pictures_sha256,
         confidence=confidence,
         false_discovery_frac=level,
         power=POWER,
         num_rows=len(both),
+        verdicts=_verdict_changes(one, other),
+        overall=_overall(both, confidence),
         cells=tuple(cells),
         grew=tuple(sorted((item for item in findings if item.difference > 0), key=lambda item: -item.difference)),
         shrank=tuple(sorted((item for item in findings if item.difference < 0), key=lambda item: item.difference)),
     )
+
+
+def _verdict_changes(one: SurveyRecord, other: SurveyRecord) -> tuple[VerdictChange, ...]:
+    """The verdicts that differ on factors of both surveys, the largest loss of quality first."""
+    after = other.shadows.verdicts
+    changes = [
+        VerdictChange(factor=factor, one=verdict, other=after[factor])
+        for factor, verdict in one.shadows.verdicts.items()
+        if factor in after and after[factor] != verdict
+    ]
+    return tuple(sorted(changes, key=lambda change: (QUALITY[change.other] - QUALITY[change.one], change.factor)))
 
 
 def _refuse_other_asking(one: SurveyRecord, other: SurveyRecord) -> None:
@@ -105,12 +128,31 @@ def _compared(record: SurveyRecord, alone: int) -> Compared:
         weights_sha256=record.model.weights_sha256,
         rows_sha256=record.rows_sha256,
         num_rows_alone=alone,
+        withheld=record.shadows.withheld,
     )
 
 
-def _interventions(rows: pl.DataFrame) -> pl.DataFrame:
+def compared_rows(one: SurveyRecord, one_rows: pl.DataFrame, other: SurveyRecord, other_rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the cells of `compare_records`: those of the first survey with all columns, the second's with the suffix `_other`.
+
+    `right_by` is the field of `RightCounts` that counts the row.
+    """
+    first, second = (_interventions(rows, [name for name in SHOWN if name in rows.columns]) for rows in (one_rows, other_rows))
+    return _not_withheld(match_rows(first, second), one, other)
+
+
+def _not_withheld(both: pl.DataFrame, one: SurveyRecord, other: SurveyRecord) -> pl.DataFrame:
+    """The matched rows of queries that neither survey withholds, with the column `right_by`."""
+    first, second = pl.col("right_one") > 0, pl.col("right_other") > 0
+    right_by = pl.when(first & second).then(pl.lit("both")).when(first).then(pl.lit("only_one")).when(second).then(pl.lit("only_other"))
+    query = pl.format("{} ({})", "query", "form")  # as `Shadows.withheld` names it
+    compared = both.filter(~query.is_in([*one.shadows.withheld, *other.shadows.withheld]))
+    return compared.with_columns(right_by=right_by.otherwise(pl.lit("neither")))
+
+
+def _interventions(rows: pl.DataFrame, more: Sequence[str] = ()) -> pl.DataFrame:
     answered = (pl.col("kind") == "intervention") & pl.col("moved").is_not_null()
-    return rows.lazy().filter(answered).select(*KEYS, "truth_before", "truth_after", *MEASURES).collect()
+    return rows.lazy().filter(answered).select(*KEYS, "truth_before", "truth_after", *MEASURES, *more).collect()
 
 
 def match_rows(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
@@ -144,6 +186,7 @@ class _Unadjusted(NamedTuple):
     num_pairs: int
     num_scenes: int
     changes: dict[Measure, Change]
+    counts: RightCounts
 
 
 def _cells(both: pl.DataFrame, confidence: float) -> list[CellChange]:
@@ -158,6 +201,7 @@ def _cells(both: pl.DataFrame, confidence: float) -> list[CellChange]:
             moved=_adjusted(cell, "moved", adjusted["moved"][at]),
             right=_adjusted(cell, "right", adjusted["right"][at]),
             variation=_adjusted(cell, "variation", adjusted["variation"][at]),
+            counts=cell.counts,
         )
         for at, cell in enumerate(unadjusted)
     ]
@@ -172,7 +216,25 @@ def _unadjusted(key: tuple[Any, ...], rows: pl.DataFrame, confidence: float) -> 
     changes = {
         name: change_between(rows[f"{name}_one"].to_numpy(), rows[f"{name}_other"].to_numpy(), scenes, confidence) for name in MEASURES
     }
-    return _Unadjusted(key, len(rows), rows["scene"].n_unique(), changes)
+    return _Unadjusted(key, len(rows), rows["scene"].n_unique(), changes, _right_counts(rows))
+
+
+def _right_counts(rows: pl.DataFrame) -> RightCounts:
+    counts = {name: rows.filter(pl.col("right_by") == name).height for name in RightCounts.model_fields}
+    return RightCounts(**counts)
+
+
+def _overall(both: pl.DataFrame, confidence: float) -> Overall | None:
+    if both.is_empty():
+        return None
+    truth_moves = pl.col("truth_before") != pl.col("truth_after")
+    parts = {"right": (both, "right"), "read": (both.filter(truth_moves), "moved"), "leak": (both.filter(~truth_moves), "moved")}
+    changes = {
+        name: change_between(rows[f"{of}_one"].to_numpy(), rows[f"{of}_other"].to_numpy(), rows["scene"].to_numpy(), confidence)
+        for name, (rows, of) in parts.items()
+        if rows.height
+    }
+    return Overall(right=changes["right"], read=changes.get("read"), leak=changes.get("leak"))
 
 
 def change_between(

@@ -17,6 +17,7 @@ from theodolite.models.families import family_of
 from theodolite.models.fingerprint import weights_hash
 from theodolite.models.image_processor import settings_hash
 from theodolite.records.asking import ChoiceScore, PromptStyle
+from theodolite.records.rows import NAMED
 from theodolite.records.survey import Example, ModelConfig, WorldConfig
 from theodolite.worlds.gallery import Gallery
 from theodolite.worlds.world import World
@@ -29,9 +30,12 @@ Examples = tuple[tuple[Example, ...], dict[str, Picture]]
 
 
 def rows_hash(rows: pl.DataFrame) -> str:
-    """SHA-256, in hex, of the rows as JSON lines; computed in slices, since the text of a large survey exceeds its rows in memory."""
+    """SHA-256, in hex, of the rows as JSON lines, without the columns of names.
+
+    It is computed in slices, since the text of a large survey exceeds its rows in memory.
+    """
     digest = hashlib.sha256()
-    for part in rows.iter_slices(20_000):
+    for part in rows.drop(NAMED, strict=False).iter_slices(20_000):
         digest.update(part.write_ndjson().encode())
     return digest.hexdigest()
 
@@ -96,6 +100,8 @@ def example_pairs_of(plan: Plan, rows: pl.DataFrame) -> Examples:
         examples.append(
             Example(
                 scene_id=row["scene"],
+                scene_name=row.get("scene_name"),
+                row=row.get("row"),
                 question=row["question_before"],
                 picture_before=names["before"],
                 picture_after=names["after"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 from jaxtyping import UInt8
-from PIL import Image
 from rich.console import Group
 
-from theodolite.records.folder import whole_folder
+from theodolite.records.folder import whole_folder, write_whole
+from theodolite.records.parquet import read_parquet
 from theodolite.records.survey import BadRecord, RunRecord, SurveyRecord
 from theodolite.records.writing import png_bytes, write_survey
-from theodolite.report.stored import StoredSurvey, read_stored
+from theodolite.report.stored import StoredSurvey, read_rows, read_stored, read_thumbnails, thumbnails_by_number
+from theodolite.report.survey.page import build_page
 from theodolite.report.tables import survey_tables
+from theodolite.worlds.decoding import UNDECODABLE, decode_file, strict_pillow
 
+PAGE = "report.html"
 Picture = UInt8[np.ndarray, "height width 3"]
 
 
@@ -33,19 +36,25 @@ class SurveyResult:
     run: RunRecord
     # One row for each picture of a file (`records.pictures`); None where pictures were drawn.
     picture_table: pl.DataFrame | None = None
+    # Small pictures of pairs for the report (`records.thumbnails`).
+    thumbnails: pl.DataFrame | None = None
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Writes `survey.json`, `rows.parquet`, `run.json`, the example pictures, and `pictures.parquet` for pictures of files; the
-        folder is complete or not there at all.
+    def save(self, folder: str | Path, *, overwrite: bool = False, with_page: bool = False) -> None:
+        """Writes `survey.json`, `rows.parquet`, `run.json`, the example pictures, `thumbnails.parquet`, and `pictures.parquet` for
+        pictures of files, and with `with_page` its report as `report.html`; the folder is complete or not there at all.
 
         Raises `FolderTaken` if it holds files and may not be overwritten.
         """
+        page = build_page([self.stored()]) if with_page else None
         with whole_folder(Path(folder), overwrite=overwrite) as unfinished:
-            write_survey(unfinished, self.record, self.rows, self.pictures, self.run, self.picture_table)
+            write_survey(unfinished, self.record, self.rows, self.pictures, self.run, self.picture_table, self.thumbnails)
+            if page is not None:
+                write_whole(unfinished / PAGE, page)
 
     def stored(self) -> StoredSurvey:
         """The same as a report reads it from disk."""
-        return StoredSurvey(self.record, self.run, {name: png_bytes(picture) for name, picture in self.pictures.items()})
+        pictures = {name: png_bytes(picture) for name, picture in self.pictures.items()}
+        return StoredSurvey(self.record, self.run, pictures, self.rows, thumbnails_by_number(self.thumbnails))
 
     def table(self) -> Group:
         """The verdicts and rates as tables for the terminal (rich)."""
@@ -76,10 +85,10 @@ class SurveyResult:
         )
         return failed.sort("severity", descending=True, nulls_last=True, maintain_order=True)
 
-    def with_run(self, command: str, seconds: Mapping[str, float]) -> SurveyResult:
-        """The same with the run's command named, and the seconds of further parts beside its own."""
+    def with_run(self, command: str, seconds: Mapping[str, float], step: int | None = None) -> SurveyResult:
+        """The same with the run's command and training step named, and the seconds of further parts beside its own."""
         parts = {**{name: round(value, 3) for name, value in seconds.items()}, **self.run.seconds_by_part}
-        run = self.run.model_copy(update={"command": command, "seconds_by_part": parts})
+        run = self.run.model_copy(update={"command": command, "seconds_by_part": parts, "step": step})
         return replace(self, run=run)
 
 
@@ -88,17 +97,17 @@ def load_survey(folder: str | Path) -> SurveyResult:
     stored = read_stored(Path(folder))
     if stored.run is None:
         raise BadRecord(f"{folder} holds no run.json; give a folder as it was written")
-    pictures = {name: np.asarray(Image.open(BytesIO(png)).convert("RGB")) for name, png in stored.pictures.items()}
+    pictures = {name: _picture(Path(folder) / name, png) for name, png in stored.pictures.items()}
     table = Path(folder) / "pictures.parquet"
-    return SurveyResult(stored.record, read_rows(Path(folder)), pictures, stored.run, pl.read_parquet(table) if table.is_file() else None)
+    rows = read_rows(Path(folder)) if stored.rows is None else stored.rows
+    picture_table = read_parquet(table, "pictures of a survey", "survey the model again", refusal=BadRecord) if table.is_file() else None
+    return SurveyResult(stored.record, rows, pictures, stored.run, picture_table, read_thumbnails(Path(folder)))
 
 
-def read_rows(folder: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """The rows in a survey's folder (or beside its `survey.json`), some columns or all. Raises `BadRecord`."""
-    path = (folder if folder.is_dir() else folder.parent) / "rows.parquet"
-    if not path.is_file():
-        raise BadRecord(f"{path.parent} holds no rows.parquet; give a folder as it was written")
+def _picture(path: Path, png: bytes) -> np.ndarray:
+    """The pixels (height width 3) of a PNG file's bytes. Raises `BadRecord` if they are damaged or cut off."""
     try:
-        return pl.read_parquet(path, columns=None if columns is None else list(columns))
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise BadRecord(f"{path} cannot be read as the rows of a survey ({error}); survey the model again") from error
+        with strict_pillow():
+            return np.asarray(decode_file(BytesIO(png), ("PNG",)).image)
+    except UNDECODABLE as error:
+        raise BadRecord(f"{path} cannot be read as a picture ({error}); survey the model again") from None

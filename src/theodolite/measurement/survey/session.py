@@ -25,6 +25,7 @@ from theodolite.measurement.internals.sentences import read_sentences
 from theodolite.measurement.pairs.file_pictures import FilePictures
 from theodolite.measurement.pairs.interventions import first_scenes, interventions_of
 from theodolite.measurement.pairs.plan import Plan
+from theodolite.measurement.pairs.rendered_pictures import RenderedPictures
 from theodolite.measurement.survey.answers import answer_plan
 from theodolite.measurement.survey.describe import rows_hash
 from theodolite.measurement.survey.official import score_official
@@ -32,6 +33,7 @@ from theodolite.measurement.survey.options import SurveyOptions
 from theodolite.measurement.survey.result import Picture, SurveyResult
 from theodolite.measurement.survey.surveyed import SurveyedModel
 from theodolite.measurement.survey.targets import SurveyTarget, Target, target_of
+from theodolite.measurement.survey.thumbnails import thumbnails_of
 from theodolite.measurement.survey.unfinished import Unfinished
 from theodolite.measurement.survey.worker_models import model_in_workers
 from theodolite.models.device import Placement
@@ -128,6 +130,8 @@ def _pictures_hash(plan: Plan) -> str:
     pictures = plan.pictures
     if isinstance(pictures, FilePictures):
         return pictures.take(range(plan.num_pair_pictures)).sha256()
+    if isinstance(pictures, RenderedPictures):
+        return pictures.pixel_hash(plan.num_pair_pictures)
     return picture_hash(pictures[: plan.num_pair_pictures])
 
 
@@ -176,6 +180,7 @@ class SurveySession:
     def result(self, title: str, training: TrainingRecord | None, started: datetime) -> SurveyResult:
         """The finished survey: everything measured of the answers, and inside the model where that was asked for."""
         target, plan, rows, options = self.target, self.plan, self.rows, self.options
+        files = plan.pictures if isinstance(plan.pictures, FilePictures) and self.surveyed.shows_pictures else None
         scores = self._official_scores()
         world, policy, description = target.world, target.policy, target.describe(plan)
         examples, pictures = target.examples(plan, rows)
@@ -189,7 +194,7 @@ class SurveySession:
             noise="perturb" if rows["kind"].eq("perturbation").any() else "given",
             num_scenes=target.num_scenes(options, rows),
             pictures_sha256=_pictures_hash(plan),
-            pictures=plan.pictures.record() if isinstance(plan.pictures, FilePictures) else None,
+            pictures=None if files is None else files.record(),
             rows_sha256=rows_hash(rows),
             coverage=None if world is None or policy is None else measure_coverage(world, policy),
             shadows=measure_shadows(rows, *target.shadow_questions(rows), options.thresholds),
@@ -200,15 +205,17 @@ class SurveySession:
             examples=examples,
             inside=inside,
         )
-        table = plan.pictures.table() if isinstance(plan.pictures, FilePictures) else None
-        return SurveyResult(record, rows, {**pictures, **shown}, self._run(started), table)
+        table = None if files is None else files.table()
+        return SurveyResult(record, rows, {**pictures, **shown}, self._run(started), table, thumbnails_of(plan, rows))
 
     def _official_scores(self) -> tuple[Score, ...]:
         world = self.target.world
         if world is None or not world.official_splits or not self.options.official:
             return ()
         with self.steps("official questions", "the world's own test questions") as progress:
-            return score_official(world, self.asker, self.options.picture_size or self.surveyed.size, progress)
+            return score_official(
+                world, self.asker, self.options.picture_size or self.surveyed.size, progress, self.options.thresholds.outside_frac
+            )
 
     def _inside(self, description: WorldConfig | None) -> tuple[Inside | None, Mapping[str, Picture]]:
         """The measures of the inside that were asked for, if any, and the pictures that they show, by file name."""
@@ -258,6 +265,7 @@ class SurveySession:
             update={
                 "pairs_per_s": round(num_pairs / max(self.seconds["questions"], 1e-9), 3),
                 "rows_at_once": None if local is None else local.batch_sizer.largest,
+                "pictures_folder": self.target.pictures_folder,
                 "notices": tuple(self.surveyed.notices),
             }
         )

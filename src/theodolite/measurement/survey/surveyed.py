@@ -1,4 +1,4 @@
-"""The model of a survey: in this process, in several workers, or behind an endpoint."""
+"""The model of a survey: in this process, in several workers, behind an endpoint, or known by logged answers only."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from torch import nn
 
 from theodolite.asking.answer import Asker
 from theodolite.asking.local import LocalAsker
+from theodolite.asking.local_parts import LocalParts
 from theodolite.asking.model_inputs import survey_size
-from theodolite.asking.parts import InThisProcess, PartAsker
+from theodolite.asking.parts import PartAsker
 from theodolite.asking.prompts import DEFAULT
 from theodolite.measurement.survey.describe import describe_model
 from theodolite.measurement.survey.options import SurveyOptions
@@ -21,6 +22,7 @@ from theodolite.measurement.survey.unfinished import identity_of
 from theodolite.models.families import family_of
 from theodolite.models.forward import base_model
 from theodolite.models.image_processor import on_pillow, with_pixel_limits
+from theodolite.records.answers import AnswersConfig
 from theodolite.records.asking import ChoiceScore, PromptStyle
 from theodolite.records.endpoint import EndpointConfig
 from theodolite.records.survey import ModelConfig
@@ -63,16 +65,21 @@ class SurveyedModel:
 
     asker: Asker
     size: int
-    describe: Callable[[], ModelConfig | EndpointConfig]
+    describe: Callable[[], ModelConfig | EndpointConfig | AnswersConfig]
     notices: Sequence[str] = ()
     local: LocalAsker | None = None
     scales: bool = True
     workers: ModelWorkers | None = None
 
     @cached_property
-    def description(self) -> ModelConfig | EndpointConfig:
+    def description(self) -> ModelConfig | EndpointConfig | AnswersConfig:
         """What `describe` says; the hash of a large model's weights takes seconds."""
         return self.describe()
+
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether the survey itself gives the model pictures; not where another tool did."""
+        return not isinstance(self.description, AnswersConfig)
 
     def identity(self, options: SurveyOptions) -> str:
         """SHA-256, in hex, of all of a model that decides its answers. Raises `ValueError` for one behind an endpoint."""
@@ -120,7 +127,7 @@ class SurveyedModel:
         """Who answers parts of questions; None behind an endpoint, which is asked all questions at once."""
         if self.workers is not None:
             return self.workers.parts
-        return None if self.local is None else InThisProcess(self.local)
+        return None if self.local is None else LocalParts(self.local)
 
 
 def _refuse_different_grids(asker: LocalAsker, sizes: Sequence[tuple[int, int]]) -> None:

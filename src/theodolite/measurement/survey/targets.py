@@ -55,6 +55,12 @@ class SurveyTarget:
         """Whether pictures are files, which have a size of their own."""
         return False
 
+    @property
+    def pictures_folder(self) -> str | None:
+        """The folder that pictures' names are relative to; None where they are drawn."""
+        folder = self.source.folder if isinstance(self.source, Gallery) else None
+        return None if folder is None else str(folder)
+
     def plan(self, options: SurveyOptions, size: int, *, scales: bool = True) -> Plan:
         """The comparisons to make, with pictures of `size` pixels a side, or of the options' picture size.
 

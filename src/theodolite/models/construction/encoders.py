@@ -18,6 +18,7 @@ from theodolite.models.construction.lite0 import lite0_image_processor, pretrain
 from theodolite.models.exported.cells_tower import CellsTower, CellsTowerConfig
 from theodolite.models.exported.grids import tower_grid
 from theodolite.models.load import loading
+from theodolite.models.untrusted import NO_CODE, SAFE_WEIGHTS
 from theodolite.records.errors import BadInput
 
 WORKS = (
@@ -86,12 +87,12 @@ EXAMPLES: Mapping[str, str] = {"conv": f"conv:{SIZE}/{PATCH}", "patches": "patch
 def _from_hugging_face(name: str, attention: str) -> Encoder:
     """The tower itself where LLaVA can take it; else wrapped in a `CellsTower`, which outputs the last layer's tokens of the grid."""
     with loading("vision encoder", name):
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, **NO_CODE)
         # Models with a text tower too (CLIP) have a configuration of the vision tower within theirs.
         vision = getattr(config, "vision_config", config)
         _refuse_non_vision(name, vision)
-        processor = AutoImageProcessor.from_pretrained(name, backend="pil")
-        model = AutoModel.from_pretrained(name, config=config, dtype=torch.float32).eval()
+        processor = AutoImageProcessor.from_pretrained(name, backend="pil", **NO_CODE)
+        model = AutoModel.from_pretrained(name, config=config, dtype=torch.float32, **SAFE_WEIGHTS).eval()
     tower = getattr(model, "vision_model", model)
     size = _side(name, processor)
     if type(tower) is not MODEL_MAPPING[type(vision)]:

@@ -20,6 +20,7 @@ from transformers import (
 
 from theodolite.models.construction.encoders import Encoder, encoder_named
 from theodolite.models.load import loading, with_memory
+from theodolite.models.untrusted import NO_CODE, SAFE_WEIGHTS
 from theodolite.records.errors import BadInput
 
 IMAGE = "<image>"
@@ -42,7 +43,9 @@ def join_vlm(
     decoder, tokenizer = language_model_named(language_model, attention)
     template = chat_template or tokenizer.chat_template
     if not template:
-        raise BadInput(f"{language_model} has no chat template; take an instruction-tuned language model, or give a template")
+        raise BadInput(
+            f"{language_model} has no chat template; take an instruction-tuned language model, or give a template with --chat-template"
+        )
     _check_structure(language_model, decoder)
     with torch.random.fork_rng():
         vision = encoder_named(encoder, attention)
@@ -71,10 +74,11 @@ def language_model_named(name: str, attention: str = "sdpa") -> tuple[Any, Any]:
 
         return load_gguf(smollm2_path() if name == "smollm2" else Path(name), attention)
     with loading("language model", name):
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        config = AutoConfig.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, **NO_CODE)
+        config = AutoConfig.from_pretrained(name, **NO_CODE)
         _check_config(name, config)
-        model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=torch.float32, attn_implementation=attention)
+        options = {"dtype": torch.float32, "attn_implementation": attention, **SAFE_WEIGHTS}
+        model = AutoModelForCausalLM.from_pretrained(name, config=config, **options)
     return model, tokenizer
 
 

@@ -1,8 +1,9 @@
 """A stock vision-language model with mixed attention and 2D positions in its own `forward` and `generate`.
 
 `Adapted` precedes a family's stock class among the base classes. Only the mask and the positions of the language model change; text
-without pictures runs bitwise as in the stock class. Unsupported inputs raise `ValueError`. This file is copied beside exported models, so
-it imports only torch, transformers and its neighbours.
+without pictures runs bitwise as in the stock class (where that attends to prompts in both directions, as its answers do under mixed
+attention). Unsupported inputs raise `ValueError`. This file is copied beside exported models, so it imports only torch, transformers and
+its neighbours.
 """
 
 from __future__ import annotations
@@ -137,6 +138,11 @@ class Adapted:
         return bool(self.config.adaptation["attention"] == "mixed")
 
     @property
+    def _makes_text_causal(self) -> bool:
+        """Whether text without pictures must be typed as an answer, to be causal as it is in rows with pictures."""
+        return self._is_mixed and self.stock.attention == "prefix"
+
+    @property
     def _exchanges_rotary(self) -> bool:
         return self.stock.positions == "1d" and bool(self.config.adaptation["positions"] == "2d")
 
@@ -161,6 +167,8 @@ class Adapted:
                     "position_ids are missing: a picture takes fewer positions than tokens, so the length of the cache "
                     "is not the next position; pass position_ids that continue the sequence, or call generate, which computes them"
                 )
+            if self._makes_text_causal:
+                inputs["token_type_ids"] = torch.ones_like(inputs["input_ids"])
             return inputs, None
         return self._adapt_pass(dict(inputs), layout, pictures is None)
 
@@ -276,6 +284,9 @@ class Adapted:
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Inputs:
         pictures, padding = kwargs.pop("pictures", None), kwargs.get("attention_mask")
+        if pictures is None and self._makes_text_causal and kwargs.get("token_type_ids") is not None:
+            # For a cache of fixed length the library makes the mask here.
+            kwargs["token_type_ids"] = torch.ones_like(kwargs["token_type_ids"])
         inputs: Inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc]
         if pictures is None:
             return inputs

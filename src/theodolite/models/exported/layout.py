@@ -69,6 +69,11 @@ class Layout:
         moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items() if name in TENSORS and value is not None}
         return replace(self, **moved, known=(self.facts, self.vision_index.to(device, non_blocking=True)))
 
+    def pinned(self) -> Layout:
+        """The layout of the host in pinned memory, with its facts."""
+        pinned = {name: value.pin_memory() for name, value in vars(self).items() if name in TENSORS and value is not None}
+        return replace(self, **pinned, known=(self.facts, self.vision_index.pin_memory()))
+
     @property
     def real(self) -> Tensor:
         """(row, token): whether a token is not padding."""

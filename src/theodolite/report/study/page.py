@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
+from urllib.parse import quote
 
 from theodolite.records.folder import write_whole
-from theodolite.records.study import AnsweredRight, GridRun, MovedCell, StudyRecord, read_runs, read_study
+from theodolite.records.study import AnsweredRight, Claim, Finding, GridRun, MovedCell, StudyRecord, read_runs, read_study
 from theodolite.records.survey import RunRecord
+from theodolite.report.bar import Bar
 from theodolite.report.environment import environment
 from theodolite.report.stored import read_run
 from theodolite.report.study import words
 from theodolite.report.study.charts import figure_chart, is_seeded
-from theodolite.report.vega import chart_script, spec_json
+from theodolite.report.vega import DARK_COLOURS, chart_script, spec_json
 from theodolite.report.words import WORD, listed, show_measured
 
 PAGE = "index.html"
+FINDINGS: tuple[Finding, ...] = get_args(Finding)
 # Facts that must be equal in runs that differ in their questions alone.
 EQUAL_IN_A_COMPARISON = {
     "pictures_sha256": "pictures",
@@ -52,6 +57,18 @@ class Matched:
     different: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class ClaimFamily:
+    """The claims of one source, counted by finding."""
+
+    source: str
+    num_by_finding: Counter[Finding]
+
+    @property
+    def num_claims(self) -> int:
+        return self.num_by_finding.total()
+
+
 def write_study_page(folder: Path) -> None:
     """Writes index.html of the study in a folder beside its records. Raises `BadRecord` on invalid records."""
     study = read_study(folder)
@@ -78,10 +95,17 @@ def build_study_page(study: StudyRecord, runs: Sequence[GridRun] = (), how: RunR
         num_of=words.num_of,
         answered_as_in_training=answered_as_in_training,
         others_of=others_of,
+        claims_address=claims_address,
+        FINDINGS=FINDINGS,
     )
     templates.filters["span"] = words.show_span
+    figures = [("figures", "Figures")] if study.figures else []
+    sections = (("claims", "Claims"), *figures, ("runs", "Runs"), ("provenance", "Provenance"))
     return templates.get_template("study.html.j2").render(
+        bar=Bar(f"study {study.name}", (words.num_of(study.num_runs, "run"),), sections),
+        dark_colours=spec_json(dict(DARK_COLOURS)),
         study=study,
+        families=claim_families(study.claims),
         figures=list(enumerate(study.figures)),
         runs=runs,
         cells=main_cells(runs),
@@ -92,6 +116,19 @@ def build_study_page(study: StudyRecord, runs: Sequence[GridRun] = (), how: RunR
         specs=[spec_json(figure_chart(figure)) for figure in study.figures],
         script=chart_script(),
     )
+
+
+def claim_families(claims: Iterable[Claim]) -> list[ClaimFamily]:
+    """Claims by their source, in the order in which sources come first."""
+    families: dict[str, Counter[Finding]] = {}
+    for claim in claims:
+        families.setdefault(claim.source, Counter())[claim.finding] += 1
+    return [ClaimFamily(source, counts) for source, counts in families.items()]
+
+
+def claims_address(source: str, finding: Finding | None = None) -> str:
+    """The part of the page's address that shows the claims of one source, of one finding where it is given."""
+    return f"#claims?source={quote(source, safe='')}" + (f"&finding={finding}" if finding else "")
 
 
 def cell_column(cell: MovedCell) -> CellColumn:

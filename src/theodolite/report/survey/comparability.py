@@ -144,7 +144,8 @@ def _missing(arms: Sequence[SurveyArm]) -> list[str]:
     notes = []
     if names := lacking("training"):
         notes.append(f"Nothing is recorded of the training of {names}: which pictures it saw, and which questions, is unknown.")
-    if names := lacking("coverage"):
+    # Where no model has one, the page does not speak of it.
+    if (names := lacking("coverage")) and any(arm.record.coverage is not None or arm.record.policy for arm in arms):
         notes.append(
             f"There is no coverage for {names}: it is computed from a world and the questions of a policy, and one of them is missing."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from theodolite.records.comparison import CellChange
 from theodolite.records.part import Estimate
 from theodolite.records.survey import Cell, Evidence, Leak, NoiseSource, Rate, Shadows, Thresholds
 from theodolite.report.words import MEANING, NO_NUMBER, WORD, show_frac, show_interval, show_measured
@@ -14,7 +15,7 @@ def show_rate(rate: Rate | None) -> str:
     return f"{rate.frac:.2f} {show_interval(rate.low, rate.high)}, {rate.num_scenes} scenes"
 
 
-def column_of(cell: Cell) -> str:
+def column_of(cell: Cell | CellChange) -> str:
     """The column heading of a cell, its query and form: "shape (open)"."""
     return f"{cell.query} ({cell.form})"
 

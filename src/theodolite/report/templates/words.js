@@ -1,10 +1,4 @@
 // Words over the vision tokens of a picture: which lens, site and factor is chosen by the controls above the grid.
-function element(name, attributes, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
 function wordGrid(box) {
   const data = JSON.parse(document.getElementById(box.dataset.words).textContent);
   const lens = element("select", { "aria-label": "lens" }, ...data.lenses.map((each, number) => element("option", { value: number }, each.heading)));

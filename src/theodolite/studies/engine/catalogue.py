@@ -10,7 +10,7 @@ from rich.table import Table
 
 from theodolite.commands.progress import Steps
 from theodolite.records.errors import BadInput, UnknownName
-from theodolite.records.folder import write_whole
+from theodolite.records.folder import sole_writer, write_whole
 from theodolite.records.study import STUDY, GridRun, StudyRecord, read_runs
 from theodolite.records.survey import Thresholds
 from theodolite.report.study.charts import write_study_pictures
@@ -44,22 +44,24 @@ def make_study(
 
     The folder holds `runs.jsonl` (a line for each finished run), `study.json`, `index.html`, a picture for each figure, `run.json`, in
     `rows/` the rows of each run that judging needs, and in `surveys/` the whole record of each run. If runs fail, the others are judged
-    and `RunsFailed` is raised at the end. Raises `BadInput` if the runs of another study that this one reads are missing.
+    and `RunsFailed` is raised at the end. Raises `BadInput` if the runs of another study that this one reads are missing, or if another
+    process runs a study in the folder.
     """
     study = study_named(name)
     # Fails before hours of runs, not after them.
     read_beside(study, seeds, out)
     backend, workers = _backend(on, workers)
     failed: RunsFailed | None = None
-    try:
-        run_grid(study.grid(seeds, quick), out, backend, workers, steps)
-    except RunsFailed as error:
-        failed = error
-    try:
-        return judge_study(name, seeds, out, quick=quick)
-    finally:
-        if failed is not None:
-            raise failed
+    with sole_writer(out):
+        try:
+            run_grid(study.grid(seeds, quick), out, backend, workers, steps)
+        except RunsFailed as error:
+            failed = error
+        try:
+            return judge_study(name, seeds, out, quick=quick)
+        finally:
+            if failed is not None:
+                raise failed
 
 
 def judge_study(name: str, seeds: Sequence[int], out: Path, *, quick: bool = False) -> StudyRecord:

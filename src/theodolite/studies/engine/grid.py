@@ -11,12 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from theodolite.commands.progress import Steps
 from theodolite.records.errors import BadInput
-from theodolite.records.folder import write_whole
+from theodolite.records.folder import delete, sole_writer, write_whole
 from theodolite.records.study import GridRun, read_runs, write_runs
 from theodolite.records.survey import BadRecord, RunRecord
 from theodolite.records.writing import run_record
@@ -24,7 +23,7 @@ from theodolite.studies.engine.costs import Costs, hours
 from theodolite.studies.engine.execute import Run, RunResult
 from theodolite.studies.engine.kept_rows import SURVEY_ROWS, compress_rows, kept_rows_path
 
-SURVEYS, TIMES, LOCK = "surveys", "run.json", ".lock"
+SURVEYS, TIMES = "surveys", "run.json"
 
 
 @dataclass(frozen=True)
@@ -85,12 +84,11 @@ def run_grid(runs: Sequence[Run], folder: Path, backend: Backend, workers: int, 
 
     Raises `RunsFailed` at the end if some failed, `BadInput` if another process uses the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            return _run_grid(runs, Ledger.of(folder), backend, workers, steps)
-    except Timeout:
-        raise BadInput(f"another process is running a study in {folder}; wait for it, or give another --out") from None
+    with sole_writer(folder):
+        for partial in folder.rglob(".*.part-*"):
+            delete(partial)
+        folder.mkdir(exist_ok=True)
+        return _run_grid(runs, Ledger.of(folder), backend, workers, steps)
 
 
 def _run_grid(runs: Sequence[Run], ledger: Ledger, backend: Backend, workers: int, steps: Steps) -> dict[str, GridRun]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from theodolite.records.parquet import read_parquet
 from theodolite.records.rows import ROWS
 from theodolite.records.survey import BadRecord
 
@@ -49,18 +50,19 @@ def kept_rows_path(folder: Path, key: str) -> Path:
 
 
 def read_kept_rows(folder: Path, key: str) -> pl.DataFrame | None:
-    """A run's rows with all columns of `rows.parquet`, those that were not kept as nulls; None if the folder has none of this run.
+    """A run's rows with all columns of `rows.parquet`, those that were not stored as nulls; None if the folder has none of this run.
 
-    Raises `BadRecord` on a file without the kept columns.
+    Raises `BadRecord` on a file that cannot be read or is without the stored columns.
     """
     path = kept_rows_path(folder, key)
     if not path.is_file():
         return None
-    kept = pl.read_parquet(path)
-    missing = [name for name in (*LEVELS, *NUMBERS) if name not in kept.columns]
+    advice = "delete it and the run's line in runs.jsonl, and run the study again"
+    stored = read_parquet(path, "the rows of a run", advice, refusal=BadRecord)
+    missing = [name for name in (*LEVELS, *NUMBERS) if name not in stored.columns]
     if missing:
-        raise BadRecord(f"{path} lacks {', '.join(missing)}; delete it, and run the study again to make it")
-    texts = kept.with_columns(pl.col(LEVELS).cast(pl.String())).with_columns(pl.col("choices").str.split(BETWEEN))
+        raise BadRecord(f"{path} lacks {', '.join(missing)}; {advice}")
+    texts = stored.with_columns(pl.col(LEVELS).cast(pl.String())).with_columns(pl.col("choices").str.split(BETWEEN))
     answered = pl.col("answer_before").is_not_null() & pl.col("answer_after").is_not_null()
     right = (pl.col("answer_before") == pl.col("truth_before")) & (pl.col("answer_after") == pl.col("truth_after"))
     derived = texts.with_columns(

@@ -82,4 +82,4 @@ def _write(target: Path, content: Content) -> None:
     except OSError as error:
         # A name that no file can have is of a missing picture; anything else, such as a full disk, is not the picture's fault.
         if error.errno != errno.ENAMETOOLONG:
-            raise BadInput(f"{printable(target.name)} cannot be written ({error.strerror}); give a folder that can be written") from error
+            raise BadInput(f"{printable(target, 300)} cannot be written ({error.strerror}); give a folder that can be written") from error

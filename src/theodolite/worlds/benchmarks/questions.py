@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from theodolite.records.errors import BadInput
+from theodolite.records.parquet import BadParquet, check_parquet
 from theodolite.records.reading import read_text
 from theodolite.worlds.benchmarks.pairs import Content, ConvertedRow, Records, SkippedRecord, extension, form_of, json_list, one_of, within
 
@@ -107,11 +108,12 @@ def _groups(source: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     shards = sorted((*source.glob("*.parquet"), *source.glob("data/*.parquet")))
     for shard in shards:
         try:
+            check_parquet(shard)
             table = pl.scan_parquet(shard)
             for start in range(0, table.select(pl.len()).collect().item(), GROUPS_AT_ONCE):
                 rows = table.slice(start, GROUPS_AT_ONCE).collect()
                 yield from ((f"{shard}, row {start + k}", row) for k, row in enumerate(rows.iter_rows(named=True), start=1))
-        except (OSError, pl.exceptions.PolarsError) as error:
+        except (OSError, BadParquet, pl.exceptions.PolarsError) as error:
             raise BadInput(f"{shard} cannot be read as Parquet ({error}); download it again from its authors") from error
     lists = [] if shards else sorted(source.glob("*.json"))
     if not shards and not lists:

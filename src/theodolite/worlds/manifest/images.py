@@ -234,8 +234,8 @@ def _decode(file: BufferedReader, name: str) -> tuple[int, int, tuple[str, ...]]
             _check_size(*image.size, name)
             if image.mode not in MODES:
                 raise RowFault("unsupported format", f"picture {name} has pixels of mode {image.mode}", "save it with 8 bits a channel")
-            if image.mode == "F":
-                decode(image)  # whose values must have a known white
+            if image.mode in ("F", "P"):
+                decode(image)  # values must have a known white, and a palette be there
             facts = facts_of(image)
             if image.format in JPEGS:
                 image.draft(None, (1, 1))

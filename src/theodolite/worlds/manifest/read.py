@@ -15,7 +15,7 @@ import polars as pl
 from theodolite.records.errors import BadInput
 from theodolite.worlds.decoding import strict_pillow
 from theodolite.worlds.factors import Factor
-from theodolite.worlds.gallery import TABLE, Gallery, PictureFiles
+from theodolite.worlds.gallery import NAMES, TABLE, Gallery, PictureFiles
 from theodolite.worlds.manifest.faults import Fault, RowFault, fault_lines, left_out
 from theodolite.worlds.manifest.images import InspectedPicture, inspect, open_file, render_manifest
 from theodolite.worlds.manifest.rows import KEYS, ManifestRow, identity, read_records, read_row
@@ -73,6 +73,7 @@ def read_manifest(path: Path) -> Manifest:
             {name: (picture.width, picture.height) for name, picture in pictures.items()},
             {name: picture.sha256 for name, picture in pictures.items()},
         ),
+        folder=path.parent.resolve(),
     )
     return Manifest(path, gallery, tuple(faults))
 
@@ -172,8 +173,10 @@ def _table(rows: Sequence[ManifestRow]) -> pl.DataFrame:
         "truth_after": [row.answer_after for row in rows],
         "picture_before": [row.picture for row in rows],
         "picture_after": [row.edited for row in rows],
+        "scene_name": [str(row.scene) for row in rows],
+        "row": [row.id for row in rows],
     }
-    return pl.DataFrame(columns, schema=dict(TABLE))
+    return pl.DataFrame(columns, schema={**TABLE, **NAMES})
 
 
 def _scene_numbers(rows: Sequence[ManifestRow]) -> dict[int | str, int]:

@@ -10,15 +10,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
-import polars as pl
-
 from theodolite.records.errors import BadInput
+from theodolite.records.parquet import read_parquet
 from theodolite.records.reading import BadJson, NotUtf8, TooDeep, numbered_lines, parse_json, printable
 from theodolite.worlds.manifest.faults import RowFault
 from theodolite.worlds.query import Form
 from theodolite.worlds.world import PairKind
 
 MAX_LINE = 1_000_000
+MOST_COMPARED = 200  # characters of a text that a near one is suggested for
 OTHER = "other"  # default query of a question whose answer the factor must not change
 
 KEYS: Mapping[str, str] = {
@@ -86,10 +86,7 @@ def read_records(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | RowFault
     if path.suffix.lower() == ".jsonl":
         yield from _read_lines(path)
     elif path.suffix.lower() == ".parquet":
-        try:
-            table = pl.read_parquet(path)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise BadInput(f"{path} cannot be read as Parquet ({error}); write it again, or give JSONL") from error
+        table = read_parquet(path, "Parquet", "write it again, or give JSONL")
         yield from enumerate(table.iter_rows(named=True), start=1)
     else:
         raise BadInput(f"{path} ends in {path.suffix or 'nothing'}; a manifest is a .jsonl or a .parquet file")
@@ -190,7 +187,7 @@ def _missing(key: str) -> RowFault:
 def _check_keys(record: Mapping[str, Any]) -> None:
     for key in record:
         if key not in KEYS and not key.startswith("_"):
-            near = SYNONYMS.get(key) or next(iter(get_close_matches(key, KEYS, 1)), None)
+            near = SYNONYMS.get(key) or next(iter(get_close_matches(key[:MOST_COMPARED], KEYS, 1)), None)
             fix = f"did you mean {near}?" if near else f"known keys are {', '.join(KEYS)}"
             raise RowFault("unknown key", f"unknown key {key[:40]!r}", f"{fix} (keys that begin with _ are ignored)")
     for key in REQUIRED:
@@ -253,7 +250,8 @@ def _depends_on(value: object) -> frozenset[str] | None:
 def _answer(record: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> str:
     answer = _text(record, key, blank=True)
     if answer not in choices:
-        near = next(iter(get_close_matches(answer, choices, 1)), None)
+        # The comparison takes the square of the length.
+        near = next(iter(get_close_matches(answer, choices, 1)), None) if len(answer) <= MOST_COMPARED else None
         fix = f"did you mean {near!r}?" if near else "add it to the choices, or correct it"
         raise RowFault("answer not a choice", f"{key} is {answer[:80]!r}, which is not one of {', '.join(choices)[:200]}", fix)
     return answer

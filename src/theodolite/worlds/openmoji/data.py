@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,23 +141,27 @@ def plain_name(emoji: Emoji) -> str:
 
 
 class _DrawingCache:
-    """Least-recently-used cache of rasterised drawings, (path, size) to RGBA, of at most `CACHE_BYTES`."""
+    """Least-recently-used cache of rasterised drawings, (path, size) to RGBA, of at most `CACHE_BYTES`. Threads use it."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._cache: OrderedDict[tuple[Path, int], UInt8[np.ndarray, "size size 4"]] = OrderedDict()
         self._bytes = 0
 
     def get(self, path: Path, size: int) -> UInt8[np.ndarray, "size size 4"]:
         key = (path, size)
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
         drawn = _rasterise(path, size)
         drawn.setflags(write=False)
-        self._cache[key] = drawn
-        self._bytes += drawn.nbytes
-        while self._bytes > CACHE_BYTES and len(self._cache) > 1:
-            self._bytes -= self._cache.popitem(last=False)[1].nbytes
+        with self._lock:
+            if key not in self._cache:  # another thread may have drawn it meanwhile
+                self._cache[key] = drawn
+                self._bytes += drawn.nbytes
+            while self._bytes > CACHE_BYTES and len(self._cache) > 1:
+                self._bytes -= self._cache.popitem(last=False)[1].nbytes
         return drawn
 
 

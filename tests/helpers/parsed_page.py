@@ -1,37 +1,10 @@
-"""A real browser for tests: opens a page from disk and says what its console said."""
+"""A page of HTML as a test asks about it: its elements in order, its charts and the text that it shows."""
 
 from __future__ import annotations
 
-import re
-import subprocess
-import tempfile
 from html.parser import HTMLParser
-from pathlib import Path
-
-from helpers.requirements import require_browser
-
-OFFLINE = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-extensions", "--disable-dev-shm-usage",
-)  # fmt: skip
-# Headless Chromium logs every level of a page's console as INFO, so no line can be excused as harmless.
-CONSOLE = re.compile(r"^\[[^\]]*:CONSOLE[:(]\d+\)?\] (.*)$", re.MULTILINE)
-
 
 Attributes = dict[str, str]
-
-
-def open_page(path: Path, *more: str, timeout_s: float = 60) -> tuple[str, list[str]]:
-    """The document after its scripts ran, as HTML, and everything that was written to its console, errors and all."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        done = subprocess.run(
-            [require_browser(), *OFFLINE, f"--user-data-dir={home}", "--virtual-time-budget=10000", "--enable-logging=stderr",
-             *more, "--dump-dom", path.resolve().as_uri()],
-            capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=timeout_s, check=False,
-        )  # fmt: skip
-    if done.returncode != 0 or "<html" not in done.stdout:
-        raise RuntimeError(f"the browser did not open {path} (exit {done.returncode}): {done.stderr[-2000:]}")
-    return done.stdout, CONSOLE.findall(done.stderr)
 
 
 class Page(HTMLParser):

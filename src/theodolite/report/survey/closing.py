@@ -1,0 +1,76 @@
+"""The last lines of a survey on the terminal: every factor's verdict with its reason, the leaks that were found, and the next command."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from theodolite.records.survey import Evidence, SurveyRecord
+from theodolite.report.survey.words import show_rate, show_scenes_more
+from theodolite.report.words import WORD, show_frac, show_interval
+
+MOST_FINDINGS = 5
+WRONG = ("shadow", "blind", "entangled")
+
+
+def verdict_lines(record: SurveyRecord) -> list[str]:
+    """A line for each factor: its verdict, and why, or how many scenes are missing."""
+    return [f"{factor}: {WORD[evidence.verdict]}; {_reason(evidence)}" for factor, evidence in record.shadows.evidence.items()]
+
+
+def _reason(evidence: Evidence) -> str:
+    if evidence.verdict == "undecided":
+        return show_scenes_more(evidence)[0].lower() + show_scenes_more(evidence)[1:].rstrip(".")
+    if evidence.missing:
+        more = len(evidence.missing) - 1
+        return f"missing: {evidence.missing[0]}{f' (and {more} more)' if more else ''}"
+    parts = [f"read {show_rate(evidence.read)}" if evidence.asked else "never asked about"]
+    if (leak := evidence.leak) is not None:
+        noise = "" if leak.noise is None else f" against {show_frac(leak.noise.frac)} by noise"
+        parts.append(f"moves answers about {leak.query} in {show_frac(leak.rate.frac)}{noise}")
+    return ", ".join(parts)
+
+
+def finding_lines(record: SurveyRecord) -> list[str]:
+    """The leaks whose adjusted interval lies above the threshold, largest first, at most five."""
+    threshold = record.shadows.thresholds.leak_above_noise_frac
+    leaks = [
+        (leak.above_noise.value, leak)
+        for leak in record.shadows.leaks
+        if leak.above_noise is not None and leak.adjusted is not None and (leak.adjusted.low or 0.0) > threshold
+    ]
+    lines = [
+        f"finding: {leak.factor} moves answers about {leak.query} ({leak.form.replace('_', '/')}) in {show_frac(leak.rate.frac)} "
+        f"{show_interval(leak.rate.low, leak.rate.high)} of pairs though their truth stays, {above:.2f} more often than noise"
+        for above, leak in sorted(leaks, key=lambda each: -each[0])
+    ]
+    more = len(lines) - MOST_FINDINGS
+    return [*lines[:MOST_FINDINGS], *([f"finding: {more} more such leaks; the report lists them"] if more > 0 else [])]
+
+
+def next_command(record: SurveyRecord, survey: Sequence[str], folder: str) -> str:
+    """The command that says most after this survey.
+
+    `survey` is the command that was run, up to its pairs (model, --world or --pairs); `folder` is the record's.
+    """
+    shadows = record.shadows
+    more = [evidence.scenes_more for evidence in shadows.evidence.values() if evidence.scenes_more is not None]
+    drawn = record.world is not None and record.world.known_prior
+    if shadows.withheld and record.model.prompt == "free":
+        return shlex.join([*survey, "--prompt", "options", "--out", f"{folder}-options"])
+    if more and drawn:
+        scenes = record.num_scenes + max(more)
+        return shlex.join([*survey, "--scenes", str(scenes), "--out", f"{folder}-{scenes}"])
+    if "--pairs" in survey and {"undecided", "not_measured"} & set(shadows.verdicts.values()):
+        return shlex.join([*survey, "--plan"])
+    return advise_command(record) or f"{shlex.join(['theodolite', 'compare', folder])} OTHER_SURVEY"
+
+
+def advise_command(record: SurveyRecord) -> str | None:
+    """The command that says which questions would change a wrong verdict; None without one, or where prior or policy is not known."""
+    world = record.world
+    if world is None or not world.known_prior or not record.policy or not set(WRONG) & set(record.shadows.verdicts.values()):
+        return None
+    strengths = [str(tie["strength"]) for tie in world.correlations if tie.get("strength")]
+    tied = ["--strength", strengths[0]] if strengths else []
+    return shlex.join(["theodolite", "advise", world.name, "--ask", record.policy, *tied, "--budget", "1000"])
