@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from theodolite.records.rows import NAMED
+
 VALUES = {
     "shape": ("round", "square", "triangular", "crossed"),
     "colour": ("red", "yellow", "blue", "green"),
@@ -71,6 +73,7 @@ def _worded(rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
         truth_after=pl.col("choices").list.get(after),
         value_before=pl.when(kind("intervention")).then(pl.lit("one")),
         value_after=pl.when(kind("intervention")).then(pl.lit("another")),
+        **{name: pl.lit(None, dtype=column.dtype) for name, column in NAMED.items()},
     )
 
 

@@ -147,8 +147,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     median = {name: statistics.median(values) for name, values in taken.items()}
     floor = min(tokens["apart"], tokens["plain"]) / tokens["shared"]
     speedup = min(median["apart"], median["plain"]) / median["shared"]
+    by_turn = [min(apart, plain) / own for own, apart, plain in zip(taken["shared"], taken["apart"], taken["plain"], strict=True)]
     return {
         "speedup": round(speedup, 3),
+        "speedup_low": round(min(by_turn), 3),
+        "speedup_high": round(max(by_turn), 3),
         "over_floor": round(floor / speedup, 3),
         "floor": round(floor, 3),
         "max_probability_gap": gap,
@@ -161,7 +164,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """The options of `measure`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON only")
     parser.add_argument("--width", type=int, default=576, help="of the language model (default: that of SmolLM2-135M)")
@@ -171,8 +175,13 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--shared", type=int, nargs="+", default=(1, 2, 4, 8), help="batch sizes to try, in rows")
     parser.add_argument("--apart", type=int, nargs="+", default=(1, 2, 4, 8, 16), help="batch sizes to try, in rows")
-    found = measure(parser.parse_args())
-    if parser.parse_args().json:
+    return parser
+
+
+def main() -> None:
+    options = parser().parse_args()
+    found = measure(options)
+    if options.json:
         print(json.dumps(found, indent=1))
     else:
         print(f"{found['speedup']} times the pictures a second ({found['pictures_per_s']}), floor by tokens {found['floor']}")

@@ -5,8 +5,10 @@
 
 The model is a LLaVA on a SigLIP tower of 27 layers with a Llama of 27 layers, random weights, of so small a width that the arithmetic on
 its activations is what is timed; `passes_s` are the seconds of its own forward and backward passes. The pictures are those of the shapes
-world. Seconds are of the clock and of the processor: only the latter can be compared on a machine that does other work. Each measure is
-written to standard error when it is finished.
+world. Seconds are of the clock and of the processor: only the latter can be compared on a machine that does other work, and there only
+with one thread (OMP_NUM_THREADS=1, --threads 1), since threads of BLAS that wait for each other use the processor too (a kernel
+regression: 0.4 s with one, 10 s with two). Each measure is written to standard error when it is finished. Commits that lack a measure
+are compared by --measures.
 """
 
 from __future__ import annotations

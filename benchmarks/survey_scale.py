@@ -67,10 +67,11 @@ def manifest(folder: Path, sources: Sequence[Path], num_pairs: int) -> Path:
     return path
 
 
-def command(model: Path, pairs: Path, out: Path, *options: str) -> list[str]:
-    """The survey's command line."""
-    base = [sys.executable, "-m", "theodolite", "survey", str(model), "--pairs", str(pairs), "--noise", "given", "--device", "cpu"]
-    return [*base, "--out", str(out), *options]
+def command(model: Path, pairs: Path, out: Path, *options: str, num_workers: int = 1) -> list[str]:
+    """The survey's command line; several workers are processes of their own."""
+    base = [sys.executable, "-m", "theodolite", "survey", str(model), "--pairs", str(pairs), "--noise", "given"]
+    where = ["--device", "cpu"] if num_workers == 1 else ["--devices", ",".join(["cpu"] * num_workers)]
+    return [*base, *where, "--out", str(out), *options]
 
 
 def finished(arguments: list[str]) -> tuple[float, int]:
@@ -113,6 +114,7 @@ def measure(scratch: Path, pairs: Sequence[int], megapixels: float, kills: int, 
         given = manifest(scratch / f"pairs-{number}", sources, number)
         seconds, peak = finished(command(scratch / "model", given, scratch / f"whole-{number}"))
         record["surveys"].append({"pairs": number, "seconds": round(seconds, 1), "peak_mib": round(peak / MEBIBYTE, 1)})
+        print(json.dumps(record["surveys"][-1]), file=sys.stderr, flush=True)  # a later failure does not cost it
     surveys = record["surveys"]
     record["peak_ratio"] = round(surveys[-1]["peak_mib"] / surveys[0]["peak_mib"], 3)
     fewest, whole = scratch / f"pairs-{min(pairs)}" / "manifest.jsonl", scratch / f"whole-{min(pairs)}"
@@ -123,7 +125,7 @@ def measure(scratch: Path, pairs: Sequence[int], megapixels: float, kills: int, 
         finished(often)
     record["killed_equals_undisturbed"] = same_bytes(scratch / "often", scratch / "undisturbed")
     if workers:
-        finished(command(scratch / "model", fewest, scratch / "two", "--devices", "cpu,cpu"))
+        finished(command(scratch / "model", fewest, scratch / "two", num_workers=2))
         record["two_workers_equal_one"] = same_bytes(scratch / "two", whole)
     record["threads"] = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
     return record

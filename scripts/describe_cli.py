@@ -19,8 +19,9 @@ INTRODUCTION = """# Command line
 
 Written by `python scripts/describe_cli.py` from the commands themselves, and compared with them by a test.
 
-`theodolite COMMAND --help` prints the same. A command ends with status 0, with 2 and one line where input cannot be used, and with
-130 after Ctrl-C; `study` ends with 2 if a run failed, `manifest check` with 1 if a row is faulty.
+`theodolite COMMAND --help` prints the same. A command ends with status 0, with 2 and one line where input cannot be used or the
+machine fails (its disk, memory or device), and with 130 after Ctrl-C and 143 after SIGTERM; `study` ends with 2 if a run failed,
+`manifest check` with 1 if a row is faulty.
 """
 # What an option takes, by its Python type.
 METAVARS = {str: "TEXT", int: "INTEGER", float: "NUMBER", Path: "PATH"}

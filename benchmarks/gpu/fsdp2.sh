@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # FSDP2 through `accelerate launch` with its questionnaire's defaults, on the GPUs of one machine: trains, is stopped, goes on, and trains
-# again on one GPU alone; the losses of the two have to agree. Written for GPUs, and not yet run on any.
+# again on one GPU alone; the losses of the two have to agree. docs/reference/training.md says how far it was run.
 #
 #     benchmarks/gpu/fsdp2.sh [NUM_GPUS] [RECIPE ...]
 #

@@ -19,8 +19,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,11 @@ def measure_arm(shape: Shape, arm: str, device: str, attention: str, steps: int,
     run = ArmRun(shape, arm, device=device, dtype=torch.bfloat16 if on_gpu else torch.float32, autocast=on_gpu, attention=attention)
     if compiled:
         run.compile_layers()
-    seconds = []
+    ends = [now(device)]
     for number in range(1, warmup + steps + 1):
-        started = time.perf_counter()
         run.step(number, warmup + steps + 1)
-        if on_gpu:
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
+        ends.append(now(device))
+    seconds = seconds_between(ends)
     peak = peak_bytes(device)
     with counted_host_syncs(device) as waits:
         run.step(warmup + steps + 1, warmup + steps + 1)
@@ -107,6 +106,25 @@ def measure_arm(shape: Shape, arm: str, device: str, attention: str, steps: int,
         "host_syncs": sum(waits.values()),
         "host_syncs_at": dict(waits.most_common(12)),
     }
+
+
+def now(device: str) -> Any:
+    """The moment at which the device has done all that was queued so far: the host goes on, as between steps of the trainer."""
+    import torch
+
+    if device != "cuda":
+        return time.perf_counter()
+    moment = torch.cuda.Event(enable_timing=True)
+    moment.record()
+    return moment
+
+
+def seconds_between(moments: Sequence[Any]) -> list[float]:
+    """Seconds from each moment to the next."""
+    if isinstance(moments[0], float):
+        return [later - earlier for earlier, later in pairwise(moments)]
+    moments[-1].synchronize()
+    return [earlier.elapsed_time(later) / 1e3 for earlier, later in pairwise(moments)]
 
 
 def out_of_memory() -> type[Exception]:
