@@ -24,7 +24,6 @@ from theodolite.models.families import family_of
 from theodolite.models.forward import adapt, base_model
 from theodolite.models.freezing import set_trainable
 from theodolite.models.load import load_vlm
-from theodolite.objectives.language import Language
 from theodolite.records.errors import BadInput, Interrupted
 from theodolite.records.folder import sole_writer, whole_folder, write_whole
 from theodolite.records.machine_faults import is_out_of_memory, machine_fault, no_tracebacks_of_full_disks
@@ -38,6 +37,7 @@ from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.recipe_file import claim
 from theodolite.training.recipes import Stage, StagedRecipe
 from theodolite.training.stage_data import RecipeData, StageData
+from theodolite.training.stage_objective import stage_objective
 from theodolite.training.step_metrics import JsonLinesLog
 from theodolite.training.trainer import LaverTrainer, ObjectiveTrainer
 
@@ -180,9 +180,10 @@ def train_stage(
     }
     torch.manual_seed(seed)  # for head and mask embedding
     if stage.laver is not None:
-        trainer: ObjectiveTrainer = LaverTrainer(model, replace(stage.laver, adaptation=recipe.adaptation), **options)
+        laver = replace(stage.laver, adaptation=recipe.adaptation)
+        trainer: ObjectiveTrainer = LaverTrainer(model, laver, stage.auxiliary, **options)
     else:
-        trainer = ObjectiveTrainer(ObjectiveModule(model, Language(recipe.adaptation)), **options)
+        trainer = ObjectiveTrainer(ObjectiveModule(model, stage_objective(model, recipe, stage)), **options)
     trainer.remove_callback(PrinterCallback)
     if signals is not None:
         trainer.add_callback(StopAtSignal(signals))  # last, so that it sees signals which came within the others

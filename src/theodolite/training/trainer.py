@@ -26,6 +26,7 @@ from theodolite.models.export import export_vlm, rehearse_export
 from theodolite.models.forward import adapt, base_model
 from theodolite.objectives.laver import LaVer, LaverConfig
 from theodolite.objectives.terms import Terms, combine
+from theodolite.objectives.visual import AuxiliaryConfig, auxiliary_losses
 from theodolite.records.errors import BadInput
 from theodolite.records.machine_faults import naming_disk_faults
 from theodolite.training.checkpoint import load_trained, mark_whole, refuse_other_launcher, save_trained, unmark, whole_checkpoint
@@ -335,14 +336,14 @@ class ObjectiveTrainer(EvaluatedBySums):
 class LaverTrainer(ObjectiveTrainer):
     """A Trainer of a Hugging Face VLM with LaVer (arXiv 2512.06281), on the examples of a LLaVA-format source or data set.
 
-    The model is adapted in place (mixed attention, 2D positions, as configured). Raises `BadInput` for a family or an attention back end
-    that does not support it.
+    The model is adapted in place (mixed attention, 2D positions, as configured). `auxiliary` losses stand beside LaVer's. Raises
+    `BadInput` for a family or an attention back end that does not support it.
     """
 
-    def __init__(self, model: Any, laver: LaverConfig | None = None, **options: Any) -> None:
+    def __init__(self, model: Any, laver: LaverConfig | None = None, auxiliary: AuxiliaryConfig | None = None, **options: Any) -> None:
         laver = laver or LaverConfig()
         adapt(model, laver.adaptation)
-        objective = LaVer(base_model(model).config, laver)
+        objective = LaVer(base_model(model).config, laver, {} if auxiliary is None else auxiliary_losses(model, auxiliary))
         objective_module = ObjectiveModule(model, objective)
         self.teacher_callback = TeacherCallback(objective_module, objective)
         super().__init__(objective_module, **options)

@@ -1,0 +1,121 @@
+"""The interface of auxiliary losses: terms on the vision tokens of a pass that also computes the language loss.
+
+An objective runs one pass and hands its vision tokens to every loss, so a sum of losses costs one pass, and any of them can stand beside
+LaVer's.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from theodolite.models.forward import ForwardOutput, base_model
+from theodolite.models.pass_inputs import BatchPlan, PassInputs, plan_of
+from theodolite.models.taps import BlockOutputs, recording_blocks
+from theodolite.models.token_features import TokenFeatures, recording_features
+from theodolite.objectives.terms import Terms
+
+
+@dataclass(frozen=True, eq=False)
+class VisionPass:
+    """One pass of a batch, as auxiliary losses read it: vision tokens in the batch's order, whichever of its tokens the pass ran over.
+
+    `masked` are positions among the vision tokens. `blocks` and `features` hold what the losses asked for (`AuxiliaryLoss.layers`,
+    `AuxiliaryLoss.reads_features`).
+    """
+
+    model: nn.Module
+    batch: Mapping[str, Any]
+    inputs: PassInputs
+    output: ForwardOutput
+    masked: Int[Tensor, " masked"]
+    blocks: BlockOutputs
+    features: TokenFeatures | None = None
+
+    @cached_property
+    def plan(self) -> BatchPlan:
+        """The batch's plan, on the host."""
+        return plan_of(self.batch)
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration."""
+        return base_model(self.model).config
+
+    @property
+    def sizes(self) -> list[int]:
+        """The number of vision tokens of each picture."""
+        return self.plan.layout.sizes()
+
+    @cached_property
+    def last(self) -> Float[Tensor, "vision dim"]:
+        """The language model's last hidden states of the vision tokens."""
+        return self._vision(self.output.hidden)
+
+    @cached_property
+    def target_features(self) -> Float[Tensor, "vision channel"]:
+        """The frozen encoder's features that each vision token was made of. Raises `BadInput` as `TokenFeatures.by_token`."""
+        if self.features is None:
+            raise ValueError("no loss of this pass asked for features; set reads_features")
+        return self.features.by_token(self.inputs, len(self.last))
+
+    def layer(self, site: str) -> Float[Tensor, "vision dim"]:
+        """Hidden states of the vision tokens behind the block at a site ("layer.1" is the first block's output)."""
+        return self._vision(self.blocks.hidden[site])
+
+    def _vision(self, hidden: Float[Tensor, "row token dim"]) -> Float[Tensor, "vision dim"]:
+        return hidden.flatten(0, 1)[self.inputs.layout.vision_index]
+
+
+class AuxiliaryLoss(nn.Module, ABC):
+    """A loss on the vision tokens of a pass, with modules of its own that are trained beside the VLM."""
+
+    # Sites of blocks whose outputs it reads, whether it reads what the connector is given, and whether it needs masked vision tokens.
+    layers: Sequence[str] = ()
+    reads_features = False
+    masks = False
+
+    @abstractmethod
+    def counts(self, plan: BatchPlan, num_masked: int) -> Mapping[str, int]:
+        """The number of summands of each term, before any pass."""
+
+    @abstractmethod
+    def forward(self, seen: VisionPass) -> Terms:
+        """The terms of a pass."""
+
+
+def watched_pass(
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    inputs: PassInputs,
+    losses: Iterable[AuxiliaryLoss],
+    run: Callable[[], tuple[Float[Tensor, ""], ForwardOutput]],
+    features: TokenFeatures | None = None,
+) -> tuple[Float[Tensor, ""], VisionPass]:
+    """Runs a pass over `inputs` and gives its loss and what the auxiliary losses read of it. `batch` holds `masked_index`.
+
+    `features` are those of an earlier pass over the same pictures, if that has recorded them.
+    """
+    losses = tuple(losses)
+    sites = sorted({site for loss in losses for site in loss.layers})
+    records = features is None and any(loss.reads_features for loss in losses)
+    with recording_blocks(model, sites) if sites else nullcontext(BlockOutputs()) as blocks, recording(model, records) as recorded:
+        loss, output = run()
+    return loss, VisionPass(model, batch, inputs, output, batch["masked_index"], blocks, features or recorded)
+
+
+def recording(model: nn.Module, records: bool) -> AbstractContextManager[TokenFeatures | None]:
+    """`recording_features` if it `records`, else a context without any."""
+    return recording_features(model) if records else nullcontext()
+
+
+def counts_of(losses: Iterable[AuxiliaryLoss], batch: Mapping[str, Any]) -> dict[str, int]:
+    """The number of summands of every term of the losses for a batch with masks."""
+    return {name: count for loss in losses for name, count in loss.counts(plan_of(batch), len(batch["masked_index"])).items()}

@@ -1,0 +1,108 @@
+"""Next-token prediction with auxiliary losses on the vision tokens of the same pass: one of them, or their sum, without LaVer's teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+from theodolite.models.forward import Adaptation, base_model
+from theodolite.models.pass_inputs import whole_inputs
+from theodolite.models.token_features import feature_layer, refuse_trained_encoder
+from theodolite.objectives.align import Align, AlignConfig
+from theodolite.objectives.auxiliary import AuxiliaryLoss, counts_of, watched_pass
+from theodolite.objectives.language import answer_loss
+from theodolite.objectives.masked_latent import MaskEmbedding
+from theodolite.objectives.masking import with_masks
+from theodolite.objectives.pixels import Pixels, PixelsConfig
+from theodolite.objectives.predict import Predict, PredictConfig
+from theodolite.objectives.schedules import scheduled_ratio
+from theodolite.objectives.terms import Objective, Term, Terms
+from theodolite.records.errors import BadInput, UnknownName
+
+
+@dataclass(frozen=True)
+class AuxiliaryConfig:
+    """Which auxiliary losses a stage has, each with its settings; None leaves one out.
+
+    The mask ratio (0 to 1) rises along a cosine, as LaVer's, or is constant. Beside LaVer the masks, the language loss's weight and the
+    adaptation are LaVer's own.
+    """
+
+    pixels: PixelsConfig | None = None
+    align: AlignConfig | None = None
+    predict: PredictConfig | None = None
+    language_weight: float = 1.0
+    mask_ratio: float = 0.05
+    mask_ramp: Literal["cosine", "constant"] = "cosine"
+    mask_std: float = 0.02
+    adaptation: Adaptation = field(default_factory=lambda: Adaptation("mixed", "2d"))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mask_ratio <= 1:
+            raise BadInput(f"mask_ratio is {self.mask_ratio}; give a fraction from 0 to 1")
+        if self.pixels is None and self.align is None and self.predict is None:
+            raise BadInput("no auxiliary loss is set; give pixels, align or predict, or leave auxiliary out")
+
+
+KINDS: Mapping[str, Any] = {"pixels": PixelsConfig, "align": AlignConfig, "predict": PredictConfig}
+
+
+def auxiliary_named(names: str) -> AuxiliaryConfig | None:
+    """The losses of these names, joined by "+", at their defaults; None for no name. Raises `UnknownName`."""
+    chosen = [name.strip() for name in names.split("+") if name.strip()]
+    for name in chosen:
+        if name not in KINDS:
+            raise UnknownName("auxiliary loss", name, tuple(KINDS))
+    return AuxiliaryConfig(**{name: KINDS[name]() for name in chosen}) if chosen else None
+
+
+def auxiliary_losses(model: nn.Module, settings: AuxiliaryConfig) -> dict[str, AuxiliaryLoss]:
+    """The losses that are set, by name, for a model. Raises `BadInput` for a model that one of them does not fit."""
+    text = base_model(model).config.get_text_config()
+    losses: dict[str, AuxiliaryLoss] = {}
+    if settings.align is not None or settings.predict is not None:
+        refuse_trained_encoder(model)
+    if settings.pixels is not None:
+        losses["pixels"] = Pixels(text.hidden_size, settings.pixels)
+    if settings.align is not None:
+        losses["align"] = Align(text.hidden_size, text.num_hidden_layers, feature_layer(model).in_features, settings.align)
+    if settings.predict is not None:
+        losses["predict"] = Predict(text.hidden_size, feature_layer(model).in_features, settings.predict)
+    return losses
+
+
+class VisualObjective(Objective):
+    """Language loss and auxiliary losses of one pass, in which vision tokens are masked if one of the losses needs that."""
+
+    def __init__(self, model: nn.Module, settings: AuxiliaryConfig) -> None:
+        super().__init__()
+        self.settings = settings
+        self.losses = nn.ModuleDict(auxiliary_losses(model, settings))
+        width = base_model(model).config.get_text_config().hidden_size
+        self.mask_embedding = MaskEmbedding(width, settings.mask_std) if any(loss.masks for loss in self._losses) else None
+
+    @property
+    def _losses(self) -> tuple[AuxiliaryLoss, ...]:
+        return tuple(loss for loss in self.losses.values() if isinstance(loss, AuxiliaryLoss))
+
+    def prepare(self, batch: Mapping[str, Any], step: int, num_steps: int) -> Mapping[str, Any]:
+        """The batch with `masked` and `masked_index`, by the mask ratio of the step."""
+        settings = self.settings
+        ratio = 0.0 if self.mask_embedding is None else scheduled_ratio(settings.mask_ratio, settings.mask_ramp, step, num_steps)
+        return with_masks(batch, ratio)
+
+    def counts(self, batch: Mapping[str, Any]) -> Mapping[str, int]:
+        return {"language": int(batch["labels"].numel()), **counts_of(self._losses, batch)}
+
+    def forward(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> Terms:
+        """The terms of a prepared batch."""
+        masked = None if self.mask_embedding is None else batch["masked"]
+        inputs, adaptation = whole_inputs(base_model(model).config, batch, masked=masked), self.settings.adaptation
+        total, seen = watched_pass(
+            model, batch, inputs, self._losses, lambda: answer_loss(model, inputs, batch["labels"], adaptation, self.mask_embedding)
+        )
+        terms = {name: term for loss in self._losses for name, term in loss(seen).items()}
+        return {"language": Term(total, int(batch["labels"].numel()), self.settings.language_weight), **terms}
