@@ -47,9 +47,10 @@ def pixel_targets(
 
     Raises `BadInput` for pictures cut into tiles, whose tokens do not stand for equal parts of one picture.
     """
-    values, sizes = at_least_single(pixels["pixel_values"]), plan.layout.sizes()
+    sizes = plan.layout.sizes()
     if not sizes:
-        return values.new_zeros(0, 3 * side**2)
+        return torch.zeros(0, 3 * side**2, device=device)
+    values = at_least_single(pixels["pixel_values"])
     parts = _merged_patches(values, config.vision_config) if GRID in pixels else _parts_of_pictures(values, plan, side, config)
     if len(parts) != sum(sizes):
         raise BadInput(f"the pictures have {len(parts)} parts for {sum(sizes)} vision tokens; pixels needs pictures without tiles")
