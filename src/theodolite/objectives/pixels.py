@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from theodolite.models.families import family_of
-from theodolite.models.pass_inputs import BatchPlan
+from theodolite.models.pass_inputs import BatchPlan, plan_of
 from theodolite.objectives.auxiliary import AuxiliaryLoss, VisionPass
 from theodolite.objectives.masked_latent import VisionHead
 from theodolite.objectives.terms import Term, Terms, at_least_single
@@ -98,8 +98,9 @@ class Pixels(AuxiliaryLoss):
         self.settings = settings or PixelsConfig()
         self.head = VisionHead(width, self.settings.head_hidden, 3 * self.settings.side**2)
 
-    def counts(self, plan: BatchPlan, num_masked: int) -> Mapping[str, int]:
-        return {"pixels_masked": num_masked, "pixels_unmasked": sum(plan.layout.sizes()) - num_masked}
+    def counts(self, batch: Mapping[str, Any]) -> Mapping[str, int]:
+        num_masked = len(batch["masked_index"])
+        return {"pixels_masked": num_masked, "pixels_unmasked": sum(plan_of(batch).layout.sizes()) - num_masked}
 
     def forward(self, seen: VisionPass) -> Terms:
         """Two terms: sums over masked and over unmasked tokens of the error's mean over pixels."""

@@ -1,4 +1,4 @@
-"""Next-token prediction with auxiliary losses on the vision tokens of the same pass: one of them, or their sum, without LaVer's teacher."""
+"""Next-token prediction with auxiliary losses on the vision tokens of the same pass: one of them, or their sum, without LaVer."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
-from theodolite.models.forward import Adaptation, base_model
+from theodolite.models.forward import Adaptation, ForwardOutput, base_model
 from theodolite.models.pass_inputs import whole_inputs
 from theodolite.models.token_features import feature_layer, refuse_trained_encoder
 from theodolite.objectives.align import Align, AlignConfig
-from theodolite.objectives.auxiliary import AuxiliaryLoss, counts_of, watched_pass
+from theodolite.objectives.auxiliary import AuxiliaryLoss, counts_of, prepared_for, taught_by, watched_pass
 from theodolite.objectives.language import answer_loss
 from theodolite.objectives.masked_latent import MaskEmbedding
 from theodolite.objectives.masking import with_masks
 from theodolite.objectives.pixels import Pixels, PixelsConfig
 from theodolite.objectives.predict import Predict, PredictConfig
-from theodolite.objectives.schedules import scheduled_ratio
+from theodolite.objectives.schedules import EMASchedule, scheduled_ratio
 from theodolite.objectives.terms import Objective, Term, Terms
+from theodolite.objectives.views import ViewsConfig, ViewsLoss
 from theodolite.records.errors import BadInput, UnknownName
+
+KINDS: Mapping[str, Any] = {"pixels": PixelsConfig, "align": AlignConfig, "predict": PredictConfig, "views": ViewsConfig}
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class AuxiliaryConfig:
     pixels: PixelsConfig | None = None
     align: AlignConfig | None = None
     predict: PredictConfig | None = None
+    views: ViewsConfig | None = None
     language_weight: float = 1.0
     mask_ratio: float = 0.05
     mask_ramp: Literal["cosine", "constant"] = "cosine"
@@ -43,11 +47,8 @@ class AuxiliaryConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.mask_ratio <= 1:
             raise BadInput(f"mask_ratio is {self.mask_ratio}; give a fraction from 0 to 1")
-        if self.pixels is None and self.align is None and self.predict is None:
-            raise BadInput("no auxiliary loss is set; give pixels, align or predict, or leave auxiliary out")
-
-
-KINDS: Mapping[str, Any] = {"pixels": PixelsConfig, "align": AlignConfig, "predict": PredictConfig}
+        if all(getattr(self, name) is None for name in KINDS):
+            raise BadInput(f"no auxiliary loss is set; give one of {', '.join(KINDS)}, or leave auxiliary out")
 
 
 def auxiliary_named(names: str) -> AuxiliaryConfig | None:
@@ -59,8 +60,11 @@ def auxiliary_named(names: str) -> AuxiliaryConfig | None:
     return AuxiliaryConfig(**{name: KINDS[name]() for name in chosen}) if chosen else None
 
 
-def auxiliary_losses(model: nn.Module, settings: AuxiliaryConfig) -> dict[str, AuxiliaryLoss]:
-    """The losses that are set, by name, for a model. Raises `BadInput` for a model that one of them does not fit."""
+def auxiliary_losses(model: nn.Module, settings: AuxiliaryConfig, adaptation: Adaptation | None = None) -> dict[str, AuxiliaryLoss]:
+    """The losses that are set, by name, for a model; `adaptation` is that of their passes, None their settings'.
+
+    Raises `BadInput` for a model that one of the losses does not fit.
+    """
     text = base_model(model).config.get_text_config()
     losses: dict[str, AuxiliaryLoss] = {}
     if settings.align is not None or settings.predict is not None:
@@ -71,6 +75,8 @@ def auxiliary_losses(model: nn.Module, settings: AuxiliaryConfig) -> dict[str, A
         losses["align"] = Align(text.hidden_size, text.num_hidden_layers, feature_layer(model).in_features, settings.align)
     if settings.predict is not None:
         losses["predict"] = Predict(text.hidden_size, feature_layer(model).in_features, settings.predict)
+    if settings.views is not None:
+        losses["views"] = ViewsLoss(text.hidden_size, adaptation or settings.adaptation, settings.views)
     return losses
 
 
@@ -88,21 +94,32 @@ class VisualObjective(Objective):
     def _losses(self) -> tuple[AuxiliaryLoss, ...]:
         return tuple(loss for loss in self.losses.values() if isinstance(loss, AuxiliaryLoss))
 
+    @property
+    def ema(self) -> EMASchedule | None:
+        """The teacher's schedule; None if no loss has a teacher."""
+        return None if self.settings.views is None else self.settings.views.ema
+
+    def teach(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The teacher's outputs for a batch by loss: call it with the teacher's weights in place (`Teacher.teaching`)."""
+        return taught_by(dict(zip(self.losses, self._losses, strict=True)), model, batch)
+
     def prepare(self, batch: Mapping[str, Any], step: int, num_steps: int) -> Mapping[str, Any]:
         """The batch with `masked` and `masked_index`, by the mask ratio of the step."""
         settings = self.settings
         ratio = 0.0 if self.mask_embedding is None else scheduled_ratio(settings.mask_ratio, settings.mask_ramp, step, num_steps)
-        return with_masks(batch, ratio)
+        return prepared_for(self._losses, with_masks(batch, ratio))
 
     def counts(self, batch: Mapping[str, Any]) -> Mapping[str, int]:
         return {"language": int(batch["labels"].numel()), **counts_of(self._losses, batch)}
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> Terms:
-        """The terms of a prepared batch."""
+        """The terms of a prepared batch, which holds the teacher's `teacher_outputs` if a loss has a teacher."""
         masked = None if self.mask_embedding is None else batch["masked"]
         inputs, adaptation = whole_inputs(base_model(model).config, batch, masked=masked), self.settings.adaptation
-        total, seen = watched_pass(
-            model, batch, inputs, self._losses, lambda: answer_loss(model, inputs, batch["labels"], adaptation, self.mask_embedding)
-        )
+
+        def run() -> tuple[Tensor, ForwardOutput]:
+            return answer_loss(model, inputs, batch["labels"], adaptation, self.mask_embedding)
+
+        total, seen = watched_pass(model, batch, inputs, self._losses, run, taught=batch.get("teacher_outputs"))
         terms = {name: term for loss in self._losses for name, term in loss(seen).items()}
         return {"language": Term(total, int(batch["labels"].numel()), self.settings.language_weight), **terms}

@@ -343,7 +343,9 @@ class LaverTrainer(ObjectiveTrainer):
     def __init__(self, model: Any, laver: LaverConfig | None = None, auxiliary: AuxiliaryConfig | None = None, **options: Any) -> None:
         laver = laver or LaverConfig()
         adapt(model, laver.adaptation)
-        objective = LaVer(base_model(model).config, laver, {} if auxiliary is None else auxiliary_losses(model, auxiliary))
+        objective = LaVer(
+            base_model(model).config, laver, {} if auxiliary is None else auxiliary_losses(model, auxiliary, laver.adaptation)
+        )
         objective_module = ObjectiveModule(model, objective)
         self.teacher_callback = TeacherCallback(objective_module, objective)
         super().__init__(objective_module, **options)
