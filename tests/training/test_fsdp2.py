@@ -105,22 +105,22 @@ def test_two_processes_train_as_one(name: str) -> None:
     same_weights(two() / name, alone(name))
 
 
-AUXILIARY = "pixels+align+predict"
-WITH_AUXILIARY = ("llava", "qwen2_5_vl")  # the joint and the separate branch; the connector outside and within the encoder
+# The joint and the separate branch; the connector outside and within the encoder.
+AUXILIARY = {"llava": "pixels+align+predict+views", "qwen2_5_vl": "pixels+align+predict"}
 
 
 @cache
 def with_auxiliary() -> Path:
-    return launch("auxiliary", 2, {"names": WITH_AUXILIARY, "auxiliary": AUXILIARY})
+    return launch("auxiliary", 2, {"names": list(AUXILIARY), "auxiliary": AUXILIARY})
 
 
-@pytest.mark.parametrize("name", WITH_AUXILIARY)
+@pytest.mark.parametrize("name", AUXILIARY)
 def test_auxiliary_losses_of_two_processes_are_those_of_one(name: str) -> None:
     """Beside LaVer, where processes have no picture too: their dummy has no token of the layout."""
     straight = RUNS["root"] / "auxiliary alone" / name
     run(name, straight, {**DEFAULTS, "auxiliary": AUXILIARY})
     mine, theirs = log_of(with_auxiliary() / name), log_of(straight)
-    for term in ("pixels_masked", "pixels_unmasked", "align", "predict"):
+    for term in ("pixels_masked", "pixels_unmasked", *AUXILIARY[name].split("+")[1:]):
         assert [entry[f"loss/{term}"] for entry in mine] == pytest.approx([entry[f"loss/{term}"] for entry in theirs], abs=1e-5), term
     same_losses(mine, theirs)
     same_weights(with_auxiliary() / name, straight)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from theodolite.models.cached_features import passing_cache
 from theodolite.models.families import family_of
 from theodolite.models.forward import Adaptation, base_model, run_forward
 from theodolite.models.pass_inputs import BatchPlan, part_inputs, plan_of, whole_inputs
@@ -196,7 +197,8 @@ class ViewsLoss(AuxiliaryLoss):
         if views:
             inputs = replace(inputs, pixels={**inputs.pixels, "pixel_values": self._pixels(config, inputs.pixels, views)})
         part = part_inputs(config, inputs, plan.pictures)
-        hidden = run_forward(model, part, self.adaptation).hidden
+        with passing_cache():
+            hidden = run_forward(model, part, self.adaptation).hidden
         states: Tensor = self.head(hidden.flatten(0, 1)[part.layout.vision_index])
         return states.view(len(views), -1, states.shape[-1]) if views else states[None]
 
