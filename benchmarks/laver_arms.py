@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 ARMS = ("plain", "mixed", "joint", "separate")
-AUXILIARY = ("pixels", "align", "predict", "pixels+align+predict")
+AUXILIARY = ("pixels", "align", "predict", "views", "pixels+align+predict")
 GIB = 2**30
 # Ends up in the records, beside the figures.
 FLOOR = (
@@ -94,6 +94,8 @@ def flops(shape: Shape) -> dict[str, float]:
     heads = {
         name: 3 * 2 * vision * (width * shape.head_hidden + shape.head_hidden**2 + shape.head_hidden * own) for name, own in outputs.items()
     }
+    # Both views through the encoder, one through the teacher; the head's three layers 3 times for the student and once for the teacher.
+    heads["views"] = 2 * encoder + alone + masked + 4 / 3 * heads["predict"]
     auxiliary = {arm: mixed + sum(heads[name] for name in arm.split("+")) for arm in AUXILIARY}
     return {"plain": plain, "mixed": mixed, "joint": mixed + prefix + visual, "separate": mixed + alone + masked + visual, **auxiliary}
 
@@ -187,12 +189,14 @@ def auxiliary_objective(model: Any, arm: str, shape: Shape) -> Any:
     from theodolite.objectives.align import AlignConfig
     from theodolite.objectives.pixels import PixelsConfig
     from theodolite.objectives.predict import PredictConfig
+    from theodolite.objectives.views import ViewsConfig
     from theodolite.objectives.visual import AuxiliaryConfig, VisualObjective
 
     settings: dict[str, Any] = {
         "pixels": PixelsConfig(side=shape.tower.patch, head_hidden=shape.head_hidden),
         "align": AlignConfig(head_hidden=shape.head_hidden),
         "predict": PredictConfig(head_hidden=shape.head_hidden),
+        "views": ViewsConfig(head_hidden=shape.head_hidden, head_width=shape.tower.width),
     }
     chosen = {name: settings[name] for name in arm.split("+")}
     return VisualObjective(model, AuxiliaryConfig(mask_ratio=shape.mask_ratio, mask_ramp="constant", **chosen))
@@ -236,7 +240,8 @@ class ArmRun:
         if shape.checkpointing:
             self.module.activation_checkpointing_enable()
         self.trained = [value for value in self.module.parameters() if value.requires_grad]
-        self.teacher = TeacherCallback(self.module, self.objective) if isinstance(self.objective, LaVer) else None
+        teaches = getattr(self.objective, "ema", None) is not None
+        self.teacher = TeacherCallback(self.module, self.objective) if teaches else None
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-5, fused=device == "cuda")
 
     def compile_layers(self) -> None:
