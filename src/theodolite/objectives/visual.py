@@ -1,4 +1,4 @@
-"""Next-token prediction with auxiliary losses on the vision tokens of the same pass: one of them, or their sum, without LaVer's teacher."""
+"""Next-token prediction with auxiliary losses of the same pass: one of them, or their sum, without LaVer's teacher."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from theodolite.models.forward import Adaptation, base_model
 from theodolite.models.pass_inputs import whole_inputs
 from theodolite.models.token_features import feature_layer, refuse_trained_encoder
 from theodolite.objectives.align import Align, AlignConfig
-from theodolite.objectives.auxiliary import AuxiliaryLoss, counts_of, watched_pass
+from theodolite.objectives.auxiliary import AuxiliaryLoss, counts_of, head_losses, watched_pass
+from theodolite.objectives.interventional import Interventional, InterventionalConfig
 from theodolite.objectives.language import answer_loss
 from theodolite.objectives.masked_latent import MaskEmbedding
 from theodolite.objectives.masking import with_masks
@@ -34,6 +35,7 @@ class AuxiliaryConfig:
     pixels: PixelsConfig | None = None
     align: AlignConfig | None = None
     predict: PredictConfig | None = None
+    interventional: InterventionalConfig | None = None
     language_weight: float = 1.0
     mask_ratio: float = 0.05
     mask_ramp: Literal["cosine", "constant"] = "cosine"
@@ -43,11 +45,16 @@ class AuxiliaryConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.mask_ratio <= 1:
             raise BadInput(f"mask_ratio is {self.mask_ratio}; give a fraction from 0 to 1")
-        if self.pixels is None and self.align is None and self.predict is None:
-            raise BadInput("no auxiliary loss is set; give pixels, align or predict, or leave auxiliary out")
+        if all(getattr(self, name) is None for name in KINDS):
+            raise BadInput(f"no auxiliary loss is set; give one of {', '.join(KINDS)}, or leave auxiliary out")
+
+    @property
+    def pair_frac(self) -> float:
+        """The fraction (0 to 1) of a stage's pictures that need a partner."""
+        return 0.0 if self.interventional is None else self.interventional.pair_frac
 
 
-KINDS: Mapping[str, Any] = {"pixels": PixelsConfig, "align": AlignConfig, "predict": PredictConfig}
+KINDS: Mapping[str, Any] = {"pixels": PixelsConfig, "align": AlignConfig, "predict": PredictConfig, "interventional": InterventionalConfig}
 
 
 def auxiliary_named(names: str) -> AuxiliaryConfig | None:
@@ -71,6 +78,8 @@ def auxiliary_losses(model: nn.Module, settings: AuxiliaryConfig) -> dict[str, A
         losses["align"] = Align(text.hidden_size, text.num_hidden_layers, feature_layer(model).in_features, settings.align)
     if settings.predict is not None:
         losses["predict"] = Predict(text.hidden_size, feature_layer(model).in_features, settings.predict)
+    if settings.interventional is not None:
+        losses["interventional"] = Interventional(settings.interventional)
     return losses
 
 
@@ -102,7 +111,11 @@ class VisualObjective(Objective):
         masked = None if self.mask_embedding is None else batch["masked"]
         inputs, adaptation = whole_inputs(base_model(model).config, batch, masked=masked), self.settings.adaptation
         total, seen = watched_pass(
-            model, batch, inputs, self._losses, lambda: answer_loss(model, inputs, batch["labels"], adaptation, self.mask_embedding)
+            model,
+            batch,
+            inputs,
+            self._losses,
+            lambda: answer_loss(model, inputs, batch, adaptation, self.mask_embedding, beside=head_losses(self._losses)),
         )
         terms = {name: term for loss in self._losses for name, term in loss(seen).items()}
         return {"language": Term(total, int(batch["labels"].numel()), self.settings.language_weight), **terms}

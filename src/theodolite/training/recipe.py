@@ -11,10 +11,11 @@ from theodolite.models.construction.frontends import FrontEnd
 from theodolite.models.exported.connectors import Connector
 from theodolite.models.forward import Adaptation
 from theodolite.models.freezing import Part
+from theodolite.objectives.visual import AuxiliaryConfig
 from theodolite.training.recipes import Attention, Stage, StagedRecipe, TinyModel
 
 # Fields of `Recipe` that runs made before they existed lack, with the value that those runs had.
-LATER: Mapping[str, Any] = {"tower": "frozen"}
+LATER: Mapping[str, Any] = {"tower": "frozen", "auxiliary": None}
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Recipe:
     connector: Connector = "mlp"
     # Whether the front end keeps its weights, or is trained with the rest.
     tower: Literal["frozen", "trained"] = "frozen"
+    # Losses beside that of the answers, on the unadapted model.
+    auxiliary: AuxiliaryConfig | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -63,6 +66,7 @@ class Recipe:
             clip_norm=self.clip_norm,
             save_every=0,
             beta2=self.beta2,
+            auxiliary=self.auxiliary,
         )
 
     @property
