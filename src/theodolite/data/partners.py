@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from theodolite.worlds.factors import Scenes
 from theodolite.worlds.query import Query
@@ -50,9 +50,7 @@ def draw_partners(
     levels[every, column] = (levels[every, column] + rng.integers(1, num_values)) % num_values
     factor = [world.space.names[at] for at in column]
     changed, is_there = world.counterparts(Scenes(scenes.space, levels, scenes.nuisance), factor)
-    chosen = np.zeros(len(scenes), dtype=bool)
-    chosen[rng.permutation(len(scenes))[: round(frac * len(scenes))]] = True
-    index = np.flatnonzero(chosen & is_there)
+    index = np.flatnonzero(drawn_part(len(scenes), frac, rng) & is_there)
     number = np.full(len(scenes), -1)
     number[index] = np.arange(len(index))
     places = index.tolist()
@@ -64,3 +62,10 @@ def draw_partners(
         tuple(factor[at] for at in places),
         tuple(tuple(bool(moving[query.name][at]) for query in queries[at]) for at in places),
     )
+
+
+def drawn_part(number: int, frac: float, rng: np.random.Generator) -> Bool[np.ndarray, " example"]:
+    """A fraction (0 to 1) of so many examples, rounded; of one generator's state, a larger fraction holds all of a smaller one."""
+    chosen = np.zeros(number, dtype=bool)
+    chosen[rng.permutation(number)[: round(frac * number)]] = True
+    return chosen
