@@ -1,6 +1,6 @@
-"""The interface of auxiliary losses: terms on the vision tokens of a pass that also computes the language loss.
+"""The interface of auxiliary losses: terms on the vision tokens, or at the language head, of a pass that computes the language loss.
 
-An objective runs one pass and hands its vision tokens to every loss, so a sum of losses costs one pass, and any of them can stand beside
+An objective runs one pass and hands what it computes to every loss, so a sum of losses costs one pass, and any of them can stand beside
 LaVer's.
 """
 
@@ -28,7 +28,8 @@ class VisionPass:
     """One pass of a batch, as auxiliary losses read it: vision tokens in the batch's order, whichever of its tokens the pass ran over.
 
     `masked` are positions among the vision tokens. `blocks` and `features` hold what the losses asked for (`AuxiliaryLoss.layers`,
-    `AuxiliaryLoss.reads_features`).
+    `AuxiliaryLoss.reads_features`), `at_head` what losses have computed at the language head, which may be of another pass (LaVer's
+    unmasked one).
     """
 
     model: nn.Module
@@ -40,6 +41,7 @@ class VisionPass:
     features: TokenFeatures | None = None
     # What the losses that teach got from the teacher's weights, by their names.
     taught: Mapping[str, Any] = field(default_factory=dict)
+    at_head: Mapping[HeadLoss, Float[Tensor, " value"]] = field(default_factory=dict)
 
     @cached_property
     def plan(self) -> BatchPlan:
@@ -103,12 +105,38 @@ class AuxiliaryLoss(nn.Module, ABC):
         """The terms of a pass."""
 
 
+class HeadLoss(AuxiliaryLoss):
+    """A loss on next-token distributions: it runs at the language head, where the head's weights are, also under FSDP2."""
+
+    # Its terms, for each of which it computes a sum at the head.
+    names: Sequence[str] = ()
+
+    @abstractmethod
+    def positions(self, batch: Mapping[str, Any]) -> Int[Tensor, " position"]:
+        """The flat positions whose last hidden states it is given."""
+
+    @abstractmethod
+    def at_head(
+        self, head: Callable[[Tensor], Tensor], states: Float[Tensor, "position dim"], batch: Mapping[str, Any], vocabulary: int
+    ) -> Float[Tensor, " value"]:
+        """The sum of each of its terms, from logits (position, vocabulary) by `head`; `forward` finds them in `VisionPass.at_head`."""
+
+
+@dataclass(frozen=True, eq=False)
+class AnswerPass:
+    """A pass with its language loss (summed, in nats), and what the losses at the language head have computed there."""
+
+    loss: Float[Tensor, ""]
+    output: ForwardOutput
+    at_head: Mapping[HeadLoss, Float[Tensor, " value"]]
+
+
 def watched_pass(
     model: nn.Module,
     batch: Mapping[str, Any],
     inputs: PassInputs,
     losses: Iterable[AuxiliaryLoss],
-    run: Callable[[], tuple[Float[Tensor, ""], ForwardOutput]],
+    run: Callable[[], AnswerPass],
     features: TokenFeatures | None = None,
     taught: Mapping[str, Any] | None = None,
 ) -> tuple[Float[Tensor, ""], VisionPass]:
@@ -120,8 +148,14 @@ def watched_pass(
     sites = sorted({site for loss in losses for site in loss.layers})
     records = features is None and any(loss.reads_features for loss in losses)
     with recording_blocks(model, sites) if sites else nullcontext(BlockOutputs()) as blocks, recording(model, records) as recorded:
-        loss, output = run()
-    return loss, VisionPass(model, batch, inputs, output, batch["masked_index"], blocks, features or recorded, taught or {})
+        answers = run()
+    read = (blocks, features or recorded, taught or {}, answers.at_head)
+    return answers.loss, VisionPass(model, batch, inputs, answers.output, batch["masked_index"], *read)
+
+
+def head_losses(losses: Iterable[AuxiliaryLoss]) -> tuple[HeadLoss, ...]:
+    """Those of the losses that run at the language head."""
+    return tuple(loss for loss in losses if isinstance(loss, HeadLoss))
 
 
 def recording(model: nn.Module, records: bool) -> AbstractContextManager[TokenFeatures | None]:

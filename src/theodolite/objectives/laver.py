@@ -14,7 +14,16 @@ from theodolite.models.families import family_of
 from theodolite.models.forward import Adaptation, ForwardOutput, base_model, run_forward
 from theodolite.models.pass_inputs import PassInputs, part_inputs, plan_of, whole_inputs
 from theodolite.models.token_features import TokenFeatures
-from theodolite.objectives.auxiliary import AuxiliaryLoss, counts_of, prepared_for, recording, taught_by, watched_pass
+from theodolite.objectives.auxiliary import (
+    AnswerPass,
+    AuxiliaryLoss,
+    counts_of,
+    head_losses,
+    prepared_for,
+    recording,
+    taught_by,
+    watched_pass,
+)
 from theodolite.objectives.gram import Form, gram_loss, gram_pairs
 from theodolite.objectives.language import answer_loss
 from theodolite.objectives.likeness import summed_cosine
@@ -163,17 +172,18 @@ class LaVer(Objective):
         teacher_outputs: TeacherOutputs = batch["teacher_outputs"]
         inputs = self._inputs(model, batch)
         options = (self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
+        at_head = head_losses(self._beside)
         if self.settings.branch == "joint":
-            pass_inputs, loss = inputs, None
+            pass_inputs, answers = inputs, None
         else:
             unmasked = (self.settings.adaptation, None, teacher_outputs.encoded)
-            loss, _ = answer_loss(model, replace(inputs, masked=None), batch["labels"], *unmasked)
+            answers = answer_loss(model, replace(inputs, masked=None), batch, *unmasked, beside=at_head)
             pass_inputs = part_inputs(base_model(model).config, inputs, plan_of(batch).pictures)
 
-        def run() -> tuple[Tensor, ForwardOutput]:
-            if loss is None:
-                return answer_loss(model, inputs, batch["labels"], *options)
-            return loss, run_forward(model, pass_inputs, *options)
+        def run() -> AnswerPass:
+            if answers is None:
+                return answer_loss(model, inputs, batch, *options, beside=at_head)
+            return replace(answers, output=run_forward(model, pass_inputs, *options))
 
         total, seen = watched_pass(model, batch, pass_inputs, self._beside, run, teacher_outputs.features, teacher_outputs.taught)
         terms = self._visual_terms(self._vision(seen.output, pass_inputs), seen.sizes, batch["masked_index"], teacher_outputs)

@@ -1,4 +1,4 @@
-"""Next-token prediction with auxiliary losses on the vision tokens of the same pass: one of them, or their sum, without LaVer."""
+"""Next-token prediction with auxiliary losses of the same pass: one of them, or their sum, without LaVer."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
-from theodolite.models.forward import Adaptation, ForwardOutput, base_model
+from theodolite.models.forward import Adaptation, base_model
 from theodolite.models.pass_inputs import whole_inputs
 from theodolite.models.token_features import feature_layer, refuse_trained_encoder
 from theodolite.objectives.align import Align, AlignConfig
-from theodolite.objectives.auxiliary import AuxiliaryLoss, counts_of, prepared_for, taught_by, watched_pass
+from theodolite.objectives.auxiliary import AnswerPass, AuxiliaryLoss, counts_of, head_losses, prepared_for, taught_by, watched_pass
+from theodolite.objectives.interventional import Interventional, InterventionalConfig
 from theodolite.objectives.language import answer_loss
 from theodolite.objectives.masked_latent import MaskEmbedding
 from theodolite.objectives.masking import with_masks
@@ -23,7 +24,13 @@ from theodolite.objectives.terms import Objective, Term, Terms
 from theodolite.objectives.views import ViewsConfig, ViewsLoss
 from theodolite.records.errors import BadInput, UnknownName
 
-KINDS: Mapping[str, Any] = {"pixels": PixelsConfig, "align": AlignConfig, "predict": PredictConfig, "views": ViewsConfig}
+KINDS: Mapping[str, Any] = {
+    "pixels": PixelsConfig,
+    "align": AlignConfig,
+    "predict": PredictConfig,
+    "views": ViewsConfig,
+    "interventional": InterventionalConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class AuxiliaryConfig:
     align: AlignConfig | None = None
     predict: PredictConfig | None = None
     views: ViewsConfig | None = None
+    interventional: InterventionalConfig | None = None
     language_weight: float = 1.0
     mask_ratio: float = 0.05
     mask_ramp: Literal["cosine", "constant"] = "cosine"
@@ -49,6 +57,11 @@ class AuxiliaryConfig:
             raise BadInput(f"mask_ratio is {self.mask_ratio}; give a fraction from 0 to 1")
         if all(getattr(self, name) is None for name in KINDS):
             raise BadInput(f"no auxiliary loss is set; give one of {', '.join(KINDS)}, or leave auxiliary out")
+
+    @property
+    def pair_frac(self) -> float:
+        """The fraction (0 to 1) of a stage's pictures that need a partner."""
+        return 0.0 if self.interventional is None else self.interventional.pair_frac
 
 
 def auxiliary_named(names: str) -> AuxiliaryConfig | None:
@@ -77,6 +90,8 @@ def auxiliary_losses(model: nn.Module, settings: AuxiliaryConfig, adaptation: Ad
         losses["predict"] = Predict(text.hidden_size, feature_layer(model).in_features, settings.predict)
     if settings.views is not None:
         losses["views"] = ViewsLoss(text.hidden_size, adaptation or settings.adaptation, settings.views)
+    if settings.interventional is not None:
+        losses["interventional"] = Interventional(settings.interventional)
     return losses
 
 
@@ -117,8 +132,8 @@ class VisualObjective(Objective):
         masked = None if self.mask_embedding is None else batch["masked"]
         inputs, adaptation = whole_inputs(base_model(model).config, batch, masked=masked), self.settings.adaptation
 
-        def run() -> tuple[Tensor, ForwardOutput]:
-            return answer_loss(model, inputs, batch["labels"], adaptation, self.mask_embedding)
+        def run() -> AnswerPass:
+            return answer_loss(model, inputs, batch, adaptation, self.mask_embedding, beside=head_losses(self._losses))
 
         total, seen = watched_pass(model, batch, inputs, self._losses, run, taught=batch.get("teacher_outputs"))
         terms = {name: term for loss in self._losses for name, term in loss(seen).items()}

@@ -75,7 +75,7 @@ class Recipe:
 
     @property
     def staged(self) -> StagedRecipe:
-        """The equivalent staged recipe, of one stage on the unadapted model."""
+        """The equivalent staged recipe, of one stage."""
         return StagedRecipe(
             self.name,
             TinyModel(self.decoder, self.frontend),

@@ -53,6 +53,11 @@ class Stage:
     save_every: int = 500
     beta2: float = BETA2
 
+    @property
+    def pair_frac(self) -> float:
+        """The fraction (0 to 1) of pictures that need a partner."""
+        return 0.0 if self.auxiliary is None else self.auxiliary.pair_frac
+
 
 @dataclass(frozen=True)
 class TinyModel:
