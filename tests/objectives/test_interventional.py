@@ -171,7 +171,7 @@ def test_logits_in_parts_give_the_same_terms_and_gradients(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("branch", ["separate", "joint"])
 def test_beside_laver_it_runs_in_the_same_passes_and_counts(branch: Any) -> None:
-    """In the separate branch on the unmasked pass, with the terms that there are without LaVer; in the joint one under one mask for both."""
+    """In the separate branch on the unmasked pass, with the terms that there are without LaVer; in the joint one under its mask."""
     plain, make = learner()
     batch = make([0, 1, 2, 3])
     alone = terms_of(plain, batch)

@@ -26,18 +26,19 @@ class TokenFeatures:
     """The encoder's features of a pass, as the first linear layer of the connector was given them, as they are, detached."""
 
     config: Any
+    channels: int
     values: Tensor | None = field(default=None, repr=False)
 
     def by_token(self, inputs: PassInputs, num_tokens: int) -> Float[Tensor, "vision channel"]:
-        """The features in the order of the vision tokens of the pass; none where the only picture is a dummy.
+        """The features in the order of the vision tokens of the pass; no row where it has no picture, or only a dummy.
 
         Raises `BadInput` if tokens and features are not as many: of tiles a model leaves out tokens, or adds some.
         """
+        if num_tokens == 0:
+            return torch.zeros(0, self.channels, device=inputs.input_ids.device)
         if self.values is None:
             raise ValueError("no pass has run within `recording_features`")
         flat = self.values.flatten(0, -2)
-        if num_tokens == 0:
-            return flat[:0]
         if len(flat) != num_tokens:
             raise BadInput(
                 f"the encoder gives {len(flat)} features for {num_tokens} vision tokens, so none is a token's own; this objective needs a "
@@ -72,12 +73,13 @@ def refuse_trained_encoder(model: nn.Module) -> None:
 @contextmanager
 def recording_features(model: nn.Module) -> Iterator[TokenFeatures]:
     """Within the context, a pass leaves the features that its vision tokens are made of."""
-    features = TokenFeatures(base_model(model).config)
+    layer = feature_layer(model)
+    features = TokenFeatures(base_model(model).config, layer.in_features)
 
     def record(module: nn.Module, args: tuple[Any, ...]) -> None:
         features.values = args[0].detach()
 
-    handle = feature_layer(model).register_forward_pre_hook(record)
+    handle = layer.register_forward_pre_hook(record)
     try:
         yield features
     finally:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from theodolite.models.pass_inputs import BatchPlan
+from theodolite.models.pass_inputs import plan_of
 from theodolite.objectives.auxiliary import AuxiliaryLoss, VisionPass
 from theodolite.objectives.masked_latent import VisionHead
 from theodolite.objectives.terms import Term, Terms, at_least_single
@@ -45,8 +46,8 @@ class Align(AuxiliaryLoss):
         self.layers = (self.site,)
         self.head = VisionHead(width, self.settings.head_hidden, channels)
 
-    def counts(self, plan: BatchPlan, num_masked: int) -> Mapping[str, int]:
-        return {"align": sum(plan.layout.sizes())}
+    def counts(self, batch: Mapping[str, Any]) -> Mapping[str, int]:
+        return {"align": sum(plan_of(batch).layout.sizes())}
 
     def forward(self, seen: VisionPass) -> Terms:
         projected = self.head(seen.layer(self.site))

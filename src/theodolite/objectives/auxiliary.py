@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -39,6 +39,8 @@ class VisionPass:
     masked: Int[Tensor, " masked"]
     blocks: BlockOutputs
     features: TokenFeatures | None = None
+    # What the losses that teach got from the teacher's weights, by their names.
+    taught: Mapping[str, Any] = field(default_factory=dict)
     at_head: Mapping[HeadLoss, Float[Tensor, " value"]] = field(default_factory=dict)
 
     @cached_property
@@ -79,14 +81,24 @@ class VisionPass:
 class AuxiliaryLoss(nn.Module, ABC):
     """A loss on the vision tokens of a pass, with modules of its own that are trained beside the VLM."""
 
-    # Sites of blocks whose outputs it reads, whether it reads what the connector is given, and whether it needs masked vision tokens.
+    # Sites of blocks whose outputs it reads, whether it reads what the connector is given, whether it needs masked vision tokens, and
+    # whether it has a teacher (`teach`).
     layers: Sequence[str] = ()
     reads_features = False
     masks = False
+    teaches = False
+
+    def prepare(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The batch with fields of its own, computed from the collator's random draws."""
+        return batch
+
+    def teach(self, model: nn.Module, batch: Mapping[str, Any]) -> Any:
+        """What the teacher, whose weights are in place, gives for a prepared batch, without gradients."""
+        raise NotImplementedError(f"{type(self).__name__} has no teacher")
 
     @abstractmethod
-    def counts(self, plan: BatchPlan, num_masked: int) -> Mapping[str, int]:
-        """The number of summands of each term, before any pass."""
+    def counts(self, batch: Mapping[str, Any]) -> Mapping[str, int]:
+        """The number of summands of each term of a prepared batch, with its plan and masks, before any pass."""
 
     @abstractmethod
     def forward(self, seen: VisionPass) -> Terms:
@@ -126,18 +138,19 @@ def watched_pass(
     losses: Iterable[AuxiliaryLoss],
     run: Callable[[], AnswerPass],
     features: TokenFeatures | None = None,
+    taught: Mapping[str, Any] | None = None,
 ) -> tuple[Float[Tensor, ""], VisionPass]:
     """Runs a pass over `inputs` and gives its loss and what the auxiliary losses read of it. `batch` holds `masked_index`.
 
-    `features` are those of an earlier pass over the same pictures, if that has recorded them.
+    `features` are those of an earlier pass over the same pictures, if that has recorded them; `taught` is what `taught_by` gave.
     """
     losses = tuple(losses)
     sites = sorted({site for loss in losses for site in loss.layers})
     records = features is None and any(loss.reads_features for loss in losses)
     with recording_blocks(model, sites) if sites else nullcontext(BlockOutputs()) as blocks, recording(model, records) as recorded:
         answers = run()
-    seen = VisionPass(model, batch, inputs, answers.output, batch["masked_index"], blocks, features or recorded, answers.at_head)
-    return answers.loss, seen
+    read = (blocks, features or recorded, taught or {}, answers.at_head)
+    return answers.loss, VisionPass(model, batch, inputs, answers.output, batch["masked_index"], *read)
 
 
 def head_losses(losses: Iterable[AuxiliaryLoss]) -> tuple[HeadLoss, ...]:
@@ -150,6 +163,16 @@ def recording(model: nn.Module, records: bool) -> AbstractContextManager[TokenFe
     return recording_features(model) if records else nullcontext()
 
 
+def prepared_for(losses: Iterable[AuxiliaryLoss], batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A batch with masks, prepared for all of the losses."""
+    return reduce(lambda before, loss: loss.prepare(before), losses, batch)
+
+
 def counts_of(losses: Iterable[AuxiliaryLoss], batch: Mapping[str, Any]) -> dict[str, int]:
-    """The number of summands of every term of the losses for a batch with masks."""
-    return {name: count for loss in losses for name, count in loss.counts(plan_of(batch), len(batch["masked_index"])).items()}
+    """The number of summands of every term of the losses for a prepared batch."""
+    return {name: count for loss in losses for name, count in loss.counts(batch).items()}
+
+
+def taught_by(losses: Mapping[str, AuxiliaryLoss], model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What the teacher, whose weights are in place, gives for each of the losses that have one."""
+    return {name: loss.teach(model, batch) for name, loss in losses.items() if loss.teaches}

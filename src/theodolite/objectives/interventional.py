@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from theodolite.models.pass_inputs import BatchPlan
+from theodolite.models.pass_inputs import plan_of
 from theodolite.objectives.auxiliary import HeadLoss, VisionPass
 from theodolite.objectives.language import MOST_LOGITS, summed_in_parts
 from theodolite.objectives.terms import Term, Terms, at_least_single
@@ -66,8 +66,9 @@ class Interventional(HeadLoss):
         super().__init__()
         self.settings = settings or InterventionalConfig()
 
-    def counts(self, plan: BatchPlan, num_masked: int) -> Mapping[str, int]:
+    def counts(self, batch: Mapping[str, Any]) -> Mapping[str, int]:
         """Still and moving questions. Raises `BadInput` for a batch of a collator that makes no pairs."""
+        plan = plan_of(batch)
         if plan.num_pairs is None:
             raise BadInput(
                 "the batch has no pairs, which interventional compares; train on a world's examples with partners, or leave it out"
@@ -94,7 +95,7 @@ class Interventional(HeadLoss):
 
     def forward(self, seen: VisionPass) -> Terms:
         weights = (self.settings.still_weight, self.settings.moving_weight)
-        counts = self.counts(seen.plan, len(seen.masked))
+        counts = self.counts(seen.batch)
         return {
             name: Term(value, counts[name], weight)
             for name, value, weight in zip(self.names, seen.at_head[self].unbind(), weights, strict=True)

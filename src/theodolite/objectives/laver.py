@@ -14,7 +14,16 @@ from theodolite.models.families import family_of
 from theodolite.models.forward import Adaptation, ForwardOutput, base_model, run_forward
 from theodolite.models.pass_inputs import PassInputs, part_inputs, plan_of, whole_inputs
 from theodolite.models.token_features import TokenFeatures
-from theodolite.objectives.auxiliary import AnswerPass, AuxiliaryLoss, counts_of, head_losses, recording, watched_pass
+from theodolite.objectives.auxiliary import (
+    AnswerPass,
+    AuxiliaryLoss,
+    counts_of,
+    head_losses,
+    prepared_for,
+    recording,
+    taught_by,
+    watched_pass,
+)
 from theodolite.objectives.gram import Form, gram_loss, gram_pairs
 from theodolite.objectives.language import answer_loss
 from theodolite.objectives.likeness import summed_cosine
@@ -85,13 +94,14 @@ class LaverConfig:
 class TeacherOutputs:
     """The teacher's pass over a batch: its head's outputs by vision token, their summed likeness (`summed_cosine`), encoder outputs.
 
-    `features` are those of vision tokens, if an auxiliary loss reads them.
+    For auxiliary losses: the vision tokens' features, if one reads them, and what `taught_by` gave.
     """
 
     outputs: Float[Tensor, "vision prototype"]
     cosine: Float[Tensor, ""]
     encoded: EncoderOutput
     features: TokenFeatures | None = None
+    taught: Mapping[str, Any] = field(default_factory=dict)
 
 
 class LaVer(Objective):
@@ -111,13 +121,18 @@ class LaVer(Objective):
         self.centre = Centre(settings.head_width or width, settings.centre_momentum)
         self.beside = nn.ModuleDict(beside or {})
 
+    @property
+    def ema(self) -> EMASchedule:
+        """The teacher's schedule."""
+        return self.settings.ema
+
     def mask_ratio(self, step: int, num_steps: int) -> float:
         """The fraction of vision tokens masked at a step, 0 to 1."""
         return scheduled_ratio(self.settings.mask_ratio, self.settings.mask_ramp, step, num_steps)
 
     def prepare(self, batch: Mapping[str, Any], step: int, num_steps: int) -> Mapping[str, Any]:
         """The batch with `masked` (row, token) and `masked_index` (positions among the vision tokens), by the mask ratio of the step."""
-        return with_masks(batch, self.mask_ratio(step, num_steps))
+        return prepared_for(self._beside, with_masks(batch, self.mask_ratio(step, num_steps)))
 
     def counts(self, batch: Mapping[str, Any]) -> Mapping[str, int]:
         sizes, num_masked = plan_of(batch).layout.sizes(), len(batch["masked_index"])
@@ -149,7 +164,8 @@ class LaVer(Objective):
         with recording(model, any(loss.reads_features for loss in self._beside)) as features:
             output = run_forward(model, pass_inputs, self.settings.adaptation, encoded=encoded)
         vision = self._vision(output, pass_inputs)
-        return TeacherOutputs(self.head(vision), summed_cosine(vision, inputs.layout.sizes()), encoded, features)
+        taught = taught_by(dict(zip(self.beside, self._beside, strict=True)), model, batch)
+        return TeacherOutputs(self.head(vision), summed_cosine(vision, inputs.layout.sizes()), encoded, features, taught)
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> Terms:
         """The terms of a batch that holds `masked` and the teacher's `teacher_outputs`."""
@@ -169,7 +185,7 @@ class LaVer(Objective):
                 return answer_loss(model, inputs, batch, *options, beside=at_head)
             return replace(answers, output=run_forward(model, pass_inputs, *options))
 
-        total, seen = watched_pass(model, batch, pass_inputs, self._beside, run, teacher_outputs.features)
+        total, seen = watched_pass(model, batch, pass_inputs, self._beside, run, teacher_outputs.features, teacher_outputs.taught)
         terms = self._visual_terms(self._vision(seen.output, pass_inputs), seen.sizes, batch["masked_index"], teacher_outputs)
         language = Term(total, int(batch["labels"].numel()), self.settings.language_weight)
         return {"language": language, **terms, **{name: term for each in self._beside for name, term in each(seen).items()}}

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from theodolite.models.families import family_of
-from theodolite.models.pass_inputs import BatchPlan
+from theodolite.models.pass_inputs import BatchPlan, plan_of
 from theodolite.objectives.auxiliary import AuxiliaryLoss, VisionPass
 from theodolite.objectives.masked_latent import VisionHead
 from theodolite.objectives.terms import Term, Terms, at_least_single
@@ -47,9 +47,10 @@ def pixel_targets(
 
     Raises `BadInput` for pictures cut into tiles, whose tokens do not stand for equal parts of one picture.
     """
-    values, sizes = at_least_single(pixels["pixel_values"]), plan.layout.sizes()
+    sizes = plan.layout.sizes()
     if not sizes:
-        return values.new_zeros(0, 3 * side**2)
+        return torch.zeros(0, 3 * side**2, device=device)
+    values = at_least_single(pixels["pixel_values"])
     parts = _merged_patches(values, config.vision_config) if GRID in pixels else _parts_of_pictures(values, plan, side, config)
     if len(parts) != sum(sizes):
         raise BadInput(f"the pictures have {len(parts)} parts for {sum(sizes)} vision tokens; pixels needs pictures without tiles")
@@ -97,8 +98,9 @@ class Pixels(AuxiliaryLoss):
         self.settings = settings or PixelsConfig()
         self.head = VisionHead(width, self.settings.head_hidden, 3 * self.settings.side**2)
 
-    def counts(self, plan: BatchPlan, num_masked: int) -> Mapping[str, int]:
-        return {"pixels_masked": num_masked, "pixels_unmasked": sum(plan.layout.sizes()) - num_masked}
+    def counts(self, batch: Mapping[str, Any]) -> Mapping[str, int]:
+        num_masked = len(batch["masked_index"])
+        return {"pixels_masked": num_masked, "pixels_unmasked": sum(plan_of(batch).layout.sizes()) - num_masked}
 
     def forward(self, seen: VisionPass) -> Terms:
         """Two terms: sums over masked and over unmasked tokens of the error's mean over pixels."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from theodolite.models.pass_inputs import BatchPlan
 from theodolite.objectives.auxiliary import AuxiliaryLoss, VisionPass
 from theodolite.objectives.masked_latent import VisionHead
 from theodolite.objectives.terms import Term, Terms, at_least_single
@@ -46,8 +46,8 @@ class Predict(AuxiliaryLoss):
         self.settings = settings or PredictConfig()
         self.head = VisionHead(width, self.settings.head_hidden, channels)
 
-    def counts(self, plan: BatchPlan, num_masked: int) -> Mapping[str, int]:
-        return {"predict": num_masked}
+    def counts(self, batch: Mapping[str, Any]) -> Mapping[str, int]:
+        return {"predict": len(batch["masked_index"])}
 
     def forward(self, seen: VisionPass) -> Terms:
         # All tokens go through the head, so that a step without a masked one gives its parameters a gradient of 0.
