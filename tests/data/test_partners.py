@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -21,12 +22,13 @@ from theodolite.objectives.visual import AuxiliaryConfig
 from theodolite.records.errors import BadInput
 from theodolite.studies.engine.arms import easy_vqa_arms, examples_of, shapes_arms
 from theodolite.training.recipe_data import file_recipe_data, shapes_recipe_data
-from theodolite.training.recipes import laver_clip, smol, tiny_laver
+from theodolite.training.recipes import WorldQuestions, laver_clip, smol, tiny_laver
 from theodolite.training.smol_data import packaged_recipe_data
 from theodolite.worlds.easy_vqa.data import SPLITS
 from theodolite.worlds.easy_vqa.world import EasyVQA
 from theodolite.worlds.factors import Scenes
 from theodolite.worlds.query import Query
+from theodolite.worlds.shapes.world import Shapes
 
 POLICY = "shape,row,colour=red"
 INTERVENTIONAL = AuxiliaryConfig(interventional=InterventionalConfig())
@@ -95,6 +97,23 @@ def test_a_fraction_has_partners_and_a_smaller_one_has_fewer_of_the_same() -> No
         assert quarter.moves[smaller] == partners().moves[whole]
 
 
+class Lacking(Shapes):
+    """A world that has no picture of a changed scene with an odd nuisance seed."""
+
+    def counterparts(self, changed: Scenes, factor: Sequence[str]) -> tuple[Scenes, np.ndarray]:
+        return changed, changed.nuisance % 2 == 0
+
+
+def test_a_scene_without_a_counterpart_has_no_partner() -> None:
+    drawn = draw_partners(Lacking(WORLD.prior), scenes(), queries(), 0, 1.0)
+    assert drawn is not None
+    is_there = scenes().nuisance % 2 == 0
+    assert 0 < is_there.sum() < 40 and np.array_equal(drawn.number >= 0, is_there)
+    for number, example in enumerate(np.flatnonzero(is_there)):
+        assert np.array_equal(drawn.pictures[number], partners().pictures[example])
+        assert (drawn.moves[number], drawn.factor[number]) == (partners().moves[example], partners().factor[example])
+
+
 def test_partners_are_rows_with_the_same_questions_and_masks_and_without_answers() -> None:
     _, processor = tiny_vlm()
     examples = paired_examples(0.5)
@@ -140,7 +159,6 @@ def test_a_batch_may_have_no_partner_and_an_example_one_question() -> None:
     without, with_one = (int(np.flatnonzero((single.partners.number >= 0) == has)[0]) for has in (False, True))
     batch = make([without])
     assert batch["pair_positions"].shape == (2, 0) and batch["plan"].num_pairs == (0, 0) and len(batch["input_ids"]) == 1
-    single.partners.moves[0]
     one = make([with_one])
     question = make.tokenizer.tokenize(single.questions[with_one][0].question, "red").question
     width = one["input_ids"].shape[1]
@@ -173,12 +191,14 @@ def test_arms_and_the_recipe_of_the_shapes_world_have_partners_where_the_loss_is
     assert plain.pictures_sha256 == paired.pictures_sha256 and plain.questions_sha256 == paired.questions_sha256
     assert "auxiliary" not in arm.recipe.settings
     recipe = tiny_laver(laver=False, auxiliary="interventional")
-    data = shapes_recipe_data(replace(recipe, world=replace(recipe.world, policy="shape:agree,row:odd")), 0, num_pictures=24)  # type: ignore[type-var]
+    # Of pictures that break the correlation nothing is asked, and these are left out.
+    data = shapes_recipe_data(replace(recipe, world=WorldQuestions("shape:agree")), 0, num_pictures=80)
     model, processor = data.start()
     made = [data.for_stage(stage, model, processor).collator.examples for stage in recipe.stages]  # type: ignore[attr-defined]
     assert [each.partners is None for each in made] == [True, False, True]
-    moves = made[1].partners.moves
-    assert [len(items) for items in moves] == [len(items) for items in made[1].questions] == [1] * 24
+    partners, number = made[1].partners, len(made[1].questions)
+    assert 40 < number < 80 and partners.number.tolist() == list(range(number))
+    assert partners.moves == tuple((factor == "shape",) for factor in partners.factor) and "shape" in partners.factor
 
 
 def test_data_without_pairs_is_refused_before_anything_is_trained() -> None:
