@@ -45,6 +45,8 @@ from theodolite.training.recipes import MIXED
 from theodolite.worlds.shapes.world import Shapes
 
 PAPER = "LaVer (arXiv 2512.06281)"
+# Of 240 steps without mixed attention: leak 0.58 [0.48, 0.68], where next-token prediction alone had 0.99.
+TRIED_PAIRS = "a one-seed trial before these runs, of fewer steps and without mixed attention"
 PLAIN, CONTROL, LAVER = "plain", "mixed", "laver"
 PAIRS = "interventional"
 # Losses on what a picture shows, without any question; the sums of these with pairs.
@@ -129,7 +131,8 @@ def _no_cure(name: str) -> Statement:
 
 def _cures(name: str) -> Statement:
     text = f"{name}: pairs of which only is said whether the truth moves break the shadow."
-    return Statement(f"{name} cures", text, ESSAY, Rule("below", BROKEN), LEAKS, 4)
+    known = name == PAIRS
+    return Statement(f"{name} cures", text, TRIED_PAIRS if known else ESSAY, Rule("below", BROKEN), LEAKS, 4, known)
 
 
 PAIRS_KEEP_NOTHING = Statement(
