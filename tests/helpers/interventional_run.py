@@ -22,8 +22,8 @@ from theodolite.models.construction.build import build_vlm
 from theodolite.models.forward import Adaptation
 from theodolite.objectives.interventional import InterventionalConfig
 from theodolite.objectives.visual import AuxiliaryConfig
+from theodolite.training.laver_trainer import LaverTrainer
 from theodolite.training.step_metrics import JsonLinesLog
-from theodolite.training.trainer import LaverTrainer
 
 STEPS, BATCH = 3, 4
 

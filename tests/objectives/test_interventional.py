@@ -29,6 +29,7 @@ from theodolite.objectives.predict import PredictConfig
 from theodolite.objectives.terms import Term, combine
 from theodolite.objectives.visual import AuxiliaryConfig, VisualObjective, auxiliary_losses, auxiliary_named
 from theodolite.records.errors import BadInput
+from theodolite.training.host_syncs import HostSyncs, OnDevice
 from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.recipe import Recipe
 from theodolite.training.run import Origin, train_on_examples
@@ -225,6 +226,20 @@ def test_a_batch_without_pairs_is_refused_and_one_without_a_partner_gives_0() ->
     combine(terms, module.objective.counts(module.objective.prepare(batch, 0, 1))).backward()
     batch.pop("plan")
     assert BatchPlan.of(batch).num_pairs == (0, 0)
+
+
+def test_a_step_does_not_wait_for_the_device() -> None:
+    """The numbers of pairs are known to the host, which reads none of the batch's tensors."""
+    module, make = learner()
+    batch = make([0, 1, 2, 3])
+    with HostSyncs() as syncs:
+        there = {name: value.to("cpu", non_blocking=True) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+        assert isinstance(there["pair_moves"], OnDevice)
+        module.to("cpu")
+        syncs.by_line.clear()
+        prepared = module.objective.prepare(there, 0, 10)
+        combine(module(prepared, 0), module.objective.counts(prepared)).backward()
+    assert syncs.total == 0, syncs.by_line
 
 
 @pytest.mark.parametrize("wrong", [{"pair_frac": 0.0}, {"pair_frac": 1.5}, {"margin": -0.1}])
