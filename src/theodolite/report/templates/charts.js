@@ -31,6 +31,7 @@ for (const box of document.querySelectorAll("[data-spec]")) {
       view = result.view;
       // The box is one picture with a text; its marks are further ones without.
       box.querySelector("svg").setAttribute("aria-hidden", "true");
+      box.dispatchEvent(new CustomEvent("drawn", { detail: view }));
     });
   };
   draw();
