@@ -16,7 +16,7 @@ from theodolite.records.survey import Competence, Evidence, Shadows, SurveyRecor
 from theodolite.report.stored import StoredSurvey
 from theodolite.report.survey import health
 from theodolite.report.survey.arms import SurveyArm, label_arms
-from theodolite.report.survey.closing import advise_command
+from theodolite.report.survey.closing import advise_command, finding_lines, verdict_lines
 from theodolite.report.survey.examples import example_pairs
 from theodolite.report.survey.failing import failing_pair
 from theodolite.report.survey.findings import page_findings, show_percent
@@ -86,6 +86,51 @@ def test_findings_are_worst_first_over_all_models() -> None:
 def test_undecided_says_how_many_scenes_are_missing() -> None:
     evidence = with_evidence("size", verdict="undecided", scenes_more=1234)
     assert "shape only leaves size undecided: about 1,234 more scenes would decide." in texts(arm(evidence=evidence))
+
+
+COLOUR = leak_of(FIRST.shadows, "colour")
+ALSO = COLOUR.model_copy(update={"query": "row"})
+UNSURE = ALSO.model_copy(update={"query": "size", "adjusted": Estimate(value=0.9, low=0.1, high=1.0, num_scenes=9)})
+SHADOWS: list[dict[str, Any]] = [
+    {},
+    # What decided is in the evidence; the list of all leaks is not in every record.
+    {"leaks": (COLOUR, ALSO, UNSURE)},
+    {"evidence": with_evidence("colour", verdict="undecided", scenes_more=9), "leaks": (COLOUR,)},
+    {"evidence": with_evidence("colour", verdict="not_measured", missing=("nothing asks about colour",)), "leaks": (COLOUR,)},
+    {"evidence": with_evidence("colour", verdict="undecided", leak=UNSURE), "leaks": (UNSURE,)},
+]
+
+
+@pytest.mark.parametrize("shadows", SHADOWS)
+@pytest.mark.parametrize("record", [FIRST, SECOND, THIRD])
+def test_the_terminal_says_what_the_page_says(record: SurveyRecord, shadows: dict[str, Any]) -> None:
+    one = arm(record, **shadows)
+    findings = page_findings([one])
+    lines = [line.removeprefix("finding: ") for line in finding_lines(one.record)]
+    assert lines == [finding.text for finding in findings if finding.is_failure]
+    # The terminal names every factor with its verdict, so that only the other sentences are not repeated.
+    assert len(verdict_lines(one.record)) == len(one.record.shadows.evidence)
+    assert {finding.verdict for finding in findings if not finding.is_failure} <= {
+        *("identified", "undecided", "cannot_be_asked", "not_measured")
+    }
+    text = Page(build_page([StoredSurvey(one.record)])).text
+    assert all(" ".join(line.split()) in text for line in lines)
+
+
+def test_a_leak_is_a_finding_before_the_read_is_decided_and_names_all_that_it_moves() -> None:
+    sentence = texts(arm(**SHADOWS[1]))[0]
+    assert sentence.endswith("against 1 % by noise; answers about row move with it too.")
+    open_read = page_findings([arm(**SHADOWS[2])])
+    assert [(each.verdict, each.query) for each in open_read] == [("undecided", "shape"), ("blind", None), ("undecided", None)]
+    assert open_read[0].pairs == page_findings([arm()])[0].pairs
+    assert not any(each.query for each in page_findings([arm(**SHADOWS[4])]))
+
+
+def test_the_terminal_counts_what_it_leaves_to_the_report() -> None:
+    shadow = FIRST.shadows.evidence["colour"]
+    evidence = {f"factor {number}": shadow for number in range(7)}
+    lines = finding_lines(arm(evidence=evidence).record)
+    assert len(lines) == 6 and lines[-1] == "finding: 2 more; the report lists them"
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def failing_pair(pairs: Sequence[Pair], findings: Sequence[Finding]) -> FailingP
 def _shows(reply: ArmAnswers, row: dict[str, Any] | None, finding: Finding) -> bool:
     if finding.label != reply.arm.label or reply.example.factor not in finding.factors:
         return False
-    if finding.verdict in ("shadow", "entangled"):
+    if finding.query is not None:
         return reply.outcome == "leaked" and (row is None or row["query"] == finding.query)
     return finding.verdict == "blind" and reply.outcome == "missed"
 
