@@ -142,13 +142,12 @@ def _heat_panel(heat: Heat, name: str, factors: list[str], labels: bool) -> Any:
     x = alt.X("column:N", scale=alt.Scale(domain=heat.columns, paddingInner=0.04), axis=site_axis("top"))
     axis = alt.Axis(labels=labels, ticks=False, domain=False, title=None, labelPadding=6, labelLimit=130)
     y = alt.Y("factor:N", scale=alt.Scale(domain=factors), axis=axis)
-    tips = ["factor:N", alt.Tooltip("column:N", title="site or query"), alt.Tooltip("tip:N", title="value")]
-    # The number on a square is under the pointer as often as the square.
-    squares = alt.Chart(alt.NamedData(name)).encode(x=x, y=y, tooltip=tips)
+    squares = alt.Chart(alt.NamedData(name)).encode(x=x, y=y)
     fill = alt.Color("value:Q", scale=alt.Scale(range=list(heat.colours), **heat.scale), legend=None)
+    tips = ["factor:N", alt.Tooltip("column:N", title="site or query"), alt.Tooltip("tip:N", title="value")]
     layers = [
         alt.Chart(alt.NamedData(f"{name}_absent")).mark_rect(color=ABSENT, stroke=PAPER).encode(x=x, y=y),
-        squares.mark_rect(stroke=PAPER).encode(color=fill),
+        squares.mark_rect(stroke=PAPER).encode(color=fill, tooltip=tips),
     ]
     if pixels >= NUMBER_PIXELS:
         top = heat.scale["domain"][1]
