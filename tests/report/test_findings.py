@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import polars as pl
 import pytest
 
 from helpers import survey_records as made
+from helpers.pair_rows import answered_rows, webp
 from helpers.parsed_page import Page
 from theodolite.records.part import Estimate, Rate
 from theodolite.records.survey import Competence, Evidence, Shadows, SurveyRecord, Unanswered
@@ -17,10 +19,10 @@ from theodolite.report.stored import StoredSurvey
 from theodolite.report.survey import health
 from theodolite.report.survey.arms import SurveyArm, label_arms
 from theodolite.report.survey.closing import advise_command, finding_lines, verdict_lines
-from theodolite.report.survey.examples import example_pairs
 from theodolite.report.survey.failing import failing_pair
 from theodolite.report.survey.findings import page_findings, show_percent
 from theodolite.report.survey.health import Light, page_lights
+from theodolite.report.survey.outcomes import with_outcomes
 from theodolite.report.survey.page import build_page
 
 FIRST, SECOND, THIRD = made.three_records()
@@ -163,8 +165,9 @@ def test_the_failing_pair_shows_the_first_finding_with_the_probabilities_of_its_
     leaked, missed = FIRST.examples
     rows = pl.DataFrame([row(missed, [0.1, 0.9, 0.0], [0.1, 0.9, 0.0], 0.0), row(leaked, [0.75, 0.25, 0.0], [0.125, 0.125, 0.75], 0.75)])
     one = arm(rows=rows)
-    shown = failing_pair(example_pairs([one]), page_findings([one]))
-    assert shown is not None and (shown.reply.example, shown.reply.outcome, shown.num_failing) == (leaked, "leaked", 2)
+    shown = failing_pair([one], page_findings([one]))
+    assert shown is not None and (shown.reply.example, shown.reply.outcome) == (leaked, "leaked")
+    assert shown.picked == "picked as such among 2 failing examples"
     assert [(choice.name, choice.before, choice.after, choice.is_true_before) for choice in shown.choices] == [
         ("round", 0.75, 0.125, True), ("square", 0.25, 0.125, False), ("triangular", 0.0, 0.75, False),
     ]  # fmt: skip
@@ -172,9 +175,39 @@ def test_the_failing_pair_shows_the_first_finding_with_the_probabilities_of_its_
     assert [found["data-probability"] for found in Page(html).of("td") if "data-probability" in found][:2] == ["0.75", "0.125"]
 
 
+def test_a_row_with_pictures_that_shows_the_finding_more_severely_is_shown_instead() -> None:
+    rows = answered_rows(40, factor="colour")
+    pictures = {number: webp(number) for number in range(80)}  # of half the scenes
+    one = label_arms([StoredSurvey(FIRST, None, {}, rows, pictures)])[0]
+    shown = failing_pair([one], page_findings([one]))
+    leaked = with_outcomes(rows).filter(
+        outcome="leaked", factor="colour", query="shape", kind="intervention"
+    ).filter(pl.col("scene") < 20).sort("variation", descending=True)  # fmt: skip
+    worst = leaked.row(0, named=True)
+    assert shown is not None and (shown.reply.example.scene_id, shown.reply.example.row) == (worst["scene"], worst["row"])
+    assert [choice.before for choice in shown.choices] == worst["probabilities_before"]
+    assert shown.pair.before == f"data:image/webp;base64,{b64encode(pictures[worst['picture_before']]).decode()}"
+    assert shown.picked == f"the most severe of {leaked.height} such pairs with stored pictures"
+    html = build_page([one.stored])
+    assert shown.picked in html and shown.pair.after is not None and shown.pair.after in html
+    without = label_arms([StoredSurvey(FIRST.model_copy(update={"examples": ()}), None, {}, rows, pictures)])
+    assert failing_pair(without, page_findings(without)).reply.example == shown.reply.example  # type: ignore[union-attr]
+    # An example that shows it as severely, or rows without pictures: the example stays.
+    assert failing_pair([arm(rows=rows)], page_findings([one])).picked == "picked as such among 2 failing examples"  # type: ignore[union-attr]
+    example = FIRST.examples[0]
+    severe = rows.vstack(pl.DataFrame([{**worst_row_of(rows), **row(example, [1.0, 0.0, 0.0], [0.0, 0.0, 1.0], 1.0)}], schema=rows.schema))
+    one = label_arms([StoredSurvey(FIRST, None, {}, severe, pictures)])[0]
+    assert failing_pair([one], page_findings([one])).reply.example == example  # type: ignore[union-attr]
+
+
+def worst_row_of(rows: pl.DataFrame) -> dict[str, Any]:
+    """Some row, for the columns that `row` does not have."""
+    return rows.row(0, named=True) | {"moved": True, "right": False, "scene_name": None, "row": None}
+
+
 def test_without_a_failure_none_is_shown() -> None:
     one = arm(SECOND)
-    assert failing_pair(example_pairs([one]), page_findings([one])) is None
+    assert failing_pair([one], page_findings([one])) is None
     assert "one pair that failed" not in build_page([StoredSurvey(SECOND)])
 
 

@@ -26,7 +26,7 @@ from theodolite.report.survey.causal_counterparts import COUNTERPART_HEADS, COUN
 from theodolite.report.survey.charts import coverage_chart
 from theodolite.report.survey.closing import advise_command
 from theodolite.report.survey.comparability import check_arms, same_training
-from theodolite.report.survey.examples import MOVE_MARK, example_pairs
+from theodolite.report.survey.examples import MOVE_MARK
 from theodolite.report.survey.exports import page_exports
 from theodolite.report.survey.failing import failing_pair
 from theodolite.report.survey.findings import page_findings
@@ -117,7 +117,7 @@ def _verdict_names(arms: Sequence[SurveyArm]) -> dict[str, Any]:
         "findings": findings,
         "num_first": NUM_FIRST,
         "advise": next(filter(None, (advise_command(arm.record) for arm in by_finding)), None),
-        "failing": failing_pair(example_pairs(arms), findings),
+        "failing": failing_pair(arms, findings),
         "lights": page_lights(arms),
         "board_rows": board_rows,
         "inert_rows": inert_rows,
