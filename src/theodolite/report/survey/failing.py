@@ -83,7 +83,7 @@ def _worse_row(arms: Sequence[SurveyArm], finding: Finding, least: float) -> Fai
     worst = next(shown.sort(severity, descending=True, maintain_order=True).iter_rows(named=True), None)
     if worst is None or (worst["variation"] if outcome == "leaked" else 1 - worst["variation"]) <= least:
         return None
-    same = {name: worst.get(name) for name in Example.model_fields if name in worst and not name.startswith("picture")}
+    same: dict[str, Any] = {name: worst[name] for name in Example.model_fields if name in worst and not name.startswith("picture")}
     example = Example(
         **same, scene_id=worst["scene"], question=worst["question_before"], picture_before="thumbnail", picture_after="thumbnail"
     )
