@@ -1,7 +1,7 @@
 """What both benchmarks of LaVer's cost measure: models and batches of a shape, one training step of each arm, and its floor in FLOPs.
 
 Arms: `plain` next-token prediction on the stock model; `mixed` the same with mixed attention and 2D positions; `joint` and `separate`
-LaVer.
+LaVer; those of `AUXILIARY` auxiliary losses, joined by "+", in place of LaVer.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 ARMS = ("plain", "mixed", "joint", "separate")
+AUXILIARY = ("pixels", "align", "predict", "views", "pixels+align+predict")
 GIB = 2**30
 # Ends up in the records, beside the figures.
 FLOOR = (
@@ -89,7 +90,14 @@ def flops(shape: Shape) -> dict[str, float]:
     masked = 3 * connector + learning * decoder(vision, within)
     # Products of student and teacher; backward 2 for the head, and 1 for the Gram matrix, which is symmetric.
     visual = 4 * 2 * vision * (2 * width * shape.head_hidden + shape.head_hidden**2) + 3 * 2 * within * width
-    return {"plain": plain, "mixed": mixed, "joint": mixed + prefix + visual, "separate": mixed + alone + masked + visual}
+    outputs = {"pixels": 3 * tower.patch**2, "align": tower.width, "predict": tower.width}
+    heads = {
+        name: 3 * 2 * vision * (width * shape.head_hidden + shape.head_hidden**2 + shape.head_hidden * own) for name, own in outputs.items()
+    }
+    # Both views through the encoder, one through the teacher; the head's three layers 3 times for the student and once for the teacher.
+    heads["views"] = 2 * encoder + alone + masked + 4 / 3 * heads["predict"]
+    auxiliary = {arm: mixed + sum(heads[name] for name in arm.split("+")) for arm in AUXILIARY}
+    return {"plain": plain, "mixed": mixed, "joint": mixed + prefix + visual, "separate": mixed + alone + masked + visual, **auxiliary}
 
 
 def build(shape: Shape, device: str, dtype: Any, attention: str) -> Any:
@@ -176,6 +184,24 @@ def batch_of(shape: Shape, dtype: Any, multiple: int = 1) -> dict[str, Any]:
     return {**batch, "plan": BatchPlan.of(batch, multiple).ahead()}
 
 
+def auxiliary_objective(model: Any, arm: str, shape: Shape) -> Any:
+    """The objective of an arm of `AUXILIARY`, with LaVer's mask ratio and width of heads."""
+    from theodolite.objectives.align import AlignConfig
+    from theodolite.objectives.pixels import PixelsConfig
+    from theodolite.objectives.predict import PredictConfig
+    from theodolite.objectives.views import ViewsConfig
+    from theodolite.objectives.visual import AuxiliaryConfig, VisualObjective
+
+    settings: dict[str, Any] = {
+        "pixels": PixelsConfig(side=shape.tower.patch, head_hidden=shape.head_hidden),
+        "align": AlignConfig(head_hidden=shape.head_hidden),
+        "predict": PredictConfig(head_hidden=shape.head_hidden),
+        "views": ViewsConfig(head_hidden=shape.head_hidden, head_width=shape.tower.width),
+    }
+    chosen = {name: settings[name] for name in arm.split("+")}
+    return VisualObjective(model, AuxiliaryConfig(mask_ratio=shape.mask_ratio, mask_ramp="constant", **chosen))
+
+
 class ArmRun:
     """Training of one arm: its model, objective, teacher and AdamW; `step` is one optimizer step, the copy of the batch included.
 
@@ -200,6 +226,10 @@ class ArmRun:
         if arm in ("plain", "mixed"):
             adaptation = Adaptation() if arm == "plain" else Adaptation("mixed", "2d")
             objective: Any = Language(adaptation)
+        elif arm in AUXILIARY:
+            with torch.device(device):
+                objective = auxiliary_objective(model, arm, shape)
+            adaptation = objective.settings.adaptation
         else:
             branch: Any = arm
             settings = LaverConfig(branch=branch, mask_ratio=shape.mask_ratio, mask_ramp="constant", head_hidden=shape.head_hidden)
@@ -210,7 +240,8 @@ class ArmRun:
         if shape.checkpointing:
             self.module.activation_checkpointing_enable()
         self.trained = [value for value in self.module.parameters() if value.requires_grad]
-        self.teacher = TeacherCallback(self.module, self.objective) if isinstance(self.objective, LaVer) else None
+        teaches = getattr(self.objective, "ema", None) is not None
+        self.teacher = TeacherCallback(self.module, self.objective) if teaches else None
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-5, fused=device == "cuda")
 
     def compile_layers(self) -> None:

@@ -1,6 +1,7 @@
 """What LaVer costs beside plain next-token training: step time and peak memory on one model, next to the floor counted in FLOPs.
 
     python benchmarks/laver_cost.py --json
+    python benchmarks/laver_cost.py --auxiliary    # auxiliary losses too
 
 Each arm (see `laver_arms`) of each repeat runs in a process of its own, and the arms take turns, so that a noisy machine falls on all
 alike. Beside the seconds of a step stand the processor's own (of all threads), which other work on the cores moves far less.
@@ -20,7 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from laver_arms import ARMS, GIB, ArmRun, Shape, Tower, flops, resident
+from laver_arms import ARMS, AUXILIARY, GIB, ArmRun, Shape, Tower, flops, resident
 
 GIVING_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 TOKENS, SIDE = 640, 16
@@ -74,11 +75,11 @@ def run_arm(arm: str, vision_frac: float, dtype: str, steps: int, threads: int, 
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def compare(vision_frac: float, dtype: str, repeats: int, steps: int, threads: int) -> dict[str, Any]:
+def compare(vision_frac: float, dtype: str, repeats: int, steps: int, threads: int, names: Sequence[str]) -> dict[str, Any]:
     """All arms, in turns; medians over the repeats."""
-    runs: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
+    runs: dict[str, list[dict[str, float]]] = {arm: [] for arm in names}
     for repeat in range(repeats):
-        for arm in ARMS:
+        for arm in names:
             timed = run_arm(arm, vision_frac, dtype, steps, threads, memory=False)
             weighed = run_arm(arm, vision_frac, dtype, 1, threads, memory=True)
             runs[arm].append({**timed, "peak_gib": weighed["peak_gib"]})
@@ -104,7 +105,7 @@ def show(results: Sequence[Mapping[str, Any]]) -> None:
         table = Table(title=f"{result['vision_frac']} of the tokens are vision, {result['dtype']}")
         for column in ("arm", "step s", "time ratio", "processor ratio", "floor", "over floor", "peak GiB", "peak ratio"):
             table.add_column(column, justify="left" if column == "arm" else "right")
-        for arm in ARMS:
+        for arm in (*ARMS, *(arm for arm in AUXILIARY if arm in result)):
             row = result[arm]
             ratio, processor, peak = (row[name] / plain[name] for name in ("step_s", "processor_s", "peak_gib"))
             figures = (row["step_s"], ratio, processor, row["floor"], processor / row["floor"], row["peak_gib"], peak)
@@ -120,13 +121,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="measured steps of each process")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--vision", type=float, help="one fraction of vision tokens instead of 0.4 and 0.8")
-    parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
+    parser.add_argument("--auxiliary", action="store_true", help="the auxiliary losses and their sum too")
+    parser.add_argument("--arm", choices=(*ARMS, *AUXILIARY), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.arm:
         print(json.dumps(measure(given.arm, given.vision, given.dtype, given.steps)))
         return
     fractions = [given.vision] if given.vision else [0.4, 0.8]
-    results = [compare(fraction, given.dtype, given.repeats, given.steps, given.threads) for fraction in fractions]
+    names = (*ARMS, *AUXILIARY) if given.auxiliary else ARMS
+    results = [compare(fraction, given.dtype, given.repeats, given.steps, given.threads, names) for fraction in fractions]
     if given.json:
         print(json.dumps(results, indent=1))
     else:

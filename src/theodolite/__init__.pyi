@@ -14,7 +14,7 @@ from .objectives.laver import LaverConfig as LaverConfig
 from .questions.coverage import measure_coverage as measure_coverage
 from .records.errors import BadInput as BadInput
 from .report.survey.page import write_report as write_report
-from .training.trainer import LaverTrainer as LaverTrainer
+from .training.laver_trainer import LaverTrainer as LaverTrainer
 from .training.trainer import ObjectiveTrainer as ObjectiveTrainer
 from .worlds.easy_vqa.world import EasyVQA as EasyVQA
 from .worlds.gallery import Gallery as Gallery

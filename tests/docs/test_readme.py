@@ -27,7 +27,7 @@ from theodolite.models.export import export_vlm
 from theodolite.models.pictures import PictureReader
 from theodolite.objectives.laver import LaverConfig
 from theodolite.records.errors import BadInput
-from theodolite.training.trainer import LaverTrainer
+from theodolite.training.laver_trainer import LaverTrainer
 
 README = REPOSITORY / "README.md"
 WORDS = "what is its shape?"

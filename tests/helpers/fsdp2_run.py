@@ -5,7 +5,8 @@ say FSDP there; the Trainer, accelerate's `_prepare_fsdp2` and checkpoints, and 
 
 Options: `names` (families), `steps` a run, `save_at` (a step, 0: never), `resume` (a folder with runs to go on from),
 `state_dict` (SHARDED_STATE_DICT or FULL_STATE_DICT), `low_memory` (`cpu_ram_efficient_loading`), `micro` (examples of a micro-batch),
-`best` (evaluate and save at each step of a destructive learning rate, and load the best model at the end), `bf16` (mixed precision).
+`best` (evaluate and save at each step of a destructive learning rate, and load the best model at the end), `bf16` (mixed precision),
+`auxiliary` (by family, names of losses beside LaVer's, joined by "+").
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ from theodolite.models.load import load_vlm, with_memory
 from theodolite.models.pictures import PictureReader
 from theodolite.objectives.laver import LaverConfig
 from theodolite.objectives.schedules import EMASchedule
+from theodolite.objectives.visual import auxiliary_named
+from theodolite.training.laver_trainer import LaverTrainer
 from theodolite.training.step_metrics import JsonLinesLog
-from theodolite.training.trainer import LaverTrainer
 
 BATCH = 6
 DEFAULTS: Mapping[str, Any] = {
@@ -50,6 +52,7 @@ DEFAULTS: Mapping[str, Any] = {
     "micro": 1,
     "best": False,
     "bf16": False,
+    "auxiliary": {},
 }
 # More than processes and with different numbers of pictures: of two processes one gets a filler, and one a dummy picture.
 NUM_HELD_OUT = 3
@@ -121,7 +124,15 @@ def trainer_of(name: str, folder: Path, options: Mapping[str, Any], processes: i
     torch.manual_seed(1)
     log = JsonLinesLog(folder / "log.jsonl")
     data = {"train_dataset": Questions(name), "eval_dataset": Questions(name, NUM_HELD_OUT)}
-    return LaverTrainer(model, settings, args=arguments, data_collator=collator, callbacks=[log], **data)
+    return LaverTrainer(
+        model,
+        settings,
+        auxiliary_named(options["auxiliary"].get(name, "")),
+        args=arguments,
+        data_collator=collator,
+        callbacks=[log],
+        **data,
+    )
 
 
 def loaded(model: Any, name: str, folder: Path) -> Any:

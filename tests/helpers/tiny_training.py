@@ -19,7 +19,7 @@ from theodolite.models.forward import base_model
 from theodolite.models.pictures import PictureReader
 from theodolite.objectives.laver import LaverConfig
 from theodolite.objectives.schedules import EMASchedule
-from theodolite.training.trainer import LaverTrainer
+from theodolite.training.laver_trainer import LaverTrainer
 
 LAVER = LaverConfig(head_hidden=16, mask_ratio=0.5, mask_ramp="constant", ema=EMASchedule(every=1))
 

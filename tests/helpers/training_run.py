@@ -36,10 +36,11 @@ from theodolite.objectives.teacher import Teacher
 from theodolite.objectives.terms import Objective, Term, Terms, combine
 from theodolite.training.checkpoint import last_whole
 from theodolite.training.launch import leave_together
+from theodolite.training.laver_trainer import LaverTrainer
 from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.step_metrics import JsonLinesLog
 from theodolite.training.teacher_callback import TeacherCallback
-from theodolite.training.trainer import LaverTrainer, ObjectiveTrainer
+from theodolite.training.trainer import ObjectiveTrainer
 
 DEFAULTS: dict[str, Any] = {
     "objective": "laver",

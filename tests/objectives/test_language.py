@@ -72,7 +72,7 @@ def test_the_answers_loss_is_that_of_the_stock_logits(name: str) -> None:
     labels = given["input_ids"].flatten()[wanted]
     inputs = PassInputs(given["input_ids"], layout, pixels, wanted=wanted)
     with torch.no_grad():
-        loss, output = answer_loss(model, inputs, labels)
+        answers = answer_loss(model, inputs, {"labels": labels})
         logits = run_forward(model, inputs).logits
-    assert output.logits.shape == (1, 1)
-    torch.testing.assert_close(loss, next_token_loss(logits, labels))
+    assert answers.output.logits.shape == (1, 1) and answers.at_head == {}
+    torch.testing.assert_close(answers.loss, next_token_loss(logits, labels))

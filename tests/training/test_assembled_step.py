@@ -28,7 +28,7 @@ from theodolite.models.pass_inputs import PassInputs
 from theodolite.models.pictures import PictureReader
 from theodolite.objectives.laver import LaVer, LaverConfig
 from theodolite.objectives.schedules import EMASchedule
-from theodolite.training.trainer import LaverTrainer
+from theodolite.training.laver_trainer import LaverTrainer
 
 MIXED = Adaptation("mixed", "2d")
 STEPS, ACCUMULATION, RATE = 3, 2, 0.05

@@ -21,8 +21,9 @@ from theodolite.models.taps import layers_of, touching
 from theodolite.objectives.language import Language
 from theodolite.records.errors import BadInput
 from theodolite.training import compilation
+from theodolite.training.laver_trainer import LaverTrainer
 from theodolite.training.objective_module import ObjectiveModule
-from theodolite.training.trainer import LaverTrainer, ObjectiveTrainer
+from theodolite.training.trainer import ObjectiveTrainer
 
 ARMS = ("mixed", "joint", "separate")
 # torch's compiler reads this attribute of every tensor, with its own warning.

@@ -26,8 +26,9 @@ from theodolite.models.pictures import PictureReader
 from theodolite.objectives.language import Language
 from theodolite.objectives.laver import LaverConfig
 from theodolite.records.errors import BadInput
+from theodolite.training.laver_trainer import LaverTrainer
 from theodolite.training.objective_module import ObjectiveModule
-from theodolite.training.trainer import LaverTrainer, ObjectiveTrainer
+from theodolite.training.trainer import ObjectiveTrainer
 
 
 def example(key: str, *words: str) -> TrainingExample:

@@ -105,6 +105,27 @@ def test_two_processes_train_as_one(name: str) -> None:
     same_weights(two() / name, alone(name))
 
 
+# The joint and the separate branch; the connector outside and within the encoder.
+AUXILIARY = {"llava": "pixels+align+predict+views", "qwen2_5_vl": "pixels+align+predict"}
+
+
+@cache
+def with_auxiliary() -> Path:
+    return launch("auxiliary", 2, {"names": list(AUXILIARY), "auxiliary": AUXILIARY})
+
+
+@pytest.mark.parametrize("name", AUXILIARY)
+def test_auxiliary_losses_of_two_processes_are_those_of_one(name: str) -> None:
+    """Beside LaVer, where processes have no picture too: their dummy has no token of the layout."""
+    straight = RUNS["root"] / "auxiliary alone" / name
+    run(name, straight, {**DEFAULTS, "auxiliary": AUXILIARY})
+    mine, theirs = log_of(with_auxiliary() / name), log_of(straight)
+    for term in ("pixels_masked", "pixels_unmasked", *AUXILIARY[name].split("+")[1:]):
+        assert [entry[f"loss/{term}"] for entry in mine] == pytest.approx([entry[f"loss/{term}"] for entry in theirs], abs=1e-5), term
+    same_losses(mine, theirs)
+    same_weights(with_auxiliary() / name, straight)
+
+
 @cache
 def in_bf16() -> Path:
     return launch("bf16", 2, {"names": SEVERAL, "bf16": True})

@@ -20,8 +20,9 @@ from theodolite.models.pictures import PictureReader
 from theodolite.objectives.language import Language
 from theodolite.objectives.laver import LaverConfig
 from theodolite.training.host_syncs import HostSyncs, OnDevice
+from theodolite.training.laver_trainer import LaverTrainer
 from theodolite.training.objective_module import ObjectiveModule
-from theodolite.training.trainer import LaverTrainer, ObjectiveTrainer
+from theodolite.training.trainer import ObjectiveTrainer
 
 SHORT, LONG = 2, 4  # steps of two runs, whose difference leaves out what happens once a run
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from theodolite.data.partners import Partners
 from theodolite.worlds.factors import Scenes
 from theodolite.worlds.query import Policy
 from theodolite.worlds.world import World, picture_hash
@@ -29,12 +30,14 @@ class QuestionAnswer:
 class ExampleSet:
     """Pictures and, for each, its training questions.
 
-    Pictures may repeat; `num_distinct` is then the number of distinct ones (None: all are distinct).
+    Pictures may repeat; `num_distinct` is then the number of distinct ones (None: all are distinct). `partners` are those of
+    `objectives.interventional`.
     """
 
     pictures: UInt8[np.ndarray, "picture height width 3"]
     questions: tuple[tuple[QuestionAnswer, ...], ...]
     num_distinct: int | None = None
+    partners: Partners | None = None
 
     def __post_init__(self) -> None:
         if len(self.pictures) != len(self.questions):
@@ -61,9 +64,14 @@ class ExampleSet:
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
+def question_rng(seed: int) -> np.random.Generator:
+    """The generator of a seed's questions: `Policy.draw` is the first that draws from it."""
+    return np.random.default_rng([seed, 1])
+
+
 def draw_questions(world: World, scenes: Scenes, policy: Policy, seed: int) -> tuple[tuple[QuestionAnswer, ...], ...]:
     """The questions that a policy asks of each scene, with true answers; wordings are drawn from the seed."""
-    rng = np.random.default_rng([seed, 1])
+    rng = question_rng(seed)
     drawn = policy.draw(scenes, world.prior, rng)
     truths = {query.name: query.truth(scenes) for query in policy.queries}
     wordings = {query.name: world.wordings(query, scenes) for query in policy.queries}

@@ -6,6 +6,7 @@ import hashlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,6 +25,7 @@ LIMIT_GIB = 2.0
 # Several processes may write one cache; each waits up to this long for a lock.
 PATIENCE_S = 60.0
 HASH = 16  # bytes before each value on disk
+_PASSES_BY: ContextVar[bool] = ContextVar("passes_by", default=False)
 
 
 @runtime_checkable
@@ -106,6 +108,16 @@ def _checked(stored: bytes | None) -> bytes:
 
 
 @contextmanager
+def passing_cache() -> Iterator[None]:
+    """Within the context, encoders under `cached_features` neither read nor fill their stores: for pictures that no step sees again."""
+    token = _PASSES_BY.set(True)
+    try:
+        yield
+    finally:
+        _PASSES_BY.reset(token)
+
+
+@contextmanager
 def cached_features(encoder: nn.Module, layers: int | Sequence[int], store: FeatureCache) -> Iterator[None]:
     """Within the context, the frozen encoder runs only on pictures whose hidden states at `layers` are not in the store.
 
@@ -118,6 +130,9 @@ def cached_features(encoder: nn.Module, layers: int | Sequence[int], store: Feat
     identity, forward = weights_hash(encoder).encode(), encoder.forward
 
     def cached_forward(pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        if _PASSES_BY.get():
+            passed: BaseModelOutputWithPooling = forward(pixel_values, **kwargs)
+            return passed
         keys = [_key(identity, wanted, picture) for picture in pixel_values]
         features = store.get(keys)
         missing = {key: number for number, key in enumerate(keys) if key not in features}

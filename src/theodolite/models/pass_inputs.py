@@ -66,13 +66,20 @@ class BatchPlan:
     multiple: int = 1
     # Of the pictures, what `models.encoder_inputs` derives from their grids.
     encoder: Mapping[str, Tensor] = field(default_factory=dict)
+    # Of pairs of pictures (`objectives.interventional`), the questions whose truth stays and those whose truth moves; None without pairs.
+    num_pairs: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, batch: Mapping[str, Any], multiple: int = 1, encoder: Mapping[str, Tensor] | None = None) -> BatchPlan:
         """The plan of a batch; of one on a device, after copies to the host. Its parts' widths are multiples of `multiple`."""
         host = Layout(*(batch[name].cpu() for name in ("sample", "branch", "picture", "cell")))
         layout = replace(host, known=(host.facts, host.vision_index))
-        return cls(layout, batch["rank"].cpu(), batch["dither"].cpu(), multiple=multiple, encoder=encoder or {})
+        num_pairs = None
+        if (moves := batch.get("pair_moves")) is not None:
+            num_moving = int(moves.sum())
+            num_pairs = (len(moves) - num_moving, num_moving)
+        draws = (batch["rank"].cpu(), batch["dither"].cpu())
+        return cls(layout, *draws, multiple=multiple, encoder=encoder or {}, num_pairs=num_pairs)
 
     @cached_property
     def size(self) -> Int[Tensor, "row token"]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from theodolite.models.conversation_tokenizer import IGNORE
 from theodolite.models.encoder_output import EncoderOutput
-from theodolite.models.forward import STOCK, Adaptation, ForwardOutput, base_model, run_forward
+from theodolite.models.forward import STOCK, Adaptation, base_model, run_forward
 from theodolite.models.pass_inputs import PassInputs, whole_inputs
+from theodolite.objectives.auxiliary import AnswerPass, HeadLoss
 from theodolite.objectives.terms import Objective, Term, Terms
 
 # Logits that exist at a time: 268 MB in single precision, and as much for their gradient.
@@ -37,39 +39,52 @@ def chunked_loss(
 
     Where there are more, each part of the positions is computed again in the backward pass.
     """
-    rows = max(most_logits // vocabulary, 1)
-    if len(labels) <= rows:
-        return next_token_loss(head(states), labels)
 
     def part(states: Tensor, labels: Tensor) -> Tensor:
         return next_token_loss(head(states), labels)
 
-    losses = [
-        checkpoint(part, *pair, use_reentrant=False) for pair in zip(torch.split(states, rows), torch.split(labels, rows), strict=True)
-    ]
-    return torch.stack(losses).sum()
+    return summed_in_parts(part, (states, labels), max(most_logits // vocabulary, 1))
+
+
+def summed_in_parts(part: Callable[..., Tensor], tensors: Sequence[Tensor], rows: int) -> Tensor:
+    """The sum of `part` over tensors of one length, at most `rows` entries at a time.
+
+    Where there are more, each part is computed again in the backward pass.
+    """
+    if len(tensors[0]) <= rows:
+        return part(*tensors)
+    parts = zip(*(torch.split(tensor, rows) for tensor in tensors), strict=True)
+    return torch.stack([checkpoint(part, *each, use_reentrant=False) for each in parts]).sum(dim=0)
 
 
 def answer_loss(
     model: nn.Module,
     inputs: PassInputs,
-    labels: Int[Tensor, " position"],
+    batch: Mapping[str, Any],
     adaptation: Adaptation = STOCK,
     mask_embedding: nn.Module | None = None,
     encoded: EncoderOutput | None = None,
-) -> tuple[Float[Tensor, ""], ForwardOutput]:
-    """Summed cross-entropy in nats of the tokens that follow the wanted positions, and the pass itself, without logits.
+    beside: Sequence[HeadLoss] = (),
+) -> AnswerPass:
+    """Summed cross-entropy in nats of the batch's labels at the wanted positions, with the losses `beside` it, and the pass itself.
 
-    The further arguments are those of `run_forward`. The loss is computed where the stock forward computes logits, so that
-    the head's weights are there under FSDP2.
+    The other arguments are those of `run_forward`. All are computed where the stock forward computes logits, so that the head's weights
+    are there under FSDP2; the pass has no logits.
     """
-    vocabulary = base_model(model).config.get_text_config().vocab_size
+    vocabulary, labels = base_model(model).config.get_text_config().vocab_size, batch["labels"]
+    further = [loss.positions(batch) for loss in beside]
+    sizes = [len(labels), *map(len, further)]
 
     def at_head(forward: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
-        return chunked_loss(forward, states, labels, vocabulary)
+        own, *others = torch.split(states, sizes)
+        values = [loss.at_head(forward, each, batch, vocabulary) for loss, each in zip(beside, others, strict=True)]
+        return torch.cat([chunked_loss(forward, own, labels, vocabulary)[None], *values])
 
+    if further:
+        inputs = replace(inputs, wanted=torch.cat([batch["predicts"], *further]))
     output = run_forward(model, inputs, adaptation, mask_embedding, encoded, at_head=at_head)
-    return output.logits[0, 0], output
+    loss, *values = torch.split(output.logits[0], [1, *(len(each.names) for each in beside)])
+    return AnswerPass(loss[0], output, dict(zip(beside, values, strict=True)))
 
 
 class Language(Objective):
@@ -90,5 +105,5 @@ class Language(Objective):
 
         `batch["predicts"]` holds the flat indices of the positions that predict them, `batch["labels"]` the tokens that follow.
         """
-        loss, _ = answer_loss(model, whole_inputs(base_model(model).config, batch), batch["labels"], self.adaptation)
-        return {"language": Term(loss, int(batch["labels"].numel()))}
+        answers = answer_loss(model, whole_inputs(base_model(model).config, batch), batch, self.adaptation)
+        return {"language": Term(answers.loss, int(batch["labels"].numel()))}

@@ -13,12 +13,23 @@ from theodolite.models.encoder_output import EncoderOutput
 from theodolite.models.families import family_of
 from theodolite.models.forward import Adaptation, ForwardOutput, base_model, run_forward
 from theodolite.models.pass_inputs import PassInputs, part_inputs, plan_of, whole_inputs
+from theodolite.models.token_features import TokenFeatures
+from theodolite.objectives.auxiliary import (
+    AnswerPass,
+    AuxiliaryLoss,
+    counts_of,
+    head_losses,
+    prepared_for,
+    recording,
+    taught_by,
+    watched_pass,
+)
 from theodolite.objectives.gram import Form, gram_loss, gram_pairs
 from theodolite.objectives.language import answer_loss
 from theodolite.objectives.likeness import summed_cosine
 from theodolite.objectives.masked_latent import Centre, HeadInit, MaskEmbedding, VisionHead, masked_latent_loss, target_statistics
-from theodolite.objectives.masking import masked_tokens
-from theodolite.objectives.schedules import EMASchedule, cosine_ramp
+from theodolite.objectives.masking import with_masks
+from theodolite.objectives.schedules import EMASchedule, scheduled_ratio
 from theodolite.objectives.terms import Objective, Term, Terms
 from theodolite.records.errors import BadInput, UnknownName
 
@@ -81,20 +92,26 @@ class LaverConfig:
 
 @dataclass(frozen=True, eq=False)
 class TeacherOutputs:
-    """The teacher's pass over a batch: its head's outputs by vision token, their summed likeness (`summed_cosine`), encoder outputs."""
+    """The teacher's pass over a batch: its head's outputs by vision token, their summed likeness (`summed_cosine`), encoder outputs.
+
+    For auxiliary losses: the vision tokens' features, if one reads them, and what `taught_by` gave.
+    """
 
     outputs: Float[Tensor, "vision prototype"]
     cosine: Float[Tensor, ""]
     encoded: EncoderOutput
+    features: TokenFeatures | None = None
+    taught: Mapping[str, Any] = field(default_factory=dict)
 
 
 class LaVer(Objective):
     """The LaVer objective: language, masked latent and Gram terms of a student on masked pictures, its teacher on unmasked ones.
 
-    Its modules are trained beside the VLM (vision head, mask embedding) or updated (centre of the teacher's outputs).
+    Its modules are trained beside the VLM (vision head, mask embedding) or updated (centre of the teacher's outputs). The auxiliary
+    losses `beside` it, by name, read the pass over masked pictures.
     """
 
-    def __init__(self, config: Any, settings: LaverConfig | None = None) -> None:
+    def __init__(self, config: Any, settings: LaverConfig | None = None, beside: Mapping[str, AuxiliaryLoss] | None = None) -> None:
         super().__init__()
         settings = settings or LaverConfig()
         width = config.get_text_config().hidden_size
@@ -102,19 +119,20 @@ class LaVer(Objective):
         self.head = VisionHead(width, settings.head_hidden, settings.head_width or width, settings.head_init)
         self.mask_embedding = MaskEmbedding(width, settings.mask_std)
         self.centre = Centre(settings.head_width or width, settings.centre_momentum)
+        self.beside = nn.ModuleDict(beside or {})
+
+    @property
+    def ema(self) -> EMASchedule:
+        """The teacher's schedule."""
+        return self.settings.ema
 
     def mask_ratio(self, step: int, num_steps: int) -> float:
         """The fraction of vision tokens masked at a step, 0 to 1."""
-        ratio = self.settings.mask_ratio
-        return ratio if self.settings.mask_ramp == "constant" else cosine_ramp(step / max(num_steps, 1), 0.0, ratio)
+        return scheduled_ratio(self.settings.mask_ratio, self.settings.mask_ramp, step, num_steps)
 
     def prepare(self, batch: Mapping[str, Any], step: int, num_steps: int) -> Mapping[str, Any]:
         """The batch with `masked` (row, token) and `masked_index` (positions among the vision tokens), by the mask ratio of the step."""
-        plan, device = plan_of(batch), batch["input_ids"].device
-        # On the host, where the draws are: the number of masked tokens is needed there before any pass.
-        masked = masked_tokens(plan.rank, plan.size, plan.dither, self.mask_ratio(step, num_steps))
-        index = masked.flatten()[plan.layout.vision_index].nonzero()[:, 0]
-        return {**batch, "plan": plan, "masked": masked.to(device, non_blocking=True), "masked_index": index.to(device, non_blocking=True)}
+        return prepared_for(self._beside, with_masks(batch, self.mask_ratio(step, num_steps)))
 
     def counts(self, batch: Mapping[str, Any]) -> Mapping[str, int]:
         sizes, num_masked = plan_of(batch).layout.sizes(), len(batch["masked_index"])
@@ -128,6 +146,7 @@ class LaVer(Objective):
             "teacher_cosine": num_with_pairs,
             **dict.fromkeys(PER_TOKEN, num_masked),
             **dict.fromkeys(PER_BATCH, int(num_masked > 0)),
+            **counts_of(self._beside, batch),
         }
 
     def teach(self, model: nn.Module, batch: Mapping[str, Any]) -> TeacherOutputs:
@@ -141,25 +160,39 @@ class LaVer(Objective):
         else:
             pass_inputs = part_inputs(config, replace(inputs, masked=None), plan_of(batch).prefix)
         encoded = EncoderOutput()
-        vision = self._vision(run_forward(model, pass_inputs, self.settings.adaptation, encoded=encoded), pass_inputs)
-        return TeacherOutputs(self.head(vision), summed_cosine(vision, inputs.layout.sizes()), encoded)
+        # Here, since a frozen connector runs in the first pass alone.
+        with recording(model, any(loss.reads_features for loss in self._beside)) as features:
+            output = run_forward(model, pass_inputs, self.settings.adaptation, encoded=encoded)
+        vision = self._vision(output, pass_inputs)
+        taught = taught_by(dict(zip(self.beside, self._beside, strict=True)), model, batch)
+        return TeacherOutputs(self.head(vision), summed_cosine(vision, inputs.layout.sizes()), encoded, features, taught)
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> Terms:
         """The terms of a batch that holds `masked` and the teacher's `teacher_outputs`."""
         teacher_outputs: TeacherOutputs = batch["teacher_outputs"]
         inputs = self._inputs(model, batch)
         options = (self.settings.adaptation, self.mask_embedding, teacher_outputs.encoded)
+        at_head = head_losses(self._beside)
         if self.settings.branch == "joint":
-            pass_inputs = inputs
-            loss, output = answer_loss(model, inputs, batch["labels"], *options)
+            pass_inputs, answers = inputs, None
         else:
             unmasked = (self.settings.adaptation, None, teacher_outputs.encoded)
-            loss, _ = answer_loss(model, replace(inputs, masked=None), batch["labels"], *unmasked)
+            answers = answer_loss(model, replace(inputs, masked=None), batch, *unmasked, beside=at_head)
             pass_inputs = part_inputs(base_model(model).config, inputs, plan_of(batch).pictures)
-            output = run_forward(model, pass_inputs, *options)
-        terms = self._visual_terms(self._vision(output, pass_inputs), inputs.layout.sizes(), batch["masked_index"], teacher_outputs)
-        language = Term(loss, int(batch["labels"].numel()), self.settings.language_weight)
-        return {"language": language, **terms}
+
+        def run() -> AnswerPass:
+            if answers is None:
+                return answer_loss(model, inputs, batch, *options, beside=at_head)
+            return replace(answers, output=run_forward(model, pass_inputs, *options))
+
+        total, seen = watched_pass(model, batch, pass_inputs, self._beside, run, teacher_outputs.features, teacher_outputs.taught)
+        terms = self._visual_terms(self._vision(seen.output, pass_inputs), seen.sizes, batch["masked_index"], teacher_outputs)
+        language = Term(total, int(batch["labels"].numel()), self.settings.language_weight)
+        return {"language": language, **terms, **{name: term for each in self._beside for name, term in each(seen).items()}}
+
+    @property
+    def _beside(self) -> tuple[AuxiliaryLoss, ...]:
+        return tuple(loss for loss in self.beside.values() if isinstance(loss, AuxiliaryLoss))
 
     def _visual_terms(
         self, vision: Float[Tensor, "vision dim"], sizes: list[int], masked: Int[Tensor, " masked"], teacher_outputs: TeacherOutputs

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from theodolite.models.pass_inputs import plan_of
 from theodolite.records.errors import BadInput
 
 
@@ -44,3 +47,12 @@ def masked_tokens(
     if not 0 <= ratio <= 1:
         raise BadInput(f"the mask ratio is {ratio}; it must be from 0 to 1")
     return (rank >= 0) & (rank < torch.floor(ratio * size.double() + dither.double()))
+
+
+def with_masks(batch: Mapping[str, Any], ratio: float) -> dict[str, Any]:
+    """The batch with its plan, `masked` (row, token) and `masked_index` (positions among vision tokens), at a mask ratio from 0 to 1."""
+    plan, device = plan_of(batch), batch["input_ids"].device
+    # On the host, where the draws are: the number of masked tokens is needed there before any pass.
+    masked = masked_tokens(plan.rank, plan.size, plan.dither, ratio)
+    index = masked.flatten()[plan.layout.vision_index].nonzero()[:, 0]
+    return {**batch, "plan": plan, "masked": masked.to(device, non_blocking=True), "masked_index": index.to(device, non_blocking=True)}

@@ -19,6 +19,11 @@ def cosine_ramp(progress: float, start: float = 0.0, end: float = 0.05) -> float
     return (1 - done) * start + done * end  # both ends come out exactly
 
 
+def scheduled_ratio(ratio: float, ramp: str, step: int, num_steps: int) -> float:
+    """The mask ratio at a step, 0 to 1: from 0 to `ratio` along a cosine, or `ratio` throughout for the ramp "constant"."""
+    return ratio if ramp == "constant" else cosine_ramp(step / max(num_steps, 1), 0.0, ratio)
+
+
 @dataclass(frozen=True)
 class EMASchedule:
     """Period and decay of the teacher's updates, `teacher = decay * teacher + (1 - decay) * student`. Published: 0.95, every 100 steps.

@@ -8,7 +8,7 @@ import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from theodolite.records.advice import Advice
 from theodolite.records.blind import BlindRecord
@@ -38,6 +38,7 @@ ROWS_FILE = "rows.parquet"
 PICTURES_FILE = "pictures.parquet"
 THUMBNAILS_FILE = "thumbnails.parquet"
 WORDS: Mapping[object, tuple[str, str]] = {
+    JsonValue: ("any JSON value", "any JSON values"),
     str: ("text", "text"),
     int: ("whole number", "whole numbers"),
     float: ("number", "numbers"),

@@ -78,6 +78,13 @@ class GridRun(Part):
     cells: tuple[MovedCell, ...] = Field(description="one for each factor, query, form, and whether the truth moves")
     answered: tuple[AnsweredRight, ...] = Field(description="one for each query, form and kind of scenes")
     gap: dict[str, float] = Field(description="relative modality gap by site, 0 to 2; empty: not measured")
+    decoded: dict[str, dict[str, float]] = Field(
+        default_factory=dict,
+        description="normalised accuracy of a probe, 0 chance to 1 always right, by factor and site (the ladder); empty: not measured",
+    )
+    cosine: dict[str, float] = Field(
+        default_factory=dict, description="mean cosine between the vision tokens of a picture, -1 to 1, by site; empty: not measured"
+    )
     survey_sha256: str = Field(description="over the whole survey.json that this line is taken from")
     revision: str | None = Field(description="revision of the code that made it, with +changes if files differed; null: not a checkout")
     torch: str = Field(description="version of torch that made it")

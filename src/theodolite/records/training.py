@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from theodolite.records.part import Part
 from theodolite.records.reading import MARK
@@ -22,7 +22,7 @@ class TrainedOn(Part):
     strength: float = Field(description="how often the cause sets the effect, 0 to 1")
     policy: str = Field(description="which questions are asked of which scenes, as --ask takes it")
     source: str = Field(description="policy: asked as the policy says; official: the world's own training questions, unchanged")
-    recipe: dict[str, str | int | float | dict[str, int | float]] = Field(description="every setting of the training recipe by its name")
+    recipe: dict[str, JsonValue] = Field(description="every setting of the training recipe by its name")
     seed: int = Field(description="seed of the training run")
     num_pictures: int = Field(description="distinct pictures")
 

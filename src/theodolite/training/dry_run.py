@@ -23,13 +23,13 @@ from theodolite.data.packing import PackingCollator
 from theodolite.data.sources import TrainingExample
 from theodolite.models.families import Family, family_of
 from theodolite.models.pictures import PictureReader
-from theodolite.objectives.language import Language
-from theodolite.objectives.laver import LaVer
+from theodolite.objectives.auxiliary import AuxiliaryLoss
 from theodolite.records.errors import BadInput, UnknownName
 from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.paper_models import PAPER_MODELS, PaperModel, build_on_meta, build_twin, paper_model
 from theodolite.training.recipes import RECIPES, Stage, StagedRecipe
 from theodolite.training.stage_data import StageData
+from theodolite.training.stage_objective import stage_objective
 from theodolite.training.stage_runner import prepare_model, train_stage
 
 GIB = 2**30
@@ -96,7 +96,7 @@ def stage_cost(recipe: StagedRecipe, stage: Stage, paper: PaperModel, num_gpus: 
         raise BadInput(f"a batch of {stage.batch} cannot be divided among {num_gpus} GPUs in parts of {micro}; give another number of GPUs")
     model = prepare_model(build_on_meta(paper), recipe, stage)
     with torch.device("meta"):
-        objective = Language(recipe.adaptation) if stage.laver is None else LaVer(model.config, stage.laver)
+        objective = stage_objective(model, recipe, stage)
     module = ObjectiveModule(model, objective)
     step_flops = stage.batch * sample_flops(module, recipe, stage, paper)
     shard_as_one_of(module, num_gpus)
@@ -161,7 +161,8 @@ def sample_flops(module: ObjectiveModule, recipe: StagedRecipe, stage: Stage, pa
     total += encodes * layer_flops(model.get_submodule(family.encoder), vision, paper.patches, without=family.connector, model=model)
     if stage.laver is not None:
         total += 4.0 * 2 * pictures * _weights(module.objective.head)
-    return float(total)
+    auxiliary = [loss for loss in module.objective.modules() if isinstance(loss, AuxiliaryLoss)]
+    return float(total + 3.0 * 2 * pictures * sum(map(_weights, auxiliary)))
 
 
 def layer_flops(part: nn.Module, config: Any, tokens: int, without: tuple[str, ...] = (), model: nn.Module | None = None) -> float:

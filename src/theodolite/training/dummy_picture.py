@@ -72,7 +72,8 @@ class DummyPicture:
         layout, draws = vars(plan.layout), {"rank": plan.rank, "dither": plan.dither}
         fields = {name: _with_row(layout.get(name, draws.get(name)), more, filler) for name, filler in {"sample": NONE, **FILLERS}.items()}
         fields["sample"][rows, : self.tokens] = plan.layout.sample.max().clamp(min=NONE) + 1
-        return replace(BatchPlan.of(fields, plan.multiple, self.encoder), dummy=rows * width + torch.arange(self.tokens)[None])
+        dummy = rows * width + torch.arange(self.tokens)[None]
+        return replace(BatchPlan.of(fields, plan.multiple, self.encoder), dummy=dummy, num_pairs=plan.num_pairs)
 
 
 def pictured(batches: Sequence[Mapping[str, Any]]) -> list[int]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from theodolite.objectives.laver import LaVer, TeacherOutputs
 from theodolite.objectives.terms import Objective, Terms
+from theodolite.objectives.visual import VisualObjective
 from theodolite.training.refusals import refuse_reentrant
 
 
@@ -19,11 +20,11 @@ class ObjectiveModule(nn.Module):
         super().__init__()
         self.vlm, self.objective = vlm, objective
 
-    def forward(self, batch: Mapping[str, Any], step: int, teaching: bool = False) -> Terms | TeacherOutputs:
+    def forward(self, batch: Mapping[str, Any], step: int, teaching: bool = False) -> Terms | TeacherOutputs | dict[str, Any]:
         """The objective's terms; with `teaching`, the teacher's outputs (the caller swaps in the teacher's weights)."""
         if teaching:
-            if not isinstance(self.objective, LaVer):
-                raise TypeError(f"{type(self.objective).__name__} has no teacher; expected LaVer")
+            if not isinstance(self.objective, LaVer | VisualObjective):
+                raise TypeError(f"{type(self.objective).__name__} has no teacher")
             return self.objective.teach(self.vlm, batch)
         return self.objective(self.vlm, batch, step)
 

@@ -1,4 +1,4 @@
-"""Recipes of tours and grids: one stage of next-token prediction on a small model."""
+"""Recipes of tours and grids: one stage on a small model, of next-token prediction and what may stand beside it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from theodolite.models.construction.frontends import FrontEnd
 from theodolite.models.exported.connectors import Connector
 from theodolite.models.forward import Adaptation
 from theodolite.models.freezing import Part
+from theodolite.objectives.laver import LaverConfig
+from theodolite.objectives.visual import AuxiliaryConfig
 from theodolite.training.recipes import Attention, Stage, StagedRecipe, TinyModel
 
 # Fields of `Recipe` that runs made before they existed lack, with the value that those runs had.
-LATER: Mapping[str, Any] = {"tower": "frozen"}
+LATER: Mapping[str, Any] = {"tower": "frozen", "laver": None, "auxiliary": None, "adaptation": asdict(Adaptation())}
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class Recipe:
     connector: Connector = "mlp"
     # Whether the front end keeps its weights, or is trained with the rest.
     tower: Literal["frozen", "trained"] = "frozen"
+    # What stands beside next-token prediction, and the changes to the model; the control of visual losses has the latter alone.
+    laver: LaverConfig | None = None
+    auxiliary: AuxiliaryConfig | None = None
+    adaptation: Adaptation = field(default_factory=Adaptation)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -63,16 +69,18 @@ class Recipe:
             clip_norm=self.clip_norm,
             save_every=0,
             beta2=self.beta2,
+            laver=self.laver,
+            auxiliary=self.auxiliary,
         )
 
     @property
     def staged(self) -> StagedRecipe:
-        """The equivalent staged recipe, of one stage on the unadapted model."""
+        """The equivalent staged recipe, of one stage."""
         return StagedRecipe(
             self.name,
             TinyModel(self.decoder, self.frontend),
             (self.stage,),
-            adaptation=Adaptation(),
+            adaptation=self.adaptation,
             precision=self.precision,
             attention=self.attention,
             micro_batch=self.batch,

@@ -12,8 +12,9 @@ import numpy as np
 from torch import nn
 
 from theodolite.data.drops import MAX_DAMAGED_FRAC
-from theodolite.data.examples import ExampleSet, QuestionAnswer, draw_questions
+from theodolite.data.examples import ExampleSet, QuestionAnswer, draw_questions, question_rng
 from theodolite.data.packing import PackingCollator
+from theodolite.data.partners import draw_partners
 from theodolite.data.sources import LlavaJson
 from theodolite.data.tables import from_datasets
 from theodolite.models.construction.build import build_vlm
@@ -21,7 +22,7 @@ from theodolite.models.construction.join import join_vlm
 from theodolite.models.load import load_vlm
 from theodolite.records.errors import BadInput
 from theodolite.training.recipes import JoinedModel, Stage, StagedRecipe, TinyModel, WholeModel
-from theodolite.training.stage_data import RecipeData, StageData, stage_data
+from theodolite.training.stage_data import RecipeData, StageData, refuse_pairs, stage_data
 from theodolite.worlds.shapes.world import Shapes
 from theodolite.worlds.world import World
 
@@ -40,6 +41,7 @@ DESCRIBE = "describe the picture."
 def shapes_recipe_data(recipe: StagedRecipe, seed: int, num_pictures: int = NUM_PICTURES) -> RecipeData:
     """A small LLaVA from scratch on the tour's shapes world (shape and colour correlated): captions that name every factor, then the
     recipe's questions. Pictures without questions are left out. Raises `BadInput`."""
+    refuse_pairs([stage for stage in recipe.stages if stage.data == "captions"], "captions")
     model = recipe.model
     if not isinstance(model, TinyModel) or recipe.world is None:
         raise BadInput(f"{recipe.name} is no recipe of a tiny model on the shapes world; use file_recipe_data or packaged_recipe_data")
@@ -47,19 +49,22 @@ def shapes_recipe_data(recipe: StagedRecipe, seed: int, num_pictures: int = NUM_
     policy = world.policy(recipe.world.policy)
 
     @cache
-    def examples(data: str) -> ExampleSet:
+    def examples(data: str, pair_frac: float) -> ExampleSet:
         scenes = world.sample(num_pictures, np.random.default_rng([seed, 0]))
         questions = factor_captions(world, scenes) if data == "captions" else draw_questions(world, scenes, policy, seed)
         asked = np.array([bool(items) for items in questions])
         if not asked.any():
             raise BadInput(f"{policy} asks nothing of any of {num_pictures:,} pictures; raise its rates")
-        return ExampleSet(world.render(scenes.take(asked)), tuple(items for items in questions if items))
+        queries = [items for items in policy.draw(scenes, world.prior, question_rng(seed)) if items]
+        scenes = scenes.take(asked)
+        partners = draw_partners(world, scenes, queries, seed, pair_frac)
+        return ExampleSet(world.render(scenes), tuple(items for items in questions if items), partners=partners)
 
     def start() -> tuple[nn.Module, Any]:
         return build_vlm([*world.texts, DESCRIBE, *_every_caption(world)], seed, decoder=model.decoder, frontend=model.frontend)
 
     def for_stage(stage: Stage, vlm: nn.Module, processor: Any) -> StageData:
-        return stage_data(examples(stage.data), stage, vlm, processor, seed)
+        return stage_data(examples(stage.data, stage.pair_frac), stage, vlm, processor, seed)
 
     return RecipeData(start, for_stage)
 
@@ -81,6 +86,7 @@ def file_recipe_data(recipe: StagedRecipe, sources: Mapping[str, str], seed: int
     At most `max_damaged_frac` (0 to 1) of the examples may be unreadable or malformed. Raises `BadInput` if the data of a stage is missing,
     or if no stage uses a name.
     """
+    refuse_pairs(recipe.stages, "files and data sets")
     expected = tuple(dict.fromkeys(stage.data for stage in recipe.stages))
     if missing := [name for name in expected if name not in sources]:
         raise BadInput(f"{recipe.name} needs data named {', '.join(missing)}; give --data {missing[0]}=FILE.json:PICTURES or =DATASET")

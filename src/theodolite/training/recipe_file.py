@@ -16,7 +16,14 @@ from theodolite.training.recipes import BETA2, StagedRecipe
 
 RECIPE = "recipe.json"
 # Fields that older versions did not have, with the value that does what those did: their runs must still resume.
-LATER_FIELDS: Mapping[str, Any] = {"beta2": BETA2, "head_learning_rate": None, "head_init": "default", "decay_end": None}
+LATER_FIELDS: Mapping[str, Any] = {
+    "beta2": BETA2,
+    "head_learning_rate": None,
+    "head_init": "default",
+    "decay_end": None,
+    "auxiliary": None,
+    "interventional": None,
+}
 
 
 def claim(recipe: StagedRecipe, seed: int, out: Path, *, overwrite: bool) -> None:

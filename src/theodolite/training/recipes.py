@@ -17,6 +17,7 @@ from theodolite.models.forward import Adaptation
 from theodolite.models.freezing import Part
 from theodolite.objectives.laver import LaverConfig
 from theodolite.objectives.schedules import EMASchedule
+from theodolite.objectives.visual import AuxiliaryConfig, auxiliary_named
 
 MIXED = Adaptation("mixed", "2d")
 BETA2 = 0.999  # of AdamW
@@ -29,9 +30,9 @@ AtLeast0, AtLeast1, AtLeast3 = (Annotated[int, Field(ge=least)] for least in (0,
 class Stage:
     """One training stage: trained parts, name of its data, length and hyperparameters.
 
-    `batch` counts samples per optimizer step, over all processes and accumulated micro-batches. `laver` None is plain next-token
-    prediction on the adapted model. `lora_rank` above 0 trains LoRA adapters of that rank instead of the language model, merged at the end
-    of the stage. A checkpoint is written every `save_every` steps; 0 means none.
+    `batch` counts samples per optimizer step, over all processes and accumulated micro-batches. `laver` and `auxiliary` None is plain
+    next-token prediction on the adapted model; auxiliary losses stand alone or beside LaVer's. `lora_rank` above 0 trains LoRA adapters of
+    that rank instead of the language model, merged at the end of the stage. A checkpoint is written every `save_every` steps; 0 means none.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Stage:
     learning_rate: float
     warmup_steps: int
     laver: LaverConfig | None = None
+    auxiliary: AuxiliaryConfig | None = None
     max_length: int = 2048
     # Samples are packed into rows of this many tokens; None means one sample per row.
     row_length: int | None = None
@@ -50,6 +52,11 @@ class Stage:
     lora_rank: int = 0
     save_every: int = 500
     beta2: float = BETA2
+
+    @property
+    def pair_frac(self) -> float:
+        """The fraction (0 to 1) of pictures that need a partner."""
+        return 0.0 if self.auxiliary is None else self.auxiliary.pair_frac
 
 
 @dataclass(frozen=True)
@@ -109,8 +116,8 @@ class StagedRecipe:
         return "sdpa" if self.attention == FLEX else self.attention
 
 
-def tiny_laver() -> StagedRecipe:
-    """All three stages on the shapes world, in minutes on two cores.
+def tiny_laver(laver: bool = True, auxiliary: str = "") -> StagedRecipe:
+    """All three stages on the shapes world, in minutes on two cores; `auxiliary` names losses of the second, such as "pixels+align".
 
     Differs from the paper as a model from scratch requires: stage 1 also trains the untrained decoder, and learning rates suit small
     models. It uses the joint branch, the teacher's period as the published fraction of the run, and eager attention in bf16, the
@@ -118,7 +125,7 @@ def tiny_laver() -> StagedRecipe:
     """
     # 62 updates over the run, as in the paper's 6,250 steps with a period of 100; a period of 100 steps would make one.
     ema = EMASchedule(every=0.016)
-    laver = LaverConfig(branch="joint", head_hidden=294, ema=ema)
+    visual = LaverConfig(branch="joint", head_hidden=294, ema=ema) if laver else None
     both: tuple[Part, ...] = ("connector", "language_model")
     common = Stage("", both, "", steps=0, batch=64, learning_rate=1e-3, warmup_steps=10, weight_decay=0.01, max_length=512, save_every=20)
     return StagedRecipe(
@@ -126,7 +133,7 @@ def tiny_laver() -> StagedRecipe:
         model=TinyModel(),
         stages=(
             replace(common, name="align", data="captions", steps=80),
-            replace(common, name="laver", data="questions", steps=160, laver=laver),
+            replace(common, name="laver", data="questions", steps=160, laver=visual, auxiliary=auxiliary_named(auxiliary)),
             replace(common, name="instruct", data="questions", steps=80, learning_rate=5e-4),
         ),
         attention="eager",
@@ -136,13 +143,19 @@ def tiny_laver() -> StagedRecipe:
 
 
 def smol(
-    data: Literal["easy_vqa"] = "easy_vqa", laver: bool = True, lora_rank: AtLeast0 = 0, steps: AtLeast3 = 600, batch: AtLeast1 = 8
+    data: Literal["easy_vqa"] = "easy_vqa",
+    laver: bool = True,
+    auxiliary: str = "",
+    lora_rank: AtLeast0 = 0,
+    steps: AtLeast3 = 600,
+    batch: AtLeast1 = 8,
 ) -> StagedRecipe:
     """SmolLM2-135M-Instruct with EfficientNet-Lite0, both pretrained, from packages, in under 90 minutes on two cores.
 
     Stage 1 aligns the connector on captions of OpenMoji and easy-VQA; stages 2 and 3 train on the official training questions, stage 2
-    with LaVer. `laver` off is the control, with the same pictures, questions, order and steps. `steps` is the sum over stages 2 and 3.
-    Pictures of 96 pixels give 6 x 6 tokens, since one token costs more in this language model than the whole encoder.
+    with LaVer. `laver` off is the control, with the same pictures, questions, order and steps; `auxiliary` names further losses of stage
+    2. `steps` is the sum over stages 2 and 3. Pictures of 96 pixels give 6 x 6 tokens, since one token costs more in this language model
+    than the whole encoder.
     """
     visual = LaverConfig(branch="joint", head_hidden=1316, ema=EMASchedule(every=0.016)) if laver else None
     both: tuple[Part, ...] = ("connector", "language_model")
@@ -154,7 +167,7 @@ def smol(
         model=JoinedModel("lite0:96/16", "smollm2"),
         stages=(
             replace(common, name="align", trains=("connector",), data="captions", steps=60, batch=4 * batch, learning_rate=2e-3),
-            replace(common, name="laver", steps=steps * 2 // 3, laver=visual, lora_rank=lora_rank),
+            replace(common, name="laver", steps=steps * 2 // 3, laver=visual, auxiliary=auxiliary_named(auxiliary), lora_rank=lora_rank),
             replace(common, name="instruct", steps=steps - steps * 2 // 3, lora_rank=lora_rank),
         ),
         attention="eager",
@@ -164,41 +177,54 @@ def smol(
     )
 
 
-def paper_stages() -> tuple[Stage, ...]:
-    """The paper's three stages: 558K captions, 800K of FineVision with LaVer, 800K of LLaVA-OneVision; batch 128, cosine, length 2048."""
+def paper_stages(laver: bool = True, auxiliary: str = "") -> tuple[Stage, ...]:
+    """The paper's three stages: 558K captions, 800K of FineVision with LaVer, 800K of LLaVA-OneVision; batch 128, cosine, length 2048.
+
+    `laver` off is plain next-token prediction; `auxiliary` names losses of the second stage, alone or beside LaVer's.
+    """
     common = Stage("", ("connector", "language_model"), "", steps=6250, batch=128, learning_rate=2e-5, warmup_steps=100)
     return (
         replace(common, name="align", trains=("connector",), data="captions", steps=4360, learning_rate=2e-3, warmup_steps=500),
-        replace(common, name="laver", data="visual", laver=LaverConfig()),
+        replace(common, name="laver", data="visual", laver=LaverConfig() if laver else None, auxiliary=auxiliary_named(auxiliary)),
         replace(common, name="instruct", data="instructions"),
     )
 
 
-def laver_siglip2(attention: Attention = "sdpa") -> StagedRecipe:
+def laver_siglip2(attention: Attention = "sdpa", laver: bool = True, auxiliary: str = "") -> StagedRecipe:
     """The paper's model with SigLIP2 and Qwen2.5-7B, all three stages."""
     model = JoinedModel("google/siglip2-so400m-patch14-384", "Qwen/Qwen2.5-7B-Instruct")
-    return StagedRecipe("laver-siglip2", model, paper_stages(), attention=attention, gradient_checkpointing=True)
+    return StagedRecipe("laver-siglip2", model, paper_stages(laver, auxiliary), attention=attention, gradient_checkpointing=True)
 
 
-def laver_clip(attention: Attention = "sdpa") -> StagedRecipe:
+def laver_clip(attention: Attention = "sdpa", laver: bool = True, auxiliary: str = "") -> StagedRecipe:
     """The paper's model with CLIP and Qwen2.5-7B, all three stages."""
     model = JoinedModel("openai/clip-vit-large-patch14-336", "Qwen/Qwen2.5-7B-Instruct")
-    return StagedRecipe("laver-clip", model, paper_stages(), attention=attention, gradient_checkpointing=True)
+    return StagedRecipe("laver-clip", model, paper_stages(laver, auxiliary), attention=attention, gradient_checkpointing=True)
 
 
-def laver_qwen2_5_vl(attention: Attention = "sdpa") -> StagedRecipe:
+def laver_qwen2_5_vl(attention: Attention = "sdpa", laver: bool = True, auxiliary: str = "") -> StagedRecipe:
     """Fine-tuning of Qwen2.5-VL-7B without the alignment stage, since its connector is trained; M-RoPE is the model's own."""
     model = WholeModel("Qwen/Qwen2.5-VL-7B-Instruct")
     return StagedRecipe(
-        "laver-qwen2.5-vl", model, _any_size(paper_stages()[1:]), attention=attention, gradient_checkpointing=True, micro_batch=1
+        "laver-qwen2.5-vl",
+        model,
+        _any_size(paper_stages(laver, auxiliary)[1:]),
+        attention=attention,
+        gradient_checkpointing=True,
+        micro_batch=1,
     )
 
 
-def laver_llava_onevision(attention: Attention = "sdpa") -> StagedRecipe:
+def laver_llava_onevision(attention: Attention = "sdpa", laver: bool = True, auxiliary: str = "") -> StagedRecipe:
     """Fine-tuning of LLaVA-OneVision-7B without the alignment stage, since its connector is trained."""
     model = WholeModel("llava-hf/llava-onevision-qwen2-7b-ov-hf")
     return StagedRecipe(
-        "laver-llava-onevision", model, _any_size(paper_stages()[1:]), attention=attention, gradient_checkpointing=True, micro_batch=1
+        "laver-llava-onevision",
+        model,
+        _any_size(paper_stages(laver, auxiliary)[1:]),
+        attention=attention,
+        gradient_checkpointing=True,
+        micro_batch=1,
     )
 
 

@@ -44,7 +44,7 @@ class Origin:
 def train_on_examples(
     model: nn.Module, processor: Any, examples: ExampleSet, recipe: Recipe, *, origin: Origin, seed: int, progress: Progress = silent
 ) -> TrainingOutcome:
-    """Trains a model by next-token prediction on the examples' answers, in place: a recipe of one stage.
+    """Trains a model on the examples' answers by the recipe's objective, in place: a recipe of one stage.
 
     Raises `NonFiniteLoss`, and `BadInput` if a launcher started several processes.
     """

@@ -15,7 +15,7 @@ from theodolite.models.construction.join import join_vlm, with_pictures
 from theodolite.records.errors import BadInput
 from theodolite.records.folder import cache_folder
 from theodolite.training.recipes import JoinedModel, Stage, StagedRecipe
-from theodolite.training.stage_data import RecipeData, StageData, stage_data
+from theodolite.training.stage_data import RecipeData, StageData, refuse_pairs, stage_data
 from theodolite.worlds.openmoji.data import captioned_emoji, draw_emoji
 from theodolite.worlds.registry import world_named
 from theodolite.worlds.world import World
@@ -34,6 +34,7 @@ def packaged_recipe_data(recipe: StagedRecipe, seed: int) -> RecipeData:
     model, name = recipe.model, recipe.questions
     if not isinstance(model, JoinedModel) or name is None:
         raise BadInput(f"{recipe.name} is no recipe of packaged data; use file_recipe_data or shapes_recipe_data")
+    refuse_pairs(recipe.stages, "captions and official questions")
     world = world_named(name)
 
     @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from theodolite.data.examples import ExampleSet, training_order
 from theodolite.models.cached_features import FeatureCache
 from theodolite.models.construction.frontends import Pixels
 from theodolite.models.conversation_tokenizer import QuestionTokenizer
+from theodolite.records.errors import BadInput
 from theodolite.training.recipes import Stage
 
 
@@ -34,6 +35,15 @@ class RecipeData:
 
     start: Callable[[], tuple[nn.Module, Any]]
     for_stage: Callable[[Stage, nn.Module, Any], StageData]
+
+
+def refuse_pairs(stages: Sequence[Stage], data: str) -> None:
+    """Raises `BadInput` if one of the stages needs partners of its pictures, where its data has none."""
+    if needing := [stage.name for stage in stages if stage.pair_frac]:
+        raise BadInput(
+            f"stage {needing[0]} has interventional, which needs pairs of pictures that differ in one factor; {data} have none: train on "
+            "a world's questions, or leave it out"
+        )
 
 
 def stage_data(examples: ExampleSet, stage: Stage, vlm: Any, processor: Any, seed: int, features: FeatureCache | None = None) -> StageData:

@@ -24,7 +24,7 @@ from theodolite.models.families import family_of
 from theodolite.models.forward import adapt, base_model
 from theodolite.models.freezing import set_trainable
 from theodolite.models.load import load_vlm
-from theodolite.objectives.language import Language
+from theodolite.objectives.visual import VisualObjective
 from theodolite.records.errors import BadInput, Interrupted
 from theodolite.records.folder import sole_writer, whole_folder, write_whole
 from theodolite.records.machine_faults import is_out_of_memory, machine_fault, no_tracebacks_of_full_disks
@@ -33,13 +33,15 @@ from theodolite.records.training_log import WARNINGS
 from theodolite.training.arguments import training_arguments
 from theodolite.training.checkpoint import last_whole, newest_whole, step_of
 from theodolite.training.interrupts import StopAtSignal, StopSignals
+from theodolite.training.laver_trainer import LaverTrainer, TeacherTrainer
 from theodolite.training.loss_monitor import LossMonitor
 from theodolite.training.objective_module import ObjectiveModule
 from theodolite.training.recipe_file import claim
 from theodolite.training.recipes import Stage, StagedRecipe
 from theodolite.training.stage_data import RecipeData, StageData
+from theodolite.training.stage_objective import stage_objective
 from theodolite.training.step_metrics import JsonLinesLog
-from theodolite.training.trainer import LaverTrainer, ObjectiveTrainer
+from theodolite.training.trainer import ObjectiveTrainer
 
 # Dropped examples, with reasons.
 DROPPED = "dropped.json"
@@ -179,10 +181,13 @@ def train_stage(
         "max_damaged_frac": data.max_damaged_frac,
     }
     torch.manual_seed(seed)  # for head and mask embedding
+    trainer: ObjectiveTrainer
     if stage.laver is not None:
-        trainer: ObjectiveTrainer = LaverTrainer(model, replace(stage.laver, adaptation=recipe.adaptation), **options)
+        trainer = LaverTrainer(model, replace(stage.laver, adaptation=recipe.adaptation), stage.auxiliary, **options)
     else:
-        trainer = ObjectiveTrainer(ObjectiveModule(model, Language(recipe.adaptation)), **options)
+        objective = stage_objective(model, recipe, stage)
+        teaches = isinstance(objective, VisualObjective) and objective.ema is not None
+        trainer = (TeacherTrainer if teaches else ObjectiveTrainer)(ObjectiveModule(model, objective), **options)
     trainer.remove_callback(PrinterCallback)
     if signals is not None:
         trainer.add_callback(StopAtSignal(signals))  # last, so that it sees signals which came within the others

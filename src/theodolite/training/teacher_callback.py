@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from theodolite.objectives.laver import LaVer, TeacherOutputs
+from theodolite.objectives.laver import LaVer
 from theodolite.objectives.teacher import Teacher
 from theodolite.objectives.terms import at_least_single
+from theodolite.objectives.visual import VisualObjective
 from theodolite.records.errors import BadInput
 from theodolite.training.checkpoint import read_tensors
 from theodolite.training.objective_module import ObjectiveModule
@@ -29,13 +30,17 @@ CENTRE = "objective.centre.value"
 
 
 class TeacherCallback(TrainerCallback):
-    """Teacher and centre of a LaVer run. Add it to a Trainer's callbacks and call `teach` before each student pass.
+    """Teacher of a run, and LaVer's centre. Add it to a Trainer's callbacks and call `teach` before each student pass.
 
     The centre is updated once per step, by the mean over all micro-batches and processes, so any split of a batch gives the same step.
+    Raises `ValueError` for an objective without a teacher.
     """
 
-    def __init__(self, objective_module: ObjectiveModule, objective: LaVer) -> None:
-        self.objective_module, self.objective = objective_module, objective
+    def __init__(self, objective_module: ObjectiveModule, objective: LaVer | VisualObjective) -> None:
+        if objective.ema is None:
+            raise ValueError("no loss of the objective has a teacher")
+        self.objective_module, self.objective, self.ema = objective_module, objective, objective.ema
+        self._centre = objective.centre if isinstance(objective, LaVer) else None
         self.teacher: Teacher | None = None
         self.resumed: Path | None = None
         # Whether the centre's sum over processes travels with a trainer's exchange before the next step, which is the first to need it.
@@ -51,9 +56,9 @@ class TeacherCallback(TrainerCallback):
         if not counted:
             self._catch_up()
         with self._present().teaching(self.objective_module):
-            teacher_outputs: TeacherOutputs = model(batch, step, teaching=True)
+            teacher_outputs = model(batch, step, teaching=True)
+        if counted and self._centre is not None:
             total = at_least_single(teacher_outputs.outputs).sum(dim=0)
-        if counted:
             self._total = total if self._total is None else self._total + total
             self._count += len(teacher_outputs.outputs)
         return {**batch, "teacher_outputs": teacher_outputs}
@@ -82,17 +87,23 @@ class TeacherCallback(TrainerCallback):
         """
         if not delayed:
             self._catch_up()
-        if self.objective.settings.ema.due(step, num_steps):
-            self._present().update(self.objective_module, self.objective.settings.ema.decay_at(step, num_steps))
+        if self.ema.due(step, num_steps):
+            self._present().update(self.objective_module, self.ema.decay_at(step, num_steps))
 
     def delayed_sums(self) -> Float[Tensor, " entry"]:
-        """This process's sums for a step's move of the centre: the teacher's outputs, and their number last, which stays on the device."""
-        total = self.objective.centre.value.new_zeros(len(self.objective.centre.value)) if self._total is None else self._total
+        """This process's sums for a step's move of the centre: the teacher's outputs, and their number last, which stays on the device.
+
+        Empty without a centre.
+        """
+        if self._centre is None:
+            return torch.zeros(0, device=next(self.objective.parameters()).device)
+        total = self._centre.value.new_zeros(len(self._centre.value)) if self._total is None else self._total
         return torch.cat([total, total.new_full((1,), self._count)])
 
     def move_centre(self, sums: Float[Tensor, " entry"]) -> None:
         """Moves the centre by the sum of all processes' `delayed_sums`."""
-        self.objective.centre.update(sums[:-1], sums[-1:])
+        if self._centre is not None:
+            self._centre.update(sums[:-1], sums[-1:])
         self._total, self._count = None, 0
 
     def _catch_up(self) -> None:
@@ -139,7 +150,8 @@ class TeacherCallback(TrainerCallback):
 
     def _state(self) -> dict[str, Tensor]:
         """The teacher's tensors and the centre by name."""
-        return {**self._present().shadow, CENTRE: self.objective.centre.value}
+        centre = {} if self._centre is None else {CENTRE: self._centre.value}
+        return {**self._present().shadow, **centre}
 
     def _present(self) -> Teacher:
         """The teacher, created on first use: only then are the weights loaded, wrapped and on their device."""

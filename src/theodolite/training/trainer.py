@@ -23,9 +23,8 @@ from theodolite.data.drops import MAX_DAMAGED_FRAC, Dropped
 from theodolite.data.epochs import EpochDataset, EpochSampler, FixedOrder, StreamedEpochs, stream_position
 from theodolite.data.packing import MAX_LENGTH, PackingCollator
 from theodolite.models.export import export_vlm, rehearse_export
-from theodolite.models.forward import adapt, base_model
-from theodolite.objectives.laver import LaVer, LaverConfig
-from theodolite.objectives.terms import Terms, combine
+from theodolite.models.forward import base_model
+from theodolite.objectives.terms import combine
 from theodolite.records.errors import BadInput
 from theodolite.records.machine_faults import naming_disk_faults
 from theodolite.training.checkpoint import load_trained, mark_whole, refuse_other_launcher, save_trained, unmark, whole_checkpoint
@@ -37,8 +36,6 @@ from theodolite.training.interrupts import StopAtSignal
 from theodolite.training.launch import refuse_broadcast_buffers, refuse_undistributed
 from theodolite.training.loss_monitor import NonFiniteLossStop
 from theodolite.training.objective_module import ObjectiveModule
-from theodolite.training.objective_watch import ObjectiveWatch
-from theodolite.training.parameter_groups import give_own_rate
 from theodolite.training.refusals import refuse_flex_on_cpu, refuse_reentrant, refuse_unsupported
 from theodolite.training.sampling import SequentialEpochs
 from theodolite.training.saved_processor import saved_processor
@@ -330,54 +327,6 @@ class ObjectiveTrainer(EvaluatedBySums):
         own = pictured([batch])
         everyones = self._over_processes(torch.tensor(own, device=self.args.device)).tolist()
         return self._with_dummy_picture(batch) if lacking(own, everyones) else batch
-
-
-class LaverTrainer(ObjectiveTrainer):
-    """A Trainer of a Hugging Face VLM with LaVer (arXiv 2512.06281), on the examples of a LLaVA-format source or data set.
-
-    The model is adapted in place (mixed attention, 2D positions, as configured). Raises `BadInput` for a family or an attention back end
-    that does not support it.
-    """
-
-    def __init__(self, model: Any, laver: LaverConfig | None = None, **options: Any) -> None:
-        laver = laver or LaverConfig()
-        adapt(model, laver.adaptation)
-        objective = LaVer(base_model(model).config, laver)
-        objective_module = ObjectiveModule(model, objective)
-        self.teacher_callback = TeacherCallback(objective_module, objective)
-        super().__init__(objective_module, **options)
-        self.add_callback(self.teacher_callback)
-        self.watch = ObjectiveWatch(len(objective.centre.value))
-        self.add_callback(self.watch)
-
-    def compute_loss(
-        self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | None = None
-    ) -> Tensor:
-        with self._metrics.timed("teacher"):
-            inputs = self.teacher_callback.teach(model, inputs, self.state.global_step)
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-
-    def _held_out_terms(self, model: nn.Module, batch: Mapping[str, Any], step: int) -> Terms:
-        return super()._held_out_terms(model, self.teacher_callback.teach(model, batch, step, counted=False), step)
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        self.teacher_callback.resume(Path(str(self.state.best_model_checkpoint)))
-
-    def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
-        """As in the library; with `head_learning_rate`, vision head and mask embedding are groups with a rate of their own."""
-        optimizer = super().create_optimizer(*args, **options)
-        rate = self.teacher_callback.objective.settings.head_learning_rate
-        if rate is not None:
-            give_own_rate(optimizer, self.teacher_callback.objective.parameters(), rate)
-        return optimizer
-
-    def _save_beside(self, folder: Path) -> None:
-        self.teacher_callback.save(folder, write=self.args.should_save)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self.teacher_callback.resume(Path(resume_from_checkpoint))
 
 
 def _keep_batches_whole(arguments: TrainingArguments | None) -> None:

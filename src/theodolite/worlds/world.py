@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from theodolite.records.errors import UnknownName
 from theodolite.worlds.factors import FactorSpace, Scenes
@@ -93,6 +93,13 @@ class World(ABC):
     @abstractmethod
     def pairs(self, num_scenes: int, rng: np.random.Generator) -> Pairs:
         """Pairs for every factor: base scenes from the independent prior, target value uniform over the others."""
+
+    def counterparts(self, changed: Scenes, factor: Sequence[str]) -> tuple[Scenes, Bool[np.ndarray, " scene"]]:
+        """For training, a scene with a picture for each scene in which one factor was set, by name, and whether there is one.
+
+        A world that renders any scene has them all; others override this. Where there is none, the scene stays as it was given.
+        """
+        return changed, np.ones(len(changed), dtype=bool)
 
     @property
     @abstractmethod

@@ -7,7 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from theodolite.data.examples import ExampleSet, draw_questions, official_examples
+from theodolite.data.examples import ExampleSet, draw_questions, official_examples, question_rng
+from theodolite.data.partners import draw_partners
+from theodolite.records.errors import BadInput
 from theodolite.training.recipe import Recipe, easy_vqa_official, tour_easy_vqa, tour_shapes
 from theodolite.worlds.easy_vqa.world import EasyVQA
 from theodolite.worlds.shapes.world import Shapes
@@ -80,12 +82,19 @@ def easy_vqa_arms(strength: float = STRENGTH) -> tuple[Arm, ...]:
 
 
 def examples_of(arm: Arm, world: World, size: int, seed: int) -> ExampleSet:
-    """The pictures of an arm, and the questions asked of each. Arms of one comparison get the same pictures from the same seed."""
+    """The pictures of an arm, and the questions asked of each. Arms of one comparison get the same pictures from the same seed.
+
+    With `interventional` they have partners (`data.partners`). Raises `BadInput` if official questions need any.
+    """
     if arm.source == "official":
+        if arm.recipe.stage.pair_frac:
+            raise BadInput(f"{arm.name} is asked official questions, which have no partners; ask a policy's, or leave interventional out")
         return official_examples(world, size, arm.num_pictures)
     policy = world.policy(arm.policy)
     scenes = world.sample_asked(arm.num_pictures, policy, np.random.default_rng([seed, 0]))
-    return ExampleSet(world.render(scenes, size), draw_questions(world, scenes, policy, seed))
+    queries = policy.draw(scenes, world.prior, question_rng(seed))
+    partners = draw_partners(world, scenes, queries, seed, arm.recipe.stage.pair_frac, size)
+    return ExampleSet(world.render(scenes, size), draw_questions(world, scenes, policy, seed), partners=partners)
 
 
 # The arms of the tour of each world.

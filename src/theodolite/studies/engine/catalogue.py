@@ -25,8 +25,9 @@ from theodolite.studies.engine.study import Study, conclude
 from theodolite.studies.flip import FLIP
 from theodolite.studies.forecast import FORECAST
 from theodolite.studies.lock import LOCK
+from theodolite.studies.rivals import RIVALS
 
-STUDIES: Mapping[str, Study] = {study.name: study for study in (FLIP, LOCK, DOSE, FORECAST)}
+STUDIES: Mapping[str, Study] = {study.name: study for study in (FLIP, LOCK, DOSE, RIVALS, FORECAST)}
 Place = Literal["cores", "ray"]
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from theodolite.models.construction.frontends import PATCH, SIZE
 from theodolite.studies.engine.execute import Run
+from theodolite.training.recipe import Recipe
 
 # Floating-point operations a second of one core, in training and in surveys: benchmarks/standard_run.py, docs/results/log.md.
 # Machines differ; the first finished runs correct it.
@@ -30,7 +31,15 @@ def arithmetic(run: Run) -> float:
     # Attention scores and the weighted sum: two products of tokens by tokens by width in each layer.
     attention = 4 * decoder.num_layers * tokens**2 * decoder.width
     forward = 2 * parameters * tokens + attention
-    return float(3 * forward * recipe.steps * recipe.batch + forward * run.num_scenes * PICTURES_A_SCENE)
+    return float(3 * forward * recipe.steps * recipe.batch * _passes(recipe) + forward * run.num_scenes * PICTURES_A_SCENE)
+
+
+def _passes(recipe: Recipe) -> float:
+    """Operations of a step over those of next-token prediction, roughly: a teacher's passes, pictures alone, partners."""
+    auxiliary = recipe.auxiliary
+    laver = 0.0 if recipe.laver is None else 1 / 3 if recipe.laver.branch == "joint" else 4 / 3
+    views = 0.0 if auxiliary is None or auxiliary.views is None else 4 / 3
+    return 1.0 + laver + views + recipe.stage.pair_frac
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from theodolite.questions.coverage import asked_fracs
 from theodolite.records.coverage import Coverage
+from theodolite.records.ladder import FactorLadder
 from theodolite.records.study import AnsweredRight, GridRun, MovedCell, PredictedByCoverage
 from theodolite.records.survey import Noise, SurveyRecord
 from theodolite.records.training import TrainingRecord
@@ -28,7 +29,7 @@ def line_of(key: str, training: TrainingRecord, survey: SurveyRecord, num_traine
     world = world_named(setup.world, setup.strength, setup.correlation)
     losses = [loss for _, loss in training.losses]
     tail = losses[-max(1, len(losses) // LAST) :]
-    gap = survey.inside.gap if survey.inside else None
+    gap, ladder, likeness = (getattr(survey.inside, name, None) for name in ("gap", "ladder", "likeness"))
     return GridRun(
         key=key,
         setup=setup,
@@ -66,10 +67,17 @@ def line_of(key: str, training: TrainingRecord, survey: SurveyRecord, num_traine
             for cell in shadows.competence
         ),
         gap={} if gap is None else {site: _short(at.relative.value) for site, at in gap.sites.items() if at.relative},
+        decoded={} if ladder is None else {name: _rungs(factor) for name, factor in ladder.factors.items()},
+        cosine={} if likeness is None else {site: _short(at.cosine.value) for site, at in likeness.sites.items() if at.cosine},
         survey_sha256=hashlib.sha256(survey.to_json().encode()).hexdigest(),
         revision=git_revision(Path(__file__)),
         torch=version("torch"),
     )
+
+
+def _rungs(factor: FactorLadder) -> dict[str, float]:
+    """Normalised accuracy of the probes at each site."""
+    return {rung.site: _short(rung.normalised.value) for rung in factor.rungs if rung.normalised.value is not None}
 
 
 def _noise(cells: Sequence[Noise]) -> dict[str, float]:

@@ -156,7 +156,7 @@ class EasyVQA(World):
                 step = rng.integers(1, num_values, size=num_scenes)
                 target = target.do(factor, (target.of_factor(factor) + step) % num_values)
             for scene, (picture, levels) in enumerate(zip(base, target.levels, strict=True)):
-                counterpart = _nearest_test_picture(int(picture), levels, factor)
+                counterpart = _nearest_picture(int(picture), levels, factor, "test")
                 if counterpart is not None:
                     rows.append((scene, factor, int(picture), counterpart))
         before = np.array([row[2] for row in rows], dtype=np.int64)
@@ -170,6 +170,15 @@ class EasyVQA(World):
             before=position[: len(rows)],
             after=position[len(rows) :],
         )
+
+    def counterparts(self, changed: Scenes, factor: Sequence[str]) -> tuple[Scenes, Bool[np.ndarray, " scene"]]:
+        """The nearest train picture with these levels, as in `pairs`, for scenes of train pictures of which one factor was set."""
+        rows = zip(changed.nuisance.tolist(), changed.levels, factor, strict=True)
+        nearest = [_nearest_picture(picture, levels, name, "train") for picture, levels, name in rows]
+        is_there = np.array([picture is not None for picture in nearest], dtype=bool)
+        pictures = changed.nuisance.copy()
+        pictures[is_there] = [picture for picture in nearest if picture is not None]
+        return Scenes(self.space, changed.levels, pictures), is_there
 
     def _balanced_test_pictures(self, num_scenes: int, rng: np.random.Generator) -> Int[np.ndarray, " scene"]:
         """Test pictures drawn in rounds: one per round from every combination of shape and colour that has any left."""
@@ -245,9 +254,9 @@ def _counts(table: Float[np.ndarray, " cell"], num_scenes: int) -> Int[np.ndarra
     return counts
 
 
-def _nearest_test_picture(picture: int, levels: Int[np.ndarray, " factor"], factor: str) -> int | None:
-    """The other test picture with these levels whose bounding box is nearest; None if there is no other."""
-    start, stop = SPLITS["test"].start, SPLITS["test"].stop
+def _nearest_picture(picture: int, levels: Int[np.ndarray, " factor"], factor: str, split: str) -> int | None:
+    """The other picture of a split with these levels whose bounding box is nearest; None if there is no other."""
+    start, stop = SPLITS[split].start, SPLITS[split].stop
     candidates = start + np.flatnonzero((derived_levels()[start:stop] == levels).all(axis=1))
     candidates = candidates[candidates != picture]
     if not len(candidates):
