@@ -15,6 +15,7 @@ import transformers as hf
 from PIL import Image
 from typer.testing import CliRunner
 
+from helpers.conversations import bytes_tokenizer
 from helpers.joinable_parts import TEMPLATE, TEXT, VISION, save_language_model
 from helpers.requirements import require
 from helpers.tiny_llava import WORLD
@@ -219,6 +220,29 @@ def test_a_base_model_takes_the_template_that_is_given(parts: Path, tmp_path: Pa
     assert not (tmp_path / "other").exists()
     with pytest.raises(BadInput, match="no chat template can be read from"):
         build(str(language), tmp_path / "other", tmp_path / "none.jinja")
+
+
+SPACED = (
+    "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + ('</s>' if m['role'] == 'assistant' else '') }}{{ '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+
+
+def test_a_template_that_a_survey_would_refuse_is_refused_before_anything_is_written(parts: Path, tmp_path: Path) -> None:
+    own, template = bytes_tokenizer(), tmp_path / "chat.jinja"
+    language = save_language_model(tmp_path / "language", None, words=tuple(map(str, range(len(own)))))
+    own.save_pretrained(language)
+    # Its tokenizer joins the space at the prompt's end to some words only: "A tree." would pass.
+    template.write_text(SPACED)
+    with pytest.raises(BadInput, match=r"answer 'red' cannot be asked: .* ends in a space; give another with --chat-template"):
+        build(str(language), tmp_path / "vlm", template)
+    ending = SPACED.replace("{{ 'assistant: ' }}", "{{ 'assistant:' }}")
+    template.write_text(ending.replace("m['content']", "m['content'].split('<image>') | reverse | join('<image>')"))
+    with pytest.raises(BadInput, match="before the end of the picture; put pictures first; give another with --chat-template"):
+        build(str(language), tmp_path / "vlm", template)
+    assert not (tmp_path / "vlm").exists()
+    template.write_text(ending)
+    build(str(language), tmp_path / "vlm", template)
 
 
 def build(language: str, out: Path, template: Path | None = None) -> tuple[str, ...]:

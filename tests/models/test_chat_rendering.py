@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import transformers as hf
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from helpers.conversations import IMAGE, LINES, says
+from helpers.conversations import IMAGE, LINES, bytes_tokenizer, says
 from helpers.tiny_families import NAMES, tokenizer
 from theodolite.models.chat_rendering import ChatRenderer, MalformedConversation
 from theodolite.models.conversation_tokenizer import IGNORE, ConversationTokenizer
@@ -121,17 +119,6 @@ def test_an_answer_that_is_written_in_full_only_at_the_end_is_context_before_it(
     text = trained.tokenizer.convert_ids_to_tokens(list(tokenized.tokens))
     assert text[text.index("<assistant>") :][:4] == ["<assistant>", "\n", "red", "</s>"]  # as the model sees it when it is asked
     assert words_trained(trained, thoughtful) == ["<img>", "d", "</img>", "blue", "</s>"]
-
-
-def bytes_tokenizer() -> Any:
-    """Byte-level BPE with a token of two line breaks, as GPT-2's and Qwen's have."""
-    own = Tokenizer(models.BPE())
-    own.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    own.decoder = decoders.ByteLevel()
-    special = ["<user>", "<assistant>", "</s>", "<image>", "<pad>"]
-    trainer = trainers.BpeTrainer(special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), vocab_size=600)
-    own.train_from_iterator(["what colour\n\n\n is it...\n\n", "yes\n\n red\n\n\n"] * 20, trainer)
-    return hf.PreTrainedTokenizerFast(tokenizer_object=own, eos_token="</s>", pad_token="<pad>", additional_special_tokens=special)
 
 
 @pytest.mark.parametrize("blank", ["\n", "\n\n", " \n", " "])

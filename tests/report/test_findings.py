@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,18 @@ import polars as pl
 import pytest
 
 from helpers import survey_records as made
+from helpers.pair_rows import answered_rows, webp
 from helpers.parsed_page import Page
 from theodolite.records.part import Estimate, Rate
 from theodolite.records.survey import Competence, Evidence, Shadows, SurveyRecord, Unanswered
 from theodolite.report.stored import StoredSurvey
 from theodolite.report.survey import health
 from theodolite.report.survey.arms import SurveyArm, label_arms
-from theodolite.report.survey.closing import advise_command
-from theodolite.report.survey.examples import example_pairs
+from theodolite.report.survey.closing import advise_command, finding_lines, verdict_lines
 from theodolite.report.survey.failing import failing_pair
 from theodolite.report.survey.findings import page_findings, show_percent
 from theodolite.report.survey.health import Light, page_lights
+from theodolite.report.survey.outcomes import with_outcomes
 from theodolite.report.survey.page import build_page
 
 FIRST, SECOND, THIRD = made.three_records()
@@ -88,6 +90,51 @@ def test_undecided_says_how_many_scenes_are_missing() -> None:
     assert "shape only leaves size undecided: about 1,234 more scenes would decide." in texts(arm(evidence=evidence))
 
 
+COLOUR = leak_of(FIRST.shadows, "colour")
+ALSO = COLOUR.model_copy(update={"query": "row"})
+UNSURE = ALSO.model_copy(update={"query": "size", "adjusted": Estimate(value=0.9, low=0.1, high=1.0, num_scenes=9)})
+SHADOWS: list[dict[str, Any]] = [
+    {},
+    # What decided is in the evidence; the list of all leaks is not in every record.
+    {"leaks": (COLOUR, ALSO, UNSURE)},
+    {"evidence": with_evidence("colour", verdict="undecided", scenes_more=9), "leaks": (COLOUR,)},
+    {"evidence": with_evidence("colour", verdict="not_measured", missing=("nothing asks about colour",)), "leaks": (COLOUR,)},
+    {"evidence": with_evidence("colour", verdict="undecided", leak=UNSURE), "leaks": (UNSURE,)},
+]
+
+
+@pytest.mark.parametrize("shadows", SHADOWS)
+@pytest.mark.parametrize("record", [FIRST, SECOND, THIRD])
+def test_the_terminal_says_what_the_page_says(record: SurveyRecord, shadows: dict[str, Any]) -> None:
+    one = arm(record, **shadows)
+    findings = page_findings([one])
+    lines = [line.removeprefix("finding: ") for line in finding_lines(one.record)]
+    assert lines == [finding.text for finding in findings if finding.is_failure]
+    # The terminal names every factor with its verdict, so that only the other sentences are not repeated.
+    assert len(verdict_lines(one.record)) == len(one.record.shadows.evidence)
+    assert {finding.verdict for finding in findings if not finding.is_failure} <= {
+        *("identified", "undecided", "cannot_be_asked", "not_measured")
+    }
+    text = Page(build_page([StoredSurvey(one.record)])).text
+    assert all(" ".join(line.split()) in text for line in lines)
+
+
+def test_a_leak_is_a_finding_before_the_read_is_decided_and_names_all_that_it_moves() -> None:
+    sentence = texts(arm(**SHADOWS[1]))[0]
+    assert sentence.endswith("against 1 % by noise; answers about row move with it too.")
+    open_read = page_findings([arm(**SHADOWS[2])])
+    assert [(each.verdict, each.query) for each in open_read] == [("undecided", "shape"), ("blind", None), ("undecided", None)]
+    assert open_read[0].pairs == page_findings([arm()])[0].pairs
+    assert not any(each.query for each in page_findings([arm(**SHADOWS[4])]))
+
+
+def test_the_terminal_counts_what_it_leaves_to_the_report() -> None:
+    shadow = FIRST.shadows.evidence["colour"]
+    evidence = {f"factor {number}": shadow for number in range(7)}
+    lines = finding_lines(arm(evidence=evidence).record)
+    assert len(lines) == 6 and lines[-1] == "finding: 2 more; the report lists them"
+
+
 @pytest.mark.parametrize(
     ("frac", "text"),
     [(0.0, "0"), (1.0, "100"), (0.004, "0.4"), (0.0001, "<0.1"), (0.996, "99.6"), (0.9999, ">99.9"), (0.085, "9"), (0.25, "25")],
@@ -118,8 +165,9 @@ def test_the_failing_pair_shows_the_first_finding_with_the_probabilities_of_its_
     leaked, missed = FIRST.examples
     rows = pl.DataFrame([row(missed, [0.1, 0.9, 0.0], [0.1, 0.9, 0.0], 0.0), row(leaked, [0.75, 0.25, 0.0], [0.125, 0.125, 0.75], 0.75)])
     one = arm(rows=rows)
-    shown = failing_pair(example_pairs([one]), page_findings([one]))
-    assert shown is not None and (shown.reply.example, shown.reply.outcome, shown.num_failing) == (leaked, "leaked", 2)
+    shown = failing_pair([one], page_findings([one]))
+    assert shown is not None and (shown.reply.example, shown.reply.outcome) == (leaked, "leaked")
+    assert shown.picked == "picked as such among 2 failing examples"
     assert [(choice.name, choice.before, choice.after, choice.is_true_before) for choice in shown.choices] == [
         ("round", 0.75, 0.125, True), ("square", 0.25, 0.125, False), ("triangular", 0.0, 0.75, False),
     ]  # fmt: skip
@@ -127,9 +175,39 @@ def test_the_failing_pair_shows_the_first_finding_with_the_probabilities_of_its_
     assert [found["data-probability"] for found in Page(html).of("td") if "data-probability" in found][:2] == ["0.75", "0.125"]
 
 
+def test_a_row_with_pictures_that_shows_the_finding_more_severely_is_shown_instead() -> None:
+    rows = answered_rows(40, factor="colour")
+    pictures = {number: webp(number) for number in range(80)}  # of half the scenes
+    one = label_arms([StoredSurvey(FIRST, None, {}, rows, pictures)])[0]
+    shown = failing_pair([one], page_findings([one]))
+    leaked = with_outcomes(rows).filter(
+        outcome="leaked", factor="colour", query="shape", kind="intervention"
+    ).filter(pl.col("scene") < 20).sort("variation", descending=True)  # fmt: skip
+    worst = leaked.row(0, named=True)
+    assert shown is not None and (shown.reply.example.scene_id, shown.reply.example.row) == (worst["scene"], worst["row"])
+    assert [choice.before for choice in shown.choices] == worst["probabilities_before"]
+    assert shown.pair.before == f"data:image/webp;base64,{b64encode(pictures[worst['picture_before']]).decode()}"
+    assert shown.picked == f"the most severe of {leaked.height} such pairs with stored pictures"
+    html = build_page([one.stored])
+    assert shown.picked in html and shown.pair.after is not None and shown.pair.after in html
+    without = label_arms([StoredSurvey(FIRST.model_copy(update={"examples": ()}), None, {}, rows, pictures)])
+    assert failing_pair(without, page_findings(without)).reply.example == shown.reply.example  # type: ignore[union-attr]
+    # An example that shows it as severely, or rows without pictures: the example stays.
+    assert failing_pair([arm(rows=rows)], page_findings([one])).picked == "picked as such among 2 failing examples"  # type: ignore[union-attr]
+    example = FIRST.examples[0]
+    severe = rows.vstack(pl.DataFrame([{**worst_row_of(rows), **row(example, [1.0, 0.0, 0.0], [0.0, 0.0, 1.0], 1.0)}], schema=rows.schema))
+    one = label_arms([StoredSurvey(FIRST, None, {}, severe, pictures)])[0]
+    assert failing_pair([one], page_findings([one])).reply.example == example  # type: ignore[union-attr]
+
+
+def worst_row_of(rows: pl.DataFrame) -> dict[str, Any]:
+    """Some row, for the columns that `row` does not have."""
+    return rows.row(0, named=True) | {"moved": True, "right": False, "scene_name": None, "row": None}
+
+
 def test_without_a_failure_none_is_shown() -> None:
     one = arm(SECOND)
-    assert failing_pair(example_pairs([one]), page_findings([one])) is None
+    assert failing_pair([one], page_findings([one])) is None
     assert "one pair that failed" not in build_page([StoredSurvey(SECOND)])
 
 

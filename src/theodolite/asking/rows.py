@@ -22,10 +22,12 @@ from theodolite.models.device import to_device
 from theodolite.models.exported.layout import NONE, Layout, mark_pictures
 from theodolite.models.pass_inputs import PassInputs
 from theodolite.records.asking import PromptStyle
+from theodolite.records.errors import BadInput
 
 # Per row, after the picture. Attention grows with the square of the row's length, so further questions go into another row.
 MAX_BRANCH_TOKENS = 256
 Sharing = Literal["picture", "question", "nothing"]
+PICTURES_LAST = "the chat template puts text of the question or the answer before the end of the picture; put pictures first"
 
 
 @dataclass
@@ -102,12 +104,16 @@ class Batch:
 def rows_of(
     questions: Mapping[int, Question], question_tokenizer: QuestionTokenizer, sharing: Sharing, style: PromptStyle = DEFAULT
 ) -> Iterator[TokenRow]:
-    """Rows of bounded length: numbered questions grouped by picture, pictures in order of first occurrence; prompts are of one style."""
+    """Rows of bounded length: numbered questions grouped by picture, pictures in order of first occurrence; prompts are of one style.
+
+    Raises `BadInput` where the template writes text of an answer before the picture's end, or of a question that shares its picture.
+    """
     by_picture: dict[int, list[int]] = {}
     for number, question in questions.items():
         by_picture.setdefault(question.picture, []).append(number)
     for picture, numbers in by_picture.items():
         row: TokenRow | None = None
+        prefix: tuple[int, ...] | None = None
         for number in numbers:
             prompt = write_prompt(style, questions[number].question, questions[number].choices)
             choices = [question_tokenizer.tokenize(prompt.text, answer) for answer in prompt.answers]
@@ -118,10 +124,14 @@ def rows_of(
             if sharing == "question":
                 yield _question_row(picture, number, choices)
                 continue
+            # Questions that share a picture have all up to its end in common.
+            prefix = prefix or choices[0].prefix
+            if choices[0].prefix != prefix:
+                raise BadInput(PICTURES_LAST)
             if row is None or len(row.tokens) - row.behind > MAX_BRANCH_TOKENS:
                 if row is not None:
                     yield row
-                row = _trunk_row(picture, choices[0].prefix)
+                row = _trunk_row(picture, prefix)
             _add_branch(row, number, choices)
         if row is not None:
             yield row
@@ -129,7 +139,7 @@ def rows_of(
 
 def _refuse_split(choices: Sequence[TokenizedQuestion]) -> None:
     if any(tokenized.prefix != choices[0].prefix or tokenized.question != choices[0].question for tokenized in choices):
-        raise ValueError("the chat template puts text of the question or the answer before the end of the picture; put pictures first")
+        raise BadInput(PICTURES_LAST)
 
 
 def _trunk_row(picture: int, tokens: Sequence[int]) -> TokenRow:

@@ -23,7 +23,8 @@ def check_command(
     manifest: Annotated[Path, typer.Argument(help="a .jsonl or .parquet file beside its pictures", show_default=False)],
     most: Annotated[int, typer.Option(min=1, help="number of faults to print; the others are counted by kind")] = 20,
 ) -> None:
-    """Check every row of a manifest and its pictures. Exit status 1 if any row is faulty."""
+    """Check every row of a manifest and its pictures, and warn of questions with one answer. Exit status 1 if any row is faulty."""
+    from theodolite.records.rows import one_truth_queries
     from theodolite.worlds.manifest.read import fault_lines, read_manifest
 
     result = read_manifest(manifest)
@@ -33,6 +34,8 @@ def check_command(
     pictures = len({*table["picture_before"], *table["picture_after"]})
     counts = f"{len(table):,} rows can be used: {table['scene'].n_unique():,} scenes, {pictures:,} pictures, {result.gallery.kind} pairs"
     print(f"{manifest}: {counts}; {len(result.faults):,} rows are left out")
+    for query in one_truth_queries(table.filter(table["factor"] != "")):
+        print(f"warning: {query} has one true answer in all base pictures, so that always saying the same is right; add bases with others")
     if result.faults:
         raise typer.Exit(1)
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from theodolite.asking.answer import Question
+from theodolite.asking.prompts import TEMPLATES
+from theodolite.asking.rows import rows_of
 from theodolite.models.construction.join import join_vlm
 from theodolite.models.conversation_tokenizer import QuestionTokenizer
 from theodolite.models.device import DType
@@ -14,6 +18,9 @@ from theodolite.models.export import export_vlm
 from theodolite.records.errors import BadInput
 from theodolite.records.folder import refuse_taken, whole_folder
 from theodolite.records.reading import read_text
+
+# A tokenizer may join a prompt's end to one answer and not to another.
+CHOICES = ("A tree.", "a tree", "red", "blue", "yes", "no", "Yes", "No", "two", "3")
 
 
 def build_model(
@@ -26,7 +33,7 @@ def build_model(
     refuse_taken(out, overwrite=overwrite)
     template = None if chat_template is None else _read(chat_template)
     model, processor = join_vlm(encoder, language_model, seed=seed, chat_template=template)
-    QuestionTokenizer(processor, num_picture_tokens=model.config.image_seq_length).tokenize("What is in the picture?", "A tree.")
+    _refuse_unaskable(processor, model.config.image_seq_length)
     model.to(getattr(torch, dtype))
     with whole_folder(out, overwrite=overwrite) as folder:
         export_vlm(model, processor, folder)
@@ -38,6 +45,16 @@ def build_model(
         f"language model: {language_model} ({text.model_type}), {text.num_hidden_layers} layers of {text.hidden_size}, "
         f"{_millions(parts.language_model)}",
     )
+
+
+def _refuse_unaskable(processor: Any, num_picture_tokens: int) -> None:
+    """Raises `BadInput` for a chat template with which a survey could not score answers, in any style of prompt."""
+    questions = {number: Question(0, text, CHOICES) for number, text in enumerate(("What is in the picture?", "How many?"))}
+    try:
+        for style in TEMPLATES:
+            list(rows_of(questions, QuestionTokenizer(processor, num_picture_tokens), "picture", style))
+    except BadInput as error:
+        raise BadInput(f"a survey could not ask with this chat template: {error}; give another with --chat-template") from error
 
 
 def _read(path: Path) -> str:

@@ -73,7 +73,7 @@ class ConversationTokenizer:
             # The template's fault if it fails on any words, else that of this conversation.
             if self._is_usable(conversation, placeholders):
                 raise MalformedConversation(str(error)) from error
-            raise BadInput(f"{error}; the chat template must put a special token or a space between prompt and answer") from error
+            raise BadInput(f"{error}; the chat template must end its prompt in a special token, a line break or a sign") from error
 
     def _tokenize(self, conversation: Conversation, placeholders: Sequence[str]) -> TokenizedConversation:
         pieces = self._expanded(self.renderer.render(conversation).pieces, placeholders)
@@ -142,7 +142,10 @@ class ConversationTokenizer:
                 return ids, ends
             start = cuts[len(ends) - len(ends) % 2]  # where the answer begins whose beginning or end is in a token
             if start in breaks or not self._splits_at_white_space or not (text[start - 1].isspace() and text[start].isspace()):
-                raise _NoBeginning(f"the tokens up to {pieces[len(ends)][-40:]!r} are no beginning of the tokens of the whole conversation")
+                raise _NoBeginning(
+                    f"the tokens up to {pieces[len(ends)][-40:]!r} are no beginning of the tokens of the whole conversation, as happens "
+                    "where a prompt ends in a space"
+                )
             breaks.append(start)
 
     def _anchored_ids(self, text: str, breaks: Sequence[int]) -> tuple[list[int], list[tuple[int, int]]]:

@@ -86,3 +86,13 @@ ROWS: Mapping[str, Column] = {**PLANNED, **NAMED, **ANSWERED}
 
 COLUMNS: Mapping[str, Any] = {name: column.dtype for name, column in PLANNED.items()}
 """Types of the columns of a plan: those that are known before any answer, without names (`NAMED`)."""
+
+
+def one_truth_queries(changes: pl.DataFrame) -> list[str]:
+    """Queries with their forms, as "colour (open)", that have one true answer in the base pictures of several scenes; `changes` are the
+    rows of pairs in which a factor changes."""
+    counts = changes.group_by("query", "form", "name", maintain_order=True).agg(
+        pl.col("truth_before").n_unique().alias("truths"), pl.col("scene").n_unique().alias("scenes")
+    )
+    same = counts.filter(pl.col("truths") == 1, pl.col("scenes") > 1).select("query", "form")
+    return list(dict.fromkeys(f"{query} ({form})" for query, form in same.iter_rows()))

@@ -1,4 +1,4 @@
-"""The last lines of a survey on the terminal: every factor's verdict with its reason, the leaks that were found, and the next command."""
+"""The last lines of a survey on the terminal: every factor's verdict with its reason, its page's findings, and the next command."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import shlex
 from collections.abc import Sequence
 
 from theodolite.records.survey import Evidence, SurveyRecord
+from theodolite.report.stored import StoredSurvey
+from theodolite.report.survey.arms import label_arms
+from theodolite.report.survey.findings import page_findings
 from theodolite.report.survey.words import show_rate, show_scenes_more
-from theodolite.report.words import WORD, show_frac, show_interval
+from theodolite.report.words import WORD, show_frac
 
 MOST_FINDINGS = 5
 WRONG = ("shadow", "blind", "entangled")
@@ -32,20 +35,11 @@ def _reason(evidence: Evidence) -> str:
 
 
 def finding_lines(record: SurveyRecord) -> list[str]:
-    """The leaks whose adjusted interval lies above the threshold, largest first, at most five."""
-    threshold = record.shadows.thresholds.leak_above_noise_frac
-    leaks = [
-        (leak.above_noise.value, leak)
-        for leak in record.shadows.leaks
-        if leak.above_noise is not None and leak.adjusted is not None and (leak.adjusted.low or 0.0) > threshold
-    ]
-    lines = [
-        f"finding: {leak.factor} moves answers about {leak.query} ({leak.form.replace('_', '/')}) in {show_frac(leak.rate.frac)} "
-        f"{show_interval(leak.rate.low, leak.rate.high)} of pairs though their truth stays, {above:.2f} more often than noise"
-        for above, leak in sorted(leaks, key=lambda each: -each[0])
-    ]
-    more = len(lines) - MOST_FINDINGS
-    return [*lines[:MOST_FINDINGS], *([f"finding: {more} more such leaks; the report lists them"] if more > 0 else [])]
+    """What the answers do wrong, in the sentences of the page (`findings`), worst first, at most five."""
+    failures = [finding for finding in page_findings(label_arms([StoredSurvey(record)])) if finding.is_failure]
+    lines = [f"finding: {finding.text}" for finding in failures[:MOST_FINDINGS]]
+    more = len(failures) - len(lines)
+    return [*lines, *([f"finding: {more} more; the report lists them"] if more else [])]
 
 
 def next_command(record: SurveyRecord, survey: Sequence[str], folder: str) -> str:

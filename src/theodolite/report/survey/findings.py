@@ -1,4 +1,7 @@
-"""Findings of a survey page: sentences made by rules from the records, none stronger than its number, each with its evidence."""
+"""Findings of surveys: sentences made by rules from the records, none stronger than its number, each with its evidence.
+
+These rules alone decide what a page, a model card and the end of a survey on the terminal find.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,17 @@ RANK: dict[Verdict, int] = {
     verdict: rank
     for rank, verdict in enumerate(("shadow", "entangled", "blind", "cannot_be_asked", "undecided", "not_measured", "identified", "inert"))
 }
+LEAKS: tuple[Verdict, ...] = ("shadow", "entangled")
+OPEN: tuple[Verdict, ...] = ("undecided", "not_measured")
+"""Verdicts that wait for a read: a leak is a finding without it."""
 
 
 @dataclass(frozen=True)
 class Finding:
     """One sentence: the model's label, `claim`, then `number`, and `rest`.
 
-    `anchor` is the id of its line of numbers in the page; `pairs` the address of the pairs that the number counts, None for none.
+    `query` is what a leak moves the answers about, None where the finding is no leak. `anchor` is the id of its line of numbers in the
+    page; `pairs` the address of the pairs that the number counts, None for none.
     """
 
     verdict: Verdict
@@ -38,6 +45,11 @@ class Finding:
     @property
     def text(self) -> str:
         return f"{self.label} {self.claim}{self.number}{self.rest}"
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the sentence says what answers do wrong: a leak, or a factor that they do not follow."""
+        return self.query is not None or self.verdict == "blind"
 
 
 def page_findings(arms: Sequence[SurveyArm]) -> tuple[Finding, ...]:
@@ -76,8 +88,10 @@ def _single_findings(arm: SurveyArm, several: bool) -> list[tuple[tuple[int, flo
     findings = []
     for factor, evidence in arm.record.shadows.evidence.items():
         leak, read = evidence.leak, evidence.read
-        if evidence.verdict in ("shadow", "entangled") and leak is not None:
+        rank = RANK[evidence.verdict]
+        if leak is not None and (evidence.verdict in LEAKS or (evidence.verdict in OPEN and is_established(leak, arm))):
             finding, size = _leak_finding(arm, factor, evidence, leak, several), -leak.rate.frac
+            rank = min(rank, RANK["entangled"])
         elif evidence.verdict == "blind" and read is not None:
             rest = " in which the true answer changes with it."
             parts = (f"does not follow {factor} when asked about it: its answer moves in ", show_percents(read), rest)
@@ -85,8 +99,14 @@ def _single_findings(arm: SurveyArm, several: bool) -> list[tuple[tuple[int, flo
             finding, size = Finding("blind", arm.label, *parts, verdict_anchor(arm, factor), (factor,), pairs=pairs), read.frac
         else:
             continue
-        findings.append(((RANK[evidence.verdict], size), finding))
+        findings.append(((rank, size), finding))
     return findings
+
+
+def is_established(leak: Leak, arm: SurveyArm) -> bool:
+    """Whether a leak's interval above noise, adjusted for the number of queries, lies above the threshold."""
+    threshold = arm.record.shadows.thresholds.leak_above_noise_frac
+    return leak.adjusted is not None and leak.adjusted.low is not None and leak.adjusted.low > threshold
 
 
 def leak_address(arm: SurveyArm, leak: Leak, several: bool) -> str:
@@ -110,7 +130,9 @@ def _leak_finding(arm: SurveyArm, factor: str, evidence: Evidence, leak: Leak, s
     else:
         claim = f"lets {factor} leak into answers about {about}: in "
     noise = "" if leak.noise is None else f", against {show_percent(leak.noise.frac)} % by noise"
-    rest = f" the answer moves although only {factor} changes and the true answer stays{noise}."
+    others = [each for each in arm.record.shadows.leaks if each.factor == factor and each.query != leak.query and is_established(each, arm)]
+    also = f"; answers about {listed(list(dict.fromkeys(each.query for each in others)))} move with it too" if others else ""
+    rest = f" the answer moves although only {factor} changes and the true answer stays{noise}{also}."
     where = (verdict_anchor(arm, factor), (factor,), leak.query, leak_address(arm, leak, several))
     return Finding(evidence.verdict, arm.label, claim, show_percents(leak.rate), rest, *where)
 

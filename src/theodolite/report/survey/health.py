@@ -8,6 +8,7 @@ from typing import Literal
 
 import polars as pl
 
+from theodolite.records.rows import one_truth_queries
 from theodolite.report.survey.arms import SurveyArm
 from theodolite.report.words import listed, show_count, show_exact
 
@@ -107,10 +108,7 @@ def _constant_queries(arm: SurveyArm) -> list[str] | None:
         return (
             [f"{one.query} ({one.form})" for one in measured if one.scenes == "decorrelated" and one.chance_frac >= 1] if measured else None
         )
-    asked = rows.filter(pl.col("kind") == "intervention").group_by("query", "form", "name", maintain_order=True)
-    counts = asked.agg(pl.col("truth_before").n_unique().alias("truths"), pl.col("scene").n_unique().alias("scenes"))
-    same = counts.filter((pl.col("truths") == 1) & (pl.col("scenes") > 1))
-    return list(dict.fromkeys(f"{query} ({form})" for query, form in same.select("query", "form").iter_rows()))
+    return one_truth_queries(rows.filter(pl.col("kind") == "intervention"))
 
 
 def noise_light(arm: SurveyArm) -> Light:

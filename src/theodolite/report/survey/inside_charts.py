@@ -8,11 +8,12 @@ from typing import Any
 
 import altair as alt
 
+from theodolite.records.ladder import FactorLadder
 from theodolite.records.part import Estimate, Rate
 from theodolite.report.survey.causal_counterparts import depth
 from theodolite.report.survey.charts import READ_COLOURS
 from theodolite.report.survey.factor_charts import fisher_chart, geometry_chart, identifiability_chart, words_chart
-from theodolite.report.survey.inside import DrawnMap, InsideView
+from theodolite.report.survey.inside import DrawnMap, InsideRow, InsideView
 from theodolite.report.survey.sites import BASE_MARK, CAUSAL_MARK, HEADING, SECOND_CAUSAL_MARK, lack, short_site, short_sites, site_axis
 from theodolite.report.survey.words import show_estimate, value_of
 from theodolite.report.vega import GRID, INK, READ_MARK, Spec, finish_chart
@@ -22,6 +23,8 @@ PANEL_PIXELS, PANEL_HEIGHT, MAP_PIXELS = 196, 112, 92
 TOKEN_PIXELS = 178
 LADDER_COLUMNS = 5
 LADDER_FLOOR = -0.5
+# The panel that is pinned is a signal of the chart, set by ladder.js; empty for none.
+IS_SHOWN = "pinned === '' || pinned === datum.panel"
 PROBE, ERASED = "normalised accuracy of a probe, or of the spoken answer", "right answers lost when the factor is erased"
 
 
@@ -47,11 +50,19 @@ def _point(number: Rate | Estimate) -> Spec:
 # The ladder
 
 
+def panel_of(row: InsideRow[FactorLadder]) -> str:
+    """The heading of a factor's panel."""
+    return f"{row.factor}: {row.measured.loss.step}"
+
+
 def ladder_chart(view: InsideView) -> Spec | None:
-    """Normalised accuracy of probes by site, a panel a factor, with intervals; diamonds: right answers lost to erasure."""
+    """Normalised accuracy of probes by site, a panel a factor, with intervals; diamonds: right answers lost to erasure.
+
+    The line of a pinned factor is in all panels, whose own lines are faint then.
+    """
     if not view.losses:
         return None
-    panels = {row.factor: f"{row.factor}: {row.measured.loss.step}" for row in view.losses}
+    panels = {row.factor: panel_of(row) for row in view.losses}
     rows = _ladder_rows(view, panels)
     floor = max(LADDER_FLOOR, min([0.0, *(row["value"] for row in rows)]) - 0.1)
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
@@ -76,25 +87,31 @@ def ladder_chart(view: InsideView) -> Spec | None:
     y = alt.Y("value:Q", scale=scale, axis=axis)
     probes = base.transform_filter(f"datum.kind === '{PROBE}'")
     diamonds = base.transform_filter(f"datum.kind === '{ERASED}'")
+    visible = {share: alt.condition(IS_SHOWN, alt.value(share), alt.value(0.4 * share)) for share in (0.16, 1)}
     layers = alt.layer(
+        alt.Chart(alt.NamedData("rows"))  # not the rows of its panel only
+        .transform_filter(f"datum.panel === pinned && datum.kind === '{PROBE}'")
+        .mark_line(color=INK, strokeWidth=1.5)
+        .encode(x=x, y=y),
         alt.Chart()
         .transform_filter("datum.first")
         .mark_rule(color=BASE_MARK, strokeDash=[3, 3])
         .encode(y=alt.YDatum(present, scale=scale, axis=axis)),
         alt.Chart().transform_filter("datum.first").mark_rule(color=BASE_MARK).encode(y=alt.YDatum(0, scale=scale, axis=axis)),
-        probes.mark_area(opacity=0.16).encode(y=alt.Y("low:Q", scale=scale, axis=axis), y2="high:Q"),
-        probes.mark_line(strokeWidth=2).encode(y=y),
-        probes.mark_point(size=22, filled=True, opacity=1).encode(y=y),
+        probes.mark_area().encode(y=alt.Y("low:Q", scale=scale, axis=axis), y2="high:Q", opacity=visible[0.16]),
+        probes.mark_line(strokeWidth=2).encode(y=y, opacity=visible[1]),
+        probes.mark_point(size=22, filled=True).encode(y=y, opacity=visible[1]),
         diamonds.transform_filter("datum.low !== null")
         .mark_rule(strokeWidth=1.5)
-        .encode(y=alt.Y("low:Q", scale=scale, axis=axis), y2="high:Q"),
-        diamonds.mark_point(size=58, filled=True, opacity=1, shape="diamond").encode(y=y),
+        .encode(y=alt.Y("low:Q", scale=scale, axis=axis), y2="high:Q", opacity=visible[1]),
+        diamonds.mark_point(size=58, filled=True, shape="diamond").encode(y=y, opacity=visible[1]),
         data=alt.NamedData("rows"),
     ).properties(width=PANEL_PIXELS, height=PANEL_HEIGHT)
     header = alt.Header(title=None, labelFontSize=12, labelFontWeight=600, labelAnchor="start", labelColor=INK, labelPadding=3)
     facet = alt.Facet("panel:N", sort=list(panels.values()), header=header)
     chart = layers.facet(facet, columns=LADDER_COLUMNS, spacing={"row": 12, "column": 12})
-    return finish_chart(chart, f"Readout ladder of {view.arm.named}{lack(view)}", {"rows": rows})
+    spec = finish_chart(chart, f"Readout ladder of {view.arm.named}{lack(view)}", {"rows": rows})
+    return spec | {"params": [{"name": "pinned", "value": ""}]}
 
 
 def _ladder_rows(view: InsideView, panels: Mapping[str, str]) -> list[Spec]:

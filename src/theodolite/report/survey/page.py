@@ -26,7 +26,7 @@ from theodolite.report.survey.causal_counterparts import COUNTERPART_HEADS, COUN
 from theodolite.report.survey.charts import coverage_chart
 from theodolite.report.survey.closing import advise_command
 from theodolite.report.survey.comparability import check_arms, same_training
-from theodolite.report.survey.examples import MOVE_MARK, example_pairs
+from theodolite.report.survey.examples import MOVE_MARK
 from theodolite.report.survey.exports import page_exports
 from theodolite.report.survey.failing import failing_pair
 from theodolite.report.survey.findings import page_findings
@@ -34,7 +34,7 @@ from theodolite.report.survey.headlines import headlines
 from theodolite.report.survey.health import STATE_WORD, page_lights
 from theodolite.report.survey.heat_map import heat_map
 from theodolite.report.survey.inside import STEP_MEANING, view_inside
-from theodolite.report.survey.inside_charts import inside_charts
+from theodolite.report.survey.inside_charts import inside_charts, panel_of
 from theodolite.report.survey.ladder_words import ladder_sentence
 from theodolite.report.survey.pair_list import Files, pair_list
 from theodolite.report.survey.read_leak import read_leak_chart, without_point
@@ -88,7 +88,7 @@ def build_page(
         same_training=same_training(arms),
         all_seed_words=seed_words(arms),
         more_styles=["pairs.css"],
-        more_scripts=[*names["pair_scripts"], *(["words.js"] if any(figures for *_, figures in names["insides"]) else [])],
+        more_scripts=[*names["pair_scripts"], *names["inside_scripts"]],
         specs=[spec_json(spec) for spec in placed.specs],
         script=chart_script(),
     )
@@ -117,7 +117,7 @@ def _verdict_names(arms: Sequence[SurveyArm]) -> dict[str, Any]:
         "findings": findings,
         "num_first": NUM_FIRST,
         "advise": next(filter(None, (advise_command(arm.record) for arm in by_finding)), None),
-        "failing": failing_pair(example_pairs(arms), findings),
+        "failing": failing_pair(arms, findings),
         "lights": page_lights(arms),
         "board_rows": board_rows,
         "inert_rows": inert_rows,
@@ -163,7 +163,14 @@ def _inside_names(arms: Sequence[SurveyArm], placed: _PlacedCharts) -> dict[str,
         for arm in arms
         for view in [view_inside(arm)]
     ]
-    return {"insides": insides if any(view for _, view, *_ in insides) else []}
+    scripts = {
+        "ladder.js": any(drawn.get("ladder") is not None for _, _, drawn, _ in insides),
+        "words.js": any(figures for *_, figures in insides),
+    }
+    return {
+        "insides": insides if any(view for _, view, *_ in insides) else [],
+        "inside_scripts": [name for name, is_needed in scripts.items() if is_needed],
+    }
 
 
 def _training_names(arms: Sequence[SurveyArm], log: TrainingLog | None, placed: _PlacedCharts) -> dict[str, Any]:
@@ -246,6 +253,7 @@ def _environment() -> jinja2.Environment:
         MOVE_MARK=MOVE_MARK,
         STEP_MEANING=STEP_MEANING,
         ladder_sentence=ladder_sentence,
+        panel_of=panel_of,
         COUNTERPARTS=COUNTERPARTS,
         COUNTERPART_HEADS=COUNTERPART_HEADS,
         NO_CAUSAL=NO_CAUSAL,

@@ -26,11 +26,12 @@ for (const box of document.querySelectorAll("[data-spec]")) {
   let view;
   const draw = () => {
     drawn = box.clientWidth;
-    const tooltip = { theme: isDark() ? "dark" : "light" };
-    vegaEmbed(box, fitted(themed(textContent), drawn), { mode: "vega-lite", renderer: "svg", actions: false, tooltip }).then((result) => {
+    const options = { mode: "vega-lite", renderer: "svg", actions: false, tooltip: showChartTip };
+    vegaEmbed(box, fitted(themed(textContent), drawn), options).then((result) => {
       view = result.view;
       // The box is one picture with a text; its marks are further ones without.
       box.querySelector("svg").setAttribute("aria-hidden", "true");
+      box.dispatchEvent(new CustomEvent("drawn", { detail: view }));
     });
   };
   draw();

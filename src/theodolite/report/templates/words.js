@@ -57,9 +57,7 @@ function wordGrid(box) {
     for (const [name] of named) lines.push(element("small", { class: "said" }, `names ${name}: ${data.values[name]}`));
     tip.replaceChildren(element("b", {}, place), ...lines);
     tip.hidden = false;
-    const [home, at] = [box.getBoundingClientRect(), cell.getBoundingClientRect()];
-    tip.style.left = `${Math.max(0, Math.min(at.right - home.left + 6, home.width - tip.offsetWidth))}px`;
-    tip.style.top = `${at.bottom - home.top + 6}px`;
+    placeBeside(tip, cell.getBoundingClientRect());
   };
   for (const control of [lens, slider, factor]) control.addEventListener("input", draw);
   box.addEventListener("mouseover", explain);
