@@ -66,12 +66,12 @@ def test_one_context_has_the_proxy_of_its_dose_and_a_coverage_that_rises_with_it
     assert coverages == sorted(coverages) and len(set(coverages)) == len(coverages)
 
 
-def test_dose_0_is_the_agree_arm_of_the_flip_and_the_long_arm_sees_the_same_pictures() -> None:
+def test_dose_0_is_the_agree_arm_of_the_flip_and_long_arms_see_the_same_pictures() -> None:
     plain = next(run.arm for run in flip.first_grid(range(1)) if run.arm.name == "agree" and run.arm.strength == 0.8)
     assert (ARMS["dose-0"].policy, ARMS["dose-0"].recipe) == (plain.policy, plain.recipe)
-    long = ARMS["long-1in100"]
-    assert (long.num_pictures, long.policy) == (ARMS["dose-1in100"].num_pictures, ARMS["dose-1in100"].policy)
-    assert long.recipe.steps == 8 * ARMS["dose-1in100"].recipe.steps
+    long = ARMS["long-1in30"]
+    assert (long.num_pictures, long.policy) == (ARMS["dose-1in30"].num_pictures, ARMS["dose-1in30"].policy)
+    assert long.recipe.steps == 8 * ARMS["dose-1in30"].recipe.steps
 
 
 def made_line(run: Run, leak_at: dict[str, float]) -> GridRun:
@@ -103,11 +103,11 @@ def leaks(plain: list[float], long: float, context: float) -> dict[str, float]:
 
 def test_the_claims_hold_where_leak_falls_with_the_dose_and_fail_where_it_does_not() -> None:
     graded = findings(leaks([0.98, 0.95, 0.9, 0.8, 0.42, 0.1, 0.03], long=0.2, context=0.9))
-    assert graded["dose 0"] == graded["break"] == graded["steps at 1in100"] == "holds"
+    assert graded["dose 0"] == graded["break"] == graded["steps at 1in30"] == "holds"
     assert graded["graded"] == graded["context"] == "holds"
     assert [graded[f"broken at {name}"] for name in ("1in1000", "1in100", "1in30", "1in3")] == ["fails", "fails", "holds", "holds"]
     flat = findings(leaks([0.9, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96], long=0.93, context=0.5))
-    assert flat["context"] == flat["steps at 1in100"] == flat["broken at 1in3"] == "fails"
+    assert flat["context"] == flat["steps at 1in30"] == flat["broken at 1in3"] == "fails"
     late = findings(leaks([0.98, 0.97, 0.96, 0.95, 0.94, 0.9, 0.3], long=0.93, context=0.9))
     assert late["break"] == "fails" and late["broken at 1in3"] == "holds"
     step = findings(leaks([0.95, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05], long=0.05, context=0.05))
