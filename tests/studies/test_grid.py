@@ -25,6 +25,10 @@ from helpers.grid_runs import RECIPE, Pretended, tiny_grid, tiny_run
 from theodolite.cli import app
 from theodolite.commands.progress import Steps
 from theodolite.models.construction.build import DecoderSize
+from theodolite.models.forward import Adaptation
+from theodolite.objectives.laver import LaverConfig
+from theodolite.objectives.pixels import PixelsConfig
+from theodolite.objectives.visual import AuxiliaryConfig
 from theodolite.records.errors import BadInput
 from theodolite.records.study import read_runs, write_runs
 from theodolite.records.survey import BadRecord, Thresholds, read_survey
@@ -273,7 +277,8 @@ OTHERWISE: dict[type, dict[str, object]] = {
     Arm: {"name": "other", "policy": "row", "strength": 0.5, "num_pictures": 9, "source": "official", "among": "others"},
     Recipe: {"name": "other", "steps": 3, "batch": 5, "learning_rate": 2e-3, "warmup_frac": 0.2, "beta2": 0.9, "weight_decay": 0.1,
              "clip_norm": 2.0, "precision": "fp32", "attention": "sdpa", "decoder": DecoderSize(), "frontend": "patches",
-             "connector": "linear", "tower": "trained"},
+             "connector": "linear", "tower": "trained", "laver": LaverConfig(branch="joint"),
+             "auxiliary": AuxiliaryConfig(pixels=PixelsConfig()), "adaptation": Adaptation("mixed", "2d")},
 }  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def variant(name: str, settings: Sequence[str]) -> StagedRecipe:
         arguments[key] = value
     parameters = tuple(signature(RECIPES[name]).parameters)
     if unknown := [key for key in arguments if key not in parameters]:
-        raise UnknownName(f"setting of {name}", unknown[0], parameters or ("none",))
+        raise UnknownName(f"setting of {name}", unknown[0], parameters)
     try:
         return validate_call(RECIPES[name])(**arguments)
     except ValidationError as error:
