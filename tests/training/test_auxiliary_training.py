@@ -43,8 +43,11 @@ def log_of(folder: Path, laver: LaverConfig | None = None, lora_rank: int = 0, s
     model, processor = tiny_vlm()
     prepared = prepare_model(model, recipe, stage)
     data = stage_data(examples(num_pictures=4), stage, model, processor, seed=0)
-    trainer, _ = train_stage(prepared, processor, recipe, stage, data, seed=0, folder=folder)
+    trainer, monitor = train_stage(prepared, processor, recipe, stage, data, seed=0, folder=folder)
     entries: list[dict[str, float]] = [entry for entry in trainer.state.log_history if "loss/language" in entry]
+    # What records of runs compare is the answers' loss, whatever stands beside it.
+    last = [entry["loss/language"] for entry in entries[-10:]]
+    assert monitor.thinned()[-1] == (steps, pytest.approx(sum(last) / 10)) and entries[-1]["loss"] > entries[-1]["loss/language"]
     return entries
 
 

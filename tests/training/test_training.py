@@ -210,7 +210,7 @@ def test_a_checkpoint_of_another_launcher_is_refused(tmp_path: Any) -> None:
 
 def test_losses_are_thinned_to_means() -> None:
     watch = LossMonitor()
-    watch.losses = [(step, float(step)) for step in range(1, 13)]
+    watch.language = [(step, float(step)) for step in range(1, 13)]
     assert watch.thinned(5) == ((5, 3.0), (10, 8.0), (12, 11.5))
 
 

@@ -50,11 +50,15 @@ class NonFiniteLossStop(TrainerCallback):
 
 
 class LossMonitor(TrainerCallback):
-    """Reports every step as progress and collects losses in nats a token. `checkpoints` is the folder of the run's checkpoints."""
+    """Reports every step as progress and collects losses by step: the whole one, and that of the answers in nats a token.
+
+    `checkpoints` is the folder of the run's checkpoints.
+    """
 
     def __init__(self, progress: Progress = silent, checkpoints: Path | None = None) -> None:
         self.progress, self.checkpoints = progress, checkpoints
         self.losses: list[tuple[int, float]] = []
+        self.language: list[tuple[int, float]] = []
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.progress(state.global_step, state.max_steps, f"loss {self.losses[-1][1]:.3f}" if self.losses else "")
@@ -62,9 +66,11 @@ class LossMonitor(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Mapping[str, float] | None = None, **kwargs: Any
     ) -> None:
-        loss = (logs or {}).get("loss")
-        if loss is not None:
-            self.losses.append((state.global_step, float(loss)))
+        logs = logs or {}
+        if "loss" in logs:
+            self.losses.append((state.global_step, float(logs["loss"])))
+            is_alone = sum(name.startswith("loss/") for name in logs) < 2
+            self.language.append((state.global_step, float(logs["loss" if is_alone else "loss/language"])))
 
     def refuse_unfinished(self) -> None:
         """Raises `NonFiniteLoss` if the last loss was not finite: the weights are unusable."""
@@ -74,8 +80,8 @@ class LossMonitor(TrainerCallback):
             )
 
     def thinned(self, every: int = 10) -> tuple[tuple[int, float], ...]:
-        """(last step, mean loss in nats a token) of each block of `every` steps."""
-        blocks = [self.losses[at : at + every] for at in range(0, len(self.losses), every)]
+        """(last step, mean loss of the answers in nats a token) of each block of `every` steps: comparable between objectives."""
+        blocks = [self.language[at : at + every] for at in range(0, len(self.language), every)]
         return tuple((block[-1][0], float(np.mean([loss for _, loss in block]))) for block in blocks)
 
 
