@@ -6,36 +6,19 @@ written before any run of this study.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from theodolite.models.forward import Adaptation
 from theodolite.objectives.laver import LaverConfig
-from theodolite.records.study import Claim, Figure, GridRun, Point
+from theodolite.records.study import Claim, Figure, GridRun
 from theodolite.stats.claims import Rule, Statement, difference_over_seeds, judge_claim
-from theodolite.studies.engine.arms import Arm
 from theodolite.studies.engine.execute import Run
-from theodolite.studies.engine.study import FinishedRuns, Study, Value, answered, claim_level, difference, point
-from theodolite.studies.flip_setup import (
-    ESSAY,
-    INERT,
-    LEAK,
-    MAIN,
-    NUM_PICTURES,
-    NUM_SCENES,
-    PROXY,
-    QUICK_STEPS,
-    READ,
-    TARGET,
-    TRIED_TEXT,
-    policies,
-    study_recipe,
-)
-from theodolite.studies.rivals import BROKEN, LAST, LAVER_SETTINGS, LEAKS, MORE, PAPER, SCENES_INSIDE, cosine, residue
+from theodolite.studies.engine.study import FinishedRuns, Study, Value, claim_level, difference
+from theodolite.studies.flip_setup import ESSAY, INERT, LEAK, QUICK_STEPS, TRIED_TEXT, study_recipe
+from theodolite.studies.rivals import BROKEN, LAST, LAVER_SETTINGS, LEAKS, MORE, PAPER, cosine, objective_figure, objective_grid, residue
 from theodolite.training.recipe import Recipe
 from theodolite.training.recipes import MIXED
-from theodolite.worlds.shapes.world import Shapes
 
 PLAIN, CONTROL, JOINT, SEPARATE = "plain", "mixed", "joint", "separate"
 # Changes to the model by arm, without a visual loss; then LaVer's settings by arm, each with the control's changes.
@@ -72,9 +55,7 @@ def laver_recipe(name: str, quick: bool = False) -> Recipe:
 
 def laver_grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
     """Every arm at 0.8, with the ladder and the likeness of vision tokens; quick: two arms without them."""
-    arms = [Arm(name, policies()["agree"], laver_recipe(name, quick), MAIN, NUM_PICTURES) for name in (QUICK_ARMS if quick else ARMS)]
-    inside: Mapping[str, Any] = {} if quick else {"measures": ("ladder", "likeness"), "inside_scenes": SCENES_INSIDE}
-    return tuple(Run(Shapes.name, arm, seed, NUM_SCENES, official=False, survey_seed=seed, **inside) for seed in seeds for arm in arms)
+    return objective_grid({name: laver_recipe(name, quick) for name in (QUICK_ARMS if quick else ARMS)}, seeds, quick)
 
 
 def growth(line: GridRun) -> float | None:
@@ -152,36 +133,9 @@ def _of_arms(statement: Statement, runs: FinishedRuns, names: Sequence[str], val
     return judge_claim(statement, estimate, by_seed, sum(len(runs.arm(name).pairs) for name in names))
 
 
-PANELS: tuple[tuple[str, Value], ...] = (
-    (f"leak: do({PROXY}) → {TARGET} answer", LEAK),
-    (f"read: do({TARGET}) → {TARGET} answer", READ),
-    (f"{TARGET} answered right, decorrelated scenes", answered(TARGET, "decorrelated")),
-    ("probes of unasked factors, last layer", residue),
-    ("cosine of vision tokens, last layer", cosine),
-)
-
-
 def draw_laver(runs: FinishedRuns) -> tuple[Figure, ...]:
     """Leak, read, accuracy, residue and likeness by arm."""
-
-    def points() -> Iterator[Point]:
-        for panel, value in PANELS:
-            for name in ARMS:
-                yield from point(panel, "asked of agreeing scenes", name, runs.arm(name), value)
-
-    return (
-        Figure(
-            name="laver",
-            title="LaVer and its parts beside the same questions",
-            caption=f"All arms answer the same questions of the same {NUM_PICTURES:,} pictures, {TARGET} of agreeing scenes alone. Points "
-            "are seeds, bars 95 % intervals over seeds.",
-            x_title="arm",
-            y_title="share, normalised accuracy, cosine",
-            y_range=(0.0, 1.0),
-            joined=False,
-            points=tuple(points()),
-        ),
-    )
+    return (objective_figure(runs, ARMS, name="laver", title="LaVer and its parts beside the same questions", x_title="arm"),)
 
 
 LAVER = Study(

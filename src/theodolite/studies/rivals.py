@@ -83,7 +83,12 @@ def rival_recipe(name: str, quick: bool = False) -> Recipe:
 
 def rivals_grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
     """Every arm at 0.8, with the ladder and the likeness of vision tokens; quick: three arms without them."""
-    arms = [Arm(name, policies()["agree"], rival_recipe(name, quick), MAIN, NUM_PICTURES) for name in (QUICK_ARMS if quick else ARMS)]
+    return objective_grid({name: rival_recipe(name, quick) for name in (QUICK_ARMS if quick else ARMS)}, seeds, quick)
+
+
+def objective_grid(recipes: Mapping[str, Recipe], seeds: Sequence[int], quick: bool) -> tuple[Run, ...]:
+    """An arm for each recipe, all asked alike: shape of agreeing scenes at 0.8; unless quick, they are looked at inside."""
+    arms = [Arm(name, policies()["agree"], recipe, MAIN, NUM_PICTURES) for name, recipe in recipes.items()]
     inside: Mapping[str, Any] = {} if quick else {"measures": ("ladder", "likeness"), "inside_scenes": SCENES_INSIDE}
     return tuple(Run(Shapes.name, arm, seed, NUM_SCENES, official=False, survey_seed=seed, **inside) for seed in seeds for arm in arms)
 
@@ -171,24 +176,27 @@ PANELS: tuple[tuple[str, Value], ...] = (
 
 def draw_rivals(runs: FinishedRuns) -> tuple[Figure, ...]:
     """Leak, read, accuracy, residue and likeness by objective."""
+    return (objective_figure(runs, ARMS, name="rivals", title="Objectives beside the same questions", x_title="objective"),)
+
+
+def objective_figure(runs: FinishedRuns, arms: Sequence[str], *, name: str, title: str, x_title: str) -> Figure:
+    """The values of `PANELS` by arm."""
 
     def points() -> Iterator[Point]:
         for panel, value in PANELS:
-            for name in ARMS:
-                yield from point(panel, "asked of agreeing scenes", name, runs.arm(name), value)
+            for arm in arms:
+                yield from point(panel, "asked of agreeing scenes", arm, runs.arm(arm), value)
 
-    return (
-        Figure(
-            name="rivals",
-            title="Objectives beside the same questions",
-            caption=f"All arms answer the same questions of the same {NUM_PICTURES:,} pictures, {TARGET} of agreeing scenes alone. Points "
-            "are seeds, bars 95 % intervals over seeds.",
-            x_title="objective",
-            y_title="share, normalised accuracy, cosine",
-            y_range=(0.0, 1.0),
-            joined=False,
-            points=tuple(points()),
-        ),
+    return Figure(
+        name=name,
+        title=title,
+        caption=f"All arms answer the same questions of the same {NUM_PICTURES:,} pictures, {TARGET} of agreeing scenes alone. Points "
+        "are seeds, bars 95 % intervals over seeds.",
+        x_title=x_title,
+        y_title="share, normalised accuracy, cosine",
+        y_range=(0.0, 1.0),
+        joined=False,
+        points=tuple(points()),
     )
 
 
