@@ -357,7 +357,7 @@ def test_a_leak_that_nobody_answered_about_is_not_taken_for_none() -> None:
     assert {gap.query: gap.frac for gap in record.shadows.unanswered} == {"row": 1.0}
     assert not {"identified", "inert", "blind"} & set(record.shadows.verdicts.values())
     assert all(leak.query != "row" for leak in record.shadows.leaks)
-    assert "leak: answers to row (open)" in record.shadows.evidence["shape"].missing
+    assert "leak, which needs answers to row (open)" in record.shadows.evidence["shape"].missing
 
 
 def test_surveys_with_missing_answers_are_compared_where_both_answered(partly: tuple[SurveyRecord, pl.DataFrame]) -> None:

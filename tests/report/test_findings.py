@@ -18,12 +18,13 @@ from theodolite.records.survey import Competence, Evidence, Shadows, SurveyRecor
 from theodolite.report.stored import StoredSurvey
 from theodolite.report.survey import health
 from theodolite.report.survey.arms import SurveyArm, label_arms
-from theodolite.report.survey.closing import advise_command, finding_lines, verdict_lines
+from theodolite.report.survey.closing import advise_command, finding_lines, next_command, verdict_lines
 from theodolite.report.survey.failing import failing_pair
 from theodolite.report.survey.findings import page_findings, show_percent
 from theodolite.report.survey.health import Light, page_lights
 from theodolite.report.survey.outcomes import with_outcomes
 from theodolite.report.survey.page import build_page
+from theodolite.report.tables import survey_lines
 
 FIRST, SECOND, THIRD = made.three_records()
 
@@ -286,3 +287,41 @@ def test_the_page_gives_the_command_that_advises_questions_and_only_where_it_wou
     right = record.shadows.model_copy(update={"verdicts": dict.fromkeys(record.shadows.verdicts, "identified")})
     for changed in ({"policy": None}, {"world": None}, {"shadows": right}):
         assert advise_command(record.model_copy(update=changed)) is None
+
+
+def withheld(prompt: str) -> SurveyArm:
+    need = "answers to shape (open) among its choices (98% of the probability lies outside them)"
+    evidence = with_evidence("shape", verdict="not_measured", missing=(f"read, which needs {need}",), leak=None, read=None)
+    model = FIRST.model.model_copy(update={"prompt": prompt})
+    return arm(FIRST.model_copy(update={"model": model}), evidence=evidence, withheld={"shape (open)": 0.98}, outside_mass=0.9)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "remedy", "options"),
+    [
+        ("free", "survey again with --prompt options", "--prompt options --out runs/one-options"),
+        ("options", "survey again with --prompt letters", "--prompt letters --out runs/one-letters"),
+        ("letters", "give the choices in the words that the model answers with", None),
+    ],
+)
+def test_where_rates_are_withheld_finding_light_terminal_and_next_command_name_one_remedy(
+    prompt: str, remedy: str, options: str | None
+) -> None:
+    one = withheld(prompt)
+    assert any(f"lies outside them). To measure it, {remedy}." in text for text in texts(one))
+    assert health.outside_light(one).remedy.lower() == f"{remedy}.".lower()
+    assert any(line.endswith(f"lies outside the choices; {remedy}") for line in survey_lines(one.record))
+    command = next_command(one.record, ["theodolite", "survey", "model", "--pairs", "pairs.jsonl"], "runs/one")
+    assert command.endswith(options) if options else "--prompt" not in command
+
+
+def test_a_verdict_without_noise_names_the_option_that_measures_it() -> None:
+    lacks = arm(evidence=with_evidence("size", verdict="not_measured", missing=("noise of shape (open)",), leak=None))
+    assert any(text.endswith("noise of shape (open). To measure it, survey again with --noise perturb.") for text in texts(lacks))
+
+
+def test_bars_among_choices_say_what_lies_outside_them() -> None:
+    note = "Bars share out the probability of the choices; outside them lies up to 0.98 of shape only."
+    rows = answered_rows(3)
+    page = build_page([StoredSurvey(withheld("free").record, None, {}, rows)])
+    assert page.count(note) >= 1 and health.outside_note([arm()]) == "" and "Bars share out" not in build_page([StoredSurvey(FIRST)])

@@ -8,10 +8,10 @@ from typing import get_args
 from rich.table import Table
 
 from theodolite.records.coverage import Coverage
-from theodolite.records.endpoint import EndpointConfig
 from theodolite.records.survey import Cell, NoiseSource, Score, Shadows, SurveyRecord
 from theodolite.report.survey.accuracy import ACCURACY
 from theodolite.report.survey.words import show_sensitivity
+from theodolite.report.words import withheld_remedy
 
 
 def tour_table(records: Sequence[SurveyRecord]) -> Table:
@@ -150,10 +150,8 @@ def survey_lines(record: SurveyRecord) -> list[str]:
         f"({gap.frac:.1%}); they count as nothing, neither right nor wrong"
         for gap in record.shadows.unanswered
     ]
-    letters = isinstance(record.model, EndpointConfig) and record.model.answers == "logprobs"
-    mend = "read its text instead: --answers text" if letters else "list these with --prompt options"
     lines += [
-        f"withheld: the rates of {query}: {mass:.0%} of the probability lies outside the choices; {mend}"
+        f"withheld: the rates of {query}: {mass:.0%} of the probability lies outside the choices; {withheld_remedy(record)}"
         for query, mass in record.shadows.withheld.items()
     ]
     lines += _verdict_lines(record.shadows)

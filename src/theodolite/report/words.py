@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import get_args
 
+from theodolite.records.endpoint import EndpointConfig
 from theodolite.records.survey import SurveyRecord, Verdict
 
 WORD: dict[Verdict, str] = {verdict: verdict.replace("_", " ") for verdict in get_args(Verdict)}
@@ -68,3 +69,17 @@ def listed(items: Sequence[str]) -> str:
     if len(items) < 2:
         return "".join(items)
     return f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def withheld_options(record: SurveyRecord) -> tuple[str, ...]:
+    """Options to survey a model with again of which rates are withheld, since its answers are mostly none of the choices; none left: ()."""
+    model = record.model
+    if isinstance(model, EndpointConfig) and model.answers == "logprobs":
+        return ("--answers", "text")
+    return {"free": ("--prompt", "options"), "options": ("--prompt", "letters")}.get(model.prompt, ())
+
+
+def withheld_remedy(record: SurveyRecord) -> str:
+    """`withheld_options` as the end of a sentence."""
+    options = withheld_options(record)
+    return f"survey again with {' '.join(options)}" if options else "give the choices in the words that the model answers with"

@@ -208,7 +208,7 @@ def test_queries_that_the_policy_does_not_support_do_not_enter_verdicts() -> Non
     rows = answered(colour_for_shape, ["shape", "row"])
     shadows = shadows_of(rows, asked=["row"])
     assert shadows.verdicts == {"shape": "inert", "colour": "inert", "row": "not_measured"}
-    assert shadows.evidence["row"].missing == ("leak: a question whose true answer the change leaves alone",)
+    assert shadows.evidence["row"].missing == ("leak, which needs a question whose true answer the change leaves alone",)
     assert cell(shadows, "colour", "shape", truth_moves=False).moved_frac == 1  # but they have their cells
 
 

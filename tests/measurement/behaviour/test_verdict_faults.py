@@ -52,7 +52,7 @@ def test_without_noise_rows_the_leak_is_not_measured(kinds: tuple[str, ...], mis
 def test_where_no_row_could_leak_the_leak_is_not_measured() -> None:
     evidence = shadows_of(answered(honest, ["shape"])).evidence["shape"]
     assert evidence.verdict == "not_measured" and evidence.leak is None
-    assert evidence.missing == ("leak: a question whose true answer the change leaves alone",)
+    assert evidence.missing == ("leak, which needs a question whose true answer the change leaves alone",)
 
 
 def test_a_model_that_is_always_right_can_be_asked_though_all_bases_are_alike() -> None:
@@ -137,6 +137,7 @@ def test_rates_of_a_model_that_answers_with_something_else_are_withheld() -> Non
     outside = [pl.when(pl.col("query") == "row").then(0.97).otherwise(0.02).alias(f"outside_{side}") for side in ("before", "after")]
     shadows = shadows_of(rows.with_columns(outside))
     assert shadows.withheld == {"row (open)": pytest.approx(0.97)} and not [cell for cell in shadows.cells if cell.query == "row"]
-    reason = "answers to row (open), since 97% of the probability lies outside the choices"
-    assert shadows.evidence["row"].missing == (f"read: {reason}",) and shadows.evidence["shape"].missing == (f"leak: {reason}",)
+    need = "answers to row (open) among its choices (97% of the probability lies outside them)"
+    assert shadows.evidence["row"].missing == (f"read, which needs {need}",)
+    assert shadows.evidence["shape"].missing == (f"leak, which needs {need}",)
     assert set(shadows.verdicts.values()) == {"not_measured"}

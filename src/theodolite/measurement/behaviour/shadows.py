@@ -205,14 +205,14 @@ def _leaks(
     """The leak into each query against that query's own noise, and what is missing for "no query leaks"."""
     groups = list(moving.group_by(["query", "form"], maintain_order=True))
     if not groups:
-        return (), ("leak: a question whose true answer the change leaves alone",)
+        return (), ("leak, which needs a question whose true answer the change leaves alone",)
     leaks, missing = [], []
     adjusted = adjusted_confidence(confidence, len(groups))
     for (about, form), group in groups:
         query = Question(str(about), str(form))
         answered = group.filter(pl.col("moved").is_not_null())
         if answered.is_empty():
-            missing.append(f"leak: {_no_answers(query, withheld)}")
+            missing.append(f"leak, which needs {_no_answers(query, withheld)}")
             continue
         source, noise = _noise_of(rows, query)
         if noise is None:
@@ -226,12 +226,13 @@ def _missing_read(num_answered: int, queries: Sequence[Question], withheld: Mapp
     """What is missing for a read rate, in words."""
     if num_answered:
         return ()
-    return tuple(f"read: {_no_answers(query, withheld)}" for query in queries) or ("read: a pair that changes the true answer",)
+    needs = tuple(_no_answers(query, withheld) for query in queries) or ("a pair that changes the true answer",)
+    return tuple(f"read, which needs {need}" for need in needs)
 
 
 def _no_answers(query: Question, withheld: Mapping[Question, float]) -> str:
-    why = f", since {withheld[query]:.0%} of the probability lies outside the choices" if query in withheld else ""
-    return f"answers to {query.words}{why}"
+    where = f" among its choices ({withheld[query]:.0%} of the probability lies outside them)" if query in withheld else ""
+    return f"answers to {query.words}{where}"
 
 
 def leak_of(

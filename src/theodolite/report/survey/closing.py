@@ -10,7 +10,7 @@ from theodolite.report.stored import StoredSurvey
 from theodolite.report.survey.arms import label_arms
 from theodolite.report.survey.findings import page_findings
 from theodolite.report.survey.words import show_rate, show_scenes_more
-from theodolite.report.words import WORD, show_frac
+from theodolite.report.words import WORD, show_frac, withheld_options
 
 MOST_FINDINGS = 5
 WRONG = ("shadow", "blind", "entangled")
@@ -50,8 +50,8 @@ def next_command(record: SurveyRecord, survey: Sequence[str], folder: str) -> st
     shadows = record.shadows
     more = [evidence.scenes_more for evidence in shadows.evidence.values() if evidence.scenes_more is not None]
     drawn = record.world is not None and record.world.known_prior
-    if shadows.withheld and record.model.prompt == "free":
-        return shlex.join([*survey, "--prompt", "options", "--out", f"{folder}-options"])
+    if shadows.withheld and (options := withheld_options(record)):
+        return shlex.join([*survey, *options, "--out", f"{folder}-{options[-1]}"])
     if more and drawn:
         scenes = record.num_scenes + max(more)
         return shlex.join([*survey, "--scenes", str(scenes), "--out", f"{folder}-{scenes}"])

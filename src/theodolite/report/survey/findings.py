@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from theodolite.records.part import Rate
-from theodolite.records.survey import Evidence, Leak, Verdict
+from theodolite.records.survey import Evidence, Leak, SurveyRecord, Verdict
 from theodolite.report.survey.arms import SurveyArm
 from theodolite.report.survey.pairs_address import ANSWER_MOVES, TRUTH_MOVES, Outcome, pairs_address
-from theodolite.report.words import listed, show_count
+from theodolite.report.words import listed, show_count, withheld_remedy
 
 # Worst first; inert factors are no finding.
 RANK: dict[Verdict, int] = {
@@ -154,7 +154,7 @@ def _joint_findings(arm: SurveyArm, several: bool) -> list[tuple[tuple[int, floa
         by_verdict.setdefault(evidence.verdict, {})[factor] = evidence
     findings = []
     for verdict, members in by_verdict.items():
-        parts = _joint_words(verdict, members)
+        parts = _joint_words(verdict, members, arm.record)
         if parts is not None:
             names, pairs = tuple(members), None
             if verdict == "identified":
@@ -173,7 +173,7 @@ def _least_read(members: dict[str, Evidence]) -> tuple[str, Evidence]:
     return factor, members[factor]
 
 
-def _joint_words(verdict: Verdict, members: dict[str, Evidence]) -> tuple[str, str, str] | None:
+def _joint_words(verdict: Verdict, members: dict[str, Evidence], record: SurveyRecord) -> tuple[str, str, str] | None:
     names = listed(list(members))
     if verdict == "identified":
         reads = [evidence.read for evidence in members.values() if evidence.read is not None]
@@ -194,5 +194,12 @@ def _joint_words(verdict: Verdict, members: dict[str, Evidence]) -> tuple[str, s
         return f"answers questions about {names} ", "at chance", ", so its answers say nothing about it."
     if verdict == "not_measured":
         reason = next((evidence.missing[0] for evidence in members.values() if evidence.missing), "something that the verdict needs")
-        return f"has no verdict on {names}; ", "not measured", f": {reason}."
+        return f"has no verdict on {names}; ", "not measured", f": {reason}.{_missing_remedy(reason, record)}"
     return None
+
+
+def _missing_remedy(reason: str, record: SurveyRecord) -> str:
+    """A sentence on how to survey again, where other pairs are not needed; empty where they are."""
+    if any(f"answers to {query} " in reason for query in record.shadows.withheld):
+        return f" To measure it, {withheld_remedy(record)}."
+    return " To measure it, survey again with --noise perturb." if reason.startswith("noise of ") else ""

@@ -10,7 +10,7 @@ import polars as pl
 
 from theodolite.records.rows import one_truth_queries
 from theodolite.report.survey.arms import SurveyArm
-from theodolite.report.words import listed, show_count, show_exact
+from theodolite.report.words import listed, show_count, show_exact, withheld_remedy
 
 State = Literal["good", "unknown", "warn", "bad"]
 STATE_WORD: dict[State, str] = {"good": "fine", "unknown": "unknown", "warn": "look", "bad": "stop"}
@@ -49,7 +49,8 @@ def page_lights(arms: Sequence[SurveyArm]) -> tuple[Light, ...]:
 def outside_light(arm: SurveyArm) -> Light:
     """Mean probability outside the choices, 0 to 1."""
     name, mass, withheld = "Probability outside the choices", arm.record.shadows.outside_mass, arm.record.shadows.withheld
-    remedy = "Survey with --prompt options or --prompt letters, which show the model its choices."
+    advice = withheld_remedy(arm.record)
+    remedy = f"{advice[0].upper()}{advice[1:]}."
     if withheld:
         return Light(
             name,
@@ -61,6 +62,13 @@ def outside_light(arm: SurveyArm) -> Light:
         return Light(name, "unknown", "answers were read from text.", "Score choices instead of reading text, where the model allows it.")
     text = f"{show_exact(mass)} on average."
     return Light(name, "warn", text, remedy) if mass >= MUCH_OUTSIDE else Light(name, "good", text)
+
+
+def outside_note(arms: Sequence[SurveyArm]) -> str:
+    """What bars among the choices leave out, of models with much probability outside them; empty where there are none."""
+    masses = {arm.label: max([arm.record.shadows.outside_mass or 0.0, *arm.record.shadows.withheld.values()]) for arm in arms}
+    much = [f"up to {show_exact(mass)} of {label}" for label, mass in masses.items() if mass >= MUCH_OUTSIDE]
+    return f"Bars share out the probability of the choices; outside them lies {listed(much)}." if much else ""
 
 
 def unanswered_light(arm: SurveyArm) -> Light:

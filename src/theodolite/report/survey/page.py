@@ -31,7 +31,7 @@ from theodolite.report.survey.exports import page_exports
 from theodolite.report.survey.failing import failing_pair
 from theodolite.report.survey.findings import page_findings
 from theodolite.report.survey.headlines import headlines
-from theodolite.report.survey.health import STATE_WORD, page_lights
+from theodolite.report.survey.health import STATE_WORD, outside_note, page_lights
 from theodolite.report.survey.heat_map import heat_map
 from theodolite.report.survey.inside import STEP_MEANING, view_inside
 from theodolite.report.survey.inside_charts import inside_charts, panel_of
@@ -133,6 +133,7 @@ def _answer_names(arms: Sequence[SurveyArm], placed: _PlacedCharts) -> dict[str,
         "read_leak": placed.place(read_leak_chart(arms)),
         "lacking": without_point(arms),
         "heats": [heat for arm in arms if (heat := heat_map(arm, factors)) is not None],
+        "withheld": any(arm.record.shadows.withheld for arm in arms),
         "accuracy": accuracy_rows(arms),
         "coverage_charts": {arm.anchor: placed.place(coverage_chart(arm)) for arm in arms},
     }
@@ -144,6 +145,7 @@ def _pair_names(arms: Sequence[SurveyArm], files: Files) -> dict[str, Any]:
     return {
         "pairs": pairs,
         "has_pairs": bool(pairs.packed),
+        "outside_note": outside_note(arms),
         "move_marks": spec_json({outcome: list(mark) for outcome, mark in MOVE_MARK.items()}),
         "pair_pictures": spec_json(dict(pairs.pictures)),
         "loads_files": bool(files),
