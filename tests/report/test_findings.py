@@ -18,6 +18,7 @@ from theodolite.records.survey import Competence, Evidence, Shadows, SurveyRecor
 from theodolite.report.stored import StoredSurvey
 from theodolite.report.survey import health
 from theodolite.report.survey.arms import SurveyArm, label_arms
+from theodolite.report.survey.causes import leak_causes
 from theodolite.report.survey.closing import advise_command, finding_lines, next_command, verdict_lines
 from theodolite.report.survey.failing import failing_pair
 from theodolite.report.survey.findings import page_findings, show_percent
@@ -25,6 +26,7 @@ from theodolite.report.survey.health import Light, page_lights
 from theodolite.report.survey.outcomes import with_outcomes
 from theodolite.report.survey.page import build_page
 from theodolite.report.tables import survey_lines
+from theodolite.report.words import unbroken
 
 FIRST, SECOND, THIRD = made.three_records()
 
@@ -325,3 +327,31 @@ def test_bars_among_choices_say_what_lies_outside_them() -> None:
     rows = answered_rows(3)
     page = build_page([StoredSurvey(withheld("free").record, None, {}, rows)])
     assert page.count(note) >= 1 and health.outside_note([arm()]) == "" and "Bars share out" not in build_page([StoredSurvey(FIRST)])
+
+
+def with_causes(causes: dict[str, str]) -> SurveyArm:
+    assert FIRST.coverage is not None
+    return arm(FIRST.model_copy(update={"coverage": FIRST.coverage.model_copy(update={"cause": causes})}))
+
+
+def test_a_leak_into_what_was_asked_only_beside_its_correlate_says_why_and_what_to_ask() -> None:
+    one = with_causes({"shape": "confounded", "colour": "unasked"})
+    (sentence,) = leak_causes([one], page_findings([one]))
+    assert sentence == (
+        "shape only was asked about shape only where colour changes with it, so none of its questions tells them apart "
+        "(coverage of shape: 0). Ask about shape in pictures where colour does not follow it."
+    )
+    assert sentence in build_page([StoredSurvey(one.record)])
+    free = one.record.world.model_copy(update={"correlations": ()}) if one.record.world else None
+    (other,) = leak_causes([arm(one.record.model_copy(update={"world": free}))], page_findings([one]))
+    assert "only where another factor changes with it" in other
+
+
+@pytest.mark.parametrize("causes", [{}, {"shape": "unasked"}, {"colour": "confounded"}])
+def test_coverage_that_explains_no_leak_says_nothing(causes: dict[str, str]) -> None:
+    one = with_causes(causes)
+    assert leak_causes([one], page_findings([one])) == ()
+
+
+def test_numbers_keep_their_percent_sign_and_interval_on_one_line() -> None:
+    assert unbroken("98 % [96, 99.7] of 200 pairs, 1 % by noise") == "98\u00a0% [96,\u00a099.7] of 200 pairs, 1\u00a0% by noise"

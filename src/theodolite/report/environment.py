@@ -25,6 +25,7 @@ def environment(**names: Any) -> jinja2.Environment:
         "count": words.show_count,
         "listed": words.listed,
         "digits": lambda value: "" if value is None else repr(value),
+        "unbroken": words.unbroken,
         "breakable": lambda text: escape(text).replace(",", Markup(",<wbr>")),
         "short": lambda digest: digest[:12],
     }

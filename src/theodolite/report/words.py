@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import get_args
 
@@ -53,6 +54,11 @@ def show_measured(value: float, low: float | None, high: float | None) -> tuple[
     # Adding 0.0 turns -0.0 into 0.0.
     texts = [None if number is None else f"{round(number, decimals) + 0.0:.{decimals}f}" for number in (value, low, high)]
     return texts[0] or "", "[no interval]" if texts[1] is None or texts[2] is None else f"[{texts[1]}, {texts[2]}]"
+
+
+def unbroken(text: str) -> str:
+    """The text with spaces at which no line ends before a percent sign and within an interval."""
+    return re.sub(r"\[[^\]]*\]", lambda interval: interval.group().replace(" ", "\u00a0"), text.replace(" %", "\u00a0%"))
 
 
 def show_count(value: int) -> str:

@@ -36,7 +36,13 @@ class FailingPair:
     pair: Pair
     reply: ArmAnswers
     choices: tuple[Choice, ...]
+    scene_name: str | None
     picked: str
+
+    @property
+    def scene(self) -> str:
+        """The scene as its pairs name it."""
+        return self.scene_name or str(self.reply.example.scene_id)
 
 
 def failing_pair(arms: Sequence[SurveyArm], findings: Sequence[Finding]) -> FailingPair | None:
@@ -62,7 +68,9 @@ def failing_pair(arms: Sequence[SurveyArm], findings: Sequence[Finding]) -> Fail
     if best is None:
         return None
     pair, reply = failing[best]
-    return FailingPair(pair, reply, _choices(rows[best]), f"picked as such among {_count(len(failing), 'failing example')}")
+    return FailingPair(
+        pair, reply, _choices(rows[best]), _scene_name(rows[best]), f"picked as such among {_count(len(failing), 'failing example')}"
+    )
 
 
 def _worse_row(arms: Sequence[SurveyArm], finding: Finding, least: float) -> FailingPair | None:
@@ -92,7 +100,7 @@ def _worse_row(arms: Sequence[SurveyArm], finding: Finding, least: float) -> Fai
     )
     reply = ArmAnswers(arm, example)
     picked = f"the most severe of {_count(shown.height, 'such pair')} with stored pictures"
-    return FailingPair(Pair(example, before, after, (reply,)), reply, _choices(worst), picked)
+    return FailingPair(Pair(example, before, after, (reply,)), reply, _choices(worst), _scene_name(worst), picked)
 
 
 def _count(number: int, noun: str) -> str:
@@ -130,6 +138,10 @@ def _severity(reply: ArmAnswers, row: dict[str, Any] | None) -> float:
     if row is None or row["variation"] is None:
         return 0.0
     return float(row["variation"] if reply.outcome == "leaked" else 1 - row["variation"])
+
+
+def _scene_name(row: dict[str, Any] | None) -> str | None:
+    return None if row is None else row.get("scene_name")
 
 
 def _choices(row: dict[str, Any] | None) -> tuple[Choice, ...]:

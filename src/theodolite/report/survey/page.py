@@ -23,6 +23,7 @@ from theodolite.report.survey.accuracy import accuracy_rows
 from theodolite.report.survey.arms import SurveyArm, label_arms, seed_words
 from theodolite.report.survey.board import ICON, verdict_board
 from theodolite.report.survey.causal_counterparts import COUNTERPART_HEADS, COUNTERPARTS, NO_CAUSAL
+from theodolite.report.survey.causes import leak_causes
 from theodolite.report.survey.charts import coverage_chart
 from theodolite.report.survey.closing import advise_command
 from theodolite.report.survey.comparability import check_arms, same_training
@@ -118,6 +119,7 @@ def _verdict_names(arms: Sequence[SurveyArm]) -> dict[str, Any]:
         "num_first": NUM_FIRST,
         "advise": next(filter(None, (advise_command(arm.record) for arm in by_finding)), None),
         "failing": failing_pair(arms, findings),
+        "causes": leak_causes(arms, findings),
         "lights": page_lights(arms),
         "board_rows": board_rows,
         "inert_rows": inert_rows,

@@ -204,6 +204,12 @@ function setFilters(form, rows, state, counts) {
   }
 }
 
+// An address with conditions leads to the pairs that meet them, the number of them above the first, else to the head of the section.
+function showPairs(state) {
+  const target = Object.keys(state).length ? document.getElementById("pair-count") : document.getElementById("pairs");
+  target.scrollIntoView();
+}
+
 async function startPairs() {
   const form = document.getElementById("pair-filters");
   const box = document.getElementById("pair-list");
@@ -230,7 +236,7 @@ async function startPairs() {
     if (!given) return;
     state = given;
     show();
-    if (location.hash) document.getElementById("pairs").scrollIntoView();
+    if (location.hash) showPairs(given);
   };
   const change = (replace) => {
     const next = {};
@@ -254,7 +260,7 @@ async function startPairs() {
   addEventListener("hashchange", follow);
   state = readAddress(location.hash) ?? {};
   show();
-  if (readAddress(location.hash)) document.getElementById("pairs").scrollIntoView();
+  if (readAddress(location.hash)) showPairs(state);
   document.documentElement.dataset.pairs = "ready";
 }
 startPairs();
