@@ -273,7 +273,8 @@ def test_rows_show_a_truth_that_is_constant_among_base_pictures() -> None:
 def test_few_scenes_stop_and_several_models_show_the_worst_by_name() -> None:
     few = tuple(cell.model_copy(update={"num_scenes": 29}) for cell in FIRST.shadows.cells)
     worst = FIRST.model_copy(update={"shadows": FIRST.shadows.model_copy(update={"cells": few})})
-    light = page_lights(label_arms([StoredSurvey(SECOND), StoredSurvey(worst)]))[-1]
+    lights = page_lights(label_arms([StoredSurvey(SECOND), StoredSurvey(worst)]))
+    light = next(light for light in lights if light.name == "Scenes")
     assert (light.state, light.text) == ("bad", "shape only: 29 scenes behind the smallest rate.")
 
 
@@ -355,3 +356,29 @@ def test_coverage_that_explains_no_leak_says_nothing(causes: dict[str, str]) -> 
 
 def test_numbers_keep_their_percent_sign_and_interval_on_one_line() -> None:
     assert unbroken("98 % [96, 99.7] of 200 pairs, 1 % by noise") == "98\u00a0% [96,\u00a099.7] of 200 pairs, 1\u00a0% by noise"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "state", "text"),
+    [
+        ([0], "warn", "1; the intervals are over scenes, not over training runs."),
+        ([0, 1], "warn", "2; the intervals are over scenes, not over training runs."),
+        ([0, 1, 2], "good", "3."),
+    ],
+)
+def test_how_many_training_runs_stand_behind_a_policy_is_a_light(seeds: list[int], state: str, text: str) -> None:
+    assert FIRST.training is not None
+    records = [FIRST.model_copy(update={"training": FIRST.training.model_copy(update={"seed": seed})}) for seed in seeds]
+    (light,) = health.seeds_lights(label_arms([StoredSurvey(record) for record in records]))
+    assert (light.state, light.text) == (state, text) and bool(light.remedy) == (state == "warn")
+
+
+def test_policies_with_different_numbers_of_runs_show_the_smallest_and_models_of_others_no_such_light() -> None:
+    assert FIRST.training is not None
+    again = FIRST.model_copy(update={"training": FIRST.training.model_copy(update={"seed": 7})})
+    other = FIRST.model_copy(update={"title": "other", "policy": "row"})
+    (light,) = health.seeds_lights(label_arms([StoredSurvey(record) for record in (FIRST, again, other)]))
+    assert light.text.startswith("1 of one policy, more of others;")
+    (each,) = health.seeds_lights(label_arms([StoredSurvey(record) for record in (FIRST, other)]))
+    assert each.text.startswith("1 of each policy;")
+    assert health.seeds_lights(label_arms([StoredSurvey(FIRST.model_copy(update={"training": None}))])) == ()

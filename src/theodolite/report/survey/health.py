@@ -9,7 +9,7 @@ from typing import Literal
 import polars as pl
 
 from theodolite.records.rows import one_truth_queries
-from theodolite.report.survey.arms import SurveyArm
+from theodolite.report.survey.arms import SurveyArm, policy_key
 from theodolite.report.words import listed, show_count, show_exact, withheld_remedy
 
 State = Literal["good", "unknown", "warn", "bad"]
@@ -20,6 +20,8 @@ MUCH_OUTSIDE = 0.1
 MUCH_UNANSWERED = 0.05
 # Below so many scenes an interval of a rate is wider than 0.35 at a half.
 FEW_SCENES = 30
+# Below so many training runs their spread cannot be told from chance.
+FEW_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,24 @@ def page_lights(arms: Sequence[SurveyArm]) -> tuple[Light, ...]:
             more = f" ({others} more model{'s' if others > 1 else ''} in the same state)" if others else ""
             worst = Light(worst.name, worst.state, f"{arm.label}: {worst.text}{more}", worst.remedy)
         lights.append(worst)
-    return tuple(lights)
+    return (*lights, *seeds_lights(arms))
+
+
+def seeds_lights(arms: Sequence[SurveyArm]) -> tuple[Light, ...]:
+    """Number of training runs of each policy: one light where the page shows models whose training is recorded, else none."""
+    seeds: dict[str, set[int]] = {}
+    for arm in arms:
+        if arm.training_seed is not None:
+            seeds.setdefault(policy_key(arm.record), set()).add(arm.training_seed)
+    if not seeds:
+        return ()
+    least = min(map(len, seeds.values()))
+    whose = " of each policy" if least == max(map(len, seeds.values())) else " of one policy, more of others"
+    name, text = "Training runs", f"{show_count(least)}{whose if len(seeds) > 1 else ''}"
+    if least >= FEW_SEEDS:
+        return (Light(name, "good", f"{text}."),)
+    remedy = f"Train with {FEW_SEEDS} seeds or more (--seeds) before you speak of a policy rather than of this model."
+    return (Light(name, "warn", f"{text}; the intervals are over scenes, not over training runs.", remedy),)
 
 
 def outside_light(arm: SurveyArm) -> Light:
