@@ -22,6 +22,7 @@ from theodolite.measurement.survey.surveyed import SurveyedModel
 from theodolite.measurement.survey.targets import SurveyTarget
 from theodolite.records.asking import PromptStyle
 from theodolite.records.folder import refuse_taken, sole_writer
+from theodolite.records.progress import silent_steps
 
 DRAWN_SIDE = 224  # of pictures that are drawn, in pixels
 MAX_PIXELS = 2**20  # of a picture of a file: more makes requests of several MB, which most servers scale down anyway
@@ -69,7 +70,7 @@ def run_endpoint_survey(
     refuse_inside(options.measures)  # before a file is made
 
     def survey(surveyed: SurveyedModel, steps: Steps | None = None) -> SurveyResult:
-        return survey_model(surveyed, target, options, **({} if steps is None else {"steps": steps.costed_step}))
+        return survey_model(surveyed, target, options, steps=silent_steps if steps is None else steps.costed_step)
 
     asker: EndpointAsker | None = None
     with (

@@ -26,3 +26,21 @@ ProgressSteps = Callable[[str, str], AbstractContextManager[Progress]]
 def silent_steps(label: str, cost: str) -> Iterator[Progress]:
     """`ProgressSteps` that report nowhere."""
     yield silent
+
+
+@contextmanager
+def shown_steps(label: str, cost: str) -> Iterator[Progress]:
+    """`ProgressSteps` as bars on standard error or in the notebook, as transformers and datasets show theirs."""
+    from tqdm.auto import tqdm  # loads asyncio, which commands that show no such bars start faster without
+
+    with tqdm(desc=label, unit="") as bar:
+
+        def show(done: int, total: int, note: str = "") -> None:
+            bar.total = total
+            bar.set_postfix_str(note, refresh=False)
+            bar.update(done - bar.n)
+
+        yield show
+        # Bars of steps that end early, such as those that were stored, are full.
+        bar.total = bar.total or 1
+        bar.update(bar.total - bar.n)

@@ -16,6 +16,7 @@ from theodolite.measurement.survey.options import SurveyOptions
 from theodolite.measurement.survey.session import survey_model
 from theodolite.measurement.survey.targets import Target, target_of
 from theodolite.records.errors import BadInput
+from theodolite.records.progress import silent_steps
 from theodolite.records.survey import SurveyRecord
 
 # Batches are of one size at every step, so that surveys of a run differ by the weights alone.
@@ -71,7 +72,7 @@ class SurveyCallback(TrainerCallback):  # type: ignore[misc]
         modes = {module: module.training for module in vlm.modules()}
         try:
             with torch.random.fork_rng(), torch.autocast(str(next(vlm.parameters()).device.type), enabled=False):
-                result = survey_model(self.model, self.target, self.options, title=f"step {state.global_step}")
+                result = survey_model(self.model, self.target, self.options, steps=silent_steps, title=f"step {state.global_step}")
         finally:
             for module, training in modes.items():
                 module.training = training

@@ -41,7 +41,7 @@ from theodolite.models.load import load_vlm
 from theodolite.questions.coverage import measure_coverage
 from theodolite.records.errors import BadInput
 from theodolite.records.inside import Inside
-from theodolite.records.progress import ProgressSteps, silent_steps
+from theodolite.records.progress import ProgressSteps, shown_steps
 from theodolite.records.survey import RunRecord, Score, SurveyRecord, WorldConfig
 from theodolite.records.training import TrainingRecord, read_training
 from theodolite.records.writing import run_record
@@ -56,7 +56,7 @@ def survey_model(
     options: SurveyOptions | None = None,
     *,
     training: TrainingRecord | None = None,
-    steps: ProgressSteps = silent_steps,
+    steps: ProgressSteps = shown_steps,
     unfinished: Unfinished | None = None,
     **settings: Any,
 ) -> SurveyResult:
@@ -65,8 +65,9 @@ def survey_model(
     `model` is a folder, a hub name, or (model, processor), of any family of the table; or a `SurveyedModel`, such as one behind an
     endpoint. `target` is a world, a gallery, a plan, the path of a manifest, or the name of a world or gallery ("shapes",
     "openmoji:skin_tone"). `settings` are fields of `SurveyOptions` and win over `options`. `training` is how the model was trained; a
-    folder's own `training.json` is read. With `unfinished` (`unfinished.unfinished_beside`) the answers and measures of a local model are
-    stored as they come, and those that an interrupted survey stored are not asked or computed again.
+    folder's own `training.json` is read. `steps` shows how far it is: bars on standard error, or none (`records.progress.silent_steps`).
+    With `unfinished` (`unfinished.unfinished_beside`) the answers and measures of a local model are stored as they come, and those that
+    an interrupted survey stored are not asked or computed again.
 
     Raises `UnknownFamily`, `UnknownName`, `BadManifest`, and `BadInput` for anything else that cannot be used, before the model is loaded
     wherever that can be known.
