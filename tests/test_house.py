@@ -37,7 +37,7 @@ LEVELS = {
 # What the two rooms hold that once held everything.
 INSIDE = {
     "measurement": {"behaviour", "internals", "pairs", "survey"},
-    "studies": {"dose", "engine", "flip", "flip_controls", "flip_setup", "forecast", "laver", "lock", "rivals", "tour"},
+    "studies": {"dose", "engine", "flip", "flip_controls", "flip_setup", "forecast", "frontier", "laver", "lock", "rivals", "tour"},
 }
 HEAVY = {"torch", "transformers", "accelerate", "safetensors", "tokenizers"}
 FREE_OF_TORCH = (

@@ -24,11 +24,12 @@ from theodolite.studies.engine.rejudge import Rejudged, rejudge_runs
 from theodolite.studies.engine.study import Study, conclude
 from theodolite.studies.flip import FLIP
 from theodolite.studies.forecast import FORECAST
+from theodolite.studies.frontier import FRONTIER
 from theodolite.studies.laver import LAVER
 from theodolite.studies.lock import LOCK
 from theodolite.studies.rivals import RIVALS
 
-STUDIES: Mapping[str, Study] = {study.name: study for study in (FLIP, LOCK, DOSE, LAVER, RIVALS, FORECAST)}
+STUDIES: Mapping[str, Study] = {study.name: study for study in (FLIP, LOCK, DOSE, LAVER, RIVALS, FRONTIER, FORECAST)}
 Place = Literal["cores", "ray"]
 
 
