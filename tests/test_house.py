@@ -37,7 +37,22 @@ LEVELS = {
 # What the two rooms hold that once held everything.
 INSIDE = {
     "measurement": {"behaviour", "internals", "pairs", "survey"},
-    "studies": {"dose", "engine", "flip", "flip_controls", "flip_setup", "forecast", "frontier", "laver", "lock", "rivals", "tour"},
+    # fmt: off
+    "studies": {
+        "dose",
+        "engine",
+        "flip",
+        "flip_controls",
+        "flip_setup",
+        "forecast",
+        "frontier",
+        "laver",
+        "lock",
+        "rivals",
+        "tour",
+        "unlock",
+    },
+    # fmt: on
 }
 HEAVY = {"torch", "transformers", "accelerate", "safetensors", "tokenizers"}
 FREE_OF_TORCH = (

@@ -7,13 +7,13 @@ rules were written before any run of either study.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from theodolite.records.study import Claim, Figure, GridRun, Point
-from theodolite.stats.claims import Rule, Statement, difference_over_seeds, judge_claim, over_seeds
+from theodolite.stats.claims import Rule, Statement, over_seeds
 from theodolite.studies.engine.execute import Run
 from theodolite.studies.engine.study import (
     FinishedRuns,
@@ -23,6 +23,7 @@ from theodolite.studies.engine.study import (
     difference,
     if_competent,
     moved_frac_of,
+    paired_claim,
     point,
     point_of,
 )
@@ -111,33 +112,18 @@ def judge_frontier(runs: FinishedRuns) -> tuple[Claim, ...]:
     leaks = (claim_level(UNSAYABLE_SHADOW, control, LEAK), difference(CURE, pairs, control, LEAK))
     if not runs.arm(LAVER).runs:  # quick
         return leaks
-    of_control = _of_rivals(runs, CONTROL)
-    falls = {kind: of_control(lost(kind)) for kind in KINDS}
+    falls = {kind: runs.of_others(CONTROL, lost(kind)) for kind in KINDS}
+    unsayable = kept("unsayable")
+    free = runs.of_others(CONTROL, unsayable)
     return (
-        _paired(LOST, falls["free"], falls["asked"]),
-        _paired(UNSAYABLE_LOST, falls["unsayable"], falls["asked"]),
-        _paired(ALIKE, falls["unsayable"], falls["free"]),
-        *(_paired(_keeps(name, tied=False), _of_rivals(runs, name)(kept("unsayable")), of_control(kept("unsayable"))) for name in KEEPING),
-        _paired(TIE_KEEPS, control.by_seed(kept("unsayable")), of_control(kept("unsayable"))),
+        paired_claim(LOST, falls["free"], falls["asked"]),
+        paired_claim(UNSAYABLE_LOST, falls["unsayable"], falls["asked"]),
+        paired_claim(ALIKE, falls["unsayable"], falls["free"]),
+        *(paired_claim(_keeps(name, tied=False), runs.of_others(name, unsayable), free) for name in KEEPING),
+        paired_claim(TIE_KEEPS, control.by_seed(unsayable), free),
         *leaks,
-        *(difference(_keeps(name, tied=True), runs.arm(name), control, kept("unsayable")) for name in TIED_ARMS if name != CONTROL),
+        *(difference(_keeps(name, tied=True), runs.arm(name), control, unsayable) for name in TIED_ARMS if name != CONTROL),
     )
-
-
-def _of_rivals(runs: FinishedRuns, arm: str) -> Callable[[Value], dict[int, float]]:
-    """Values of the runs of an arm of rivals, by seed; runs without one are left out."""
-    lines = {line.facts.seed: line for line in runs.others if line.facts.arm == arm}
-
-    def values(value: Value) -> dict[int, float]:
-        return {seed: number for seed, line in sorted(lines.items()) if (number := value(line)) is not None}
-
-    return values
-
-
-def _paired(statement: Statement, one: Mapping[int, float], other: Mapping[int, float]) -> Claim:
-    """A claim about a difference paired by seed, of numbers that are no shares of pairs."""
-    estimate, by_seed = difference_over_seeds(one, other)
-    return judge_claim(statement, estimate, by_seed, len(one) + len(other))
 
 
 def draw_frontier(runs: FinishedRuns) -> tuple[Figure, ...]:
@@ -147,7 +133,7 @@ def draw_frontier(runs: FinishedRuns) -> tuple[Figure, ...]:
     def points() -> Iterator[Point]:
         for panel, kind in panels.items():
             for arm in ARMS:
-                numbers = _of_rivals(runs, arm)(kept(kind))
+                numbers = runs.of_others(arm, kept(kind))
                 if numbers:
                     yield point_of(panel, "runs of rivals", arm, over_seeds(numbers), numbers)
         for arm in TIED_ARMS:

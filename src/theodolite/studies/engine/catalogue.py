@@ -28,8 +28,9 @@ from theodolite.studies.frontier import FRONTIER
 from theodolite.studies.laver import LAVER
 from theodolite.studies.lock import LOCK
 from theodolite.studies.rivals import RIVALS
+from theodolite.studies.unlock import UNLOCK
 
-STUDIES: Mapping[str, Study] = {study.name: study for study in (FLIP, LOCK, DOSE, LAVER, RIVALS, FRONTIER, FORECAST)}
+STUDIES: Mapping[str, Study] = {study.name: study for study in (FLIP, LOCK, DOSE, LAVER, RIVALS, FRONTIER, UNLOCK, FORECAST)}
 Place = Literal["cores", "ray"]
 
 

@@ -45,6 +45,11 @@ class FinishedRuns:
             numbers[run.seed] = number
         return numbers
 
+    def of_others(self, arm: str, value: Value) -> dict[int, float]:
+        """The value of each run of an arm of the studies that are read, by seed; runs without it are left out."""
+        numbers = {line.facts.seed: value(line) for line in self.others if line.facts.arm == arm}
+        return {seed: number for seed, number in sorted(numbers.items()) if number is not None}
+
     @property
     def num_scenes(self) -> int:
         """Sum of the surveyed scenes over these runs."""
@@ -127,6 +132,12 @@ def difference(statement: Statement, one: FinishedRuns, other: FinishedRuns, val
     less = other.by_seed(subtracted or value)
     estimate, by_seed = difference_over_seeds(one.by_seed(value), less, min(one.num_scenes, other.num_scenes))
     return judge_claim(statement, estimate, by_seed, len(one.pairs) + len(other.pairs))
+
+
+def paired_claim(statement: Statement, one: Mapping[int, float], other: Mapping[int, float]) -> Claim:
+    """A claim about the difference of two numbers, paired by seed, that are no shares of pairs; seeds that lack either are left out."""
+    estimate, by_seed = difference_over_seeds(one, other)
+    return judge_claim(statement, estimate, by_seed, len(one) + len(other))
 
 
 def point(panel: str, series: str, x: str | float, runs: FinishedRuns, value: Value) -> Iterable[Point]:
