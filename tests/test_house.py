@@ -37,7 +37,6 @@ LEVELS = {
 # What the two rooms hold that once held everything.
 INSIDE = {
     "measurement": {"behaviour", "internals", "pairs", "survey"},
-    # fmt: off
     "studies": {
         "dose",
         "engine",
@@ -52,7 +51,6 @@ INSIDE = {
         "tour",
         "unlock",
     },
-    # fmt: on
 }
 HEAVY = {"torch", "transformers", "accelerate", "safetensors", "tokenizers"}
 FREE_OF_TORCH = (
