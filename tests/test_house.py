@@ -38,6 +38,7 @@ LEVELS = {
 INSIDE = {
     "measurement": {"behaviour", "internals", "pairs", "survey"},
     "studies": {
+        "advice",
         "dose",
         "engine",
         "flip",

@@ -15,6 +15,7 @@ from theodolite.records.study import STUDY, GridRun, StudyRecord, read_runs
 from theodolite.records.survey import Thresholds
 from theodolite.report.study.charts import write_study_pictures
 from theodolite.report.study.page import write_study_page
+from theodolite.studies.advice import ADVICE
 from theodolite.studies.dose import DOSE
 from theodolite.studies.engine.cores import num_cores, on_cores
 from theodolite.studies.engine.costs import Costs
@@ -30,7 +31,7 @@ from theodolite.studies.lock import LOCK
 from theodolite.studies.rivals import RIVALS
 from theodolite.studies.unlock import UNLOCK
 
-STUDIES: Mapping[str, Study] = {study.name: study for study in (FLIP, LOCK, DOSE, LAVER, RIVALS, FRONTIER, UNLOCK, FORECAST)}
+STUDIES: Mapping[str, Study] = {study.name: study for study in (FLIP, LOCK, DOSE, LAVER, RIVALS, FRONTIER, UNLOCK, ADVICE, FORECAST)}
 Place = Literal["cores", "ray"]
 
 
