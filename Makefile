@@ -48,7 +48,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 faults: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults --exhaustive
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults --exhaustive --numprocesses auto --maxprocesses 8 --dist worksteal
 
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz --fuzz-cases 200000

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from helpers import script_environment
 from helpers.malformed.target import SHARES, cases_by_target
 
 SEED = 20
+FEW = 10_000
 REPEAT = "repeat it in tests/ with `python -m helpers.malformed.worker FOLDER 0 '{name}=repeat'`, the case in base64 on its stdin"
 # A hang of one target ends that target only (`helpers.malformed.worker`); this is for a machine that stands still.
 MOST_S = 6 * 3600
@@ -23,13 +26,21 @@ MOST_S = 6 * 3600
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Mapping[str, Any]]:
     """The result of every target: its numbers of cases, and a failure of each kind and place."""
     folder = tmp_path_factory.mktemp("malformed")
-    wanted = [f"{name}={count}" for name, count in cases_by_target(request.config.getoption("--fuzz-cases")).items()]
+    number = request.config.getoption("--fuzz-cases")
+    wanted = [f"{name}={count}" for name, count in cases_by_target(number).items()]
     quiet = {"POLARS_MAX_THREADS": "2", "OMP_NUM_THREADS": "1", "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}
-    command = [sys.executable, "-W", "ignore", "-m", "helpers.malformed.worker", str(folder), str(SEED), *wanted]
-    done = subprocess.run(
-        command, env=script_environment(quiet), capture_output=True, text=True, errors="replace", check=False, timeout=MOST_S
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    command = [sys.executable, "-W", "ignore", "-m", "helpers.malformed.worker", str(folder), str(SEED)]
+
+    def work(part: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *part], env=script_environment(quiet), capture_output=True, text=True, errors="replace", check=False, timeout=MOST_S
+        )
+
+    # The tests of a machine's other cores run beside the small number of cases.
+    num_processes = 1 if number <= FEW else os.cpu_count() or 1
+    with ThreadPoolExecutor(num_processes) as pool:
+        for done in pool.map(work, [wanted[first::num_processes] for first in range(num_processes)]):
+            assert done.returncode == 0, done.stderr[-3000:]
     results = {name: json.loads((folder / name.replace(" ", "_") / "result.json").read_text()) for name in cases_by_target(1)}
     for name, result in results.items():
         counts = {key: round(value, 2) for key, value in result.items() if key != "failures"}
