@@ -130,6 +130,31 @@ def test_llava_json_that_is_none_is_refused(tmp_path: Path) -> None:
         LlavaJson(tmp_path / "data.json", tmp_path / "nothing")
 
 
+@pytest.mark.parametrize("name", ["../outside.png", "a/../../outside.png", "/etc/hostname", "{folder}x/1.png"])
+def test_a_picture_outside_its_folder_is_not_opened(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    name = name.format(folder=folder)
+    (tmp_path / "data.json").write_text(json.dumps([{"id": "a", "image": name, "conversations": FORMS["llava"]}]))
+    malformed = LlavaJson(tmp_path / "data.json", folder)[0]
+    assert isinstance(malformed, Malformed) and "outside the folder of the pictures" in malformed.problem
+    good = {"image": "a/1.png", "conversations": FORMS["llava"]}
+    rows = datasets.Dataset.from_list([good, {"image": name, "conversations": FORMS["llava"]}])
+    one, other = (from_datasets(rows, picture_folder=folder)[at] for at in range(2))
+    assert isinstance(one, TrainingExample) and isinstance(other, Malformed) and "outside the folder" in other.problem
+
+
+def test_paths_within_the_folder_and_links_in_it_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/coco").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    for name in ("coco/1.png", "a/../coco/1.png", str(tmp_path / "pictures/coco/1.png")):
+        (tmp_path / "data.json").write_text(json.dumps([{"image": name, "conversations": FORMS["llava"]}]))
+        example = LlavaJson(tmp_path / "data.json", "pictures")[0]
+        assert isinstance(example, TrainingExample) and example.pictures == (Path("pictures") / name,)
+
+
 def test_a_record_without_an_id_is_named_by_its_content_wherever_it_stands(tmp_path: Path) -> None:
     keys = []
     for records in (LLAVA[:2], LLAVA[1:]):

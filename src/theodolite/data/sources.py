@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,12 +64,20 @@ def name_of(key: Any, turns: Any, pictures: tuple[Picture, ...] = ()) -> str:
     return digest.hexdigest()[:16]
 
 
+def picture_below(folder: Path, name: str) -> Path:
+    """The file of a record's picture. Raises `BadConversation` if its path leaves the folder; links within the folder are followed."""
+    path = Path(os.path.normpath(folder.absolute() / name))
+    if not path.is_relative_to(os.path.normpath(folder.absolute())):
+        raise BadConversation(f"image is {name[:60]!r}, outside the folder of the pictures; give a folder that holds all of them")
+    return folder / name
+
+
 class LlavaJson(Dataset[TrainingExample | Malformed]):
     """Records of the LLaVA format: {id, image (one or a list, or none), conversations: [{from, value}, ...]}, `<image>` in the text.
 
     `json_path` is a JSON list, or one record per line if it ends in .jsonl. Raises `BadInput` if it is neither, with the number of the bad
-    line, or if a path does not exist. A record that is not a conversation becomes `Malformed`; pictures are opened later, when a sample is
-    made.
+    line, or if a path does not exist. A record that is not a conversation, or whose picture lies outside `picture_folder`, becomes
+    `Malformed`; pictures are opened later, when a sample is made.
     """
 
     def __init__(self, json_path: Path | str, picture_folder: Path | str) -> None:
@@ -96,7 +105,11 @@ class LlavaJson(Dataset[TrainingExample | Malformed]):
         names = [paths] if isinstance(paths, str) else (paths or [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             return Malformed(str(record.get("id", index)), f"image is {str(paths)[:60]!r}; expected a path, or a list of paths")
-        return example_of(record.get("id"), record.get("conversations"), tuple(self.folder / name for name in names))
+        try:
+            pictures = tuple(picture_below(self.folder, name) for name in names)
+        except BadConversation as error:
+            return Malformed(str(record.get("id", index)), str(error))
+        return example_of(record.get("id"), record.get("conversations"), pictures)
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:

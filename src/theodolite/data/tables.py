@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from theodolite.data.conversations import BadConversation
 from theodolite.data.epochs import Source, Stream
-from theodolite.data.sources import Malformed, Picture, TrainingExample, example_of, name_of
+from theodolite.data.sources import Malformed, Picture, TrainingExample, example_of, name_of, picture_below
 from theodolite.records.errors import BadInput
 
 TEXT_COLUMNS = ("messages", "conversations", "texts")
@@ -190,9 +190,12 @@ def _pictures(value: Any, folder: Path) -> tuple[Picture, ...]:
 
 def _picture(value: Any, folder: Path) -> Picture:
     if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
+        data, path = value.get("bytes"), value.get("path")
+        if isinstance(path, str) and not data:
+            return folder / path  # of a typed column of pictures: the library has set it
+        value = data
     if isinstance(value, bytes | Image.Image):
         return value
-    if isinstance(value, str | Path):
-        return folder / value
+    if isinstance(value, str):
+        return picture_below(folder, value)
     raise BadConversation(f"a picture is a {type(value).__name__}; expected a picture, its bytes, or a path")
