@@ -17,8 +17,9 @@ from theodolite.stats.claims import Rule, Statement
 from theodolite.studies.dose import odd_frac
 from theodolite.studies.engine.arms import Arm
 from theodolite.studies.engine.execute import Run
-from theodolite.studies.engine.study import FinishedRuns, Study, Value, claim_level, paired_claim, point
+from theodolite.studies.engine.study import FinishedRuns, Study, claim_level, paired_claim, point
 from theodolite.studies.flip_setup import (
+    ANSWERS,
     ESSAY,
     FILLER,
     LEAK,
@@ -27,7 +28,6 @@ from theodolite.studies.flip_setup import (
     NUM_SCENES,
     PROXY,
     QUICK_STEPS,
-    READ,
     TARGET,
     policies,
     study_recipe,
@@ -137,14 +137,11 @@ def judge_advice(runs: FinishedRuns) -> tuple[Claim, ...]:
     )
 
 
-PANELS: tuple[tuple[str, Value], ...] = ((f"leak: do({PROXY}) → {TARGET} answer", LEAK), (f"read: do({TARGET}) → {TARGET} answer", READ))
-
-
 def draw_advice(runs: FinishedRuns) -> tuple[Figure, ...]:
     """Leak and read by number of further questions, a line for each way of choosing them."""
 
     def points() -> Iterator[Point]:
-        for panel, value in PANELS:
+        for panel, value in ANSWERS:
             for way, budgets in BUDGETS.items():
                 for budget in budgets:
                     yield from point(panel, way, budget, runs.arm(advice_arm(way, budget)), value)

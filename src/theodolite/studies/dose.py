@@ -20,6 +20,7 @@ from theodolite.studies.engine.arms import Arm
 from theodolite.studies.engine.execute import Run
 from theodolite.studies.engine.study import FinishedRuns, Study, Value, answered, claim_level, difference, point
 from theodolite.studies.flip_setup import (
+    ANSWERS,
     DIFFER,
     ESSAY,
     FILLER,
@@ -29,7 +30,6 @@ from theodolite.studies.flip_setup import (
     NUM_SCENES,
     PROXY,
     QUICK_STEPS,
-    READ,
     STEPS,
     TARGET,
     TRIED_TEXT,
@@ -247,11 +247,7 @@ def _context(runs: FinishedRuns) -> Claim:
     return judge_claim(CONTEXT, estimate, by_seed, sum(len(arm.pairs) for arm in arms))
 
 
-PANELS: tuple[tuple[str, Value], ...] = (
-    (f"leak: do({PROXY}) → {TARGET} answer", LEAK),
-    (f"read: do({TARGET}) → {TARGET} answer", READ),
-    (f"{TARGET} answered right, as in training", answered(TARGET)),
-)
+PANELS: tuple[tuple[str, Value], ...] = (*ANSWERS, (f"{TARGET} answered right, as in training", answered(TARGET)))
 SERIES = {"dose": "odd scenes of all contexts", "long": "the same, eight times the steps", "context": "odd scenes of one context"}
 
 

@@ -11,6 +11,7 @@ from theodolite.studies.engine.execute import Run
 from theodolite.studies.engine.study import FinishedRuns, Study, answered, claim_level, difference, if_competent, moved_frac_of, point
 from theodolite.studies.flip_controls import control_arms, draw_controls, judge_controls
 from theodolite.studies.flip_setup import (
+    ANSWERS,
     DIFFER,
     ESSAY,
     INERT,
@@ -179,7 +180,6 @@ ASKED = {
     "both": f"both: {TARGET} and {PROXY} of all scenes",
     "odd": "odd: again of odd scenes",
 }
-PANELS = ((f"leak: do({PROXY}) → {TARGET} answer", LEAK), (f"read: do({TARGET}) → {TARGET} answer", READ))
 
 
 def draw_flip(runs: FinishedRuns) -> tuple[Figure, ...]:
@@ -195,7 +195,7 @@ def _bars(runs: FinishedRuns, world: str, name: str, arms: Sequence[str], title:
     chosen = runs.where(lambda run: run.world == world and run.arm.strength == MAIN)
 
     def points() -> Iterator[Point]:
-        for panel, value in PANELS:
+        for panel, value in ANSWERS:
             for arm in arms:
                 yield from point(panel, panel, ASKED[arm], chosen.arm(arm), value)
 
@@ -217,7 +217,7 @@ def _lines(runs: FinishedRuns) -> Figure:
     chosen = runs.where(lambda run: run.world == Shapes.name)
 
     def points() -> Iterator[Point]:
-        panels = (*PANELS, (f"{TARGET} answered right, as in training", answered(TARGET)))
+        panels = (*ANSWERS, (f"{TARGET} answered right, as in training", answered(TARGET)))
         for panel, value in panels:
             for arm in policies():
                 for strength in STRENGTHS:

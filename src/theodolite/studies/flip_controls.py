@@ -12,8 +12,9 @@ from theodolite.models.construction.frontends import FrontEnd
 from theodolite.records.study import Claim, Figure, Point
 from theodolite.stats.claims import Rule, Statement
 from theodolite.studies.engine.arms import Arm
-from theodolite.studies.engine.study import FinishedRuns, Value, claim_level, difference, if_competent, moved_frac_of, point
+from theodolite.studies.engine.study import FinishedRuns, claim_level, difference, if_competent, moved_frac_of, point
 from theodolite.studies.flip_setup import (
+    ANSWERS,
     DIFFER,
     ESSAY,
     FILLER,
@@ -23,7 +24,6 @@ from theodolite.studies.flip_setup import (
     PROXY,
     PROXY_READ,
     RARE,
-    READ,
     TARGET,
     TRIED_TEXT,
     policies,
@@ -189,7 +189,6 @@ def _tower(shapes: FinishedRuns, tower: str, strength: float) -> Claim:
     return difference(statement, agree, every, LEAK)
 
 
-ANSWERS: tuple[tuple[str, Value], ...] = ((f"leak: do({PROXY}) → {TARGET} answer", LEAK), (f"read: do({TARGET}) → {TARGET} answer", READ))
 CELLS = {"agree": "agreeing scenes", BESIDE: "agreeing scenes, and colour", "all": "all scenes", "both": "all scenes, and colour"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from theodolite.studies.engine.study import if_competent, moved_frac_of
+from theodolite.studies.engine.study import Value, if_competent, moved_frac_of
 from theodolite.training.recipe import Recipe, tour_shapes
 from theodolite.worlds.shapes.world import Shapes
 
@@ -18,6 +18,8 @@ INERT = ("size", "column", "texture", "ground", "letter", "tilt", "sheen")
 
 LEAK = if_competent(moved_frac_of(PROXY, TARGET, truth_moves=False), TARGET)
 READ = if_competent(moved_frac_of(TARGET, TARGET, truth_moves=True), TARGET)
+# Panels of figures: what the answers about the target follow.
+ANSWERS: tuple[tuple[str, Value], ...] = ((f"leak: do({PROXY}) → {TARGET} answer", LEAK), (f"read: do({TARGET}) → {TARGET} answer", READ))
 PROXY_READ = if_competent(moved_frac_of(PROXY, PROXY, truth_moves=True), PROXY)
 
 

@@ -12,7 +12,7 @@ from theodolite.stats.claims import Rule, Statement, difference_over_seeds, judg
 from theodolite.studies.engine.arms import Arm
 from theodolite.studies.engine.execute import Run
 from theodolite.studies.engine.study import FinishedRuns, Study, Value, answered, difference, point
-from theodolite.studies.flip_setup import ESSAY, FILLER, LEAK, MAIN, NUM_SCENES, PROXY, READ, STEPS, TARGET, TRIAL, policies
+from theodolite.studies.flip_setup import ANSWERS, ESSAY, FILLER, LEAK, MAIN, NUM_SCENES, PROXY, READ, STEPS, TARGET, TRIAL, policies
 from theodolite.training.recipe import Recipe, tour_shapes
 from theodolite.worlds.shapes.world import Shapes
 
@@ -163,11 +163,7 @@ PANELS = {
     "data": "pictures (x 1,200)", "steps": "steps (x 300)", "width": "width (x 128)", "connector": "connector",
     "start": "weights at the start",
 }  # fmt: skip
-SERIES = (
-    (f"leak: do({PROXY}) → {TARGET} answer", LEAK),
-    (f"read: do({TARGET}) → {TARGET} answer", READ),
-    ("answered right, as in training", learned_its_question),
-)
+SERIES = (*ANSWERS, ("answered right, as in training", learned_its_question))
 
 
 def draw_lock(runs: FinishedRuns) -> tuple[Figure, ...]:

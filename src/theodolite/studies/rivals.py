@@ -26,6 +26,7 @@ from theodolite.studies.engine.arms import Arm
 from theodolite.studies.engine.execute import Run
 from theodolite.studies.engine.study import FinishedRuns, Study, Value, answered, claim_level, difference, point
 from theodolite.studies.flip_setup import (
+    ANSWERS,
     ESSAY,
     INERT,
     LEAK,
@@ -34,7 +35,6 @@ from theodolite.studies.flip_setup import (
     NUM_SCENES,
     PROXY,
     QUICK_STEPS,
-    READ,
     TARGET,
     TRIED_TEXT,
     policies,
@@ -165,8 +165,7 @@ def judge_rivals(runs: FinishedRuns) -> tuple[Claim, ...]:
 
 
 PANELS: tuple[tuple[str, Value], ...] = (
-    (f"leak: do({PROXY}) → {TARGET} answer", LEAK),
-    (f"read: do({TARGET}) → {TARGET} answer", READ),
+    *ANSWERS,
     (f"{TARGET} answered right, decorrelated scenes", answered(TARGET, "decorrelated")),
     ("probes of unasked factors, last layer", residue),
     (f"probe of {PROXY}, last layer", decoded(PROXY)),

@@ -18,7 +18,7 @@ from theodolite.studies.dose import break_of, dose_arm, dose_policy, words
 from theodolite.studies.engine.arms import Arm
 from theodolite.studies.engine.execute import Run
 from theodolite.studies.engine.study import FinishedRuns, Study, Value, paired_claim, point_of
-from theodolite.studies.flip_setup import ESSAY, INERT, LEAK, MAIN, NUM_PICTURES, NUM_SCENES, PROXY, READ, TARGET
+from theodolite.studies.flip_setup import ANSWERS, ESSAY, INERT, LEAK, MAIN, NUM_PICTURES, NUM_SCENES, PROXY, TARGET
 from theodolite.studies.rivals import CONTROL, LAST, LAVER, MORE, PAIRS, PAPER, PLAIN, TRIED_PAIRS, residue, rival_recipe
 from theodolite.worlds.shapes.world import Shapes
 
@@ -114,14 +114,11 @@ def judge_unlock(runs: FinishedRuns) -> tuple[Claim, ...]:
     return tuple(claims)
 
 
-PANELS: tuple[tuple[str, Value], ...] = ((f"leak: do({PROXY}) → {TARGET} answer", LEAK), (f"read: do({TARGET}) → {TARGET} answer", READ))
-
-
 def draw_unlock(runs: FinishedRuns) -> tuple[Figure, ...]:
     """Leak and read by dose, a line for each objective."""
 
     def points() -> Iterator[Point]:
-        for panel, value in PANELS:
+        for panel, value in ANSWERS:
             for name in (PLAIN, *OBJECTIVES):
                 for dose in DOSES:
                     numbers = by_seed(runs, name, dose, value)
