@@ -46,6 +46,7 @@ INSIDE = {
         "flip_setup",
         "forecast",
         "frontier",
+        "geometry",
         "laver",
         "lock",
         "rivals",

@@ -85,6 +85,11 @@ class GridRun(Part):
     cosine: dict[str, float] = Field(
         default_factory=dict, description="mean cosine between the vision tokens of a picture, -1 to 1, by site; empty: not measured"
     )
+    inside: dict[str, dict[str, float]] = Field(
+        default_factory=dict,
+        description="numbers inside the model by measure and factor: consistency, mean overlap with other factors and regularity of the "
+        "factor's directions at the last layer, excess energy and excess gradient of its direction at the connector; empty: not measured",
+    )
     survey_sha256: str = Field(description="over the whole survey.json that this line is taken from")
     revision: str | None = Field(description="revision of the code that made it, with +changes if files differed; null: not a checkout")
     torch: str = Field(description="version of torch that made it")

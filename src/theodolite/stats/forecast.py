@@ -110,11 +110,12 @@ def _rho(one: Float[np.ndarray, " row"], other: Float[np.ndarray, " row"], weigh
     """Spearman's rho of weighted rows: Pearson's of their ranks, a rank being the weight below plus half of that at the same value."""
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
-    joint = np.cov(_ranks(one, weights), _ranks(other, weights), aweights=weights)
+    joint = np.cov(weighted_ranks(one, weights), weighted_ranks(other, weights), aweights=weights)
     return float(joint[0, 1] / np.sqrt(joint[0, 0] * joint[1, 1]))
 
 
-def _ranks(values: Float[np.ndarray, " row"], weights: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+def weighted_ranks(values: Float[np.ndarray, " row"], weights: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+    """Rank of each row: the weight of the rows below it and half of that of the rows at its value."""
     _, place = np.unique(values, return_inverse=True)
     at = np.bincount(place, weights)
     return (np.cumsum(at) - at / 2)[place]

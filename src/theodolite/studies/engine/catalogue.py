@@ -26,12 +26,14 @@ from theodolite.studies.engine.study import Study, conclude
 from theodolite.studies.flip import FLIP
 from theodolite.studies.forecast import FORECAST
 from theodolite.studies.frontier import FRONTIER
+from theodolite.studies.geometry import GEOMETRY
 from theodolite.studies.laver import LAVER
 from theodolite.studies.lock import LOCK
 from theodolite.studies.rivals import RIVALS
 from theodolite.studies.unlock import UNLOCK
 
-STUDIES: Mapping[str, Study] = {study.name: study for study in (FLIP, LOCK, DOSE, LAVER, RIVALS, FRONTIER, UNLOCK, ADVICE, FORECAST)}
+_ALL = (FLIP, LOCK, DOSE, LAVER, RIVALS, FRONTIER, UNLOCK, ADVICE, GEOMETRY, FORECAST)
+STUDIES: Mapping[str, Study] = {study.name: study for study in _ALL}
 Place = Literal["cores", "ray"]
 
 

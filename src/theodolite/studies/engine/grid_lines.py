@@ -14,6 +14,7 @@ from theodolite.records.study import AnsweredRight, GridRun, MovedCell, Predicte
 from theodolite.records.survey import Noise, SurveyRecord
 from theodolite.records.training import TrainingRecord
 from theodolite.records.writing import git_revision
+from theodolite.studies.engine.inside_numbers import inside_numbers
 from theodolite.worlds.registry import world_named
 
 DIGITS = 5
@@ -69,6 +70,9 @@ def line_of(key: str, training: TrainingRecord, survey: SurveyRecord, num_traine
         gap={} if gap is None else {site: _short(at.relative.value) for site, at in gap.sites.items() if at.relative},
         decoded={} if ladder is None else {name: _rungs(factor) for name, factor in ladder.factors.items()},
         cosine={} if likeness is None else {site: _short(at.cosine.value) for site, at in likeness.sites.items() if at.cosine},
+        inside={
+            measure: {name: _short(value) for name, value in values.items()} for measure, values in inside_numbers(survey.inside).items()
+        },
         survey_sha256=hashlib.sha256(survey.to_json().encode()).hexdigest(),
         revision=git_revision(Path(__file__)),
         torch=version("torch"),
