@@ -47,6 +47,7 @@ INSIDE = {
         "forecast",
         "frontier",
         "geometry",
+        "gram",
         "laver",
         "lock",
         "rivals",

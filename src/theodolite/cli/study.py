@@ -17,7 +17,7 @@ SEEDS, QUICK_SEEDS = 5, 1
 @app.command("study")
 def study_command(
     name: Annotated[
-        str, typer.Argument(help="flip, lock, dose, laver, rivals, frontier, unlock, advice, geometry or forecast", show_default=False)
+        str, typer.Argument(help="flip, lock, dose, laver, rivals, frontier, unlock, advice, geometry, gram, forecast", show_default=False)
     ],
     seeds: Annotated[
         int | None, typer.Option(min=1, help=f"number of training runs of each arm, one a seed (default: {SEEDS}; quick: {QUICK_SEEDS})")

@@ -27,12 +27,13 @@ from theodolite.studies.flip import FLIP
 from theodolite.studies.forecast import FORECAST
 from theodolite.studies.frontier import FRONTIER
 from theodolite.studies.geometry import GEOMETRY
+from theodolite.studies.gram import GRAM
 from theodolite.studies.laver import LAVER
 from theodolite.studies.lock import LOCK
 from theodolite.studies.rivals import RIVALS
 from theodolite.studies.unlock import UNLOCK
 
-_ALL = (FLIP, LOCK, DOSE, LAVER, RIVALS, FRONTIER, UNLOCK, ADVICE, GEOMETRY, FORECAST)
+_ALL = (FLIP, LOCK, DOSE, LAVER, RIVALS, FRONTIER, UNLOCK, ADVICE, GEOMETRY, GRAM, FORECAST)
 STUDIES: Mapping[str, Study] = {study.name: study for study in _ALL}
 Place = Literal["cores", "ray"]
 

@@ -70,6 +70,8 @@ class Study:
     draw: Callable[[FinishedRuns], tuple[Figure, ...]]
     reads: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    # Whether models are trained to answer; where not, answers at chance are no news.
+    learns_answers: bool = True
     # The runs that other studies read, if not the whole grid: arms that were added later must not change what those were judged on.
     shared: Callable[[Sequence[int], bool], tuple[Run, ...]] | None = None
 
@@ -175,7 +177,7 @@ def conclude(
         figures=tuple(figure for figure in figures if figure.points),
         notes=(
             *study.notes,
-            *_notes(finished, missing),
+            *_notes(finished, missing, study.learns_answers),
             *_family(claims),
             *(f"nothing to draw {figure.name} from" for figure in figures if not figure.points),
         ),
@@ -200,13 +202,14 @@ def _family(claims: Sequence[Claim]) -> list[str]:
     return notes
 
 
-def _notes(finished: FinishedRuns, missing: int) -> list[str]:
+def _notes(finished: FinishedRuns, missing: int, learns_answers: bool) -> list[str]:
     """Notes for the reader: runs that are missing, not matched, not learned, or made by different code."""
     lines = [line for _, line in finished.pairs]
     notes = [f"{match.words}: {listed(match.different)} differ" for match in matched_runs(lines) if match.different]
     if missing:
         notes.append(f"{missing} of {len(finished.runs)} runs of the grid are missing; what is said rests on the others")
-    notes += _unlearned(lines)
+    if learns_answers:
+        notes += _unlearned(lines)
     makers = {(line.revision, line.torch) for line in lines}
     if len(makers) > 1:
         notes.append(f"runs were made by {len(makers)} revisions of the code or of torch; runs.jsonl says which by which")
