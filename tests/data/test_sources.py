@@ -142,6 +142,8 @@ def test_a_picture_outside_its_folder_is_not_opened(tmp_path: Path, name: str) -
     rows = datasets.Dataset.from_list([good, {"image": name, "conversations": FORMS["llava"]}])
     one, other = (from_datasets(rows, picture_folder=folder)[at] for at in range(2))
     assert isinstance(one, TrainingExample) and isinstance(other, Malformed) and "outside the folder" in other.problem
+    free = from_datasets(rows)[1]
+    assert isinstance(free, TrainingExample) and free.pictures == (Path(name),), "without a folder paths are taken as they are"
 
 
 def test_paths_within_the_folder_and_links_in_it_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

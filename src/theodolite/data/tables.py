@@ -31,7 +31,7 @@ class Columns:
     text: str
     pictures: str | None
     key: str | None
-    folder: Path
+    folder: Path | None
 
     @property
     def names(self) -> list[str]:
@@ -91,14 +91,15 @@ def from_datasets(
     pictures: str | None = None,
     key: str | None = None,
     text_only: bool = False,
-    picture_folder: Path | str = ".",
+    picture_folder: Path | str | None = None,
 ) -> Dataset[TrainingExample | Malformed]:
     """Examples of a `datasets.Dataset` (`DatasetExamples`), or of an `IterableDataset` (`DatasetStream`).
 
     The conversation is a list of {role, content}, {from, value} or {user, assistant}, in the column `text` (default: messages,
-    conversations or texts). The column `pictures` (default: images or image) holds one picture or a list, as pictures, bytes, or paths
-    below `picture_folder`. The column `key` (default: id, else a hash of the content) identifies the example. Raises `BadInput` if a
-    column is missing, with those present, or if none of the first rows is a conversation.
+    conversations or texts). The column `pictures` (default: images or image) holds one picture or a list, as pictures, bytes, or paths:
+    below `picture_folder` if one is given, which they may not leave, else as they are. The column `key` (default: id, else a hash of
+    the content) identifies the example. Raises `BadInput` if a column is missing, with those present, or if none of the first rows is a
+    conversation.
     """
     import datasets
 
@@ -111,7 +112,7 @@ def from_datasets(
         text=_column("text", text, TEXT_COLUMNS, names),
         pictures=None if text_only else _column("pictures", pictures, PICTURE_COLUMNS, names),
         key=_column("key", key, KEY_COLUMNS, names) if key is not None or set(KEY_COLUMNS) & set(names) else None,
-        folder=Path(picture_folder),
+        folder=None if picture_folder is None else Path(picture_folder),
     )
     if isinstance(dataset, datasets.IterableDataset):
         stream = DatasetStream(dataset, columns)
@@ -182,20 +183,20 @@ def _refuse_non_examples(probes: list[TrainingExample | Malformed], names: list[
         raise BadInput(f"none of the first {len(probes)} rows is a conversation ({first}); the data set has the columns {', '.join(names)}")
 
 
-def _pictures(value: Any, folder: Path) -> tuple[Picture, ...]:
+def _pictures(value: Any, folder: Path | None) -> tuple[Picture, ...]:
     """A row's pictures, unopened. Raises `BadConversation` for a value of another type."""
     values = [] if value is None else value if isinstance(value, list | tuple) else [value]
     return tuple(_picture(one, folder) for one in values)
 
 
-def _picture(value: Any, folder: Path) -> Picture:
+def _picture(value: Any, folder: Path | None) -> Picture:
     if isinstance(value, Mapping):
         data, path = value.get("bytes"), value.get("path")
         if isinstance(path, str) and not data:
-            return folder / path  # of a typed column of pictures: the library has set it
+            return (folder or Path()) / path  # of a typed column of pictures: the library has set it
         value = data
     if isinstance(value, bytes | Image.Image):
         return value
     if isinstance(value, str):
-        return picture_below(folder, value)
+        return Path(value) if folder is None else picture_below(folder, value)
     raise BadConversation(f"a picture is a {type(value).__name__}; expected a picture, its bytes, or a path")
