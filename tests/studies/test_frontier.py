@@ -11,7 +11,7 @@ from helpers.study_lines import line, lines
 from helpers.study_records import moved
 from theodolite.records.errors import BadInput
 from theodolite.records.study import GridRun, write_runs
-from theodolite.studies import flip, frontier, rivals
+from theodolite.studies import frontier, rivals
 from theodolite.studies.engine.catalogue import read_beside
 from theodolite.studies.engine.execute import Run
 from theodolite.studies.engine.study import conclude
@@ -103,4 +103,3 @@ def test_a_quick_grid_judges_leaks_alone() -> None:
     made = lines(runs, lambda run: line(run, 0.9, 0.1))
     record = conclude(frontier.FRONTIER, runs, made, command="", quick=True)
     assert [claim.name for claim in record.claims] == ["unsayable shadow", "pairs cure it"]
-    assert set(flip.INERT) >= {"sheen"}

@@ -260,18 +260,21 @@ def draw_dose(runs: FinishedRuns) -> tuple[Figure, ...]:
                 for dose in ALL_DOSES:
                     yield from point(panel, series, round(float(dose), 4), runs.arm(dose_arm(dose, kind)), value)
 
-    return (
-        Figure(
-            name="dose",
-            title="Counterexamples among the questions",
-            caption=f"Dose: share of the scenes in which {TARGET} and {PROXY} do not go together that are asked for {TARGET}. All arms ask "
-            f"as many questions about {TARGET}, of the same {NUM_PICTURES:,} pictures. Points are seeds, bars 95 % intervals over seeds.",
-            x_title="dose",
-            y_title="share",
-            y_range=(0.0, 1.0),
-            joined=True,
-            points=tuple(points()),
-        ),
+    return (dose_figure("dose", "Counterexamples among the questions", tuple(points())),)
+
+
+def dose_figure(name: str, title: str, points: tuple[Point, ...]) -> Figure:
+    """Shares of pairs by dose, in panels."""
+    return Figure(
+        name=name,
+        title=title,
+        caption=f"Dose: share of the scenes in which {TARGET} and {PROXY} do not go together that are asked for {TARGET}. All arms ask "
+        f"as many questions about {TARGET}, of the same {NUM_PICTURES:,} pictures. Points are seeds, bars 95 % intervals over seeds.",
+        x_title="dose",
+        y_title="share",
+        y_range=(0.0, 1.0),
+        joined=True,
+        points=points,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from theodolite.objectives.gram import Form
 from theodolite.records.study import Claim, Figure, Point
@@ -65,7 +66,7 @@ def gram_grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
     arms += [(scale, None) for scale in SCALES if scale.num_pictures == NUM_PICTURES]
     if quick:
         arms = [(BASE, "none"), (BASE, "clipped")]
-    inside = {"measures": ("likeness",) if quick else ("ladder", "likeness"), "inside_scenes": SCENES_INSIDE}
+    inside: Mapping[str, Any] = {"measures": ("likeness",) if quick else ("ladder", "likeness"), "inside_scenes": SCENES_INSIDE}
     return tuple(
         Run(
             Shapes.name,
@@ -74,7 +75,7 @@ def gram_grid(seeds: Sequence[int], quick: bool = False) -> tuple[Run, ...]:
             NUM_SCENES,
             official=False,
             survey_seed=seed,
-            **inside,  # type: ignore[arg-type]
+            **inside,
         )
         for seed in seeds
         for scale, form in arms

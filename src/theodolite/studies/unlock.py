@@ -14,7 +14,7 @@ import numpy as np
 
 from theodolite.records.study import Claim, Figure, Point
 from theodolite.stats.claims import Rule, Statement, judge_claim, over_seeds
-from theodolite.studies.dose import break_of, dose_arm, dose_policy, words
+from theodolite.studies.dose import break_of, dose_arm, dose_figure, dose_policy, words
 from theodolite.studies.engine.arms import Arm
 from theodolite.studies.engine.execute import Run
 from theodolite.studies.engine.study import FinishedRuns, Study, Value, paired_claim, point_of
@@ -125,19 +125,7 @@ def draw_unlock(runs: FinishedRuns) -> tuple[Figure, ...]:
                     if numbers:
                         yield point_of(panel, name, round(float(dose), 4), over_seeds(numbers, NUM_SCENES * len(numbers)), numbers)
 
-    return (
-        Figure(
-            name="unlock",
-            title="Counterexamples beside objectives",
-            caption=f"Dose: share of the scenes in which {TARGET} and {PROXY} do not go together that are asked for {TARGET}. All arms ask "
-            f"as many questions about {TARGET}, of the same {NUM_PICTURES:,} pictures. Points are seeds, bars 95 % intervals over seeds.",
-            x_title="dose",
-            y_title="share",
-            y_range=(0.0, 1.0),
-            joined=True,
-            points=tuple(points()),
-        ),
-    )
+    return (dose_figure("unlock", "Counterexamples beside objectives", tuple(points())),)
 
 
 UNLOCK = Study(
@@ -149,6 +137,6 @@ UNLOCK = Study(
     reads=("dose", "rivals"),
     notes=(
         f"{PLAIN} is read from the runs of dose; dose 0 of the others from those of rivals, whose models were looked at inside too.",
-        "Steps are the same, their cost is not: docs/reference/objectives.md. Nobody asks about the partners of pairs.",
+        "Steps are the same, their cost is not: docs/reference/objectives.md. No question is about partners of pairs.",
     ),
 )

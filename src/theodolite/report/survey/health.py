@@ -20,7 +20,7 @@ MUCH_OUTSIDE = 0.1
 MUCH_UNANSWERED = 0.05
 # Below so many scenes an interval of a rate is wider than 0.35 at a half.
 FEW_SCENES = 30
-# Below so many training runs their spread cannot be told from chance.
+# Below so many training runs an interval over them says little of a policy.
 FEW_SEEDS = 3
 
 
